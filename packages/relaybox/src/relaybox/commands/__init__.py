@@ -1,4 +1,4 @@
-"""Commands: a domain declares them, pure functions decide them, one statement writes each batch."""
+"""Declare commands in domains, decide them by pure functions, and write each batch in one statement."""
 
 from relaybox.commands._append_events import InboxCommand, append_events, settle_command
 from relaybox.commands._decide import Caller, Command, CommandResult, KeyedResponse, metadata_of

@@ -19,18 +19,18 @@ from relaybox.outbox import notify_on_commit, validate_envelope
 __all__ = ("InboxCommand", "append_events", "settle_command")
 
 _SQL: Final = load_queries(__package__ or "relaybox.commands", "append_events.sql")
-#: Limits of one statement: a few MB are transferred and parsed in a moment.
+#: Limits of one statement: number of events, and characters of their JSON.
 _EVENTS_MAX: Final = 1_000
 _CHARACTERS_MAX: Final = 4_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InboxCommand:
-    """An inbox row of a command that the application has decided itself."""
+    """The row of ``command_inbox`` for a command that was decided by the application, not by a decider."""
 
     command_id: UUID
     command_type: str
-    #: The aggregate of the command: ``session_id`` of the inbox.
+    #: Id of the aggregate that the command changes; the column is ``session_id``.
     aggregate_id: UUID
     payload: Mapping[str, Any]
     #: RECEIVED if a task will complete the command, see :func:`relaybox.tasks.create_task`.
@@ -39,7 +39,7 @@ class InboxCommand:
     key: str | None = None
 
 
-#: Event id, topic and JSON of an event, beside the event itself.
+#: An event, its topic, and its envelope as JSON.
 _Row = tuple[EventEnvelope, str, str]
 
 
@@ -52,17 +52,18 @@ async def append_events(
 ) -> None:
     """Write *command* and its *events* to inbox, event table and outbox in the transaction of *db*.
 
-    For a decision about several rows: the application locks them, decides, writes them, and appends the
-    events here, in one round-trip for each 1,000 events or 4 MB. They are committed with *db*.
+    Use it for a command that changes several rows of the application's tables: the application locks the
+    rows, decides, changes the rows, and passes the resulting events. Takes one round trip for each 1,000
+    events or 4 million characters of JSON.
 
     Args:
         db: Session of the application's transaction.
         command: The command to record; None if its inbox row exists, as for a worker that completes a task.
         events: Events of one or several aggregates, each with the next ``version`` of its aggregate.
-        topic: As for :class:`relaybox.events.EventBus`.
+        topic: A topic of ``OUTBOX_TOPICS``; ``OUTBOX_ROUTES`` may route ``domain-events`` to another topic.
 
     Raises:
-        DuplicateCommand: The aggregate has a pending command of the same type.
+        DuplicateCommand: *command* is RECEIVED, and its aggregate has a pending command of the same type.
         RetryTransaction: Another transaction has recorded the same version: roll back and decide again.
         VersionGap: A version is not the next of its aggregate; nothing was written.
         ValueError: *events* is empty, and *command* is None or not RECEIVED.
@@ -88,9 +89,15 @@ async def append_events(
 async def settle_command(
     executor: Executor, command_id: UUID, status: CommandStatus, error: Mapping[str, Any] | None = None
 ) -> bool:
-    """Set a pending command to COMPLETED, or to FAILED with *error*; False if it is not pending.
+    """End a pending command (RECEIVED or PROCESSING); return False if the command is not pending.
 
     Call it in the transaction that completes the command's task (:func:`relaybox.tasks.complete_task`).
+
+    Args:
+        executor: Connection or session of the caller's transaction.
+        command_id: The command to end.
+        status: COMPLETED or FAILED.
+        error: Stored in ``error_data`` of a FAILED command; None for a COMPLETED command.
 
     Raises:
         pydantic_core.PydanticSerializationError: *error* cannot be written as JSON.
@@ -114,7 +121,7 @@ def check_versions(events: Sequence[EventEnvelope]) -> None:
 
 
 def chunks_of(rows: Sequence[_Row]) -> Iterator[list[_Row]]:
-    """Yield *rows* in order in chunks of one statement; at least one chunk, which may be empty."""
+    """Split *rows* into chunks that fit in one statement; yield one empty chunk if there are no rows."""
     chunk: list[_Row] = []
     characters = 0
     for row in rows:

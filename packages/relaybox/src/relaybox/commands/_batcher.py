@@ -1,8 +1,8 @@
 """Write commands that arrive together in one statement.
 
-A single command costs two round-trips: one reads the snapshot, one statement checks the version and
-writes everything. A batch of 32 commands costs the same two. No command waits for a batch to fill: with
-a free worker it is processed at once, otherwise with the next batch.
+A batch of 1 to 64 commands takes two round trips: a query reads the snapshots, and a statement checks the
+versions and writes everything. No command waits until a batch is full: a free worker processes the command
+at once, and if both workers are busy, the command joins the next batch.
 """
 
 import asyncio
@@ -23,11 +23,12 @@ from relaybox.outbox import Notifier, OutboxSettings
 
 __all__ = ("CommandBatcher",)
 
-#: Statements in flight per domain and process; two, so that one is prepared while the other is executed.
+#: Workers (asyncio tasks, each with one batch) per domain and process; two, so that one worker decides its
+#: commands while PostgreSQL executes the statement of the other.
 _WORKERS_MAX: Final = 2
 _BATCH_COMMANDS_MAX: Final = 64
 _WAITING_COMMANDS_MAX: Final = 2_000
-#: Longest time from submission to COMMIT, including lost races, locks and the queue.
+#: Seconds after its submission in which a command may be attempted, including all retries; then it fails.
 _WAIT_S_MAX: Final = 10.0
 
 
@@ -37,15 +38,15 @@ class PendingCommand:
 
     command: Command
     result: asyncio.Future[CommandResult]
-    #: Deadline, in seconds of the event loop's clock.
+    #: Time of the event loop's clock, in seconds, after which the command is not attempted again.
     give_up_at: float
 
 
 class CommandBatcher:
     """Batch the commands of one domain in one process.
 
-    Invariant: at most one command per aggregate is in flight here, so commands of this process never race
-    each other; the version check decides races with other processes.
+    Invariant: at most one command per aggregate is being processed by this object, so commands of one process
+    never race for a version; the version check of the statement decides races with other processes.
     """
 
     def __init__(
@@ -62,18 +63,22 @@ class CommandBatcher:
         self._notifier = notifier
         self._outbox = outbox
         self._waiting: deque[PendingCommand] = deque()
-        #: Stored idempotency keys of commands that are queued or in flight here.
+        #: Idempotency keys, as stored, of commands that are queued or being processed by this object.
         self._claimed: set[str] = set()
+        #: Ids of aggregates whose command a worker is processing.
         self._busy: set[UUID] = set()
         self._workers: set[asyncio.Task[None]] = set()
 
     async def submit(self, command: Command) -> CommandResult:
-        """Execute one command; cancelling the caller withdraws it only while it is queued.
+        """Queue *command*, and return its result after the COMMIT.
+
+        If the caller is cancelled, the command is not executed, unless a worker is already processing it.
 
         Raises:
-            DatabaseBusy: 2,000 commands are queued already, or this one was not written within 10 s.
-            RequestInFlight: A command with the same key is queued or in flight.
-            Replay: A response is stored under the key.
+            CommandError: The command was refused; nothing was written.
+            DatabaseBusy: 2,000 commands are queued already, or the command was not written within 10 s.
+            RequestInFlight: A command with the same key is queued or being processed in this process.
+            Replay: A response is stored under the command's key.
         """
         if len(self._waiting) >= _WAITING_COMMANDS_MAX:
             raise DatabaseBusy(f"{_WAITING_COMMANDS_MAX} commands are queued already; try again later")
@@ -93,7 +98,7 @@ class CommandBatcher:
         pending.result.add_done_callback(lambda _: self._claimed.discard(key))
 
     async def close(self) -> None:
-        """Wait until no command is in flight."""
+        """Wait until all queued commands have ended."""
         while self._workers:
             await asyncio.wait(self._workers)
 
@@ -106,12 +111,12 @@ class CommandBatcher:
                     self._busy.difference_update(pending.command.aggregate_id for pending in batch)
                 self._waiting.extendleft(pending for pending in reversed(batch) if not pending.result.done())
         finally:
-            # Not in a callback of the task: a command submitted before it ran would rely on a worker that has
-            # found the queue empty, and wait for ever.
+            # Not in a done callback of the task: a command submitted between the worker's last look at the
+            # queue and the callback would start no worker, and wait for ever.
             self._workers.difference_update({asyncio.current_task()})
 
     def _next_batch(self) -> list[PendingCommand]:
-        """Take the next batch: at most one command per aggregate, none of a busy aggregate."""
+        """Remove the next batch from the queue: at most one command per aggregate, and none of ``_busy``."""
         batch: list[PendingCommand] = []
         passed: list[PendingCommand] = []
         while self._waiting and len(batch) < _BATCH_COMMANDS_MAX:
@@ -125,7 +130,7 @@ class CommandBatcher:
         return batch
 
     async def _process(self, batch: Sequence[PendingCommand]) -> None:
-        """Decide and write *batch*; if the whole statement fails, repeat it for each command."""
+        """Decide and write *batch*; if the statement fails, decide and write each command by itself."""
         try:
             await self._decide_and_write(batch)
         except Exception as error:  # noqa: BLE001 - every error is passed to the caller of its command
@@ -137,9 +142,9 @@ class CommandBatcher:
                     await self._process([pending])
 
     async def _decide_and_write(self, batch: Sequence[PendingCommand]) -> None:
-        """Try once to write *batch*; a command that lost a race is written with the next batch.
+        """Try once to write *batch*; a command that lost a race for its version joins the next batch.
 
-        No pause is needed: one of two commands that race for a version has won, so there is progress.
+        No pause is needed between attempts: one of the commands that race for a version is always written.
         """
         waiting = [pending for pending in batch if self._is_open(pending)]
         if not waiting:
@@ -153,7 +158,8 @@ class CommandBatcher:
 
     def _is_open(self, pending: PendingCommand) -> bool:
         if not pending.result.done() and asyncio.get_running_loop().time() > pending.give_up_at:
-            waited = f"{pending.command.aggregate_id}: not written within {_WAIT_S_MAX:.0f} s"
+            aggregate_id = pending.command.aggregate_id
+            waited = f"the command for {aggregate_id} was not written within {_WAIT_S_MAX:.0f} s"
             self._fail([pending], DatabaseBusy(f"{waited}; try again later"))
         return not pending.result.done()
 
@@ -164,7 +170,7 @@ class CommandBatcher:
         asked = [
             (one.aggregate_id, one.keyed_response and one.keyed_response.claim.stored_key) for one in commands
         ]
-        # A command that creates an aggregate without a key has nothing to read.
+        # For a command that creates an aggregate and has no key there is nothing to read.
         wanted = [(one, key) for (one, key), of in zip(asked, commands, strict=True) if key or not of.creates]
         return await self._statements.load(connection, wanted) if wanted else {}
 
@@ -182,9 +188,10 @@ class CommandBatcher:
         return decided
 
     async def _write(self, connection: Executor, part: Sequence[tuple[PendingCommand, Decision]]) -> None:
-        """Write *part* and settle its futures, so that a later failure cannot repeat a written command.
+        """Write *part*, and set the results of written commands, so that a later failure cannot repeat them.
 
-        A single command that lost its race stays pending; in a batch the loser is unknown: raise the error.
+        RetryTransaction does not say which command lost its race. If *part* has several commands, the error
+        is raised, and the caller repeats each command by itself; a single command stays pending.
         """
         creates = part[0][0].command.creates
         decisions = [decision for _, decision in part]
@@ -212,7 +219,8 @@ def _aggregate_to_decide_on(command: Command, found: CommandLookup | None) -> Lo
     Raises:
         AggregateNotFound: The aggregate does not exist, or belongs to another principal.
         Replay: A response is stored under the key, and the caller may still see the aggregate (G68).
-        KeyReused, ResponseNotKept: See their docstrings.
+        KeyReused: The key was used for another request.
+        ResponseNotKept: The key's request was executed, and its response is not stored.
     """
     if found is not None and found.stored_response is not None and command.keyed_response is not None:
         if not command.creates:

@@ -1,4 +1,4 @@
-"""Decide a command: from a loaded aggregate to the rows to write; pure functions."""
+"""Decide a command: compute from the loaded aggregate, without I/O, the rows to write."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -38,25 +38,27 @@ _EVENTS_MAX: Final = 100
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Caller:
-    """The sender of a command, and its cause."""
+    """The sender of a command, and the request or event that caused the command."""
 
     #: The token's ``sub``, or the name of an agent.
     actor: str
     #: Service that accepted the command: ``api-gateway``, ``concept-agent``, …
     source_service: str
-    #: Agents act on the aggregates of all principals and may send internal commands.
+    #: Whether the sender is an agent (a service that works on tasks). Agents may change the aggregates of all
+    #: principals, and send internal commands.
     internal: bool = False
+    #: Id of the HTTP request; None if no request caused the command.
     request_id: str | None = None
-    #: The chain that the command continues; None begins one with the command's own id.
+    #: Correlation id of the chain that the command continues; None: the command's id begins a new chain.
     correlation_id: UUID | None = None
-    #: The consumed event that caused the command; None for a client's command.
+    #: Id of the consumed event that caused the command; None for a client's command.
     causation_id: UUID | None = None
-    #: W3C trace context at the time of the request.
+    #: W3C trace context of the request; None if the request is not traced.
     traceparent: str | None = None
 
     @classmethod
     def following(cls, event: EventEnvelope, *, service: str) -> Self:
-        """Return the caller of agent *service* for a command that *event* caused, in the event's chain."""
+        """Return the caller for a command that agent *service* sends because of *event*, in its chain."""
         return cls(
             actor=service,
             source_service=service,
@@ -74,9 +76,9 @@ class Command:
     command_type: str
     payload: Mapping[str, Any]
     caller: Caller
-    #: Refuse the command unless the aggregate has this version; None accepts any.
+    #: Version that the aggregate must have, otherwise the command is refused; None accepts any version.
     expected_version: int | None = None
-    #: Create a new aggregate under ``aggregate_id``, which must not exist.
+    #: Whether the command creates the aggregate ``aggregate_id``, which must not exist.
     creates: bool = False
     command_id: UUID = field(default_factory=uuid4)
     #: The claim on the client's idempotency key; None for a command without a key.
@@ -85,7 +87,7 @@ class Command:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KeyedResponse:
-    """The claim on a client's key, and how to build the response to store under it."""
+    """The claim on a client's idempotency key, and a function that builds the response to store."""
 
     claim: Claim
     build_response: "Callable[[CommandResult], ResponseParts]"
@@ -99,8 +101,8 @@ class CommandResult:
     #: COMPLETED, or RECEIVED for a command that an agent will finish.
     status: str
     message: str
-    #: The aggregate and its version after the command.
     aggregate_id: UUID
+    #: Version of the aggregate after the command.
     version: int
     #: The aggregate after the command, of its domain's class.
     aggregate: Any = field(repr=False)
@@ -110,21 +112,25 @@ class CommandResult:
 class LoadedAggregate:
     """An aggregate as read from the database, with its pending commands."""
 
+    #: The principal that the aggregate belongs to.
     owner: str
+    #: The aggregate as JSON.
     state: str
-    #: Command type to command id.
+    #: Id of the pending command of each command type that has one.
     pending: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decision:
-    """The rows that one command writes: inbox, snapshot, events, settlements."""
+    """The rows that one command writes: inbox, snapshot, events, ends of pending commands."""
 
     command: Command
     status: CommandStatus
+    #: The command's payload as JSON.
     payload: str
     #: JSON object of the aggregate's changed fields, with ``expected_version`` and ``aggregate_type``.
     snapshot: str
+    #: Version of the aggregate after the command.
     version: int
     topic: str
     #: Event id and envelope as JSON, in the order of versions.
@@ -147,7 +153,7 @@ class Decision:
 
 
 def loaded_aggregate_from_row(row: Mapping[str, Any]) -> LoadedAggregate:
-    """Return the aggregate in a row of the query ``load``."""
+    """Return the aggregate in a row that the query ``load`` of ``commands.sql`` returned."""
     commands: str | None = row["commands"]
     return LoadedAggregate(
         owner=row["owner"], state=row["state"], pending=from_json(commands) if commands else {}
@@ -157,16 +163,23 @@ def loaded_aggregate_from_row(row: Mapping[str, Any]) -> LoadedAggregate:
 def decide(
     domain: Domain[Any], command: Command, loaded: LoadedAggregate | None, outbox: OutboxSettings
 ) -> Decision:
-    """Let the domain decide *command*, checking in the contract's order: 404, 422 schema, 409, 422 rules.
+    """Let the domain decide *command*.
 
-    *loaded* is None for a command that creates an aggregate; *outbox* gives the topic of the events.
+    The checks run in the order of the errors below, so a client gets the same error for a request with
+    several faults each time: 404, 422 for the payload, 409, 422 for the domain's rules.
+
+    Args:
+        domain: Declares the command.
+        command: The command to decide.
+        loaded: The aggregate; None for a command that creates an aggregate.
+        outbox: Determines the topic of the events, and checks their size.
 
     Raises:
         AggregateNotFound: The aggregate belongs to another principal.
         UnknownCommand: The domain has no handler for this type.
         PayloadInvalid: The payload does not match the model, or PostgreSQL cannot store it.
-        DuplicateCommand: The same command is pending.
-        StaleVersion: The caller expected another version.
+        DuplicateCommand: A command of the same type is pending for the aggregate.
+        StaleVersion: The aggregate's version is not the command's ``expected_version``.
         CommandRefused: The aggregate's rules forbid the command.
     """
     caller = command.caller
@@ -185,7 +198,7 @@ def decide(
 
 
 def check_owner(command: Command, owner: str | None) -> None:
-    """Check that the caller may act on an aggregate of *owner*: agents on all, others on their own.
+    """Check that the caller may change an aggregate of *owner*: agents may change all, others their own.
 
     Raises:
         AggregateNotFound: The aggregate belongs to another principal.
@@ -205,15 +218,15 @@ def _parse(handler: Handler[Any], command: Command) -> BaseModel:
 def document_of(command_type: str, payload: Mapping[str, Any]) -> str:
     """Return a command's payload as JSON that PostgreSQL can store.
 
-    A payload that PostgreSQL rejects would fail the statement of the whole batch, so it is refused before.
+    A payload that PostgreSQL rejects would fail the statement of the whole batch, so it is refused here.
 
     Raises:
-        PayloadInvalid: The payload is not JSON, or contains the NUL character.
+        PayloadInvalid: The payload cannot be written as JSON, or contains the NUL character.
     """
     try:
         document = to_json(payload)
     except ValueError:
-        detail = Detail(field="payload", message="is not JSON, or too deep")
+        detail = Detail(field="payload", message="cannot be written as JSON, or is nested too deeply")
         raise PayloadInvalid(command_type, [detail]) from None
     if contains_nul(document):
         detail = Detail(field="payload", message="must not contain the NUL character (U+0000)")
@@ -265,7 +278,7 @@ def _decision(
 
 
 def _changed(before: Aggregate, after: Aggregate) -> set[str]:
-    """Return the fields whose objects were replaced; an equal but new object only costs a write."""
+    """Return the fields to write: id, version, and those with another object than before, even if equal."""
     fields = type(after).model_fields
     return {"id", "version"} | {name for name in fields if getattr(after, name) is not getattr(before, name)}
 
@@ -291,7 +304,7 @@ def _envelope(
 def metadata_of(caller: Caller, command_id: UUID | None) -> dict[str, Any]:
     """Return the ``metadata`` of an event: actor, service, command, request, time and trace context.
 
-    Unknown values are left out.
+    Values that are None are left out.
     """
     known = {
         "user_id": caller.actor,

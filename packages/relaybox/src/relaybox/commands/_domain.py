@@ -1,4 +1,4 @@
-"""Declaring a domain: its aggregate, its events, its commands."""
+"""Declare a domain: its aggregate, its events, its commands."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ from relaybox.db import load_queries
 
 __all__ = ("Aggregate", "Domain", "Handler", "SnapshotQueries")
 
-#: Between the words of a PascalCase name.
+#: Matches the empty string between two words of a PascalCase name.
 _WORD_BREAK: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 #: Names of other path parameters of a domain's routes.
 _TAKEN_PARAMETERS: Final = frozenset({"command_id", "task_id"})
@@ -24,10 +24,10 @@ _SQL: Final = load_queries(__package__ or "relaybox.commands", "snapshots.sql")
 
 
 class Aggregate(BaseModel):
-    """The unit of consistency: its commands are decided one after the other, each on the state before it.
+    """The unit of consistency: its commands are decided one after the other, each on the latest state.
 
-    Subclasses add fields and :meth:`apply`, which must be pure: the state rebuilt from the events must equal
-    the stored one.
+    Subclasses add fields and :meth:`apply`. ``apply`` must be pure, because the state rebuilt from the events
+    must equal the stored state.
     """
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
@@ -35,7 +35,7 @@ class Aggregate(BaseModel):
     id: UUID
     #: The principal that the aggregate belongs to; other principals cannot see it.
     owner: str
-    #: Events so far; 0 before the first.
+    #: Number of recorded events of the aggregate.
     version: int = 0
 
     def apply(self, event: Event) -> Self:
@@ -60,9 +60,9 @@ class SnapshotQueries:
       ``id = ANY($1::uuid[])``.
     * ``create`` and ``advance``: take ``$1``, the text of a JSON array of aggregates, each with
       ``expected_version`` and ``aggregate_type`` added, and return the ``id`` of every row
-      written. ``advance`` locks in the order of ids and writes only where the version is still
-      the expected one. The document has ``id``, ``version`` and the changed fields; other fields
-      keep their stored values.
+      written. ``advance`` locks rows in the order of ids, and updates only rows whose version
+      is ``expected_version``. Its aggregates have ``id``, ``version`` and the changed fields;
+      other fields keep their stored values.
     """
 
     load: str
@@ -71,7 +71,7 @@ class SnapshotQueries:
 
     @classmethod
     def from_mapping(cls, queries: Mapping[str, str]) -> Self:
-        """Take the three queries from a loaded SQL file."""
+        """Create from the queries ``load``, ``create`` and ``advance`` of a loaded SQL file."""
         return cls(load=queries["load"], create=queries["create"], advance=queries["advance"])
 
 
@@ -83,11 +83,12 @@ class Handler(Generic[A]):
     model: type[BaseModel]
     #: ``(aggregate, command, command_id) -> events``.
     decide: Callable[[A, Any, UUID], Events]
-    #: The command stays pending until an agent reports (202); else it is completed at once (200).
+    #: Whether the command stays pending until an agent reports its end (response 202); otherwise its decision
+    #: completes the command (response 200).
     pending: bool = False
-    #: The command creates an aggregate.
+    #: Whether the command creates an aggregate.
     creates: bool = False
-    #: Only agents may send the command; HTTP routes refuse it.
+    #: Whether only agents may send the command; HTTP routes refuse it.
     internal: bool = False
     #: Refusals that the decider may raise, for the OpenAPI document.
     refuses: tuple[type[CommandRefused], ...] = ()
@@ -96,10 +97,11 @@ class Handler(Generic[A]):
 class Domain(Generic[A]):
     """One type of aggregate with its events and commands.
 
-    Names are checked at import (G09). A new command needs one Pydantic model, and one function decorated
-    with :meth:`command`.
+    Names of events are checked when they are declared (G09). A new command needs one Pydantic model, and one
+    function decorated with :meth:`command`.
     """
 
+    #: Queries for aggregates that are stored in ``aggregate_snapshots``, the library's table.
     LIBRARY_SNAPSHOTS: ClassVar = SnapshotQueries.from_mapping(_SQL)
 
     def __init__(
@@ -113,14 +115,23 @@ class Domain(Generic[A]):
         snapshots: SnapshotQueries | None = None,
         naming: Callable[[str], str] = check_past_name,
     ) -> None:
-        """Declare the domain; *naming* checks its event names and raises ``EventNameInvalid``."""
+        """Declare the domain.
+
+        Args:
+            name: First part of the names of events, such as ``Shop.Order``.
+            aggregate: Class of the state.
+            aggregate_type: Value of ``aggregate_type`` in events and snapshots.
+            topic: A topic of ``OUTBOX_TOPICS``; ``OUTBOX_ROUTES`` may route ``domain-events`` to another one.
+            target_type: Value of ``target_type`` in the domain's events.
+            snapshots: Queries of the domain's own table; None stores snapshots in ``aggregate_snapshots``.
+            naming: Returns a valid name of an event, and raises EventNameInvalid for any other.
+        """
         self.name = name
         self._naming = naming
         self.aggregate = aggregate
         self.aggregate_type = aggregate_type
         self.topic = topic
         self.target_type = target_type
-        #: Aggregates without a table of their own are stored in ``aggregate_snapshots``.
         self.snapshots = snapshots or self.LIBRARY_SNAPSHOTS
         self.handlers: dict[str, Handler[A]] = {}
         self._listeners: list[Callable[[], None]] = []
@@ -173,21 +184,26 @@ class Domain(Generic[A]):
 
         The command's type is the name of the model that annotates the second parameter. The
         decider is pure; it raises a :class:`CommandRefused` to refuse the command. A third parameter
-        of type ``UUID`` receives the command's id: an aggregate that stores the id can find the pending
-        command that a report settles.
+        of type ``UUID`` receives the command's id. Store the id in the aggregate if the report of an agent
+        will end this command: the decider of the report needs the id.
 
-        *refuses* names the refusals that the decider may raise, for the OpenAPI document. An undeclared
-        refusal gets the same response, and is logged as a warning.
+        Args:
+            decide: The decider, if the decorator is used without arguments.
+            pending: Whether the command waits for an agent, see :class:`Handler`.
+            creates: Whether the command creates an aggregate.
+            internal: Whether only agents may send the command.
+            refuses: Refusals that the decider may raise, for the OpenAPI document. Other refusals get the
+                same response, and are logged as a warning.
 
         Raises:
-            TypeError: the second parameter is not annotated with a Pydantic model, the third not
+            TypeError: The second parameter is not annotated with a Pydantic model, the third parameter not
                 with ``UUID``, or the command type is declared already.
         """
 
         def declare(decider: Decider[A, C]) -> Decider[A, C]:
             model, decide_with_id = _signature_of(decider)
             if model.__name__ in self.handlers:
-                raise TypeError(f"{self.name} declares {model.__name__} twice")
+                raise TypeError(f"{self.name} declares {model.__name__} twice; rename one of the models")
             self.handlers[model.__name__] = Handler(
                 command_type=model.__name__,
                 model=model,
@@ -231,7 +247,11 @@ def _snake_case(name: str) -> str:
 def _signature_of(
     decider: Callable[..., Events],
 ) -> tuple[type[BaseModel], Callable[[Any, Any, UUID], Events]]:
-    """Return the command's model, and the decider with a third parameter for the command's id."""
+    """Return the command's model, and *decider* with a third parameter for the command's id added if absent.
+
+    Raises:
+        TypeError: See :meth:`Domain.command`.
+    """
     hints = get_type_hints(decider)
     _, *annotations = [hints.get(name) for name in signature(decider).parameters] or [None]
     name = getattr(decider, "__qualname__", repr(decider))

@@ -1,13 +1,13 @@
-"""The errors of commands; nothing was written.
+"""Define the errors of commands; nothing of the command was written.
 
 ::
 
     RelayboxError
     └── CommandError
-        ├── AggregateNotFound    no such aggregate, or another principal's: clients cannot tell (G81)
+        ├── AggregateNotFound    no such aggregate, or another principal's; the response is the same (G81)
         ├── UnknownCommand       no domain declares this command type
         ├── PayloadInvalid       the payload does not fit the command
-        ├── DuplicateCommand     the same command is still pending; carries its id
+        ├── DuplicateCommand     a command of the same type is pending; has its id
         ├── StaleVersion         the aggregate's version is not ``expected_version``
         ├── VersionGap           an event does not have the next version of its aggregate
         ├── ConstraintViolated   a constraint of the domain's own table was violated
@@ -45,11 +45,11 @@ class AggregateNotFound(CommandError):
     error_code = "NOT_FOUND"
 
     def __init__(self, aggregate_id: UUID | str) -> None:
-        super().__init__(f"there is no {str(aggregate_id)[:60]}")
+        super().__init__(f"there is no {str(aggregate_id)[:60]}; check the id")
 
 
 class UnknownCommand(CommandError):
-    """Raised when no handler is declared for a command type, or none that this caller may use."""
+    """Raised when no handler is declared for a command type, or the caller may not use the handler."""
 
     error_code = "UNKNOWN_COMMAND"
 
@@ -58,7 +58,10 @@ class UnknownCommand(CommandError):
 
 
 class PayloadInvalid(CommandError):
-    """Raised when the payload does not fit the command's model; ``details`` names fields, never values."""
+    """Raised when the payload does not fit the command's model.
+
+    ``details`` names the invalid fields, but not their values, which may be private.
+    """
 
     error_code = "VALIDATION_ERROR"
 
@@ -69,7 +72,7 @@ class PayloadInvalid(CommandError):
 
 
 class DuplicateCommand(CommandError):
-    """Raised when the same command is still pending for the aggregate (G03)."""
+    """Raised when a command of the same type is pending for the aggregate (G03)."""
 
     error_code = "DUPLICATE_COMMAND"
 
@@ -103,20 +106,20 @@ class VersionGap(CommandError):
 class ConstraintViolated(CommandError):
     """Raised when a constraint of the domain's table rejects a decision, such as an id that exists already.
 
-    ``constraint`` is its name, by which a domain finds the rule that was broken.
+    ``constraint`` is the constraint's name, or None if PostgreSQL named none.
     """
 
     error_code = "CONSTRAINT_VIOLATED"
 
     def __init__(self, command_type: str, constraint: str | None) -> None:
         self.constraint = constraint
-        super().__init__(f"{command_type} breaks the constraint {constraint}; read the state again")
+        super().__init__(f"{command_type} violates the constraint {constraint}; read the state again")
 
 
 class CommandRefused(CommandError):
     """Raised by a decider when the aggregate's rules forbid the command now.
 
-    Domains derive a class per reason, each with its own ``error_code``.
+    A domain derives a class for each reason, with an ``error_code`` of its own.
     """
 
     error_code = "COMMAND_REFUSED"

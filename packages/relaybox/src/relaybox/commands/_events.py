@@ -1,4 +1,4 @@
-"""What a decider returns: events, and the pending commands that they settle."""
+"""Define what a decider returns: events, and the ends of pending commands that the events cause."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +30,7 @@ class Event:
     type: str
     event_version: int
     payload: Mapping[str, Any]
+    #: The end of a pending command that this event causes; None if it causes none.
     settles: Settlement | None = None
 
 

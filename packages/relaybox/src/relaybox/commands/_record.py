@@ -1,4 +1,4 @@
-"""The two statements of a batch of commands: load the aggregates, record the decisions."""
+"""Execute the two statements for a batch of commands: load the aggregates, record the decisions."""
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,7 +30,8 @@ from relaybox.idempotency import (
 
 __all__ = ("CommandLookup", "Statements", "map_constraint_errors")
 
-#: Constraints that fail when two commands race for one aggregate or key; all others belong to the domain.
+#: Constraints that two commands violate which race for one aggregate or one idempotency key. Any other
+#: constraint belongs to the domain's own table.
 _RACE_CONSTRAINTS: Final = frozenset(
     {
         "idx_command_inbox_unique_pending_command",
@@ -38,6 +39,7 @@ _RACE_CONSTRAINTS: Final = frozenset(
         "idempotency_cache_pkey",
     }
 )
+#: Classes of SQLSTATE: integrity constraint violation, data exception.
 _INTEGRITY_CLASS: Final = "23"
 _DATA_CLASS: Final = "22"
 
@@ -57,7 +59,7 @@ class CommandLookup:
 
 
 class Statements:
-    """The two statements of the command path for one domain; most calls take one round trip."""
+    """Execute the queries ``load`` and ``record`` of ``commands.sql`` for one domain."""
 
     def __init__(self, domain: Domain[Any]) -> None:
         self._aggregate_type = domain.aggregate_type
@@ -107,7 +109,13 @@ class Statements:
     async def record(self, executor: Executor, decisions: Sequence[Decision], *, creates: bool) -> set[UUID]:
         """Write *decisions*, at most one per aggregate; return the ids of the written aggregates.
 
-        A decision is not written if its aggregate has another version by now; the result then lacks its id.
+        A decision is not written if its aggregate has another version than the decision was made on; the
+        result then does not contain the aggregate's id.
+
+        Args:
+            executor: Connection; a transaction if the caller writes more.
+            decisions: Decisions of one kind: all create their aggregate, or none does.
+            creates: Whether the decisions create their aggregates.
 
         Raises:
             RetryTransaction: Another transaction won the race for an aggregate; nothing was written.
@@ -141,13 +149,22 @@ class Statements:
 
 @contextmanager
 def map_constraint_errors(command_type: str) -> Generator[None]:
-    """Map PostgreSQL's errors about a command of *command_type* to the errors of this package."""
+    """Map PostgreSQL's errors in the ``with`` block, which writes commands of *command_type*.
+
+    Raises:
+        RetryTransaction: A constraint shows that another command won a race.
+        ConstraintViolated: Another constraint is violated.
+        PayloadInvalid: PostgreSQL cannot store the payload.
+    """
     try:
         yield
     except Exception as error:
         state, constraint = sqlstate_of(error) or "", constraint_of(error)
         if constraint in _RACE_CONSTRAINTS:
-            raise RetryTransaction(f"another command won the race ({constraint}); repeat it") from error
+            raise RetryTransaction(
+                f"another command with the same aggregate or key was first ({constraint}); "
+                "repeat the whole transaction"
+            ) from error
         if state.startswith(_INTEGRITY_CLASS):
             raise ConstraintViolated(command_type, constraint) from error
         if state.startswith(_DATA_CLASS):

@@ -1,4 +1,4 @@
-"""Execute commands: in the caller's transaction, or in batches of one statement."""
+"""Execute commands, in the caller's transaction or in batches."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,17 +23,15 @@ A = TypeVar("A", bound=Aggregate)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AggregateView(Generic[A]):
-    """An aggregate, and its commands that are pending until an agent reports."""
+    """An aggregate, and its commands that are pending until an agent reports their end."""
 
     aggregate: A
-    #: Command type to command id.
+    #: Id of the pending command of each command type that has one.
     pending: Mapping[str, UUID]
 
 
 class CommandService:
-    """Execute the commands of some domains; a process has one, made at its composition root.
-
-    It is the registry that finds the domain and the handler of a ``command_type``.
+    """Execute the commands of the registered domains; create one object per process.
 
     Raises:
         TypeError: Two domains have the same name or declare the same command type.
@@ -50,7 +48,15 @@ class CommandService:
         source_service: str,
         outbox: OutboxSettings | None = None,
     ) -> None:
-        """Register *domains*; *outbox* has the topics of events, read from the environment if None."""
+        """Register *domains*.
+
+        Args:
+            database: Where commands are written.
+            domains: Their names and command types must be unique.
+            notifier: Notifies relays and live streams after a COMMIT.
+            source_service: Name of this service, recorded with commands that have no caller.
+            outbox: Topics of events; None reads ``OUTBOX_…`` from the environment.
+        """
         self._database = database
         self._outbox = outbox or load_settings(OutboxSettings)
         self._source_service = source_service
@@ -58,7 +64,7 @@ class CommandService:
         self._batchers: dict[str, CommandBatcher] = {}
         self._statements: dict[str, Statements] = {}
         for domain in domains:
-            # Checked here, not at the first command: a wrong setting must stop the start.
+            # Checked here, so that a wrong setting fails the start and not the first command.
             self._outbox.check(self._outbox.topic_for(domain.name, domain.topic), None, b"")
             for command_type in domain.handlers:
                 if command_type in self._domains:
@@ -79,17 +85,16 @@ class CommandService:
         return f"<CommandService {self._source_service} [{len(self._domains)} command types]>"
 
     async def submit(self, command: Command, *, domain: Domain[Any]) -> CommandResult:
-        """Execute one command in a transaction of its own; return after COMMIT (G02).
+        """Execute one command of *domain* in its own transaction; return after COMMIT (G02).
 
-        Commands that arrive together are written together, in two round-trips. A command that lost a race
-        is decided again on a new snapshot, for at most 10 s (G03, G04).
+        Commands that arrive together are written together, in two round trips. A command that lost a race for
+        its aggregate's version is decided again on a new snapshot, for at most 10 s (G03, G04).
 
         Raises:
             CommandError: The command was refused; nothing was written.
             Replay: A response is stored under the command's key (G62, G66).
             IdempotencyError: The key is in use, or was used for another request; nothing was written.
-            DatabaseUnavailable: PostgreSQL is unreachable; whether a write in flight took effect is
-                unknown (G05).
+            DatabaseUnavailable: PostgreSQL is unreachable; the command may have been written or not (G05).
             DatabaseBusy: The command was not written within 10 s, or a lock was not granted.
         """
         return await self._batchers[domain.name].submit(command)
@@ -120,13 +125,19 @@ class CommandService:
     ) -> CommandResult:
         """Execute one command in the transaction of *db*; it takes effect if *db* commits.
 
-        Uses the isolation level of *db* and never retries. Without a *caller* the sender is this service,
-        which may act on the aggregates of all principals.
+        Uses the isolation level of *db* and never retries.
+
+        Args:
+            session_id: Id of the aggregate; for a command that creates one, a new id.
+            command_type: Selects the domain and the handler.
+            payload: The command's payload, as JSON types.
+            db: Session of the caller's transaction.
+            caller: The sender; None for this service, which may change the aggregates of all principals.
 
         Raises:
-            DuplicateCommand: The same command is pending; carries its id.
-            RetryTransaction: Another transaction won the race: roll back and repeat the whole transaction,
-                as :meth:`relaybox.db.Database.run_in_transaction` does.
+            DuplicateCommand: A command of the same type is pending; the error has its id.
+            RetryTransaction: Another transaction changed the aggregate first: roll back and repeat the whole
+                transaction, as :meth:`relaybox.db.Database.run_in_transaction` does.
             CommandError: The command was refused for another reason.
         """
         domain = self._domains.get(command_type)
@@ -152,6 +163,6 @@ class CommandService:
         return decision.result()
 
     async def close(self) -> None:
-        """Wait for the commands in flight."""
+        """Wait until all queued commands have ended."""
         for batcher in self._batchers.values():
             await batcher.close()

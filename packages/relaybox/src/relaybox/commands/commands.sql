@@ -1,6 +1,6 @@
 -- name: load
--- Load snapshots, their pending commands and the responses stored under clients' keys: all that a decision needs, in one
--- round-trip. A key with a stored response needs no decision, and so no state.
+-- Load snapshots, their pending commands, and the responses stored under clients' idempotency keys. The state is left
+-- out if a response is stored, because that response is sent and the command is not decided.
 WITH loaded AS (
 -- include: load
 )
@@ -19,10 +19,10 @@ LEFT JOIN LATERAL (
 ) AS pending ON true
 
 -- name: record
--- Write commands, their events, outbox rows, snapshots and responses: all of it or nothing, in one statement.
--- The version check of the snapshot comes first, and all other parts join the rows that it returns: with the inbox
--- first, a stale version would leave an orphan. No part has ON CONFLICT: it waits for the other transaction and then
--- cannot see its row.
+-- Write commands, their events, outbox rows, snapshots and responses: all or nothing, in one statement. The part
+-- "advanced" checks the versions of the snapshots, and the other parts join the rows that it returns, so a command with
+-- a stale version writes nothing. Inbox, claims and events have no ON CONFLICT: a race fails the statement, which is
+-- repeated. ON CONFLICT would wait for the other transaction, and not see its row then.
 WITH advanced AS (
 -- include: snapshot
 ),

@@ -14,9 +14,9 @@ FROM (
 RETURNING id
 
 -- name: advance
--- Update snapshots whose version is the expected one; lock them in the order of ids. Fields that a document leaves out
--- keep their values. The ids as an array keep the planner, which estimates 100 rows for every function, from reading
--- the whole table.
+-- Update snapshots whose version is expected_version; lock them in the order of ids. Fields that are not in the
+-- document keep their values. The ids are given as an array: for a join alone the planner, which estimates 100 rows for
+-- each function, would read the whole table.
 WITH given AS MATERIALIZED (SELECT doc, (doc ->> 'id')::uuid AS id FROM jsonb_array_elements($1::text::jsonb) AS doc)
 UPDATE aggregate_snapshots AS snapshot SET state = next.state, version = next.version
 FROM (
