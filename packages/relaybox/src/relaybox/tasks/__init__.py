@@ -1,7 +1,7 @@
-"""Run work that outlives its request: ``async_tasks`` with lease, fence, progress and cancellation.
+"""Run work that takes longer than a request: tasks with lease, fencing token, progress and cancellation.
 
 A consumer's handler creates a task (:func:`create_task`) in the transaction of its event, an endpoint in the
-transaction of its command. A :class:`TaskRunner` passes the task to a worker, which ends it
+transaction of its command. A :class:`TaskRunner` passes the task to a worker, which ends the task
 (:func:`complete_task`, :func:`fail_task`) in the transaction that writes the result.
 """
 

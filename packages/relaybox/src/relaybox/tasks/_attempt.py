@@ -24,10 +24,10 @@ _PAUSE_S_MAX: Final = 30.0
 class AttemptOutcome(StrEnum):
     """Why a runner does not hold a task any more."""
 
-    ENDED = auto()  # the worker completed or failed it
-    LOST = auto()  # it was cancelled, or another runner took it over
+    ENDED = auto()  # the worker completed or failed the task
+    LOST = auto()  # the task was cancelled, or another runner took over the task
     POSTPONED = auto()  # the attempt failed; the task is claimed again after a pause
-    RELEASED = auto()  # the runner stopped; another runner may claim it at once
+    RELEASED = auto()  # the runner stopped; another runner may claim the task at once
 
 
 def retry_pause_s(attempts: int) -> float:
@@ -37,17 +37,19 @@ def retry_pause_s(attempts: int) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One claimed task, and what is needed to run it."""
+    """One attempt at a claimed task."""
 
     database: Database
     task: Task
     worker: Worker
+    #: Called instead of the worker after ``attempts_max`` attempts; must end the task.
     on_exhausted: Callable[[Task], Awaitable[None]]
     attempts_max: int
+    #: Called after progress was recorded; None for no call.
     on_progress: OnProgress | None
 
     async def run(self) -> AttemptOutcome:
-        """Call the worker; postpone the task if it is still open afterwards."""
+        """Call the worker or ``on_exhausted``; postpone the task if neither has ended it."""
         try:
             if self.task.attempts > self.attempts_max:
                 await self.on_exhausted(self.task)
@@ -60,14 +62,15 @@ class Attempt:
         except TaskLost:
             _log.info("task lost; late result rejected")
             return AttemptOutcome.LOST
-        except Exception as error:  # noqa: BLE001 - a worker may raise anything; the task must not hang
+        except Exception as error:  # noqa: BLE001 - a worker may raise anything; the task must be retried
             failure = error
         return await self._postpone(failure)
 
     async def _postpone(self, failure: Exception) -> AttemptOutcome:
-        """Postpone the task if it is still held.
+        """Postpone the task after *failure*; return ENDED or LOST if the runner does not hold it any more.
 
-        If it is not, the worker has ended it, unless the worker raised: then the task was lost.
+        A worker that returned (TaskUnfinished) has then ended the task; a worker that raised has lost the
+        task.
         """
         pause_s = retry_pause_s(self.task.attempts)
         try:
@@ -77,7 +80,7 @@ class Attempt:
                 )
         except DatabaseError as error:
             _log.warning(
-                "task not postponed; taken over after its lease",
+                "task not postponed; another runner can claim it when its lease ends",
                 error_code=error.error_code,
             )
             return AttemptOutcome.LOST
@@ -93,7 +96,10 @@ class Attempt:
 
 
 def _describe(failure: Exception) -> dict[str, str]:
-    """Return what is stored about a failure; messages of foreign errors may contain private input."""
+    """Return the error to store: code and message, but only the class if the error is not Relaybox's.
+
+    The messages of other errors may contain private input.
+    """
     if isinstance(failure, RelayboxError):
         return {"error_code": failure.error_code, "message": str(failure)}
     return {"error_code": "TASK_ATTEMPT_FAILED", "message": f"the worker raised {type(failure).__name__}"}

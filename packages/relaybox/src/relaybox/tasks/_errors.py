@@ -1,11 +1,11 @@
-"""Errors of tasks.
+"""Define the errors of tasks.
 
 ::
 
     RelayboxError
     └── TaskError
         ├── TaskLost         cancelled, ended, or taken over by another runner
-        └── TaskUnfinished   its worker returned and did not end it
+        └── TaskUnfinished   the worker returned and did not end the task
 """
 
 from uuid import UUID
@@ -36,7 +36,7 @@ class TaskLost(TaskError):
 
 
 class TaskUnfinished(TaskError):
-    """Raised when a worker returned although its task was still open.
+    """Raised when a worker returned without ending its task.
 
     A worker must call :func:`relaybox.tasks.complete_task` or :func:`relaybox.tasks.fail_task` in the
     transaction that writes the result.

@@ -1,4 +1,4 @@
-"""Record progress: increasing only, fenced, and with a bounded number of writes."""
+"""Record the progress of tasks: only higher values, and with a bounded number of writes."""
 
 from decimal import ROUND_DOWN, Decimal
 from time import monotonic
@@ -19,17 +19,18 @@ _CENT: Final = Decimal("0.01")
 
 
 def should_record_progress(last: Decimal, percent: Decimal, elapsed_s: float) -> bool:
-    """Decide whether *percent* is recorded, *elapsed_s* seconds after *last* was.
+    """Return whether to record *percent*, *elapsed_s* seconds after *last* was recorded.
 
-    A worker that reports every token of a response causes at most 20 writes plus 4 per second. If a worker
-    reports a few milestones, each of them is recorded.
+    A value must be higher than *last*, and either be higher by 5 or come at least 0.25 s later. So a worker
+    that reports each token of a language model's response causes at most 20 writes plus 4 per second, and
+    milestones that are 5 percentage points apart are always recorded.
     """
     forward = percent - last
     return forward > 0 and (forward >= _STEP_PERCENT or elapsed_s >= _PAUSE_S)
 
 
 class ProgressReport:
-    """Report the progress of one claimed task; the worker calls it."""
+    """The function that a worker calls to report the progress of its task."""
 
     def __init__(self, database: Database, task: Task, on_progress: OnProgress | None) -> None:
         self._database = database
@@ -39,10 +40,10 @@ class ProgressReport:
         self._written_at_s = float("-inf")
 
     async def __call__(self, percent: float) -> None:
-        """Record *percent* (0 to 100) in its own transaction; a value that is not higher is ignored.
+        """Record *percent* (0 to 100) in a transaction of its own, as :func:`should_record_progress` decides.
 
-        During a database error the report is dropped, so that minutes of work are not lost for a figure. The
-        fence decides at the end of the task whether its result is accepted.
+        A database error is logged and not raised: a lost report is no reason to end the work. The fencing
+        token decides at the end of the task whether the result is accepted.
 
         Raises:
             ValueError: *percent* is not between 0 and 100.

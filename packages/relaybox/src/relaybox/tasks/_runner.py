@@ -1,4 +1,4 @@
-"""The task runner: claims tasks, runs their workers, renews their leases."""
+"""Claim tasks, run their workers, and renew their leases."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -20,15 +20,15 @@ from relaybox.tasks._task import OnProgress, Task, Worker
 __all__ = ("TaskRunner", "TaskSignal")
 
 _log: Final = structlog.stdlib.get_logger(__name__)
-#: How long a cancelled worker may take to clean up before its task is released anyway.
+#: Seconds that a cancelled worker has to clean up before its task is released anyway.
 _CANCEL_S: Final = 0.5
-#: How long a stop waits for a running claim, and for the releases, if the database does not respond.
+#: Seconds that a stop waits for a running claim, and for releases, if the database does not respond.
 _CLAIM_S: Final = 0.5
 _RELEASE_S: Final = 1.0
 
 
 class TaskSignal(Signal):
-    """A step of a task runner."""
+    """A step that a task runner announces, for tests and statistics."""
 
     CLAIMED = auto()
     IDLE = auto()
@@ -43,10 +43,19 @@ class TaskSignal(Signal):
 class TaskRunner:
     """Claim tasks of the types that have a worker, run them, and renew their leases.
 
-    Guarantees (G06, G43): only one runner can write results of a task: a worker that has lost its task is
-    rejected. The tasks of a killed runner are claimed by another runner when their leases expire, the tasks
-    of a stopped runner at once. A task that was claimed over *attempts_max* times is passed to
-    *on_exhausted*, which must end it. Invariant: a runner holds at most *concurrency* tasks.
+    Guarantees (G06, G43): only one runner can write results of a task, because the writes of a worker that
+    has lost its task are rejected. The tasks of a killed runner are claimed by another runner when their
+    leases expire, the tasks of a stopped runner at once. Invariant: a runner holds at most
+    ``TASK_CONCURRENCY`` tasks.
+
+    Args:
+        database: Where tasks are stored.
+        workers: Worker functions by task type; tasks of other types are not claimed.
+        on_exhausted: Gets each task that has been claimed over ``TASK_ATTEMPTS_MAX`` times; must end the
+            task.
+        settings: None reads ``TASK_*`` from the environment.
+        on_progress: Called after progress of a task was recorded.
+        on_signal: Called with each step, for tests.
     """
 
     def __init__(
@@ -68,8 +77,9 @@ class TaskRunner:
         self._held: dict[UUID, tuple[Task, asyncio.Task[None]]] = {}
         self._woken = asyncio.Event()
         self._stopping = asyncio.Event()
+        #: First error in the runner's own code, which run() raises at its end.
         self._fault: BaseException | None = None
-        #: Whether the last claim failed, which was logged then.
+        #: Whether the last claim failed; of failures in a row only the first is logged.
         self._claims_fail = False
 
     def __repr__(self) -> str:
@@ -77,7 +87,7 @@ class TaskRunner:
         return f"<TaskRunner {types} [{len(self._held)} of {self._settings.concurrency} running]>"
 
     def statistics(self) -> RunnerStatistics:
-        """Return what was done since the start, and what is held now."""
+        """Return numbers of tasks since the start, and the number of tasks that run now."""
         counts = self._signals.counts
         return RunnerStatistics(
             running=len(self._held),
@@ -100,10 +110,10 @@ class TaskRunner:
         self._woken.set()
 
     async def run(self) -> None:
-        """Run tasks until :meth:`stop`; release them within ``TASK_STOP_GRACE_S`` and a few seconds.
+        """Run tasks until :meth:`stop`; then wait ``TASK_STOP_GRACE_S`` for their ends, and release the rest.
 
-        If PostgreSQL is unavailable, read-only, or rejects the runner's own statements, the runner retries
-        without limit.
+        The release takes a few seconds at most. If PostgreSQL is unavailable, read-only, or rejects the
+        runner's own statements, the runner retries without limit.
         """
         claiming = asyncio.create_task(self._claim_until_stopped(), name="task-claims")
         heartbeat = asyncio.create_task(self._renew_leases(), name="task-leases")
@@ -112,7 +122,8 @@ class TaskRunner:
             loop.add_done_callback(self._stop_on_fault)
         try:
             await self._stopping.wait()
-            # A running claim must end: the tasks of a cancelled claim would wait for the end of their leases.
+            # Let a running claim end: tasks claimed by a cancelled statement would wait until their leases
+            # end.
             await asyncio.wait({claiming}, timeout=_CLAIM_S)
             await self._finish_running()
         finally:
@@ -169,7 +180,7 @@ class TaskRunner:
         self._remove(task, outcome)
 
     def _stop_on_fault(self, done: asyncio.Task[None]) -> None:
-        """Stop the runner after an error of its own code, whose tasks would otherwise never be released."""
+        """Stop the runner if *done* raised an error; otherwise the runner's tasks would never be released."""
         if not done.cancelled() and (error := done.exception()) is not None:
             self._fault = error
             self.stop()
@@ -200,8 +211,8 @@ class TaskRunner:
                     fences = [task.fence for task in held]
                     lost = await renew_leases(connection, fences, lease_s=self._settings.lease_s)
             except DatabaseError as error:
-                # The workers continue: without the database no other runner can claim their tasks, and the
-                # fence decides whether a result is accepted.
+                # The workers continue: if the database is unavailable, no other runner can claim their tasks,
+                # and the fencing token decides whether a result is accepted.
                 _log.warning("leases not renewed; retrying", error_code=error.error_code)
                 continue
             self._cancel_lost([task for task in held if task.id in lost])
@@ -237,7 +248,7 @@ class TaskRunner:
                 released = await release_task(connection, task.fence)
         except DatabaseError as error:
             _log.warning(
-                "task not released; another worker can claim it when its lease ends",
+                "task not released; another runner can claim it when its lease ends",
                 task_id=str(task.id),
                 error_code=error.error_code,
             )

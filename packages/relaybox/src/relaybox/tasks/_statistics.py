@@ -1,4 +1,4 @@
-"""Figures of a task runner, for operators and tests."""
+"""Define the statistics of a task runner, for operators and tests."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ __all__ = ("RunnerStatistics",)
 
 @dataclass(frozen=True, kw_only=True)
 class RunnerStatistics:
-    """Figures of one :class:`~relaybox.tasks.TaskRunner` since its start."""
+    """Numbers of tasks of one :class:`~relaybox.tasks.TaskRunner` since its start."""
 
     #: Tasks held now.
     running: int

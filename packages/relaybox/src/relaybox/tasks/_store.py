@@ -1,4 +1,4 @@
-"""The statements on ``async_tasks``; each takes one round trip and works inside any transaction."""
+"""Execute the statements on ``async_tasks``: each takes one round trip, and works inside any transaction."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
@@ -25,7 +25,8 @@ __all__ = (
     "report_progress",
 )
 
-#: Seconds between two open tasks of one fairness key, in the order of claims.
+#: Seconds by which each further open task of a fairness key is later than the one before in the order of
+#: claims.
 _FAIRNESS_GAP_S: Final = 3_600.0
 _SQL: Final = load_queries(__package__ or "relaybox.tasks", "tasks.sql")
 
@@ -46,12 +47,13 @@ async def create_task(
         task_type: Selects the worker.
         command_id: The command, whose status is RECEIVED.
         aggregate_id: The aggregate that the task works on, if there is one.
-        input_data: What the worker gets.
-        fairness_key: For example a user's id: the open tasks of one key do not delay those of another. Tasks
-            without a key are claimed by age.
+        input_data: JSON object for the worker.
+        fairness_key: For example a user's id: many open tasks of one key delay a task of another key by one
+            task at most. Tasks without a key are claimed in the order of their creation.
 
     Returns:
-        The task's id; None, with nothing written, if the command was withdrawn or has its task already.
+        The task's id; None, with nothing written, if the command is not RECEIVED: it was withdrawn, or has
+        its task already.
 
     Raises:
         pydantic_core.PydanticSerializationError: *input_data* cannot be written as JSON.
@@ -69,7 +71,7 @@ async def create_task(
 
 
 async def fetch_task(executor: Executor, task_id: UUID) -> AsyncTask | None:
-    """Return the task, None if it does not exist; the caller checks the permission to read it."""
+    """Return the task, or None if it does not exist; the caller checks the permission to read the task."""
     rows = await executor.fetch(_SQL["fetch_task"], task_id)
     if not rows:
         return None
@@ -80,8 +82,8 @@ async def fetch_task(executor: Executor, task_id: UUID) -> AsyncTask | None:
 async def cancel_task(executor: Executor, task_id: UUID) -> bool:
     """Cancel the task inside the caller's transaction; return False if it had ended already.
 
-    The next write of its worker is rejected (G43). The task's command stays open:
-    :func:`relaybox.commands.settle_command` ends it.
+    The next write of the task's worker is rejected (G43). The task's command stays pending:
+    :func:`relaybox.commands.settle_command` ends the command.
     """
     return bool(await executor.fetch(_SQL["cancel_task"], task_id))
 
@@ -97,8 +99,8 @@ async def complete_task(
 
     Args:
         executor: The caller's transaction.
-        fence: The task's fencing token.
-        result: What the task has produced.
+        fence: The fencing token, ``task.fence``.
+        result: JSON object to store in ``result_data``.
         input_data: Replaces the task's input, which may be large or private; None keeps it.
 
     Raises:
@@ -156,14 +158,17 @@ async def report_progress(executor: Executor, fence: Fence, percent: Decimal) ->
 
 
 async def release_task(executor: Executor, fence: Fence) -> bool:
-    """Return the task to PENDING without counting the attempt; return False if it was not held any more."""
+    """Change the task to PENDING without counting the attempt; return False if *fence* is not valid."""
     return bool(await executor.fetch(_SQL["release_task"], fence.task_id, fence.lease_token))
 
 
 async def postpone_task(
     executor: Executor, fence: Fence, *, pause_s: float, error: Mapping[str, Any]
 ) -> bool:
-    """Let the task be claimed again after *pause_s* seconds; return False if it was not held any more."""
+    """Let the task be claimed again after *pause_s* seconds; return False if *fence* is not valid any more.
+
+    *error* is stored in ``error_data``.
+    """
     arguments = (fence.task_id, fence.lease_token, pause_s, _json(error))
     return bool(await executor.fetch(_SQL["postpone_task"], *arguments))
 

@@ -1,4 +1,4 @@
-"""A claimed task, and the types of its worker."""
+"""Define a claimed task, and the types of worker functions."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -13,8 +13,8 @@ __all__ = ("Fence", "OnProgress", "Progress", "Task", "Worker")
 class Fence:
     """The fencing token of a claimed task (G43).
 
-    A worker holds a row of ``async_tasks`` only ``WHERE id = task_id AND lease_token = lease_token AND
-    status = 'RUNNING'``; an application's own statement that ends a task needs this condition too.
+    A worker holds its task as long as a row of ``async_tasks`` has this id, this ``lease_token`` and the
+    status RUNNING. An application's own statement that ends a task needs these three conditions too.
     """
 
     task_id: UUID
@@ -27,14 +27,14 @@ class Task:
 
     id: UUID
     task_type: str
-    #: The command that the task belongs to; None without a command.
+    #: Id of the command that the task belongs to; None for a task without a command.
     command_id: UUID | None
-    #: The aggregate that the task works on; None without one.
+    #: Id of the aggregate that the task works on; None for a task without an aggregate.
     aggregate_id: UUID | None
     input_data: dict[str, Any] = field(repr=False)
-    #: Percentage that an earlier attempt has reached.
+    #: Percentage that earlier attempts have reached, 0 to 100.
     progress: Decimal
-    #: How often the task was claimed, this time included; a release at a stop is not counted.
+    #: Number of claims of the task, including this one; claims that ended by a release are not counted.
     attempts: int
     lease_token: UUID = field(repr=False)
 
@@ -44,9 +44,9 @@ class Task:
         return Fence(task_id=self.id, lease_token=self.lease_token)
 
 
-#: Reports the progress in percent (0 to 100). Raises TaskLost if the worker does not hold the task any more.
+#: Function that reports the progress in percent (0 to 100); raises TaskLost if the task was lost.
 Progress = Callable[[float], Awaitable[None]]
-#: Does the work, and ends the task in the transaction that writes the result.
+#: Function that does the work, and ends the task in the transaction that writes the result.
 Worker = Callable[[Task, Progress], Awaitable[None]]
-#: Called with the percentage after it was recorded; must return at once.
+#: Function that is called with the recorded percentage after each record; must not block.
 OnProgress = Callable[[Task, Decimal], None]

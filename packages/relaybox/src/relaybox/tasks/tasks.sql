@@ -1,8 +1,8 @@
 -- name: create_task
 -- Create the task of the command $2 and change the command from RECEIVED to PROCESSING; no row if it is not RECEIVED.
 -- Each further open task of the fairness key $5 is claimed as if it had been created $6 s after the task before it. So a
--- backlog of one key delays another key by one task, and each of its own tasks by at most $6 s (weighted fair queueing
--- with wall-clock time).
+-- backlog of one key delays another key by one task, and each task of the same key by at most $6 s (weighted fair
+-- queueing with wall-clock time).
 WITH command AS (
     UPDATE command_inbox SET status = 'PROCESSING' WHERE id = $2 AND status = 'RECEIVED' RETURNING id
 )
@@ -33,13 +33,13 @@ RETURNING task.id, task.task_type, task.triggered_by_command_id, task.aggregate_
     task.progress, task.attempts, task.lease_token
 
 -- name: cancel_task
--- Cancel an open task, and take it from the worker that holds it. No row: the task had ended already.
+-- Cancel an open task, and clear its fencing token, so that its worker cannot write. No row: the task has ended already.
 UPDATE async_tasks SET status = 'CANCELLED', lease_until = NULL, lease_token = NULL
 WHERE id = $1 AND status IN ('PENDING', 'RUNNING')
 RETURNING id
 
 -- name: fetch_task
--- The task $1.
+-- Return the task $1.
 SELECT id, task_type, triggered_by_command_id, aggregate_id, status::text AS status, progress,
     input_data::text AS input_data, result_data::text AS result_data, error_data::text AS error_data,
     attempts, lease_until, lease_token, fairness_key, claim_order_at, created_at, updated_at
@@ -47,8 +47,8 @@ FROM async_tasks
 WHERE id = $1
 
 -- name: renew_leases
--- Renew the leases that are still held, and return the tasks that were lost to another worker or cancelled. A task
--- that its worker has just ended is not returned: the worker may still be running.
+-- Renew the leases whose fencing token is valid, and return the tasks that were cancelled or claimed by another runner.
+-- A task that its worker has just ended is not returned: the worker may still be running.
 WITH held AS (
     SELECT id, lease_token FROM unnest($1::uuid[], $2::uuid[]) AS held (id, lease_token)
 ), renewed AS (
@@ -62,7 +62,7 @@ FROM held JOIN async_tasks AS task ON task.id = held.id
 WHERE task.status IN ('PENDING', 'RUNNING', 'CANCELLED') AND task.lease_token IS DISTINCT FROM held.lease_token
 
 -- name: report_progress
--- Record progress; a smaller value does not replace a higher one. No row: the task is lost.
+-- Record progress, unless a higher value is recorded. No row: the fencing token is not valid any more.
 UPDATE async_tasks SET progress = greatest(progress, $3)
 WHERE id = $1 AND lease_token = $2 AND status = 'RUNNING'
 RETURNING progress

@@ -37,7 +37,7 @@ async def test_a_taken_port_is_an_error_with_its_reason_and_ends_nothing_else() 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(
-            HealthAddressUnusable, match=f"127.0.0.1:{port}.*in use; stop the process that uses it"
+            HealthAddressUnusable, match=f"127.0.0.1:{port}.*in use; stop the process that uses this port"
         ):
             async with serve_health(APP, host="127.0.0.1", port=port):
                 raise AssertionError
