@@ -1,4 +1,4 @@
-"""Logs, metrics, health checks and trace context."""
+"""Provide logs, metrics, health checks and trace context."""
 
 from relaybox.telemetry._address import AddressUnusable, open_listener
 from relaybox.telemetry._checks import CHECK_LIMIT_S, SharedCheck, check_postgres

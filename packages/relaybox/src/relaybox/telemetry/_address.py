@@ -1,4 +1,4 @@
-"""Listen on the address of a server, with an error that names the setting to change."""
+"""Open the listening socket of a server; if that fails, name the setting to change."""
 
 import errno
 import os
@@ -13,13 +13,14 @@ __all__ = ("AddressUnusable", "open_listener")
 class AddressUnusable(RelayboxError):
     """Raised when a server's address cannot be opened; the message names the setting to change."""
 
-    #: What the server serves, for the message.
+    #: What is served at the address, for the message, such as ``health``.
     what: ClassVar[str]
-    #: The prefix of the settings ``…_HOST`` and ``…_PORT``.
+    #: Prefix of the settings ``…_HOST`` and ``…_PORT``, for the message.
     settings: ClassVar[str]
 
     def __init__(self, host: str, port: int, error: OSError) -> None:
-        # The system's text, which is shorter than Python's; the resolver's numbers are negative.
+        # The operating system's text is shorter than Python's. Errors of name resolution have negative
+        # numbers, for which the operating system has no text.
         known = error.errno is not None and error.errno > 0
         reason = os.strerror(error.errno or 0) if known else error.strerror or str(error)
         super().__init__(f"cannot serve {self.what} at {host}:{port}: {reason}; {self._remedy(error)}")
@@ -27,7 +28,7 @@ class AddressUnusable(RelayboxError):
     def _remedy(self, error: OSError) -> str:
         host, port = f"{self.settings}_HOST", f"{self.settings}_PORT"
         if error.errno == errno.EADDRINUSE:
-            return f"stop the process that uses it, or set {port} to another port"
+            return f"stop the process that uses this port, or set {port} to another port"
         if error.errno == errno.EACCES:
             return f"set {port} to a port from 1024 up"
         return f"set {host} to an address of this machine"
@@ -36,10 +37,17 @@ class AddressUnusable(RelayboxError):
 def open_listener(host: str, port: int, *, backlog: int, error_class: type[AddressUnusable]) -> socket.socket:
     """Listen on *host*:*port*, IPv4 or IPv6.
 
-    Uvicorn does not open the port itself: if that failed, it would end the process without saying what to do.
+    The port is not opened by uvicorn, which on failure ends the process without a message that says what to
+    do.
+
+    Args:
+        host: Name or address of this machine.
+        port: 0 for a free port that the operating system chooses.
+        backlog: Connections that wait to be accepted, as for ``listen(2)``.
+        error_class: The class of the error to raise.
 
     Raises:
-        AddressUnusable: The address is in use, unknown or not one of this machine; raised as *error_class*.
+        AddressUnusable: The address is in use, unknown, or not an address of this machine.
     """
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET

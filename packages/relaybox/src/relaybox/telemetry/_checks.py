@@ -18,21 +18,21 @@ from relaybox.telemetry._health import Check, CheckResult, HealthState
 
 __all__ = ("CHECK_LIMIT_S", "SharedCheck", "check_postgres")
 
-#: Time limit of each check.
+#: Seconds that a check may take.
 CHECK_LIMIT_S: Final = 2.0
-#: Calls within this time share one result, so that probes cause no load.
+#: Seconds for which calls share one result, so that frequent probes cause no load.
 _FRESH_S: Final = 1.0
-#: How long a complete schema is not compared again.
+#: Seconds for which migrations are not compared again after none was missing.
 _SCHEMA_FRESH_S: Final = 30.0
 _SQL: Final = load_queries(__package__ or "relaybox.telemetry", "checks.sql")
 _OK: Final = CheckResult(state=HealthState.OK)
 
 
 def check_postgres(database: Database, *migrations: Migrations) -> Check:
-    """Check that PostgreSQL responds and has all *migrations*; FAILED otherwise.
+    """Return a check that PostgreSQL responds, accepts writes and has all *migrations*; FAILED otherwise.
 
-    The check ends within 2 s and shares its result for 1 s. It takes a connection from *database*'s pool, so
-    an exhausted pool counts as a busy database.
+    The check ends within 2 s, and calls within 1 s share its result. The check takes a connection from
+    *database*'s pool, so it also fails if all connections of the pool stay in use.
     """
     schema = _SchemaCheck(database, migrations)
     late = CheckResult(state=HealthState.FAILED, detail="PostgreSQL did not respond within 2 s")
@@ -40,7 +40,7 @@ def check_postgres(database: Database, *migrations: Migrations) -> Check:
 
 
 class SharedCheck:
-    """Limit a check to 2 s, and share its result for 1 s; *late* is the result of a timeout."""
+    """A check that ends within 2 s and shares its result for 1 s; *late* is its result after a timeout."""
 
     def __init__(self, run: Callable[[], Awaitable[CheckResult]], late: CheckResult) -> None:
         self._run = run
@@ -62,7 +62,7 @@ class SharedCheck:
 
 
 class _SchemaCheck:
-    """Compare the migrations, which reads files, every 30 s; ping the server in between."""
+    """Look for missing migrations every 30 s, because that reads files; between, only query the server."""
 
     def __init__(self, database: Database, migrations: tuple[Migrations, ...]) -> None:
         self._database = database
@@ -82,7 +82,8 @@ class _SchemaCheck:
         async with self._database.connection() as connection:
             [row] = await connection.fetch(_SQL["ping"])
         if row["read_only"]:
-            # Reads would continue on a server that is not the primary any more.
+            # The server is a standby now. Reads on the pool's connections would continue to succeed, so
+            # replace the connections by connections to the new primary.
             self._database.replace_connections()
             return CheckResult(state=HealthState.FAILED, detail=READ_ONLY_MESSAGE)
         return _OK

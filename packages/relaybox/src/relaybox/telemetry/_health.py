@@ -1,4 +1,4 @@
-"""Health checks, and the report that combines them."""
+"""Define health checks, and the report that combines their results."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,12 +10,12 @@ __all__ = ("Check", "CheckResult", "Checks", "HealthReport", "HealthState", "run
 
 
 class HealthState(StrEnum):
-    """The state of a service that this process depends on."""
+    """The state of a dependency of this process, such as PostgreSQL."""
 
     OK = "ok"
-    #: Something is unavailable, but the process works without it.
+    #: The dependency is unavailable, but the process works without it.
     DEGRADED = "degraded"
-    #: The process cannot work.
+    #: The dependency is unavailable, and the process cannot work without it.
     FAILED = "failed"
 
 
@@ -24,12 +24,12 @@ class CheckResult:
     """The result of one check."""
 
     state: HealthState
-    #: What is wrong and what to do; None if nothing is wrong. Never contains a secret.
+    #: What is wrong and what to do; None if nothing is wrong. Must not contain a secret.
     detail: str | None = None
 
 
 Check: TypeAlias = Callable[[], Awaitable[CheckResult]]
-"""Check one dependency within a time limit; never raise, never block the event loop."""
+"""Function that checks one dependency within a time limit; must neither raise nor block the event loop."""
 
 Checks: TypeAlias = Mapping[str, Check]
 """Checks by their names in ``/readyz``."""
@@ -51,7 +51,7 @@ class HealthReport:
 
     @property
     def http_status(self) -> int:
-        """503 if a check failed, so that this process gets no traffic; otherwise 200, degraded included."""
+        """503 if a check FAILED, so that load balancers send no requests; 200 if OK or DEGRADED."""
         return 503 if self.state is HealthState.FAILED else 200
 
     def body(self) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Serve ``/healthz``, ``/readyz`` and ``/metrics`` for processes without other HTTP pages."""
+"""Serve ``/healthz``, ``/readyz`` and ``/metrics`` in processes that serve no other HTTP requests."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, MutableMapping
@@ -29,7 +29,7 @@ _HEAD_TIMEOUT_S: Final = 15.0
 
 
 class HealthAddressUnusable(AddressUnusable):
-    """Raised when the health pages' address cannot be opened."""
+    """Raised when ``HEALTH_HOST`` and ``HEALTH_PORT`` cannot be opened."""
 
     error_code = "HEALTH_ADDRESS_UNUSABLE"
     what = "health"
@@ -92,8 +92,13 @@ async def serve_health(
 ) -> AsyncGenerator[int]:
     """Serve *app* during an ``async with`` block, and yield the port.
 
-    The system chooses the port if *port* is 0. A connection without a complete request head is closed after
-    *head_timeout_s*. No signal handlers are installed: the caller stops the process.
+    No signal handlers are installed: the caller stops the process.
+
+    Args:
+        app: The application, see :func:`health_app`.
+        host: Name or address of this machine.
+        port: 0 for a free port that the operating system chooses.
+        head_timeout_s: Seconds after which a connection without a complete request head is closed.
 
     Raises:
         HealthAddressUnusable: The address cannot be opened.
@@ -110,7 +115,8 @@ async def serve_health(
     class Protocol(HeadTimeoutProtocol):
         pass
 
-    # Without a time limit, silent connections would reach limit_concurrency and block every probe.
+    # Without a time limit, 64 connections that send nothing would reach limit_concurrency and block all
+    # probes.
     Protocol.head_timeout_s = head_timeout_s
     listener = open_listener(host, port, backlog=64, error_class=HealthAddressUnusable)
     config = uvicorn.Config(

@@ -1,6 +1,6 @@
-"""One log for the whole process: Relaybox's lines by structlog, libraries' lines by the standard library.
+"""Configure one log for structlog, which Relaybox uses, and for the standard library, which libraries use.
 
-Levels (contract, section 7): INFO normal work, WARNING retries, ERROR failures, DEBUG detail.
+Levels: INFO normal work, WARNING retries, ERROR failures, DEBUG detail.
 """
 
 import logging
@@ -21,13 +21,13 @@ __all__ = ("LogLevel", "configure_logging", "ensure_logging", "log_context", "tr
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 _ACCESS_LOG: Final = "uvicorn.access"
-#: Loggers that repeat what we say ourselves, or that tell at INFO of every statement.
+#: Loggers whose level is WARNING: at INFO they log each request or statement, or repeat lines of Relaybox.
 _QUIET: Final = (_ACCESS_LOG, "uvicorn.error", "sqlalchemy", "httpx2", "httpcore2", "alembic")
-#: Libraries that may have installed their own handlers, which would log each line twice.
+#: Loggers whose own handlers are removed, because each line would be logged twice.
 _LIBRARIES: Final = ("uvicorn", "uvicorn.error", _ACCESS_LOG, "alembic", "sqlalchemy")
 
 
-#: Characters of "12:34:56.789".
+#: Number of characters of "12:34:56.789".
 _MILLISECONDS: Final = 12
 
 
@@ -59,8 +59,8 @@ def configure_logging(
     Args:
         service: The field ``service`` of each JSON line.
         level: The lowest level that is logged.
-        json: Whether lines are JSON objects; None: JSON unless *stream* is a terminal.
-        stream: Standard error if left out.
+        json: Whether lines are JSON objects; None for JSON unless *stream* is a terminal.
+        stream: None for standard error.
     """
     output = sys.stderr if stream is None else stream
     as_json = not output.isatty() if json is None else json
@@ -72,7 +72,7 @@ def configure_logging(
     final: list[Processor] = [
         *_FAILURES,
         redact,
-        # After the redaction, because these fields contain no secrets.
+        # After `redact`, because the fields that these processors add contain no secrets.
         *(_json_processors(service) if as_json else _terminal_processors(output)),
     ]
     structlog.configure(
@@ -85,13 +85,13 @@ def configure_logging(
 
 
 def ensure_logging(service: str, level: LogLevel = "INFO", json: bool | None = None) -> None:
-    """Configure logging as :func:`configure_logging` does, unless the application has done so itself.
+    """Configure logging as :func:`configure_logging` does, unless the application has configured logging.
 
-    * structlog is configured: the configuration stays.
+    * structlog is configured: its configuration is not changed.
     * The root logger has handlers, so the application has configured the standard library's logging: its
-      handlers, formats and levels stay, and get Relaybox's lines with secrets redacted.
-    * Otherwise: as :func:`configure_logging`. The start and end of the server stay visible; its access log,
-      which contains query strings, is switched off.
+      handlers, formats and levels are not changed, and log Relaybox's lines too, with secrets redacted.
+    * Otherwise: as :func:`configure_logging`. The lines of uvicorn about its start and end are logged; its
+      access log, which contains query strings, is not.
 
     In each case the query string is removed from the lines of uvicorn's access log, because it may contain a
     stream ticket.
@@ -103,16 +103,16 @@ def ensure_logging(service: str, level: LogLevel = "INFO", json: bool | None = N
         _use_standard_library()
         return
     configure_logging(service, level, json)
-    # Else a terminal with `uvicorn app:app` would show neither the address nor a failed start.
+    # At WARNING, `uvicorn app:app` would log neither its address nor a failed start.
     logging.getLogger("uvicorn.error").setLevel(logging.INFO)
 
 
 def traceback_of(error: BaseException) -> str:
     """Return the traceback of *error* as text for the field ``traceback`` of a log line, secrets redacted.
 
-    Relaybox does not log failures with ``exc_info``, because the application's configuration renders that:
-    with ``rich`` installed, structlog's default shows the local variables of every frame. These contain
-    tokens and private input, and rendering them blocked the process for 0.7 to 0.9 s (G71).
+    Relaybox does not log failures with ``exc_info``, because the application's configuration of structlog may
+    render that field with the local variables of each frame, as the default does if ``rich`` is installed.
+    These contain tokens and private input, and rendering them blocked the process for 0.7 to 0.9 s (G71).
     """
     return redact_text("".join(traceback.format_exception(error)).rstrip())
 
@@ -123,7 +123,7 @@ def log_context(
     correlation_id: UUID | str | None = None,
     event_id: UUID | str | None = None,
 ) -> AbstractContextManager[None]:
-    """Add the given ids to every log line of a ``with`` block, including those of its tasks."""
+    """Add the given ids to each log line of a ``with`` block and of asyncio tasks that the block starts."""
     ids = {"request_id": request_id, "correlation_id": correlation_id, "event_id": event_id}
     return structlog.contextvars.bound_contextvars(
         **{name: str(value) for name, value in ids.items() if value is not None}
@@ -131,7 +131,7 @@ def log_context(
 
 
 def _use_standard_library() -> None:
-    """Pass Relaybox's lines to the loggers of the standard library."""
+    """Configure structlog to log by the standard library's loggers."""
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -177,7 +177,8 @@ def _route_standard_library(
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     root = logging.getLogger()
-    # Remove only handlers of an earlier call or of logging.basicConfig(); tests and agents add others.
+    # Remove only handlers of an earlier call or of logging.basicConfig(). Test frameworks and monitoring
+    # libraries add handlers of other classes, which must stay.
     root.handlers = [known for known in root.handlers if type(known) is not logging.StreamHandler]
     root.addHandler(handler)
     root.setLevel(level)
@@ -199,7 +200,7 @@ def _show_traceback(_logger: WrappedLogger, _method: str, event: EventDict) -> E
     return event
 
 
-#: Tracebacks as text, without local variables.
+#: Processors that add tracebacks as text, without local variables.
 _FAILURES: Final[list[Processor]] = [structlog.processors.format_exc_info, _show_traceback]
 
 
@@ -220,14 +221,14 @@ def _terminal_processors(output: TextIO) -> list[Processor]:
     renderer = structlog.dev.ConsoleRenderer(
         colors=output.isatty(),
         sort_keys=False,
-        # The plain formatter: the pretty one prints local variables, which may be private.
+        # The default formatter prints local variables, which may be private.
         exception_formatter=structlog.dev.plain_traceback,
     )
     return [structlog.processors.TimeStamper(fmt="%H:%M:%S.%f", utc=False), _shorten, renderer]
 
 
 def _shorten(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    # uvicorn repeats its message with colour codes.
+    # `color_message` is uvicorn's message again, with colour codes.
     for name in ("logger", "color_message"):
         event.pop(name, None)
     event["timestamp"] = event["timestamp"][:_MILLISECONDS]
@@ -239,5 +240,5 @@ def _render_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
     try:
         return to_json(event, fallback=repr, inf_nan_mode="strings").decode()
     except ValueError:
-        # A lone surrogate cannot be encoded as UTF-8; an escaped line is better than none.
+        # A text with a lone surrogate cannot be encoded as UTF-8: log the line with escapes.
         return to_json({"event": ascii(event), "level": event.get("level")}).decode()

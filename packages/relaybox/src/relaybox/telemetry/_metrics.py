@@ -1,10 +1,10 @@
-"""Metrics in Prometheus' format.
+"""Record metrics for Prometheus.
 
-The composition root creates one object per subject, with the registry that the process exposes. There is no
-global registry, so that two applications in one process (tests) do not share metrics.
+The code that starts a process creates one object of each class, with the registry that the process exposes.
+There is no global registry, so that two applications in one process (tests) do not share metrics.
 
-Several API workers: the caller sets ``PROMETHEUS_MULTIPROC_DIR`` to an empty directory *before*
-``prometheus_client`` is imported anywhere, and removes a dead worker's gauges with
+With several API workers, the parent process must set ``PROMETHEUS_MULTIPROC_DIR`` to an empty directory
+*before* ``prometheus_client`` is imported anywhere, and remove a dead worker's gauges with
 ``prometheus_client.multiprocess.mark_process_dead(pid)``. Every scrape then sums all workers.
 """
 
@@ -28,10 +28,10 @@ __all__ = (
 )
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-#: From a client that repeats at once to a client that repeats after days.
+#: Upper bounds of the buckets for the age of replayed responses, in seconds: 0.1 s to 7 days.
 _AGES: Final = (0.1, 1.0, 5.0, 30.0, 120.0, 600.0, 3_600.0, 21_600.0, 86_400.0, 604_800.0)
 _BEGAN: Final = "relaybox.began"
-#: All other methods share one label value, so that a client cannot create time series.
+#: Methods with a label value of their own. All others have OTHER, so that clients cannot create time series.
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -52,11 +52,11 @@ class HttpMetrics:
             registry=registry,
             buckets=_SECONDS,
         )
-        #: Series by route, method and status class; looking a series up costs more than counting.
+        #: Time series by route, method and status class, because ``labels()`` is slower than ``inc()``.
         self._series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def record_response(self, *, route: str, method: str, status: int, duration_s: float) -> None:
-        """Count one response; *route* is the route's template: the path would be one series per id."""
+        """Count one response; *route* is the template (``/orders/{id}``), because paths are unlimited."""
         key = (route, method if method in _METHODS else "OTHER", status // 100)
         series = self._series.get(key)
         if series is None:
@@ -67,7 +67,7 @@ class HttpMetrics:
 
 
 class CommandMetrics:
-    """Commands by type and outcome: COMPLETED, RECEIVED, or the ``error_code`` of the rejection."""
+    """Commands by type and outcome: COMPLETED, RECEIVED, or the ``error_code`` of the refusal."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._commands = Counter(
@@ -82,9 +82,11 @@ class CommandMetrics:
 class IdempotencyMetrics:
     """Requests with an idempotency key by route and outcome, and the age of replayed responses.
 
-    Outcomes: ``executed``, ``replayed``, ``in_flight``, ``mismatch``, ``malformed``, ``missing``,
-    ``tombstone``, ``refused`` (the endpoint rejected it without an effect), ``unrecorded`` (executed, but the
-    response could not be stored) and ``ignored`` (the endpoint does not support keys).
+    Outcomes: ``executed``; ``replayed`` (the stored response was sent); ``in_flight`` (another request with
+    the key was running); ``mismatch`` (the key was used for another request); ``malformed`` (an invalid key);
+    ``missing`` (no key, although the endpoint requires one); ``tombstone`` (executed before, the response is
+    not stored); ``refused`` (the endpoint rejected the request without an effect); ``unrecorded`` (executed,
+    but the response could not be stored); ``ignored`` (the endpoint does not support keys).
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -130,7 +132,7 @@ class DatabaseMetrics:
         self._most = _gauge("relaybox_database_connections_max", "Maximum number of connections.", registry)
 
     def watch(self, database: Database) -> None:
-        """Measure *database*'s pool from now on."""
+        """Begin to measure the connection pool of *database*."""
         pool = database.engine.sync_engine.pool
         self._most.inc(database.settings.pool_size)
 

@@ -18,7 +18,7 @@ _SECRET_WORDS: Final = frozenset(
     | {"password", "secret", "secrets", "ticket", "token", "tokens"}
 )
 _WORD: Final = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z0-9]+")
-#: Secrets inside texts, tracebacks and addresses; the part that names the secret is kept.
+#: Matches secrets inside texts, tracebacks and URLs; the named group, such as ``password=``, is kept.
 _IN_TEXT: Final = re.compile(
     r"(?P<scheme>\b(?:bearer|basic)\s+)[^\s\"',;]+"
     r"|\beyJ[\w-]{5,}\.[\w-]+\.[\w-]*"
@@ -33,8 +33,8 @@ def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Replace secrets in a log line by :data:`REDACTED`; a structlog processor.
 
     A value is replaced if its key names a secret (``authorization``, ``jwt_secret``, ``dbPassword``…). Inside
-    other text, bearer tokens, JWTs, passwords in addresses and ``password=…`` are replaced. Values nested
-    over 8 levels deep are replaced as a whole.
+    other text, bearer tokens, JWTs, passwords in URLs and ``password=…`` are replaced. Objects and lists that
+    are nested over 8 levels deep are replaced as a whole.
     """
     for key, value in event.items():
         event[key] = _clean(key, value, _DEPTH_MAX)
@@ -42,8 +42,8 @@ def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
 
 
 def redact_text(text: str) -> str:
-    """Replace secrets inside *text* by :data:`REDACTED`, as :func:`redact` does in every field."""
-    # Every pattern needs one of these characters; most values have none (saves 9 of 13 µs per line).
+    """Replace secrets inside *text* by :data:`REDACTED`, as :func:`redact` does in each field."""
+    # Each pattern contains one of these characters, and most values have none (saves 9 of 13 µs per line).
     if ":" in text or "=" in text or " " in text or "." in text:
         return _IN_TEXT.sub(_replacement, text)
     return text

@@ -1,6 +1,7 @@
-"""Pass trace context through tables and topics (W3C Trace Context), with the OpenTelemetry API alone.
+"""Pass trace context (W3C Trace Context) through tables and topics; only the OpenTelemetry API is needed.
 
-Without an SDK the caller's ``traceparent`` is passed on unchanged; with one, the application's own spans are.
+Without an OpenTelemetry SDK the ``traceparent`` of the request is passed on unchanged; with an SDK, that of
+the application's current span.
 """
 
 from collections.abc import Generator
@@ -26,8 +27,8 @@ def current_traceparent() -> str | None:
 def continue_trace(traceparent: str | None) -> Generator[None]:
     """Run a ``with`` block as part of the trace that *traceparent* names.
 
-    It has no effect if *traceparent* is None or malformed, or if a span is active: an instrumented
-    application has set the right one.
+    Has no effect if *traceparent* is None or malformed, or if a span is active, because an instrumented
+    application has then set the parent itself.
     """
     if traceparent is None or trace.get_current_span().get_span_context().is_valid:
         yield

@@ -1,3 +1,3 @@
 -- name: ping
--- Whether the server rejects writes.
+-- Return whether the server rejects writes, as a standby does.
 SELECT current_setting('transaction_read_only')::bool AS read_only
