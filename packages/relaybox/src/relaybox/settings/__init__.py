@@ -1,6 +1,7 @@
-"""Settings from the environment, one class per subject, read once at the composition root.
+"""Read settings from environment variables, with one class per prefix, once at the start of a process.
 
-Every name is public (contract, section 7) and documented in ``.env.example``.
+The variables are documented in ``docs/reference/settings.md`` and ``.env.example``; a variable is the prefix
+and the field's name in capitals.
 """
 
 from pathlib import Path
@@ -36,7 +37,8 @@ __all__ = (
 )
 
 
-#: How a CloudEvent is written to a Kafka message: attributes as headers, or everything in one JSON object.
+#: How a CloudEvent is written to a Kafka message: ``binary``, attributes as headers and data as the value; or
+#: ``structured``, all in one JSON object.
 CloudEventsMode = Literal["binary", "structured"]
 Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
 Settings = TypeVar("Settings", bound=BaseSettings)
@@ -93,15 +95,15 @@ class KafkaSettings(BaseSettings):
 
     @property
     def bootstrap_servers(self) -> str:
-        """Each broker as ``host:port``, comma-separated."""
+        """The brokers as ``host:port``, comma-separated."""
         return ",".join(
             address_with_port(one.strip(), self.port) for one in self.host.split(",") if one.strip()
         )
 
     def client_config(self) -> dict[str, Any]:
-        """Return the connection settings of every client, under librdkafka's names.
+        """Return the settings that each Kafka client needs to connect, under librdkafka's names.
 
-        They contain passwords in clear: pass them to a client's constructor, and never log them.
+        The values contain passwords in clear: pass them to a client's constructor, and never log them.
         """
         values = {
             "bootstrap.servers": self.bootstrap_servers,
@@ -126,28 +128,34 @@ class RelaySettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="RELAY_", frozen=True, extra="ignore", env_ignore_empty=True)
 
-    #: Seconds between two polls without a notification of new rows.
+    #: Seconds after which the relay reads the outbox again if no notification of new rows arrives.
     poll_interval: Annotated[float, Field(gt=0, le=3_600)] = 5.0
     #: Maximum number of rows of a batch.
     batch_size: Annotated[int, Field(ge=1, le=10_000)] = 100
-    #: ``exactly-once`` onto the topic, for readers of committed messages, or ``at-least-once``.
+    #: ``exactly-once``: Kafka transactions, so that ``read_committed`` consumers find each event once on its
+    #: topic. ``at-least-once``: no transactions; after a failure, events may be on the topic twice.
     delivery: Literal["exactly-once", "at-least-once"] = "exactly-once"
+    #: How events are written to Kafka messages.
     cloudevents: CloudEventsMode = "binary"
-    #: Compression of record batches. lz4 costs 0.7 µs of CPU per event of 540 bytes and leaves 186 of its 944
-    #: bytes on the broker's disk; zstd 1.8 µs and 110 bytes, but single events take longer; gzip 18 µs.
+    #: Compression of record batches. For an event of 540 bytes, which takes 944 bytes on the broker's disk
+    #: without compression, lz4 takes 0.7 µs of CPU and 186 bytes; zstd 1.8 µs and 110 bytes, but single
+    #: events take longer; gzip 18 µs of CPU.
     compression: Compression = "lz4"
-    #: Whether the relay creates missing topics of ``OUTBOX_TOPICS``; otherwise it ends with their names.
+    #: Whether the relay creates missing topics of ``OUTBOX_TOPICS``; otherwise an error with their names ends
+    #: it.
     create_topics: bool = True
     #: Partitions of a created topic; never change them later, because that breaks the order per key.
     topic_partitions: Annotated[int, Field(ge=1, le=10_000)] = 8
-    #: Replicas of a created topic and of the relay's markers; None: three, or one per broker if fewer.
+    #: Replicas of a created topic and of the relay's control topic; None: three, or one per broker if fewer.
     topic_replication: Annotated[int, Field(ge=1, le=100)] | None = None
-    #: In-sync replicas needed for a write; None: one less than the replicas, at most two.
+    #: ``min.insync.replicas`` of a created topic; None: one less than the replicas, at least one, at most
+    #: two.
     topic_min_isr: Annotated[int, Field(ge=1, le=100)] | None = None
     #: Seconds without a heartbeat after which another relay takes over the lanes.
     lease_s: Annotated[float, Field(gt=0, le=3_600)] = 3.0
-    #: Hours for which a SENT row stays in the outbox; it is removed at most half as long after that. The
-    #: default equals Kafka's retention, so that both can be compared. PENDING and FAILED rows stay.
+    #: Hours for which a SENT row stays in the outbox; the row is removed within the following half of this
+    #: time. The default equals Kafka's default retention, so that outbox and topics can be compared. PENDING
+    #: and FAILED rows are never removed.
     retention_h: Annotated[float, Field(gt=0, le=100_000)] = 168.0
 
     @field_validator("topic_min_isr")
@@ -168,26 +176,26 @@ class TaskSettings(BaseSettings):
 
     #: Seconds after the last renewal until another worker may claim the task (G06).
     lease_s: Annotated[float, Field(gt=0, le=3_600)] = 60.0
-    #: How often a task is claimed before it is exhausted.
+    #: Number of attempts at a task; then the task runner calls ``on_exhausted`` instead of the worker.
     attempts_max: Annotated[int, Field(ge=1, le=100)] = 3
     #: Tasks that a process runs at the same time.
     concurrency: Annotated[int, Field(ge=1, le=100)] = 4
-    #: Seconds between two claims without a notification of new tasks.
+    #: Seconds after which the task runner looks for tasks again if :meth:`TaskRunner.wake` is not called.
     poll_s: Annotated[float, Field(gt=0, le=60)] = 1.0
     #: Seconds for which a stopping process waits for its running tasks.
     stop_grace_s: Annotated[float, Field(ge=0, le=60)] = 7.0
 
 
 class HttpSettings(BaseSettings):
-    """Time limits for sending a request."""
+    """Time limits in which a client must send its request."""
 
     model_config = SettingsConfigDict(env_prefix="HTTP_", frozen=True, extra="ignore", env_ignore_empty=True)
 
     #: Seconds from the connection, or from a request's first byte, to the end of the request's head.
     head_timeout_s: Annotated[float, Field(gt=0, le=600)] = 15.0
-    #: Seconds for which the server waits for a body.
+    #: Seconds in which a body must arrive; the limit is extended for the bytes that have arrived.
     body_timeout_s: Annotated[float, Field(gt=0, le=3_600)] = 20.0
-    #: Bytes per second: so many received bytes extend the limit by 1 s, so 20 MiB may take 11 minutes.
+    #: Number of received bytes that extends ``body_timeout_s`` by 1 s. By default 20 MiB may take 11 minutes.
     body_rate_min_bytes_s: Annotated[int, Field(ge=1_024, le=2**30)] = 32 * 1024
 
 
@@ -198,31 +206,34 @@ class IdempotencySettings(BaseSettings):
         env_prefix="IDEMPOTENCY_", frozen=True, extra="ignore", env_ignore_empty=True
     )
 
-    #: Keys are stored as a keyed hash. Without a secret, a reader of the table can test whether it contains a
-    #: guessed key. All processes need the same secret; with another one, stored responses are not found.
+    #: Idempotency keys are stored as a hash, keyed with this secret; without a secret, a reader of the table
+    #: can test whether a guessed key was used. All processes need the same secret, because with another
+    #: secret stored responses are not found.
     secret: Annotated[SecretStr, Field(min_length=32)] | None = None
-    #: Hours for which a response is stored; after that, its key is a new request (G70).
+    #: Hours for which a response is stored; after that, a request with its key is executed again (G70).
     ttl_h: Annotated[float, Field(gt=0, le=8_760)] = 24.0
-    #: A larger body is not stored: the request is never executed again, and a replay gets an error (G67).
+    #: Largest response body that is stored. If a response was larger, a repeated request gets an error and is
+    #: not executed again (G67).
     body_bytes_max: Annotated[int, Field(ge=0, le=64 * 1024 * 1024)] = 1024 * 1024
     #: Seconds between two removals of expired records.
     sweep_s: Annotated[float, Field(gt=0, le=86_400)] = 60.0
 
 
 class RetentionSettings(BaseSettings):
-    """How long finished rows are kept; 0 hours: for ever."""
+    """How long ended commands and tasks and records of consumed events are kept; 0 hours for ever."""
 
     model_config = SettingsConfigDict(
         env_prefix="RETENTION_", frozen=True, extra="ignore", env_ignore_empty=True
     )
 
-    #: Hours for which a command is kept after it was received; after that, its status is 404.
+    #: Hours for which an ended command is kept, from its creation; after that, its status is 404.
     commands_h: Annotated[float, Field(ge=0, le=1_000_000)] = 720.0
     #: Hours for which a task is kept after it ended.
     tasks_h: Annotated[float, Field(ge=0, le=1_000_000)] = 720.0
-    #: Hours for which the record that a group has consumed an event is kept. It must be kept longer than the
-    #: topic keeps the event (``retention.ms``): else a group that reads the topic again processes the event
-    #: again (G40). Only the broker knows that time, so the default keeps the records for ever.
+    #: Hours for which the record is kept that a consumer group has consumed an event. This time must be
+    #: longer than ``retention.ms`` of the topic: otherwise a group that reads the topic again processes the
+    #: event again (G40). The library does not know ``retention.ms``, so the default keeps the records for
+    #: ever.
     consumed_events_h: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
 
 
@@ -235,13 +246,16 @@ class JwtSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="JWT_", frozen=True, extra="ignore", env_ignore_empty=True)
 
     secret: Annotated[SecretStr, Field(min_length=32)]
+    #: Required value of the claim ``iss``.
     issuer: Annotated[str, Field(min_length=1)] = "relaybox"
+    #: Required value of the claim ``aud``.
     audience: Annotated[str, Field(min_length=1)] = "relaybox-api"
+    #: Seconds by which the clocks of issuer and server may differ.
     leeway_s: Annotated[int, Field(ge=0, le=60)] = 30
 
 
 def load_settings(kind: type[Settings]) -> Settings:
-    """Read *kind* from the environment.
+    """Read the settings class *kind* from the environment.
 
     Raises:
         SettingsError: A setting is missing or malformed; the message has one line per setting, without the
@@ -252,7 +266,7 @@ def load_settings(kind: type[Settings]) -> Settings:
     except ValidationError as error:
         prefix = kind.model_config.get("env_prefix", "")
         lines = [
-            # An alias is already the full name.
+            # The location of a field with an alias is the name of the variable, prefix included.
             f"{prefix}{'_'.join(map(str, problem['loc'])).upper().removeprefix(prefix)}: {problem['msg']}"
             for problem in error.errors(include_input=False, include_url=False)
         ]
@@ -260,7 +274,7 @@ def load_settings(kind: type[Settings]) -> Settings:
 
 
 def check_settings(*kinds: type[BaseSettings]) -> None:
-    """Read each of *kinds* from the environment, and report all errors together.
+    """Read each of the settings classes *kinds* from the environment, and report all errors together.
 
     Raises:
         SettingsError: A setting is missing or malformed; one line for each.

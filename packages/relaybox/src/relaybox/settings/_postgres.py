@@ -1,4 +1,4 @@
-"""Settings of the PostgreSQL connection: ``POSTGRES_*``."""
+"""Read the settings of PostgreSQL, ``POSTGRES_*``."""
 
 import re
 from pathlib import Path
@@ -29,16 +29,16 @@ def _plain_schema(name: str) -> str:
     return name
 
 
-#: A plain name means the same with and without quotes in SQL.
+#: Names that mean the same with and without quotes in SQL.
 _SCHEMA: Final = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
 
 
 class PostgresSettings(BaseSettings):
     """The address of PostgreSQL, and the roles of services and migrations.
 
-    Services connect as ``user``, which owns no table, so that the database can refuse what services must
-    never do (G07). Migrations connect as ``owner_user``; if it is left out, both use the same role and only a
-    trigger enforces the append-only rule.
+    Services connect as ``user``. This role owns no table, so that PostgreSQL can refuse changes of recorded
+    events and of the schema (G07). Migrations connect as ``owner_user``. If ``owner_user`` is not set, they
+    connect as ``user`` too, and only a trigger protects recorded events.
     """
 
     model_config = SettingsConfigDict(
@@ -48,11 +48,13 @@ class PostgresSettings(BaseSettings):
     #: One or more servers, comma-separated; each may have its own port (``name:5433``).
     host: Annotated[str, AfterValidator(validate_addresses)] = "localhost"
     port: Port = 5432
-    #: Which server is used: ``read-write``: it accepts writes; ``primary``: it is not a standby.
+    #: Which of the servers is used, as in libpq: ``read-write``, one that accepts writes; ``primary``, one
+    #: that is not a standby; ``any``.
     target_session_attrs: Literal["any", "primary", "read-write"] = "read-write"
     #: The pooler at ``host``: ``none``, or the pool_mode of PgBouncer, ``session`` or ``transaction``.
     pooler: Literal["none", "session", "transaction"] = "none"
-    #: The servers behind the pooler, as ``host``: for LISTEN, relays and migrations.
+    #: Addresses of the servers behind the pooler, in the form of ``host``, for LISTEN, relays and migrations;
+    #: required with ``transaction``. None uses ``host`` for all work.
     direct_host: Annotated[str, AfterValidator(validate_addresses)] | None = None
     direct_port: Port = 5432
     db: str = "relaybox"
@@ -61,21 +63,25 @@ class PostgresSettings(BaseSettings):
     schema_name: Annotated[str, AfterValidator(_plain_schema)] = Field(
         default="public", validation_alias="POSTGRES_SCHEMA"
     )
+    #: Role of the services.
     user: str = "relaybox"
     password: SecretStr = SecretStr("")
+    #: Role of the migrations, owner of the tables; None: ``user``.
     owner_user: str | None = None
+    #: None: ``password``.
     owner_password: SecretStr | None = None
-    #: Maximum number of connections of a process.
+    #: Maximum number of pooled connections of a process; an API process has one more, a relay six.
     pool_size: Annotated[int, Field(ge=1, le=200)] = 10
-    #: A statement that waits longer for a row lock fails; the API responds with 503.
+    #: Time after which a statement that waits for a lock fails; the API then responds with 503.
     lock_timeout_ms: Annotated[int, Field(ge=1, le=600_000)] = 3_000
-    #: The server cancels a statement that runs longer.
+    #: Time after which the server cancels a statement.
     statement_timeout_ms: Annotated[int, Field(ge=1, le=3_600_000)] = 15_000
-    #: The server rolls back a transaction that is idle for longer, which releases its locks (G69).
+    #: Time after which the server rolls back a transaction whose client is idle, to release its locks (G69).
     idle_in_transaction_timeout_ms: Annotated[int, Field(ge=100, le=3_600_000)] = 30_000
-    #: Seconds to wait for a new connection before the server counts as unavailable.
+    #: Seconds to wait for a new connection before PostgreSQL counts as unavailable.
     connect_timeout_s: Annotated[float, Field(gt=0, le=60)] = 5.0
-    #: As libpq's sslmode: ``prefer`` encrypts if the server supports it; only ``verify-…`` checks the server.
+    #: As libpq's sslmode: ``prefer`` encrypts if the server supports TLS; only ``verify-ca`` and
+    #: ``verify-full`` verify the server's certificate.
     ssl_mode: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
     #: Certificates of the authorities that sign the server's certificate; None: those of the system.
     ssl_ca_file: ReadableFile | None = None
@@ -116,7 +122,7 @@ class PostgresSettings(BaseSettings):
         return require_key_file(value, info, "POSTGRES_SSL_CERT_FILE")
 
     def as_owner(self) -> "PostgresSettings":
-        """Return settings for the same database with the tables' owner as user."""
+        """Return settings that connect to the same database as ``owner_user``; the same settings if None."""
         if self.owner_user is None:
             return self
         password = self.password if self.owner_password is None else self.owner_password
@@ -129,11 +135,11 @@ class PostgresSettings(BaseSettings):
 
     @property
     def address(self) -> str:
-        """Each server as ``host:port``, comma-separated, for messages."""
+        """The servers as ``host:port``, comma-separated, for messages."""
         return ", ".join(f"{host}:{port}" for host, port in self.addresses)
 
     def direct(self) -> "PostgresSettings":
-        """Return settings that bypass the pooler; the same ones if ``POSTGRES_DIRECT_HOST`` is not set."""
+        """Return settings that connect to ``direct_host``, without the pooler; the same settings if None."""
         if self.direct_host is None:
             return self
         changes = {"host": self.direct_host, "port": self.direct_port, "pooler": "none", "direct_host": None}

@@ -1,4 +1,4 @@
-"""Values that several settings have: ports, files, addresses."""
+"""Validate values of several settings classes: ports, files, addresses."""
 
 from pathlib import Path
 from typing import Annotated, Final
@@ -21,7 +21,7 @@ _PORT_MAX: Final = 65_535
 
 
 def invalid_setting(message: str) -> PydanticCustomError:
-    """Return the error for an invalid value; *message* must not contain it, because it may be a secret."""
+    """Return the error for an invalid value; *message* must not contain the value, which may be a secret."""
     return PydanticCustomError("setting", "{message}", {"message": message})
 
 
@@ -36,7 +36,10 @@ def _readable(path: Path) -> Path:
 
 
 def refuse_unused(given: object, remedy: str) -> None:
-    """Reject a value that no other setting uses: a connection must not look protected when it is not."""
+    """Reject *given* unless None, because other settings make it ineffective; *remedy* names what to set.
+
+    Without this check, settings with a password or a certificate might configure a connection without TLS.
+    """
     if given is not None:
         raise invalid_setting(f"has no effect; {remedy}")
 
@@ -46,8 +49,11 @@ ReadableFile = Annotated[Path, AfterValidator(_readable)]
 
 
 def require_key_file(value: Path | None, info: ValidationInfo, certificate: str) -> Path | None:
-    """Require the key file *value* if, and only if, *certificate* (``ssl_cert_file``) is set."""
-    # An invalid certificate is not in the data: it has its own error.
+    """Check that the key file *value* is set if, and only if, the field ``ssl_cert_file`` is set.
+
+    *certificate* is the environment variable of that field, for the message.
+    """
+    # `info.data` lacks a certificate that is invalid, which has its own error.
     given = info.data.get("ssl_cert_file", ...)
     if given is None:
         refuse_unused(value, f"set {certificate}")
@@ -57,14 +63,14 @@ def require_key_file(value: Path | None, info: ValidationInfo, certificate: str)
 
 
 def address_with_port(host: str, port: int) -> str:
-    """Return *host* as ``host:port``, with *port* if *host* contains none."""
+    """Return *host* as ``host:port``; *port* is used if *host* contains no port."""
     name, _, own_port = host.rpartition(":")
     has_port = own_port.isdecimal() and (":" not in name or name.endswith("]")) and bool(name)
     return host if has_port else f"{host}:{port}"
 
 
 def parse_addresses(hosts: str, port: int) -> list[tuple[str, int]]:
-    """Return host and port of each of the comma-separated *hosts*; *port* is the default."""
+    """Return host and port of each of the comma-separated *hosts*; *port* is used if a host has no port."""
     pairs = [
         address_with_port(host.strip(), port).rpartition(":") for host in hosts.split(",") if host.strip()
     ]
@@ -72,7 +78,11 @@ def parse_addresses(hosts: str, port: int) -> list[tuple[str, int]]:
 
 
 def validate_addresses(hosts: str) -> str:
-    """Reject *hosts* that are not host names with valid ports."""
+    """Return *hosts* if it is a comma-separated list of host names, each with an optional valid port.
+
+    Raises:
+        PydanticCustomError: It is not.
+    """
     pairs = parse_addresses(hosts, _PORT_MAX)
     if not pairs or not all(host and 1 <= port <= _PORT_MAX for host, port in pairs):
         raise invalid_setting("must be host names, comma-separated, each may have its own port (a:5433)")
