@@ -1,4 +1,4 @@
-"""Local PostgreSQL and Kafka servers for development and tests, and a process supervisor."""
+"""Run local PostgreSQL and Kafka servers for development and tests, and supervise processes."""
 
 from relaybox.local._errors import (
     ChecksumMismatch,

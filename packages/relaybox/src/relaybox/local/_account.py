@@ -1,7 +1,8 @@
-"""The account that runs PostgreSQL for root, and directories that this account can read.
+"""Choose an account that runs PostgreSQL if the current user is root, and directories that it can enter.
 
-PostgreSQL refuses to run as root, so an existing unprivileged account runs it. That account cannot enter a
-home directory of mode 0700, so for a clone in such a directory data and programs are under ``/var/tmp``.
+PostgreSQL refuses to run as root, so it runs under an existing unprivileged account. That account cannot
+enter a home directory of mode 0700. If the data directory is in such a directory, data and programs are
+stored under ``/var/tmp``.
 """
 
 import logging
@@ -19,19 +20,20 @@ from relaybox.local._errors import DataDirectoryNotUsable, LocalError
 _log = logging.getLogger(__name__)
 
 _NAMES = ("nobody", "postgres", "daemon")
+#: File in the data directory with the path of the directory that is used instead.
 _POINTER = "moved-to"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """An existing account of the system, not root."""
+    """An existing account of the operating system, not root."""
 
     name: str
     uid: int
     gid: int
 
     def can_enter(self, path: Path) -> bool:
-        """Return whether the account may traverse *path* and its parents, as far as they exist."""
+        """Return whether the account may traverse those of *path* and its parents that exist."""
         path = path.resolve()
         return all(self._may_traverse(directory) for directory in (path, *path.parents) if directory.exists())
 
@@ -69,7 +71,7 @@ def make_directory(path: Path, *, mode: int) -> None:
     """Create *path* with *mode*, independent of the umask; an existing directory must be writable.
 
     Raises:
-        DataDirectoryNotUsable: It cannot be created or written.
+        DataDirectoryNotUsable: *path* cannot be created or written.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -82,10 +84,14 @@ def make_directory(path: Path, *, mode: int) -> None:
 
 
 def resolve_data_dir(data_dir: Path, account: Account | None) -> Path:
-    """Return the directory for the data of *data_dir*: *data_dir* itself, unless *account* cannot enter it.
+    """Return *data_dir*, or a directory under ``/var/tmp`` if *account* cannot enter *data_dir*.
 
-    Otherwise a directory of this user under ``/var/tmp``, stored in ``data_dir/moved-to``. Its name is
-    random, so that no other user can create it first. Removing *data_dir* removes the reference to it.
+    The current user owns that directory. Its name is random, so that no other user can create it first, and
+    its path is stored in the file ``moved-to`` in *data_dir*.
+
+    Args:
+        data_dir: The configured directory; created if it does not exist.
+        account: The account that runs the server; None for the current user.
 
     Raises:
         DataDirectoryNotUsable: A directory cannot be created or written, or another user owns the stored one.
@@ -110,16 +116,16 @@ def resolve_data_dir(data_dir: Path, account: Account | None) -> Path:
 
 
 def shared_temp_dir() -> Path:
-    """Return a directory that every account can enter, and that survives a reboot if the system has one."""
+    """Return ``/var/tmp``, which survives a reboot; if it is not writable, the temporary directory."""
     persistent = Path("/var/tmp")  # noqa: S108 – names in it are random or checked
     return persistent if os.access(persistent, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
 
 
 def require_owned_directory(path: Path) -> None:
-    """Check that *path* is a directory, not a link, that only this user owns and may write.
+    """Check that *path* is a directory, not a link, of the current user, and not writable for others.
 
     Raises:
-        DataDirectoryNotUsable: Another user owns it or may write into it.
+        DataDirectoryNotUsable: Another user owns *path* or may write into it.
     """
     status = path.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
@@ -127,9 +133,9 @@ def require_owned_directory(path: Path) -> None:
 
 
 def copy_world_readable(source: Path, target: Path) -> None:
-    """Copy a tree so that every account can read and execute it; *target* must not exist.
+    """Copy the tree *source* so that every account can read and execute its files; *target* must not exist.
 
-    A copy instead of links, because the modes of the installed package must not change.
+    The tree is copied because the permissions of the original, an installed package, must not be changed.
     """
     shutil.copytree(source, target, symlinks=True)
     for path in (target, *target.rglob("*")):

@@ -1,11 +1,11 @@
-"""Errors of local servers; each message says what to do."""
+"""Define the errors of local servers; each message says what to do."""
 
 from pathlib import Path
 from typing import Final
 
 from relaybox.errors import RelayboxError
 
-#: How to install the packages that this module needs.
+#: Part of messages: how to install the packages that local servers need.
 INSTALL_LOCAL: Final = (
     "In a clone of Relaybox, run: pip install ./packages/types './packages/relaybox[local]'."
 )
@@ -18,7 +18,7 @@ class LocalError(RelayboxError):
 
 
 class DataDirectoryOfAnotherVersion(LocalError):
-    """Raised when another major version of the server created the data directory."""
+    """Raised when the data directory was written by a version of the server that this version cannot read."""
 
     error_code = "LOCAL_DATA_DIRECTORY_VERSION"
 
@@ -90,7 +90,7 @@ class ServerNotAvailable(LocalError):
 
 
 class ChecksumMismatch(ServerNotAvailable):
-    """Raised when a downloaded file differs from the one that this version of Relaybox was tested with."""
+    """Raised when the SHA-256 of a downloaded file is not the one in Relaybox's manifest."""
 
     error_code = "LOCAL_CHECKSUM_MISMATCH"
 

@@ -1,4 +1,4 @@
-"""A local Kafka broker: KRaft, with its data in a directory, on 127.0.0.1."""
+"""Run a local Kafka broker (KRaft) on 127.0.0.1, with its data in a directory."""
 
 import asyncio
 import base64
@@ -36,7 +36,7 @@ _JVM = (
 )
 #: Environment variable with options for every JVM; the options of this module take precedence.
 _JAVA_OPTIONS = "JDK_JAVA_OPTIONS"
-#: For a single node. Few partitions of the internal topics make start and stop fast.
+#: Settings of a single broker. Internal topics have few partitions, so that the broker starts and stops fast.
 _SETTINGS = {
     "process.roles": "broker,controller",
     "controller.listener.names": "CONTROLLER",
@@ -58,7 +58,7 @@ _SETTINGS = {
     "log.retention.hours": "168",
     "log.retention.bytes": str(2**30),
     "log.segment.bytes": str(128 * 2**20),
-    # The default of 128 MiB is a third of this heap.
+    # The default of 128 MiB would be a third of the heap.
     "log.cleaner.dedupe.buffer.size": str(16 * 2**20),
     "num.network.threads": "2",
     "num.io.threads": "4",
@@ -68,7 +68,7 @@ _SETTINGS = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClusterMember:
-    """The role of one broker in a cluster; every node is a broker and a voting controller."""
+    """The place of one node in a cluster; each node is a broker and a voting controller."""
 
     #: Starts at 1.
     node_id: int
@@ -81,8 +81,9 @@ class ClusterMember:
 class LocalKafka(LocalServer):
     """One Kafka broker on a data directory; topics and messages survive a restart.
 
-    It listens on 127.0.0.1 only, does not create topics automatically, and uses about 400 MB. The jars are
-    downloaded once into ``RELAYBOX_CACHE_DIR``, else the user's cache directory, else *data_dir*.
+    The broker listens on 127.0.0.1 only, does not create topics automatically, and uses about 400 MB of
+    memory. Its jars are downloaded once into ``RELAYBOX_CACHE_DIR``, or, if that is not set, into the user's
+    cache directory, or, if that is not writable, into *data_dir*.
     """
 
     def __init__(
@@ -100,12 +101,12 @@ class LocalKafka(LocalServer):
 
         Args:
             data_dir: Directory of data, configuration and log.
-            version: Version of Kafka, one of those with a manifest in this package.
-            port: None selects a free port at the first start, which then stays.
-            listeners: Further listeners, ``SSL`` or ``SASL_SSL``, with their ports.
-            properties: Further settings of the broker.
+            version: Version of Kafka; this package must have the file ``kafka-<version>.sha256``.
+            port: None selects a free port at the first start of this object, and keeps the port after that.
+            listeners: Ports of additional listeners by protocol, ``SSL`` or ``SASL_SSL``.
+            properties: Additional settings of the broker.
             member: Role in a cluster; None for a cluster of this broker alone.
-            heap_mib: Largest heap of the JVM in MiB.
+            heap_mib: Maximum heap size of the JVM in MiB.
         """
         super().__init__(data_dir, port)
         self.version = version
@@ -120,11 +121,11 @@ class LocalKafka(LocalServer):
 
     @property
     def log(self) -> Path:
-        """The log file, with warnings and errors; removed at a start when it exceeds 32 MiB."""
+        """The log file, with warnings and errors; removed at a start if it is larger than 32 MiB."""
         return self.data_dir / "kafka.log"
 
     def settings(self) -> dict[str, str]:
-        """Return the environment variables that make services use this broker (contract, section 7)."""
+        """Return the environment variables with which services connect to this broker."""
         return {"KAFKA_HOST": self.host, "KAFKA_PORT": str(self.port)}
 
     @property
@@ -153,7 +154,7 @@ class LocalKafka(LocalServer):
         return self.data_dir / "kafka-version"
 
     def _require_version(self) -> None:
-        """Check that no newer Kafka wrote the directory; data of an older one can be read."""
+        """Check that no newer version of Kafka wrote the directory; data of an older version can be read."""
         found = self._version_file.read_text().strip() if self._version_file.exists() else self.version
         if _release(found) > _release(self.version):
             raise DataDirectoryOfAnotherVersion(
@@ -169,7 +170,7 @@ class LocalKafka(LocalServer):
         return self._member.node_id if self._member else 1
 
     def _write_properties(self) -> Path:
-        # A static quorum works with 3.7 and 4.1, and lets the controllers change their ports.
+        # Static voters work with Kafka 3.7 and 4.1, and the controllers' ports may change at each start.
         controllers = self._member.controller_ports if self._member else {self._node_id: free_port()}
         advertised = ",".join(
             f"{name}://{self.host}:{port}"
@@ -212,7 +213,7 @@ class LocalKafka(LocalServer):
         )
 
     async def _is_ready(self) -> bool:
-        # By default librdkafka logs refused connections to stderr.
+        # log_level 0: by default librdkafka logs each refused connection to stderr.
         client = AdminClient({"bootstrap.servers": f"{self.host}:{self.port}", "log_level": 0})
         try:
             metadata = await asyncio.to_thread(client.list_topics, timeout=_METADATA_S)
@@ -228,7 +229,7 @@ def new_cluster_id() -> str:
 
 
 def _inherited_java_options() -> dict[str, str]:
-    """Return the JVM options of the environment, if set."""
+    """Return the environment variable with JVM options, if it is set in this process."""
     return {_JAVA_OPTIONS: given} if (given := os.environ.get(_JAVA_OPTIONS)) else {}
 
 

@@ -1,4 +1,4 @@
-"""A local Kafka cluster of several brokers, for tests of broker failures."""
+"""Run a local Kafka cluster of several brokers, for tests of broker failures."""
 
 import asyncio
 from collections.abc import Mapping
@@ -12,18 +12,19 @@ from relaybox.local._ports import free_port
 _HEAP_MIB = 256
 _REPLICAS_MAX = 3
 _MIN_ISR_MAX = 2
-#: A single broker has 2 s. Several brokers share the cores and delay each other's heartbeats.
+#: ``broker.session.timeout.ms``; a single broker has 2 s. Several brokers on one machine delay each other's
+#: heartbeats.
 _SESSION_MS = 4_000
 
 
 class LocalKafkaCluster:
     """A cluster of brokers on 127.0.0.1, each with its own directory, log and ports.
 
-    Every node is a broker and a voting controller: a cluster of three tolerates the loss of one. New topics
-    and the internal topics have a replica on each broker, three at most, and one less as
-    ``min.insync.replicas``. An idle broker uses about 180 MiB.
+    Each node is a broker and a voting controller, so a cluster of three tolerates the loss of one node. New
+    topics and the internal topics have a replica on each broker, at most three; ``min.insync.replicas`` is
+    one less, at least 1. An idle broker uses about 180 MiB.
 
-    The methods of the cluster act on all :attr:`brokers`; each broker has the same methods.
+    Each method acts on all :attr:`brokers`; a single broker has the same methods.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class LocalKafkaCluster:
             brokers: Number of brokers, 1 to 9; their node ids are 1, 2, …
             data_dir: Directory of the cluster; broker *n* has its data in ``broker-n`` in it.
             version: Version of Kafka.
-            properties: Further settings of every broker; they override the settings of the cluster.
+            properties: Additional settings of each broker; they override the settings of the cluster.
         """
         self.data_dir = data_dir.resolve()
         replicas = min(_REPLICAS_MAX, brokers)
@@ -84,7 +85,7 @@ class LocalKafkaCluster:
         """
         make_directory(self.data_dir, mode=0o755)
         self._id_file.write_text(f"{self._cluster_id}\n")
-        # Concurrently: no broker is ready before a majority of controllers votes.
+        # Started concurrently, because no broker is ready before a majority of controllers has voted.
         starts = [broker.start() for broker in self.brokers if not broker.is_started]
         try:
             results = await asyncio.gather(*starts, return_exceptions=True)
@@ -97,28 +98,28 @@ class LocalKafkaCluster:
                 raise failure
 
     async def stop(self) -> None:
-        """Stop all brokers in order; SIGKILL after 8 s for those that no longer find a leader."""
+        """Shut down all brokers; send SIGKILL after 8 s to those that found no controller quorum."""
         await asyncio.gather(*(broker.stop() for broker in self.brokers))
 
     def kill(self) -> None:
-        """SIGKILL all brokers, as a power cut would."""
+        """Send SIGKILL to all processes of all brokers."""
         for broker in self.brokers:
             broker.kill()
 
     def pause(self) -> None:
-        """Freeze all started brokers (SIGSTOP): connections stay open without a response."""
+        """Stop all started brokers by SIGSTOP: connections stay open, and requests get no response."""
         for broker in self.brokers:
             if broker.is_started:
                 broker.pause()
 
     def resume(self) -> None:
-        """Undo :meth:`pause`."""
+        """Let all started brokers continue after :meth:`pause` (SIGCONT)."""
         for broker in self.brokers:
             if broker.is_started:
                 broker.resume()
 
     def settings(self) -> dict[str, str]:
-        """Return the environment variables that make services use this cluster (contract, section 7)."""
+        """Return the environment variables with which services connect to this cluster."""
         return {"KAFKA_HOST": ",".join(f"{broker.host}:{broker.port}" for broker in self.brokers)}
 
     @property
@@ -130,7 +131,7 @@ class LocalKafkaCluster:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Return *count* different free ports; no port is bound before the brokers start."""
+    """Return *count* different free ports; other processes may still take them before the brokers start."""
     ports: dict[int, None] = {}
     while len(ports) < count:
         ports[free_port()] = None

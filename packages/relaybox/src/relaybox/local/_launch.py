@@ -1,8 +1,8 @@
-"""Launcher: change the account, bind the process to its parent's life, and exec a program.
+"""Change the account, ask the kernel for a signal at the parent's death, and exec a program.
 
-Run as ``python -I -S _launch.py PARENT_PID SIGNAL UID GID PROGRAM ARGUMENT…``. It is a program because
-``preexec_fn`` would run Python between fork and exec of a process with threads (librdkafka has many), which
-may deadlock and causes a warning since Python 3.12. It takes about 15 ms.
+Run as ``python -I -S _launch.py PARENT_PID SIGNAL UID GID PROGRAM ARGUMENT…``, which takes about 15 ms. This
+is a separate program and not a ``preexec_fn``, which would run Python between fork and exec of a process with
+threads (librdkafka has many): that may deadlock, and causes a warning since Python 3.12.
 """
 
 import ctypes
@@ -20,9 +20,9 @@ def main() -> None:
         os.setgid(gid)
         os.setuid(uid)
     if sys.platform == "linux":
-        # After the change of account, which would clear the request.
+        # After setuid, which clears the parent-death signal.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal_number)
-    if os.getppid() != parent:  # the parent died before the request
+    if os.getppid() != parent:  # the parent died before prctl was called
         sys.exit(1)
     os.execv(sys.argv[5], sys.argv[5:])  # noqa: S606 – intended
 

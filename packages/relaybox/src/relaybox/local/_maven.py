@@ -1,4 +1,4 @@
-"""Download of files from a Maven repository, each verified by a SHA-256 from a manifest.
+"""Download files from a Maven repository, and verify the SHA-256 of each against a manifest.
 
 A manifest is in the format of ``sha256sum``, with paths in the standard layout of a repository
 (``group/artifact/version/file``), so that ``sha256sum --check`` can read it.
@@ -30,9 +30,9 @@ _PARALLEL_MAX: Final = 4
 _FILE_BYTES_MAX: Final = 128 * 2**20
 _CHUNK_BYTES: Final = 2**18
 _TIMEOUT_S: Final = 30.0
-#: Pauses before the second and later attempts.
+#: Seconds before the second, third and fourth attempt.
 _PAUSES_S: Final = (0.2, 0.5, 1.0)
-#: A partial file of this age is of a killed process: no download takes that long.
+#: A partial file that was not written for this time is the rest of a killed download.
 _STALE_PART_S: Final = 3_600
 _MIRRORS_OF_CENTRAL: Final = frozenset({"*", "external:*", "central"})
 _SERVER_ERROR: Final = 500
@@ -88,13 +88,13 @@ async def fetch_pinned(
 
     Args:
         files: Files of the manifest.
-        home: Cache in the layout of the repository. Processes may share it: a file is moved into it when it
-            is complete and verified.
+        home: Cache in the layout of the repository. Several processes may share it, because a file is moved
+            into it only after it is complete and verified.
         on_start: Called with the number of files to download, if there are any.
         on_file: Called after each download.
 
     Raises:
-        ChecksumMismatch: The repository has another file than the manifest.
+        ChecksumMismatch: The SHA-256 of a downloaded file is not the one in the manifest.
         ServerNotAvailable: A file cannot be downloaded or written.
     """
     missing = await asyncio.to_thread(_missing, files, home)
@@ -152,7 +152,7 @@ def _download(file: PinnedFile, base: str, home: Path) -> None:
 
 
 def _is_transient(error: Exception) -> bool:
-    """Return whether another attempt may succeed: not for a file that the repository does not have."""
+    """Return whether another attempt may succeed: after a network error, or the HTTP status 5xx or 429."""
     if isinstance(error, urllib.error.HTTPError):
         error.close()  # the error holds the connection
         return error.code >= _SERVER_ERROR or error.code == _TOO_MANY
@@ -201,7 +201,7 @@ def _remove_stale_parts(target: Path) -> None:
 
 
 async def _run_in_daemon_thread(work: Callable[[], None]) -> None:
-    """Run *work* in a daemon thread: Ctrl-C does not wait for it, unlike threads of ``asyncio.to_thread``."""
+    """Run *work* in a daemon thread: the program ends without it, unlike with ``asyncio.to_thread``."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()
 

@@ -1,4 +1,4 @@
-"""The parts that a supervisor runs: programs, whose output it prints, and servers with their own logs."""
+"""Define what a supervisor runs: programs, whose output it prints, and local servers with own log files."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ from relaybox.local._watchdog import Watchdog
 
 _LAST_LINES_MAX = 10
 _CHUNK_BYTES = 65_536
-#: A line longer than this is relayed in pieces.
+#: A longer line is printed in pieces of this size.
 _LINE_BYTES_MAX = 65_536
 _OUTPUT_ENDS_S = 1.0
 
@@ -25,21 +25,21 @@ WriteLine = Callable[[str, str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A program under a supervisor; it must stay in the foreground and end on SIGTERM."""
+    """A program that a supervisor runs; the program must stay in the foreground and end on SIGTERM."""
 
-    #: Prefix of each of its lines in the log.
+    #: Prefix of the program's lines in the log.
     name: str
     argv: Sequence[str]
-    #: The whole environment; nothing is inherited.
+    #: All environment variables of the program; none is inherited.
     env: Mapping[str, str]
-    #: Returns when the part is ready; None for a part that is ready immediately.
+    #: Function that returns when the program is ready; None if the program is ready immediately.
     ready: Callable[[], Awaitable[None]] | None = None
-    #: A part that is not ready after these seconds counts as crashed.
+    #: Seconds after which a program that is not ready is stopped and counts as crashed.
     ready_s: float = 120.0
 
 
 class Server(Protocol):
-    """The interface of :class:`LocalPostgres` and :class:`LocalKafka` for a supervisor."""
+    """The methods of :class:`LocalPostgres` and :class:`LocalKafka` that a supervisor calls."""
 
     @property
     def log(self) -> Path:
@@ -48,7 +48,7 @@ class Server(Protocol):
 
     @property
     def resolved_data_dir(self) -> Path:
-        """The directory of its data."""
+        """The directory with the server's data."""
         ...
 
     async def start(self) -> None:
@@ -60,49 +60,49 @@ class Server(Protocol):
         ...
 
     def kill(self) -> None:
-        """SIGKILL its remaining processes, if any."""
+        """Send SIGKILL to the server's processes, if there are any."""
         ...
 
     async def wait(self) -> int:
-        """Wait until it has ended and return its exit code."""
+        """Wait until the server has ended and return its exit code."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServerPart:
-    """A local server under a supervisor."""
+    """A local server that a supervisor runs."""
 
     name: str
     server: Server
 
 
 class PartEnded(Exception):
-    """Raised when a part ended, or was ended, before it was ready; the message says how."""
+    """Raised when a part ended or was stopped before it was ready; the message describes its exit."""
 
 
 class Supervised(Protocol):
-    """The interface of a part for the supervisor."""
+    """A part with its process: the methods that a supervisor calls."""
 
     name: str
 
     async def start(self) -> None:
-        """Start the part and return when it is ready; raises PartEnded."""
+        """Start the part and return when it is ready; raise PartEnded if it ends before."""
         ...
 
     async def ended(self) -> str:
-        """Wait until it has ended and describe its exit."""
+        """Wait until the part has ended and describe its exit."""
         ...
 
     async def stop(self, within_s: float) -> None:
-        """Stop it; SIGKILL after *within_s* seconds."""
+        """Stop the part; send SIGKILL after *within_s* seconds."""
         ...
 
     def last_lines(self) -> str:
-        """Return its last lines of output."""
+        """Return the last lines of the part's output or log file."""
         ...
 
     def ready_note(self) -> str:
-        """Return information for the log line when it is ready; may be empty."""
+        """Return text to append to the log line "ready in … ms"; may be empty."""
         ...
 
 
@@ -122,7 +122,7 @@ class SupervisedProgram:
         """Start the program and wait until it is ready.
 
         Raises:
-            PartEnded: It ended first, or was not ready in time.
+            PartEnded: The program ended before it was ready, or was not ready in time.
         """
         self._lines.clear()
         reader, writer = os.pipe()
@@ -155,11 +155,11 @@ class SupervisedProgram:
             await self._end_children()
 
     def last_lines(self) -> str:
-        """Return its last 10 lines."""
+        """Return the last 10 lines of the program's output."""
         return "\n".join(self._lines)
 
     def ready_note(self) -> str:
-        """Return nothing: the output of the program is in the log."""
+        """Return an empty text, because the program's output is in the supervisor's log."""
         return ""
 
     async def _until_ready(self, ready: Callable[[], Awaitable[None]]) -> None:
@@ -180,7 +180,7 @@ class SupervisedProgram:
             ending.cancel()
 
     async def _end_children(self) -> None:
-        """End remaining child processes of the program: they hold its ports and its output open."""
+        """Kill remaining child processes of the program, which would keep its ports and output open."""
         assert self._process is not None
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
@@ -215,7 +215,11 @@ class SupervisedProgram:
 
 
 class SupervisedServer:
-    """A :class:`ServerPart`. Errors of the first start are raised; those of later starts are crashes."""
+    """A :class:`ServerPart` with its server.
+
+    An error of the first start is raised as it is, because its message says what to do. An error of a later
+    start counts as a crash.
+    """
 
     def __init__(self, part: ServerPart) -> None:
         self.name = part.name
@@ -251,11 +255,11 @@ class SupervisedServer:
             self._server.kill()
 
     def last_lines(self) -> str:
-        """Return the last lines of the log of the server."""
+        """Return the last 10 lines of the server's log file."""
         return tail(self._server.log, lines_max=_LAST_LINES_MAX)
 
     def ready_note(self) -> str:
-        """Return the directory of the data, which for root may differ from the configured one."""
+        """Return the directory of the data, because for root it may not be the configured directory."""
         return f", data in {self._server.resolved_data_dir}"
 
 

@@ -1,4 +1,4 @@
-"""Ports of the loopback interface: find a free port, and the process that uses a port."""
+"""Find free ports of 127.0.0.1, and the process that uses a port."""
 
 import random
 import socket
@@ -17,8 +17,8 @@ _LISTEN = "0A"
 def free_port() -> int:
     """Return a free port of 127.0.0.1, between 10,000 and the ephemeral ports.
 
-    ``bind`` to port 0 would return an ephemeral port. Any outgoing connection may take such a port while a
-    server restarts; a client that retries may even connect to itself.
+    ``bind`` to port 0 would return an ephemeral port, which an outgoing connection may take while a server
+    restarts. A client that retries to connect may even be given the port as its own, and connect to itself.
 
     Raises:
         LocalError: 200 random ports were all in use.
@@ -32,23 +32,30 @@ def free_port() -> int:
 
 
 def require_free_port(port: int, *, setting: str) -> None:
-    """Check that no process listens on *port*; *setting* is the environment variable of the port.
+    """Check that no process listens on *port*.
+
+    Args:
+        port: Port of 127.0.0.1.
+        setting: Environment variable of the port, for the message.
 
     Raises:
-        PortTaken: A process listens; the message has its name and pid if they are visible to this user.
+        PortTaken: A process listens; the message has its name and pid if this user may see them.
     """
     if _is_in_use(port):
         raise PortTaken(port=port, owner=port_owner(port), setting=setting)
 
 
 def port_owner(port: int) -> str | None:
-    """Return name and pid of the process that listens on *port*; None if not visible (Linux only)."""
+    """Return name and pid of the process that listens on *port*; None if this user may not see it.
+
+    Always None on systems other than Linux.
+    """
     inodes = {inode for table in ("tcp", "tcp6") for inode in _listening_inodes(table, port)}
     if not inodes:
         return None
     sockets = {f"socket:[{inode}]" for inode in inodes}
     for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # ended, or of another user
+        with suppress(OSError):  # the process has ended, or belongs to another user
             if any(_target(handle) in sockets for handle in (process / "fd").iterdir()):
                 return f"{(process / 'comm').read_text().strip()} (pid {process.name})"
     return None
@@ -58,7 +65,7 @@ def _target(handle: Path) -> str:
     try:
         return str(handle.readlink())
     except FileNotFoundError:
-        # Closed, as the handle by which this process lists its own handles.
+        # The handle was closed meanwhile, such as the handle by which this process lists its handles.
         return ""
 
 

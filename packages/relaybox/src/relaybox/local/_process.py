@@ -1,4 +1,4 @@
-"""Processes of servers and programs: detached start, exit without polling, and cleanup of orphans."""
+"""Start and stop processes of servers and programs, wait for their exit, and end orphaned processes."""
 
 import asyncio
 import os
@@ -15,16 +15,17 @@ from relaybox.local._errors import ServerDidNotStart
 _LAUNCHER = Path(__file__).with_name("_launch.py")
 _EXIT_POLL_S = 0.05
 _TAIL_BYTES_MAX = 16_384
-#: After SIGKILL only the kernel has to clean up.
+#: Seconds to wait for the exit after SIGKILL.
 _KILL_WAIT_S = 5.0
 
 
 class DetachedProcess:
     """A running program with its children.
 
-    It runs in its own session, so that Ctrl-C in the terminal reaches only the process that started it. On
-    Linux the kernel sends it *parent_death* when the thread that started it dies. It is not an asyncio
-    subprocess, because those end with the event loop, and each test has its own loop.
+    The program runs in its own session, so that Ctrl-C in the terminal reaches only the process that started
+    it. On Linux the kernel sends the signal *parent_death* to the program when the thread that started it
+    dies. No asyncio subprocess is used, because these end with the event loop, and each test has its own
+    loop.
     """
 
     def __init__(
@@ -37,7 +38,16 @@ class DetachedProcess:
         parent_death: signal.Signals,
         account: Account | None = None,
     ) -> None:
-        """Start *argv* with stdout and stderr to the file descriptor *output*, which the caller closes."""
+        """Start *argv*.
+
+        Args:
+            argv: The program and its arguments.
+            output: File descriptor for stdout and stderr; the caller closes it.
+            env: All environment variables of the program.
+            cwd: Working directory.
+            parent_death: Signal that the kernel sends to the program at the death of the starting thread.
+            account: Account that runs the program; None for the current user.
+        """
         uid, gid = (account.uid, account.gid) if account else (os.getuid(), os.getgid())
         launcher = [sys.executable, "-I", "-S", str(_LAUNCHER)]
         parameters = [str(os.getpid()), str(int(parent_death)), str(uid), str(gid)]
@@ -58,7 +68,7 @@ class DetachedProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """The exit code, negative for a signal; None while it runs."""
+        """The exit code, -n if signal n ended the process; None while the process runs."""
         return self._popen.poll()
 
     async def wait(self) -> int:
@@ -67,7 +77,10 @@ class DetachedProcess:
         return self._popen.wait()
 
     async def stop(self, first: signal.Signals, *, stop_s: float) -> None:
-        """Send *first*, SIGKILL the process tree after *stop_s* seconds, and return when it has ended."""
+        """Send the signal *first*, and SIGKILL to the process and its descendants after *stop_s* seconds.
+
+        Returns when the process has ended.
+        """
         if self.exit_code is not None:
             return
         self._popen.send_signal(signal.SIGCONT)
@@ -80,11 +93,11 @@ class DetachedProcess:
     def kill(self) -> None:
         """Send SIGKILL to the process and its descendants; return when the process has ended."""
         if self.exit_code is None:
-            self.signal_tree(signal.SIGSTOP)  # so that no process reacts to the death of another
+            self.signal_tree(signal.SIGSTOP)  # so that no process restarts another that was killed
             for pid in (
                 *descendants(self.pid),
                 self.pid,
-            ):  # last: its children get another parent when it dies
+            ):  # the parent last, because its children get another parent when it dies
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         self._popen.wait(_KILL_WAIT_S)
@@ -92,7 +105,7 @@ class DetachedProcess:
     def signal_tree(self, number: signal.Signals) -> None:
         """Send *number* to the process first, then to each of its descendants."""
         self._popen.send_signal(number)
-        for pid in descendants(self.pid):  # after the parent: a stopped parent starts no more
+        for pid in descendants(self.pid):  # after the parent, because a stopped parent starts no children
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
 
@@ -110,7 +123,7 @@ class ServerProcess(DetachedProcess):
         parent_death: signal.Signals,
         account: Account | None = None,
     ) -> None:
-        """Start *argv* with stdout and stderr to *log*."""
+        """Start *argv* with stdout and stderr appended to *log*; other arguments as in the base class."""
         self.log = log
         with log.open("ab") as output:
             super().__init__(
@@ -120,7 +133,7 @@ class ServerProcess(DetachedProcess):
     async def until_ready(
         self, server: str, is_ready: Callable[[], Awaitable[bool]], *, start_s: float, pause_s: float
     ) -> None:
-        """Call *is_ready* every *pause_s* seconds until it returns True.
+        """Call *is_ready* every *pause_s* seconds until it returns True; *server* is a name for messages.
 
         Raises:
             ServerDidNotStart: The process ended, or was not ready within *start_s* seconds.
@@ -138,10 +151,14 @@ class ServerProcess(DetachedProcess):
             ended.cancel()
 
     async def finish(self, server: str, *, within_s: float) -> None:
-        """Wait for the end of this program, which is a step in the start of *server*.
+        """Wait for the end of this program, such as ``initdb``, which is a step in the start of a server.
+
+        Args:
+            server: Name of the server, for messages.
+            within_s: Time limit in seconds.
 
         Raises:
-            ServerDidNotStart: It failed, or ran longer than *within_s* seconds.
+            ServerDidNotStart: The exit code was not 0, or the program ran longer than *within_s* seconds.
         """
         try:
             exit_code = await asyncio.wait_for(self.wait(), within_s)
@@ -158,7 +175,7 @@ class ServerProcess(DetachedProcess):
 
 
 def tail(log: Path, *, lines_max: int = 15) -> str:
-    """Return the last lines of a log file; empty if it does not exist."""
+    """Return the last *lines_max* lines of a log file; an empty text if the file does not exist."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - _TAIL_BYTES_MAX))
@@ -169,7 +186,7 @@ def tail(log: Path, *, lines_max: int = 15) -> str:
 
 
 async def wait_for_exit(pid: int) -> None:
-    """Wait until process *pid* has ended; it need not be a child process."""
+    """Wait until the process *pid* has ended, which need not be a child of this process."""
     if sys.platform != "linux":
         while is_alive(pid):  # noqa: ASYNC110 – no notification on this platform
             await asyncio.sleep(_EXIT_POLL_S)
@@ -189,7 +206,7 @@ async def wait_for_exit(pid: int) -> None:
 
 
 async def end_orphans(pids: Iterable[int], first: signal.Signals, *, stop_s: float) -> None:
-    """Stop processes of another parent: send *first*, and SIGKILL to those alive after *stop_s* seconds."""
+    """Stop processes that another process started: send *first*, and SIGKILL after *stop_s* seconds."""
     pids = list(pids)
     for number, wait_s in ((first, stop_s), (signal.SIGKILL, _KILL_WAIT_S)):
         for pid in pids:
@@ -213,7 +230,7 @@ def is_alive(pid: int) -> bool:
 
 
 def descendants(pid: int) -> list[int]:
-    """List the descendants of *pid*, parents first (on Linux; empty elsewhere)."""
+    """List the descendants of *pid*, parents first; always empty on systems other than Linux."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
@@ -227,7 +244,10 @@ def descendants(pid: int) -> list[int]:
 
 
 def processes_in(directory: Path, name: str) -> list[int]:
-    """List visible processes named *name* with working directory *directory* (Linux)."""
+    """List the ids of processes named *name* with working directory *directory* that this user may see.
+
+    Always empty on systems other than Linux.
+    """
     found: list[int] = []
     for link in Path("/proc").glob("[0-9]*/cwd"):
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Status of a supervised part, and the pause before its restart. Pure."""
+"""Compute the status of a supervised part, and the pause before its restart, by pure functions."""
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -6,9 +6,9 @@ from typing import Final, Self
 
 __all__ = ("CRASHES_TO_BE_DOWN", "STEADY_S", "PartState", "PartStatus", "restart_pause_s")
 
-#: A part is down after this many consecutive crashes.
+#: Number of consecutive crashes after which a part is DOWN.
 CRASHES_TO_BE_DOWN: Final = 3
-#: The crash count of a part that was ready for this long is reset.
+#: Seconds for which a part must be READY until its number of crashes is set to 0.
 STEADY_S: Final = 60.0
 _BACKOFF_S: Final = 0.25
 _BACKOFF_MAX_S: Final = 30.0
@@ -22,7 +22,7 @@ class PartState(StrEnum):
 
     STARTING = "starting"
     READY = "ready"
-    #: At least three consecutive crashes; restarts continue.
+    #: The part crashed at least three times in a row; the supervisor continues to restart it.
     DOWN = "down"
 
 
@@ -32,9 +32,9 @@ class PartStatus:
 
     name: str
     state: PartState = PartState.STARTING
-    #: Consecutive crashes: since the part was last ready for a minute.
+    #: Crashes since the part was last READY for a minute.
     crashes: int = 0
-    #: Its last exit, such as "ended with exit code 1"; None without a crash.
+    #: Description of the last exit, such as "ended with exit code 1"; None if the part never crashed.
     ended: str | None = None
 
     @property
@@ -43,15 +43,15 @@ class PartStatus:
         return self.crashes >= CRASHES_TO_BE_DOWN
 
     def ready(self) -> Self:
-        """Return the status of the part when it is ready."""
+        """Return the status after the part has become ready."""
         return replace(self, state=PartState.READY)
 
     def steady(self) -> Self:
-        """Return the status of the part after it was ready for a minute."""
+        """Return the status after the part was READY for a minute: without crashes."""
         return replace(self, crashes=0)
 
     def crashed(self, how: str) -> Self:
-        """Return the status after one more crash."""
+        """Return the status after one more crash; *how* describes the exit."""
         crashes = self.crashes + 1
         state = PartState.DOWN if crashes >= CRASHES_TO_BE_DOWN else PartState.STARTING
         return replace(self, state=state, crashes=crashes, ended=how)

@@ -1,4 +1,4 @@
-"""The lifecycle that the local servers share: one process on a locked data directory."""
+"""Start, stop, kill and pause a local server: one process on a locked data directory."""
 
 import fcntl
 import os
@@ -13,7 +13,7 @@ from relaybox.local._process import ServerProcess, end_orphans, processes_in
 
 STOP_S = 8.0
 _LOCK = "in-use-by"
-#: A server cannot start with less: the first WAL segment of PostgreSQL alone has 16 MiB.
+#: Free space that a start requires; the first WAL segment of PostgreSQL alone has 16 MiB.
 _FREE_BYTES_MIN = 64 * 2**20
 _LOG_BYTES_MAX = 32 * 2**20
 _NO_SPACE = "No space left on device"
@@ -30,7 +30,7 @@ class DirectoryLock:
         """Acquire the lock.
 
         Raises:
-            DataDirectoryInUse: Another living process holds it.
+            DataDirectoryInUse: Another living process holds the lock.
         """
         handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -68,7 +68,9 @@ class LocalServer(ABC):
         self._process: ServerProcess | None = None
 
     async def start(self) -> None:
-        """Start the server and return when it accepts connections; an orphaned server is stopped first.
+        """Start the server and return when it accepts connections.
+
+        A server on the same directory whose starting process has died is stopped before.
 
         Raises:
             DataDirectoryOfAnotherVersion: Another version of the server wrote the directory.
@@ -97,21 +99,21 @@ class LocalServer(ABC):
         self._lock = lock
 
     async def stop(self) -> None:
-        """Stop the server in order; SIGKILL after 8 s."""
+        """Shut down the server; send SIGKILL after 8 s."""
         await self._stop(self._stop_signal)
 
     def kill(self) -> None:
-        """SIGKILL every process of the server, as a power cut would."""
+        """Send SIGKILL to all processes of the server."""
         if self._process is not None:
             self._process.kill()
         self._forget_process()
 
     def pause(self) -> None:
-        """Freeze every process of the server (SIGSTOP): connections stay open without a response."""
+        """Stop all processes of the server by SIGSTOP: connections stay open and get no response."""
         self._running().signal_tree(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Undo :meth:`pause`."""
+        """Let all processes of the server continue after :meth:`pause` (SIGCONT)."""
         self._running().signal_tree(signal.SIGCONT)
 
     async def wait(self) -> int:
@@ -125,17 +127,17 @@ class LocalServer(ABC):
 
     @property
     def resolved_data_dir(self) -> Path:
-        """The directory of the files."""
+        """The directory of data and log, which may differ from *data_dir* if the user is root."""
         return self.data_dir
 
     @property
     @abstractmethod
     def log(self) -> Path:
-        """The log file; it is removed at a start when it exceeds 32 MiB."""
+        """The log file; removed at a start if it is larger than 32 MiB."""
 
     @abstractmethod
     def settings(self) -> dict[str, str]:
-        """Return the environment variables that make services use this server (contract, section 7)."""
+        """Return the environment variables with which services connect to this server."""
 
     @abstractmethod
     def _prepare_directory(self) -> None:
@@ -143,7 +145,7 @@ class LocalServer(ABC):
 
     @abstractmethod
     async def _launch_server(self) -> None:
-        """Start :attr:`_process` and wait until it is ready; the directory is locked."""
+        """Start :attr:`_process` and wait until it is ready; the caller holds the lock on the directory."""
 
     async def _stop(self, stop_signal: signal.Signals) -> None:
         if self._process is not None:
@@ -161,11 +163,14 @@ class LocalServer(ABC):
             self._lock = None
 
     async def _end_orphans(self, directory: Path, program: str) -> None:
-        """Stop processes of *program* in *directory*: this process has the lock, so their starter died."""
+        """Stop processes named *program* in *directory* whose starting process has died.
+
+        The lock on the data directory, which this process holds, shows that: the kernel releases it at death.
+        """
         await end_orphans(processes_in(directory, program), self._stop_signal, stop_s=STOP_S)
 
     def _require_resources(self, *, port_setting: str) -> None:
-        """Choose a port, check that it and disk space are free, and remove a log that is too long."""
+        """Choose a port, check that a given port and disk space are free, and remove a log over 32 MiB."""
         if self._port_is_given:
             require_free_port(self.port, setting=port_setting)
         self.port = self.port or free_port()

@@ -1,4 +1,4 @@
-"""Supervisor of programs and servers: ordered start, common log, restarts, common stop."""
+"""Supervise programs and local servers: start them in order, print one log, restart them after crashes."""
 
 import asyncio
 import signal
@@ -14,9 +14,9 @@ from relaybox.local._parts import Part, PartEnded, ServerPart, Supervised, Super
 from relaybox.local._restarts import STEADY_S, PartState, PartStatus, restart_pause_s
 from relaybox.local._watchdog import Watchdog
 
-#: All parts stop within 10 s; the rest is for the exit of the interpreter.
+#: Seconds in which all parts stop; the exit of the interpreter takes the rest of the promised 10 s.
 _STOP_S = 9.4
-#: For all programs together, enough for an agent's `TASK_STOP_GRACE_S`; servers get the remaining time.
+#: Seconds in which all programs stop, longer than an agent's `TASK_STOP_GRACE_S`; servers have the rest.
 _PROGRAMS_STOP_S = 8.0
 _NAME_WIDTH = 14
 _COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_red")
@@ -26,13 +26,14 @@ Start = Callable[[Part | ServerPart], Awaitable[None]]
 
 
 class Supervisor:
-    """Runs parts until a signal, and restarts each part that crashes without stopping the others.
+    """Run parts (programs and servers) until a signal, and restart each part that crashes.
 
-    One log has every line of the parts, prefixed with the name of the part, in colour on a terminal only. A
-    crash is logged, and the part is restarted after 0.25 s, then after twice as long each time, up to 30 s.
-    After three consecutive crashes the part is down, which is logged too. SIGINT, SIGTERM and SIGHUP stop
-    all parts within 10 s: the programs together, then the servers in the reverse order of their start.
-    Ctrl-C in the terminal does not reach the parts, and they end even if the supervisor is killed.
+    The log has every line of the programs, prefixed with the name of the part; the prefix is coloured on a
+    terminal. A crash is logged, and the part is restarted after 0.25 s, then after twice as long each time,
+    up to 30 s. After three consecutive crashes the part is DOWN, which is logged too. SIGINT, SIGTERM and
+    SIGHUP stop all parts within 10 s: the programs together, then the servers in the reverse order of their
+    start. Ctrl-C in the terminal does not reach the parts. If the supervisor is killed, the parts are ended
+    too.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class Supervisor:
         *,
         on_change: Callable[[tuple[PartStatus, ...]], None] = lambda _parts: None,
     ) -> None:
-        """Log to *console*; call *on_change* with the status of all parts when one of them changes."""
+        """Log to *console*, by default standard output; call *on_change* with all parts after each change."""
         self._console = console or Console()
         self._on_change = on_change
         self._parts: list[Supervised] = []
@@ -53,11 +54,12 @@ class Supervisor:
         """Run the parts that *compose* starts until a signal. Call it in the main thread.
 
         Args:
-            compose: Awaits its argument for each part in turn. The call returns when the part is ready or
-                down, so the environment of the next part may depend on it.
+            compose: Gets a function that starts a part, and awaits it for each part in turn. The function
+                returns when its part is READY or DOWN, so a part's environment may depend on earlier parts.
 
         Returns:
-            The exit code: 0, or 1 if a part kept crashing at the time of the signal.
+            The exit code: 0, or 1 if a part had crashed three or more times in a row at the time of the
+                signal.
 
         Raises:
             LocalError: The first start of a server failed. Errors of *compose* are raised too.
@@ -77,7 +79,7 @@ class Supervisor:
     def write_line(self, name: str, line: str) -> None:
         """Write one line to the log, prefixed with *name*."""
         style = Style(color=_COLOURS[sum(name.encode()) % len(_COLOURS)])
-        # from_ansi keeps the colours of a part on a terminal and removes them elsewhere.
+        # from_ansi keeps the colours of the program's output on a terminal, and removes them elsewhere.
         text = Text.assemble((f"{name:<{_NAME_WIDTH}} │ ", style), Text.from_ansi(line))
         self._console.print(text, soft_wrap=True, highlight=False)
 
@@ -111,7 +113,7 @@ class Supervisor:
             ending.cancel()
 
     async def _start_once(self, part: Supervised) -> None:
-        """Start a part once; handle a crash."""
+        """Start *part* and set its status; if it ends before it is ready, log the crash and pause."""
         started_s = time.monotonic()
         try:
             await part.start()

@@ -1,9 +1,9 @@
-"""A process that ends the supervised parts after their supervisor was killed.
+"""Run a process that ends the supervised programs after their supervisor was killed.
 
-The kernel sends each part one SIGTERM when the supervisor dies. A part that ignores it, and the children of a
-part, would keep running and hold ports. The watchdog reads a pipe that the kernel closes when the supervisor
-dies, then stops their process groups. It runs as ``python -I -S _watchdog.py``, so it imports only the
-standard library.
+The kernel sends each program one SIGTERM when the supervisor dies. A program that ignores this signal, and
+the children of programs, would continue to run and hold ports. The watchdog reads a pipe that the kernel
+closes when the supervisor dies, and then ends the process groups of the programs. The watchdog runs as
+``python -I -S _watchdog.py``, so it imports only the standard library.
 """
 
 import os
@@ -21,7 +21,7 @@ _STOPPING_S = 2.0
 
 
 class Watchdog:
-    """The supervisor's handle of the watchdog process, which runs while the context lasts."""
+    """The supervisor's handle of the watchdog process, which runs during a ``with`` block."""
 
     def __enter__(self) -> "Watchdog":
         self._popen = subprocess.Popen(  # noqa: S603 – argv of this package
@@ -37,11 +37,11 @@ class Watchdog:
         self._popen.wait(_TERM_S + _STOPPING_S)
 
     def watch(self, group: int) -> None:
-        """End this process group when the supervisor dies."""
+        """Let the watchdog end the process group *group* when the supervisor dies."""
         self._write(group)
 
     def unwatch(self, group: int) -> None:
-        """Stop watching a process group that has ended: its id may be reused."""
+        """Do not end the process group *group* any more: it has ended, and its id may be reused."""
         self._write(-group)
 
     def _write(self, number: int) -> None:
@@ -52,7 +52,7 @@ class Watchdog:
 
 
 def main() -> None:
-    """Read groups to watch (positive) or unwatch (negative) until the pipe closes, then end those watched."""
+    """Read ids of process groups, positive to watch and negative to unwatch; end the watched ones at EOF."""
     groups: set[int] = set()
     for line in sys.stdin:
         number = int(line)
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def _signal(groups: set[int], number: signal.Signals | None) -> set[int]:
-    """Send *number* to the groups, or nothing if None; return the groups that exist."""
+    """Send the signal *number* to the process groups, or none if None; return the groups that exist."""
     alive: set[int] = set()
     for group in groups:
         with suppress(ProcessLookupError, PermissionError):
