@@ -1,4 +1,4 @@
-"""Request and response bodies that all domains share: commands, tasks, stream tickets and errors."""
+"""Define request and response bodies that all domains share: commands, tasks, stream tickets and errors."""
 
 from datetime import datetime
 from typing import Annotated
@@ -21,7 +21,7 @@ __all__ = (
 )
 
 Version = Annotated[int, Field(ge=1, le=2_147_483_647)]
-"""The version of an aggregate: 1 when it is created, one more with every event."""
+"""The version of an aggregate: the number of its events, so 1 after the first event."""
 
 
 class _Request(BaseModel):
@@ -33,11 +33,11 @@ class _Response(BaseModel):
 
 
 class CommandRequest(_Request):
-    """Body of `POST /{session_id}/commands`; the model of the command type checks the payload."""
+    """Body of a command; `command_type` determines the schema of `payload`."""
 
     command_type: Word
     payload: dict[str, JsonValue] = Field(default_factory=dict)
-    #: The command is refused with 409 STALE_VERSION unless the aggregate has this version.
+    #: The command is refused with 409 STALE_VERSION unless the aggregate has this version; null accepts any.
     expected_version: Annotated[Version, Field(strict=True)] | None = None
 
 
@@ -50,7 +50,7 @@ class CommandAccepted(_Response):
 
 
 class CommandState(_Response):
-    """The state of a command; `task_id` is set once an agent took it, `error` once it is FAILED."""
+    """The state of a command; `task_id` is set once it has a task, `error` once it is FAILED."""
 
     command_id: UUID
     command_type: str
@@ -61,7 +61,7 @@ class CommandState(_Response):
 
 
 class TaskState(_Response):
-    """The state of a task; `progress` in percent, `result` once COMPLETED, `error` once FAILED."""
+    """The state of a task; `progress` is in percent, `result` is set once COMPLETED, `error` once FAILED."""
 
     task_id: UUID
     task_type: str
@@ -74,14 +74,14 @@ class TaskState(_Response):
 
 
 class StreamTicket(_Response):
-    """A single-use ticket for the event stream, for browsers, whose `EventSource` cannot send a token."""
+    """A single-use ticket that opens the event stream; browsers need it, as `EventSource` sends no token."""
 
     ticket: str
     expires_in_s: Annotated[int, Field(ge=1)]
 
 
 class ErrorDetail(_Response):
-    """One invalid field of a request; never contains the value."""
+    """One invalid field of a request, without its value."""
 
     #: The path of the field: `body.limit`, `payload.rating`.
     field: str

@@ -1,4 +1,4 @@
-"""The backbone's enumerations; each is a PostgreSQL enum type of the same labels."""
+"""Define the enumerations of the tables; each has the labels of a PostgreSQL enum type."""
 
 from enum import StrEnum
 
@@ -6,26 +6,26 @@ __all__ = ("CommandStatus", "HandleStatus", "OutboxStatus", "TaskStatus")
 
 
 class CommandStatus(StrEnum):
-    """Life of a command (PostgreSQL ``command_status``)."""
+    """Status of a command (PostgreSQL ``command_status``)."""
 
-    RECEIVED = "RECEIVED"  # recorded; an asynchronous command waits for its agent
+    RECEIVED = "RECEIVED"  # recorded; an agent has to work on the command
     PROCESSING = "PROCESSING"  # an agent works on the command
     COMPLETED = "COMPLETED"  # the effect of the command, or the agent's result, is recorded
     FAILED = "FAILED"  # the agent failed, or the aggregate was abandoned
 
 
 class TaskStatus(StrEnum):
-    """Life of work that continues after its request has ended (PostgreSQL ``task_status``)."""
+    """Status of a task (PostgreSQL ``task_status``)."""
 
     PENDING = "PENDING"  # waits for a worker
     RUNNING = "RUNNING"  # a worker has a lease on the task
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"
-    CANCELLED = "CANCELLED"  # the command was withdrawn; a late result is refused
+    CANCELLED = "CANCELLED"  # cancelled before its end; results that arrive later are refused
 
 
 class OutboxStatus(StrEnum):
-    """Life of an event on its way to Kafka (PostgreSQL ``outbox_status``)."""
+    """Status of a row of the outbox (PostgreSQL ``outbox_status``)."""
 
     PENDING = "PENDING"  # committed, not acknowledged by the broker
     SENT = "SENT"  # acknowledged by the broker
@@ -33,7 +33,7 @@ class OutboxStatus(StrEnum):
 
 
 class HandleStatus(StrEnum):
-    """Life of a paused flow (PostgreSQL ``handle_status``)."""
+    """Status of a paused workflow, see :class:`~relaybox_types.rows.FlowResumeHandle` (``handle_status``)."""
 
     PENDING_PAUSE = "PENDING_PAUSE"
     PAUSED = "PAUSED"

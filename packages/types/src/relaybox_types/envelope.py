@@ -1,4 +1,7 @@
-"""The event envelope: the value of ``event_outbox.payload`` and of a Kafka message (contract, section 3)."""
+"""Define the event envelope: the value of ``event_outbox.payload`` and of a Kafka message.
+
+Each field is described in docs/reference/events.md.
+"""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
@@ -14,34 +17,36 @@ Name = Annotated[str, Field(min_length=1, max_length=255)]
 class EventEnvelope(BaseModel):
     """One event with its identity, its aggregate, and its place in a chain of events.
 
-    ``correlation_id`` is the id of the first command of the business process and is the same for all events
-    of the chain; ``causation_id`` is the id of the event that caused this one, null for the first (G08).
+    ``correlation_id`` is the id of the first command of the chain, and is the same for all events of the
+    chain. ``causation_id`` is the id of the event that caused this event, null for the first event of the
+    chain (G08).
     """
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     event_id: UUID
     event_type: Name
-    #: The version of the payload's schema. Readers convert old versions; the event type never changes.
+    #: Version of the payload's schema; readers must convert payloads of older versions.
     event_version: Annotated[int, Field(ge=1)] = 1
     aggregate_type: Name
     aggregate_id: Name
     correlation_id: UUID
     causation_id: UUID | None
-    #: The ``sub`` of the sender's token, or the name of a service.
+    #: The ``sub`` of the sender's token, or the name of a service; null if unknown.
     actor_id: str | None = None
+    #: Id of the object that the event is about.
     target_id: str | None = None
-    #: The kind of ``target_id``; each application defines its own values.
+    #: Kind of the object that the event is about; each application defines its values.
     target_type: Name = "OTHER"
     timestamp: AwareDatetime
-    #: The version of the aggregate after this event; without gaps per aggregate.
+    #: Version of the aggregate after this event: 1, 2, 3, … without gaps.
     version: Annotated[int, Field(ge=1)]
     payload: dict[str, Any] = Field(default_factory=dict)
     metadata: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def erased(self) -> bool:
-        """Return whether the content of this event was erased before the event was published."""
+        """Whether the content of this event was erased before the event was published."""
         return self.payload == {"erased": True}
 
     @model_validator(mode="after")

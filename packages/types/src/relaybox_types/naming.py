@@ -1,7 +1,7 @@
-"""The naming rules of events, checked when a name is declared (contract, section 3; G09).
+"""Check names of events when they are declared (G09).
 
-:func:`check_past_name` is the default. A domain may declare another rule: :func:`check_event_name` accepts
-only the official verbs, :func:`check_dotted_name` names in lower case.
+A domain uses :func:`check_past_name` unless it declares another rule: :func:`check_event_name` accepts only
+the verbs of :class:`OfficialVerb`, :func:`check_dotted_name` accepts names in lower case.
 """
 
 import re
@@ -19,7 +19,7 @@ _NAME_CHARACTERS_MAX: Final = 200
 
 
 class OfficialVerb(StrEnum):
-    """The past participles that the last part of an event name may end in."""
+    """The past participles in which a name must end that :func:`check_event_name` accepts."""
 
     REQUESTED = "Requested"
     CREATED = "Created"
@@ -50,6 +50,7 @@ _IRREGULAR: Final = frozenset(
     | {"sworn", "swept", "taken", "taught", "thrown", "told", "torn", "understood", "won", "worn"}
     | {"woken", "written"}
 )
+#: Prefixes that may precede an irregular participle.
 _PREFIX: Final = re.compile(r"(?:fore|inter|mis|out|over|pre|re|un|under|up|with)(?=[a-z]{2})")
 _LAST_WORD: Final = re.compile(r"[A-Z][a-z0-9]*\Z")
 _PAST_RULE: Final = (
@@ -68,12 +69,12 @@ class EventNameInvalid(ValueError):
     error_code = "EVENT_NAME_INVALID"
 
     def __init__(self, name: str, reason: str, rule: str) -> None:
-        """*rule* describes a valid name."""
+        """Build the message: *reason* says what is wrong with *name*, *rule* how valid names look."""
         super().__init__(f"event name {name!r} {reason}; write {rule}")
 
 
 def check_event_name(name: str) -> str:
-    """Return *name* if its last part ends in an official verb.
+    """Return *name* if its last part ends in a verb of :class:`OfficialVerb`, as ``Shop.Order.Created`` does.
 
     Raises:
         EventNameInvalid: A part is not PascalCase, there are not three or four parts, the last part does not
@@ -103,7 +104,7 @@ def check_past_name(name: str) -> str:
 def check_dotted_name(name: str) -> str:
     """Return *name* if it has two to four parts in lower case: ``order.created``, ``order.line.added``.
 
-    Any verb is allowed; only :func:`check_event_name` requires the official ones.
+    The tense of the verb is not checked.
 
     Raises:
         EventNameInvalid: There are not two to four parts, a part is not of ``a-z0-9_`` with a letter first,

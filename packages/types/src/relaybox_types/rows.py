@@ -1,7 +1,7 @@
-"""One model per table of the backbone, with one field per column.
+"""Define a model for each table of the library, with one field per column.
 
 A test compares each model with its table in a migrated PostgreSQL: name, type, nullability,
-default and enum labels. A field without a default has no column default either.
+default and enum labels. A field is required if its column is NOT NULL without a constant default.
 """
 
 from decimal import Decimal
@@ -27,15 +27,16 @@ Progress = Annotated[Decimal, Field(ge=0, le=100, max_digits=5, decimal_places=2
 
 
 class Row(BaseModel):
-    """Base of all row models: frozen, and readable from an object with the columns as attributes."""
+    """Base of all models of rows; ``model_validate`` also accepts objects with columns as attributes."""
 
     model_config = ConfigDict(frozen=True, from_attributes=True, hide_input_in_errors=True)
 
 
 class DomainEvent(Row):
-    """A recorded event. Append-only: the database refuses every change but the erasure of content (G07)."""
+    """A recorded event. PostgreSQL refuses all changes of recorded events except erasure of content (G07)."""
 
-    #: In the order of insertion, not of commits; so never a cursor (G22).
+    #: Assigned at insertion and not at COMMIT. A reader that continues after the highest id would miss events
+    #: of transactions that commit later (G22).
     id: int
     event_id: UUID
     correlation_id: UUID | None = None
@@ -44,7 +45,7 @@ class DomainEvent(Row):
     event_version: int = 1
     aggregate_type: str
     aggregate_id: str
-    #: Without gaps per aggregate: the cursor of an aggregate's event stream.
+    #: Version of the aggregate after this event, without gaps: the position in the aggregate's event stream.
     aggregate_version: int
     payload: Document | None = None
     metadata: Document | None = None
@@ -52,9 +53,10 @@ class DomainEvent(Row):
 
 
 class CommandInbox(Row):
-    """A recorded command; at most one is pending per session and type."""
+    """A recorded command; at most one is pending per aggregate and command type."""
 
     id: UUID
+    #: Id of the aggregate.
     session_id: UUID
     command_type: str
     idempotency_key: str | None = None
@@ -66,12 +68,12 @@ class CommandInbox(Row):
 
 
 class AsyncTask(Row):
-    """Work that continues after its request. Its worker has a lease; an expired one is taken over (G06)."""
+    """A task: work that takes longer than a request, done by a worker that holds a lease (G06)."""
 
     id: UUID
     task_type: str
     triggered_by_command_id: UUID | None = None
-    #: The aggregate of the task, whose event stream shows the progress.
+    #: The aggregate that the task works on; its event stream shows the progress.
     aggregate_id: UUID | None = None
     status: TaskStatus = TaskStatus.PENDING
     #: Percent; never decreases.
@@ -79,13 +81,13 @@ class AsyncTask(Row):
     input_data: Document | None = None
     result_data: Document | None = None
     error_data: Document | None = None
-    #: Increased by every worker that claims the task, and decreased by a worker that stops in order.
+    #: Number of claims, without those that ended because the worker's process was stopped.
     attempts: int = 0
-    #: When the lease of the worker ends; null unless RUNNING.
+    #: End of the worker's lease, after which another worker may claim the task; null unless RUNNING.
     lease_until: AwareDatetime | None = None
-    #: The fencing token of the present worker; writes with another token are refused.
+    #: The fencing token of the worker that holds the task; writes with another token are refused.
     lease_token: UUID | None = None
-    #: Groups tasks: many open tasks of one key do not delay the tasks of other keys.
+    #: For example a user's id: many open tasks of one key hardly delay tasks of other keys.
     fairness_key: str | None = None
     #: Open tasks are claimed in this order; null means ``created_at``.
     claim_order_at: AwareDatetime | None = None
@@ -94,14 +96,15 @@ class AsyncTask(Row):
 
 
 class EventOutbox(Row):
-    """An event on its way to Kafka; ``payload`` is the message's value."""
+    """An event to publish to Kafka; ``payload`` is the message's value."""
 
     id: UUID
-    #: Gives the order within a key, because an aggregate's commands are serialised; not across keys.
+    #: Order of the rows with one key, in which they are published. It has no meaning for rows of different
+    #: keys.
     seq: int
     topic: str
     key: str | None = None
-    #: Selects the lane of the key; computed by the database.
+    #: Hash of the key, computed by PostgreSQL; determines the lane.
     key_hash: int
     payload: Document
     status: OutboxStatus = OutboxStatus.PENDING
@@ -115,12 +118,16 @@ class EventOutbox(Row):
     sent_at: AwareDatetime | None = None
     #: When an operator decided never to publish this FAILED row.
     skipped_at: AwareDatetime | None = None
-    #: The partition of the row. Retention moves rows that are not SENT out of an old partition.
+    #: Number of the table's partition with the row. Retention moves rows that are not SENT to a newer
+    #: partition and truncates the old one.
     slot: int = 0
 
 
 class FlowResumeHandle(Row):
-    """A paused flow with its resume handle; at most one waits per correlation id."""
+    """A paused workflow, and the data to resume it; at most one is paused per correlation id.
+
+    The table is for applications; the library does not use it.
+    """
 
     id: UUID
     correlation_id: str
@@ -133,7 +140,7 @@ class FlowResumeHandle(Row):
 
 
 class IdempotencyCache(Row):
-    """A stored response; ``key`` is a keyed hash of principal and key, never the key itself."""
+    """A stored response; ``key`` is a keyed hash of principal and client's key, not the client's key."""
 
     key: str
     result: Document

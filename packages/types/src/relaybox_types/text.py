@@ -1,7 +1,7 @@
-"""Types of text with a maximum length that PostgreSQL can store.
+"""Define types of text with a maximum length that PostgreSQL can store.
 
-PostgreSQL cannot store the NUL character in TEXT or JSONB. These types refuse it with a reason, so that no
-transaction fails because of it. Pydantic itself refuses unpaired surrogates.
+PostgreSQL cannot store the NUL character in TEXT or JSONB. These types refuse a text with NUL, because a
+transaction would fail otherwise. Pydantic refuses unpaired surrogates, which PostgreSQL cannot store either.
 """
 
 from typing import Annotated
