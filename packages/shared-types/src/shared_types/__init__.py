@@ -1,8 +1,8 @@
-"""One model per table, one enumeration per type, the event envelope and the API's models, for all services.
+"""Define models of tables, events, requests and responses that several services of the applications share.
 
-What the backbone needs itself is defined in ``relaybox_types`` and re-exported here. The applications' types
-are in :mod:`~shared_types.genesis`, :mod:`~shared_types.genesis_api`, :mod:`~shared_types.workspace` and the
-``workspace_*_api`` modules. Depends on Pydantic and ``relaybox_types`` alone.
+The types that the library needs are defined in ``relaybox_types`` and re-exported here. The applications'
+types are in :mod:`~shared_types.genesis`, :mod:`~shared_types.genesis_api`, :mod:`~shared_types.workspace`
+and the ``workspace_*_api`` modules. This package needs only Pydantic and ``relaybox_types``.
 """
 
 from relaybox_types.enums import CommandStatus, HandleStatus, OutboxStatus, TaskStatus

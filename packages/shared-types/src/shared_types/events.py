@@ -1,4 +1,4 @@
-"""The event envelope of the backbone, re-exported, and what the applications' events can be about."""
+"""Re-export the library's event envelope, and define the kinds of objects that events can be about."""
 
 from enum import StrEnum
 
@@ -8,7 +8,7 @@ __all__ = ("EventEnvelope", "EventTarget", "build_event_envelope")
 
 
 class EventTarget(StrEnum):
-    """What kind of thing an event is about."""
+    """The kind of object that an event is about (``target_type`` of the envelope)."""
 
     GENESIS_SESSION = "GENESIS_SESSION"
     NODE = "NODE"

@@ -1,7 +1,7 @@
-"""Genesis: the stages of a session, the content of each stage, and the payloads of the commands.
+"""Define the stages of a Genesis session, the content of each stage, and the payloads of the commands.
 
-The model in `STAGE_CONTENT` alone decides which content a stage can be confirmed with. Every text, list and
-number has an upper bound, so that the content always fits into one event.
+A session plans a novel in stages: a muse, such as a language model, proposes the content of a stage, and the
+writer confirms it. Each text, list and number has an upper bound, so that the content fits into one event.
 """
 
 from collections.abc import Iterable, Mapping
@@ -42,10 +42,10 @@ __all__ = [
 ]
 
 CONTENT_BYTES_MAX = 131_072
-"""The largest size of the content of a stage as JSON; five options of this size fit into one event."""
+"""Maximum size in bytes of the content of a stage as JSON; five options of this size fit into one event."""
 
 PROPOSAL_OPTIONS_MAX = 5
-"""The largest number of options in a proposal."""
+"""Maximum number of options in a proposal."""
 
 CONCEPT_OPTIONS = 3
 """The number of concepts in a proposal for CONCEPT_SELECTION."""
@@ -60,7 +60,7 @@ class GenesisStatus(StrEnum):
 
 
 class GenesisStage(StrEnum):
-    """The stages in their order; FINISHED is the end and has no content."""
+    """The stages in their order; FINISHED follows the confirmation of the last stage, and has no content."""
 
     CONCEPT_SELECTION = "CONCEPT_SELECTION"
     STORY_CONCEPTION = "STORY_CONCEPTION"
@@ -71,7 +71,7 @@ class GenesisStage(StrEnum):
 
 
 class _Strict(BaseModel):
-    """Frozen, and without undeclared fields: a misspelt field is an error."""
+    """Base of models that refuse undeclared fields, so that a misspelt field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -212,9 +212,9 @@ STAGE_CONTENT: Mapping[GenesisStage, type[AnyContent]] = MappingProxyType(
 
 
 class Proposal(_Strict):
-    """The options of a muse for a stage: one to five, all of the model of the stage; three for concepts.
+    """The contents that a muse proposes for a stage: three for CONCEPT_SELECTION, one to five otherwise.
 
-    `remark` is the muse's explanation: what the options build on, and how they use the feedback.
+    `remark` is the muse's explanation of the options, such as how they use the writer's feedback.
     """
 
     stage: GenesisStage
@@ -237,7 +237,7 @@ _Words = Annotated[tuple[Word, ...], Field(max_length=12)]
 
 
 class Preferences(_Strict):
-    """The preferences of the writer; all are optional.
+    """The preferences of the writer for the proposals; all are optional.
 
     `language` is a BCP 47 tag (`en`, `zh-Hans`); null means the language of the writer's texts.
     """
@@ -259,24 +259,25 @@ class Feedback(_Strict):
 
 
 class RequestConceptGeneration(Preferences):
-    """Request three concepts; `{}` is a valid payload. Pending until the concept agent reports a result."""
+    """Request three concepts. The command is pending until an agent reports its result."""
 
 
 class RequestStageProposal(_Strict):
-    """Request a proposal for the current stage, based on the confirmed stages."""
+    """Request a proposal for the current stage, based on the confirmed stages. Pending until a result."""
 
     notes: Remark | None = None
 
 
 class SubmitFeedback(Feedback):
-    """Give feedback; the next proposal uses it."""
+    """Give feedback on the last proposal; the next proposal for the stage uses the feedback."""
 
 
 class ConfirmStage(_Strict):
     """Confirm the current stage with an option of the last proposal or with the writer's own content.
 
-    Exactly one of `choice` (index from 0) and `content` (checked against `STAGE_CONTENT`) is required.
-    `stage`, if given, must be the current one, so that a double click cannot skip a stage.
+    Exactly one of `choice` (index of the option, from 0) and `content` is required; `content` must have the
+    fields of the stage's model. `stage`, if given, must be the current stage, so that a repeated request
+    cannot confirm the next stage.
     """
 
     stage: GenesisStage | None = None

@@ -1,4 +1,4 @@
-"""Request and response bodies of the API under `/api/v1/genesis/sessions`."""
+"""Define request and response bodies of the API under `/api/v1/genesis/sessions`."""
 
 from datetime import datetime
 from uuid import UUID
@@ -25,7 +25,7 @@ class _Response(BaseModel):
 
 
 class CreateSessionRequest(_Request):
-    """Body of `POST /`; `novel_id` connects the session with a novel of another system."""
+    """Body of the request to create a session; `novel_id` is the id of the novel in another system."""
 
     novel_id: UUID | None = None
 

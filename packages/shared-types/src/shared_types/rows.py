@@ -1,4 +1,4 @@
-"""One model per table: the backbone's, re-exported, and Genesis' own.
+"""Define the model of Genesis' table, and re-export the models of the library's tables.
 
 A test compares each model with its table in a migrated PostgreSQL: name, type, nullability,
 default and enum labels.
@@ -34,7 +34,7 @@ Document = dict[str, Any]
 
 
 class GenesisSession(Row):
-    """Snapshot of a genesis session; can be rebuilt from ``domain_events``."""
+    """Snapshot of a Genesis session; ``backend rebuild genesis`` computes it again from ``domain_events``."""
 
     id: UUID
     novel_id: UUID | None = None
@@ -46,7 +46,7 @@ class GenesisSession(Row):
     draft: Document | None = None
     #: The writer's feedback in the current stage, oldest first.
     feedback: list[Document] = Field(default=[])
-    #: The content of the events was erased; the session refuses all commands.
+    #: Whether the content of the session's events was erased; then the session refuses all commands.
     erased: bool = False
     version: int = 1
     created_at: AwareDatetime

@@ -1,7 +1,7 @@
-"""Workspace: chess studies in a tree of nodes; one model per table, with one field per column.
+"""Define a model for each table of Workspace (chess studies in trees of nodes), with one field per column.
 
-Every row follows from the events of its own node alone, including its times. Only the secrets of links are in
-no event.
+Each row, including its times, can be computed from the events of its node. The secrets of links are not in
+events, and have a table without a model here.
 """
 
 from enum import StrEnum
@@ -29,7 +29,7 @@ Document = dict[str, Any]
 
 
 class NodeKind(StrEnum):
-    """The kind of a node: a workspace is always a root, a study always a leaf."""
+    """The kind of a node: a workspace is always the root of its tree, a study has no children."""
 
     WORKSPACE = "workspace"
     FOLDER = "folder"
@@ -37,7 +37,7 @@ class NodeKind(StrEnum):
 
 
 class Visibility(StrEnum):
-    """Readers of a node: only the owner (grants have no effect), also users with a grant, or the public."""
+    """Readers of a node: the owner (PRIVATE), also users with a grant (SHARED), or everyone (PUBLIC)."""
 
     PRIVATE = "private"
     SHARED = "shared"
@@ -55,7 +55,7 @@ class Role(StrEnum):
 
     @property
     def rank(self) -> int:
-        """Return 0 for the least role; a role includes the rights of all lower ones."""
+        """Position from 0 (VIEWER) to 4 (OWNER); a role includes the rights of all roles of lower rank."""
         return _RANKS[self]
 
 
@@ -71,7 +71,7 @@ class ThreadKind(StrEnum):
 
 
 class WorkspaceEvent(StrEnum):
-    """Event types of a workspace (workspace.md, Events)."""
+    """Types of events of Workspace, see docs/reference/workspace.md."""
 
     NODE_CREATED = "node.created"
     NODE_UPDATED = "node.updated"
@@ -121,42 +121,44 @@ class WorkspaceNode(_Row):
     kind: NodeKind
     #: Null for the root of a tree.
     parent_id: UUID | None = None
-    #: The owner of the tree when the node was added; only the one of a root has an effect.
+    #: Owner of the tree when the node was added. Access is decided by the owner of the tree's root.
     owner_id: str
     title: str
     description: str = ""
-    #: Among the siblings; equal positions are ordered by id.
+    #: Position among the siblings; equal positions are ordered by id.
     position: int = 0
     layout: Document | None = None
     #: Null: inherited from the nearest ancestor with a value.
     visibility: Visibility | None = None
-    #: The ETag; increased by changes of the node itself and of its list of chapters.
+    #: Compared with ``If-Match``, and sent as ETag; increased by changes of the node and of its list of
+    #: chapters.
     version: int = 1
-    #: The number of events of the node, including those of its chapters, discussions and grants.
+    #: Number of the node's events, including those of its chapters, discussions and grants.
     stream_version: int = 1
     created_by: str
     created_at: AwareDatetime
     changed_at: AwareDatetime
-    #: Set, with the next five fields, only on the topmost of the nodes that were trashed together.
+    #: This field and the next five are set only on the topmost of the nodes that were trashed together.
     trashed_at: AwareDatetime | None = None
     trashed_by: str | None = None
     trash_reason: str | None = None
     trash_batch_id: UUID | None = None
     #: The number of nodes that were trashed together, including this one.
     trash_count: int | None = None
-    #: The ancestors at the time of trashing, root first.
+    #: Ids of the ancestors at the time of trashing, root first.
     trash_path: list[UUID] | None = None
 
 
 class WorkspaceChapter(_Row):
-    """A game or a position of a study, with its tree of moves."""
+    """A chapter of a study: a chess game or position with its tree of moves."""
 
     id: UUID
     node_id: UUID
     position: int
     title: str
     headers: Document = {}
-    #: ``{"start": annotation, "moves": [in preorder]}``, see ``backend.workspace.chess``.
+    #: ``{"start": annotation before the first move, "moves": [moves in preorder]}``, see
+    #: ``backend.workspace.chess``.
     moves: Document = {}
     version: int = 1
     created_at: AwareDatetime
@@ -169,11 +171,11 @@ class WorkspaceVersion(_Row):
     node_id: UUID
     number: int
     label: str = ""
-    #: The version that a rollback restored; null for a snapshot on request.
+    #: Number of the version that the rollback restored which created this version; null if a user saved it.
     restored_from: int | None = None
     title: str
     description: str = ""
-    #: The chapters of that time: id, position, title, headers, moves.
+    #: The chapters at that time: id, position, title, headers, moves.
     chapters: list[Document]
     created_by: str
     created_at: AwareDatetime
@@ -189,7 +191,7 @@ class WorkspaceThread(_Row):
     kind: ThreadKind
     title: str = ""
     body: str
-    #: Users that the body mentions.
+    #: Ids of the users that the body mentions.
     mentions: list[str] = []
     author_id: str
     resolved_at: AwareDatetime | None = None
@@ -206,22 +208,22 @@ class WorkspaceReply(_Row):
     id: UUID
     node_id: UUID
     thread_id: UUID
-    #: The reply that this one replies to; null for a reply to the thread itself.
+    #: Id of the reply that this reply answers; null for a reply to the thread itself.
     parent_id: UUID | None = None
     depth: int = 1
     body: str
     mentions: list[str] = []
     author_id: str
-    #: The author or an admin if one of them changed the body; null for the first body.
+    #: The user that changed the body last, the author or an admin; null if the body was never changed.
     edited_by: str | None = None
     #: The last 50 earlier bodies, oldest first: ``{"body", "written_by", "written_at"}``.
     history: list[Document] = []
-    #: Emoji to the users that reacted with it, in the order of their reactions.
+    #: For each emoji the users that reacted with it, in the order of their reactions.
     reactions: dict[str, list[str]] = {}
     version: int = 1
     created_at: AwareDatetime
     changed_at: AwareDatetime
-    #: Set once the body was deleted; the reply stays while it has replies.
+    #: Time at which the body was deleted; null if not deleted. The row stays while other replies answer it.
     deleted_at: AwareDatetime | None = None
 
 
@@ -237,7 +239,7 @@ class WorkspaceGrant(_Row):
 
 
 class WorkspaceLink(_Row):
-    """A link that gives its holder a role. The token is not stored; its hash is in a table of its own."""
+    """A link whose token gives a role to any user that has it; its hash is stored in another table."""
 
     id: UUID
     node_id: UUID

@@ -1,4 +1,4 @@
-"""Response bodies of the activity of a node."""
+"""Define response bodies of the activity of a node: the list of its changes."""
 
 from typing import Annotated
 from uuid import UUID
@@ -12,26 +12,26 @@ __all__ = ("Activity", "ActivityPage", "ActivityTarget")
 
 
 class ActivityTarget(BaseModel):
-    """The object of an activity."""
+    """The object that was changed."""
 
     type: EventTarget
     id: str
 
 
 class Activity(BaseModel):
-    """One change of a node or of something that belongs to it."""
+    """One change of a node, or of a chapter, discussion, grant or link of the node."""
 
     event_id: UUID
     #: The version of the event in the node's event stream.
     version: Annotated[int, Field(ge=1)]
     type: WorkspaceEvent
-    #: Null if it is no longer known.
+    #: Id of the user that made the change; null if it was erased.
     actor: str | None
     at: AwareDatetime
     target: ActivityTarget
     #: The change in a few English words without a subject: "added the move g1f3".
     summary: str
-    #: The object was purged; the content of the event is no longer known.
+    #: Whether the content of the event was erased, because the object was purged.
     erased: bool = False
 
 

@@ -1,4 +1,4 @@
-"""Request and response bodies of nodes; fields that a request omits keep their value."""
+"""Define request and response bodies of nodes; fields that a request omits keep their value."""
 
 import re
 from typing import Annotated, Any, Final
@@ -30,10 +30,10 @@ UNPRINTABLE: Final = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\u202a-\\
 
 
 def printable(text: str) -> str:
-    """Return *text* if it has no character of `UNPRINTABLE`.
+    """Return *text* if it has no character that `UNPRINTABLE` matches.
 
     Raises:
-        ValueError: It has one; the message names it.
+        ValueError: It has such a character; the message names the character.
     """
     if found := UNPRINTABLE.search(text):
         raise ValueError(
@@ -44,10 +44,10 @@ def printable(text: str) -> str:
 
 
 OneLine = AfterValidator(printable)
-"""Refuses a text that is not one line, or that overrides the direction of text."""
+"""Validator that refuses a text of several lines, and a text that overrides the direction of text."""
 Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), OneLine]
 Description = Annotated[str, StringConstraints(max_length=10_000)]
-#: Within PostgreSQL's integer, with room above.
+#: Position among the siblings; the limit is below the maximum of PostgreSQL's integer.
 Position = Annotated[int, Field(ge=0, le=1_000_000_000)]
 _Coordinate = Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)]
 
@@ -67,11 +67,12 @@ class Layout(_Request):
 
 
 class CreateNode(_Request):
-    """``POST /nodes``."""
+    """Body of ``POST /nodes``."""
 
     kind: NodeKind
     title: Title
-    #: Null creates a root, owned by the sender; a workspace is always a root.
+    #: Id of the parent; null creates the root of a new tree, owned by the sender. A workspace is always a
+    #: root.
     parent_id: UUID | None = None
     description: Description = ""
     layout: Layout | None = None
@@ -82,7 +83,7 @@ class CreateNode(_Request):
 
 
 class UpdateNode(_Request):
-    """``PATCH /nodes/{id}``; a visibility of null inherits the parent's."""
+    """Body of ``PATCH /nodes/{id}``; with the visibility null, the node has the parent's visibility."""
 
     title: Title | None = None
     description: Description | None = None
@@ -91,10 +92,11 @@ class UpdateNode(_Request):
 
 
 class MoveNode(_Request):
-    """``POST /nodes/{id}/move``."""
+    """Body of ``POST /nodes/{id}/move``."""
 
-    #: Null makes the node a root.
+    #: Id of the new parent; null makes the node a root.
     parent_id: UUID | None
+    #: Position among the new siblings; null: after the last one.
     position: Position | None = None
 
 
@@ -103,7 +105,7 @@ class NodeView(BaseModel):
 
     id: UUID
     kind: NodeKind
-    #: Null for a root, and if the sender may not read the parent.
+    #: Null if the node is a root, or the sender may not read the parent.
     parent_id: UUID | None
     title: str
     description: str
@@ -119,17 +121,17 @@ class NodeView(BaseModel):
 
 
 class NodePlace(BaseModel):
-    """One ancestor in the path of a node."""
+    """One ancestor of a node."""
 
     id: UUID
     title: str
 
 
 class NodeDetail(NodeView):
-    """A node with its path and the role of the reader."""
+    """A node with its ancestors and the role of the sender."""
 
     role: Role
-    #: From the topmost ancestor that the reader may read down to the parent.
+    #: The ancestors, from the topmost one that the sender may read down to the parent.
     path: list[NodePlace]
 
 
@@ -142,7 +144,7 @@ class NodePage(BaseModel):
 
 
 class TreeNode(NodeView):
-    """A node of a tree with its depth below the root of the tree."""
+    """A node of a tree with its depth below the tree's first node."""
 
     depth: int
 

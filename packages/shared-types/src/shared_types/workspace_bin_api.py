@@ -1,4 +1,4 @@
-"""Response bodies of the recycle bin."""
+"""Define response bodies of the recycle bin."""
 
 from uuid import UUID
 
@@ -15,12 +15,12 @@ class FormerPlace(BaseModel):
 
     #: Null if the sender may not read the parent.
     id: UUID | None
-    #: Null if the parent was purged meanwhile, or the sender may not read it.
+    #: Null if the parent was purged meanwhile, or the sender may not read the parent.
     title: str | None
 
 
 class TrashItem(BaseModel):
-    """Nodes that were trashed together, represented by the topmost one."""
+    """Nodes that were trashed together, represented by the topmost of them."""
 
     id: UUID
     kind: NodeKind
@@ -29,7 +29,7 @@ class TrashItem(BaseModel):
     trashed_by: str
     reason: str | None
     batch_id: UUID
-    #: The number of these nodes.
+    #: Number of nodes that were trashed together.
     count: int
     #: Null if the node was a root.
     former_parent: FormerPlace | None
@@ -48,18 +48,18 @@ class TrashPage(BaseModel):
 
 
 class RestoredNode(NodeView):
-    """A restored node and its place."""
+    """A restored node and its parent."""
 
     #: The present parent; null if the node is a root, or the sender may not read the parent.
     restored_to: UUID | None
-    #: Whether this is not the former parent, because that one was purged or is in the bin.
+    #: Whether ``restored_to`` is not the former parent, because that was purged or is in the bin.
     fallback: bool
     #: The number of restored nodes, including this one.
     count: int
 
 
 class PurgeCounts(BaseModel):
-    """The numbers of rows that a purge deletes, or whose content it erases."""
+    """The numbers of rows that a purge deletes, and of rows whose content it erases."""
 
     nodes: int
     chapters: int
@@ -68,7 +68,7 @@ class PurgeCounts(BaseModel):
     replies: int
     grants: int
     links: int
-    #: These three are kept without their content.
+    #: Rows of events, commands and tasks are kept without their content.
     events: int
     commands: int
     tasks: int

@@ -1,4 +1,4 @@
-"""Request and response bodies of discussions; fields that a request omits keep their value."""
+"""Define request and response bodies of discussions; fields that a request omits keep their value."""
 
 from typing import Annotated, Self
 from uuid import UUID
@@ -40,7 +40,7 @@ Body = Annotated[str, StringConstraints(min_length=1, max_length=10_000), AfterV
 """Markdown, stored unchanged."""
 ThreadTitle = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200), OneLine]
 MovePath = Annotated[str, StringConstraints(min_length=4, max_length=10_000)]
-"""UCI moves from the start of the chapter, joined by dots."""
+"""UCI moves from the start of the chapter, joined by dots: ``e2e4.e7e5``."""
 
 
 class _Request(BaseModel):
@@ -48,13 +48,13 @@ class _Request(BaseModel):
 
 
 class CreateThread(_Request):
-    """``POST /discussions``."""
+    """Body of ``POST /discussions``."""
 
-    #: The node.
+    #: Id of the node to discuss.
     target: UUID
-    #: A chapter of the node; null for the whole node.
+    #: Id of a chapter of the node; null for the whole node.
     chapter_id: UUID | None = None
-    #: A move of the chapter; null for the whole chapter.
+    #: Path of a move of the chapter; null for the whole chapter.
     move_path: MovePath | None = None
     kind: ThreadKind
     title: ThreadTitle = ""
@@ -63,12 +63,15 @@ class CreateThread(_Request):
     @model_validator(mode="after")
     def _a_move_is_in_a_chapter(self) -> Self:
         if self.move_path is not None and self.chapter_id is None:
-            raise ValueError("move_path needs the chapter_id of its chapter")
+            raise ValueError("move_path needs a chapter_id; add the id of the move's chapter")
         return self
 
 
 class UpdateThread(_Request):
-    """``PATCH /discussions/{id}``; the author may change the first three fields, an editor the others."""
+    """Body of ``PATCH /discussions/{id}``.
+
+    The author may change kind, title and body, an editor resolved and pinned.
+    """
 
     kind: ThreadKind | None = None
     title: ThreadTitle | None = None
@@ -78,15 +81,15 @@ class UpdateThread(_Request):
 
 
 class CreateReply(_Request):
-    """``POST /discussions/{id}/replies``."""
+    """Body of ``POST /discussions/{id}/replies``."""
 
     body: Body
-    #: The reply to reply to; null for the thread itself.
+    #: Id of the reply to answer; null to answer the thread itself.
     parent_id: UUID | None = None
 
 
 class UpdateReply(_Request):
-    """``PATCH /replies/{id}``."""
+    """Body of ``PATCH /replies/{id}``."""
 
     body: Body
 
@@ -95,14 +98,14 @@ class ThreadView(BaseModel):
     """A thread in a list."""
 
     id: UUID
-    #: The node.
+    #: Id of the node.
     target: UUID
     chapter_id: UUID | None
     move_path: str | None
     kind: ThreadKind
     title: str
     body: str
-    #: Users that the body mentions, whether they may read it or not.
+    #: Ids of the users that the body mentions; some of them may not be allowed to read the thread.
     mentions: list[str]
     author_id: str
     #: Null while the thread is open.
@@ -113,7 +116,7 @@ class ThreadView(BaseModel):
     version: int
     created_at: AwareDatetime
     changed_at: AwareDatetime
-    #: Without deleted replies.
+    #: Number of replies that are not deleted.
     replies_count: Annotated[int, Field(ge=0)]
 
 
@@ -126,21 +129,21 @@ class ThreadPage(BaseModel):
 
 
 class ReplyView(BaseModel):
-    """A reply with the replies to it, oldest first."""
+    """A reply with the replies that answer it, oldest first."""
 
     id: UUID
     thread_id: UUID
     parent_id: UUID | None
     #: 1 for a reply to the thread itself, at most 5.
     depth: int
-    #: Empty for a deleted reply, which is kept as long as it has replies.
+    #: Empty for a deleted reply, which is listed as long as other replies answer it.
     body: str
     mentions: list[str]
     #: Null for a deleted reply.
     author_id: str | None
-    #: The author of the present body if the body was changed; else null.
+    #: The user that changed the body last; null if the body was never changed.
     edited_by: str | None
-    #: Emoji to the users that reacted with it, in the order of their reactions.
+    #: For each emoji the users that reacted with it, in the order of their reactions.
     reactions: dict[str, list[str]]
     #: Compared with ``If-Match``; also the ETag.
     version: int
@@ -157,7 +160,7 @@ class ThreadDetail(ThreadView):
 
 
 class EarlierBody(BaseModel):
-    """A body of a reply before an edit."""
+    """An earlier body of a reply."""
 
     body: str
     written_by: str

@@ -1,4 +1,4 @@
-"""Request and response bodies of imports, tasks and exports of whole folders."""
+"""Define request and response bodies of PGN imports, of exports of whole folders, and of their tasks."""
 
 from datetime import datetime
 from uuid import UUID
@@ -30,29 +30,29 @@ class _Response(BaseModel):
 
 
 class ImportIntoStudy(_Request):
-    """``POST /studies/{id}/import-pgn`` as JSON."""
+    """JSON body of ``POST /studies/{id}/import-pgn``."""
 
-    #: The whole file.
+    #: Content of the PGN file.
     pgn: str
 
 
 class ImportPgn(_Request):
-    """``POST /studies/import-pgn`` as JSON."""
+    """JSON body of ``POST /studies/import-pgn``."""
 
-    #: The whole file.
+    #: Content of the PGN file.
     pgn: str
     #: Title of the study or of the folder of studies; null: the name of the file, or "Imported games".
     title: Title | None = None
-    #: Null creates a root, owned by the sender.
+    #: Id of the parent; null creates the root of a new tree, owned by the sender.
     parent_id: UUID | None = None
 
 
 class SkippedPgn(_Response):
-    """A game that was not imported; correct and import it separately."""
+    """A game that was not imported; the user can correct and import it separately."""
 
     #: The number of the game in the file, from 1.
     game: int
-    #: The line of the error, from 1.
+    #: The line of the file with the error, from 1.
     line: int
     reason: str
 
@@ -62,9 +62,9 @@ class PgnNote(_Response):
 
     #: The number of the game in the file, from 1.
     game: int
-    #: The line of the first occurrence, from 1.
+    #: The line of the file with the first occurrence, from 1.
     line: int
-    #: The difference.
+    #: Description of the difference.
     note: str
     #: The number of occurrences in the game.
     count: int
@@ -75,14 +75,14 @@ class ImportedStudy(_Response):
 
     id: UUID
     title: str
-    #: The number of chapters from this file.
+    #: Number of chapters that this import created.
     chapters: int
 
 
 class ImportReport(_Response):
     """The result of an import."""
 
-    #: The folder of the studies; null if there is one study.
+    #: Id of the folder with the created studies; null if there is one study.
     folder_id: UUID | None = None
     studies: list[ImportedStudy]
     #: The number of chapters in all studies.
@@ -91,22 +91,22 @@ class ImportReport(_Response):
     #: The first 100 skipped games.
     skipped: list[SkippedPgn]
     dropped_count: int = 0
-    #: Content of the file that is not in the chapters: the first 100 notes.
+    #: The first 100 notes about content of the file that is not in the chapters.
     dropped: list[PgnNote] = []
     normalised_count: int = 0
-    #: Content that was converted without loss: the first 100 notes.
+    #: The first 100 notes about content that was converted without loss.
     normalised: list[PgnNote] = []
 
 
 class ExportNode(_Request):
-    """``POST /export``."""
+    """Body of ``POST /export``."""
 
-    #: A workspace, a folder or a study.
+    #: Id of a workspace, a folder or a study.
     node_id: UUID
 
 
 class WorkspaceTaskStarted(_Response):
-    """A task that continues after the response; ``Location`` is the address of its state."""
+    """A task that was started; the header ``Location`` is the address of its state."""
 
     task_id: UUID
     status: TaskStatus = TaskStatus.PENDING

@@ -1,4 +1,4 @@
-"""Response bodies of the search in a workspace."""
+"""Define response bodies of the search in a workspace."""
 
 from enum import StrEnum
 from uuid import UUID
@@ -26,8 +26,9 @@ class SearchHit(BaseModel):
     kind: NodeKind
     #: Title of the node.
     title: str
-    #: Null, like the next field, if the node itself was found.
+    #: Null if the node itself, and not a chapter, was found.
     chapter_id: UUID | None
+    #: Null if ``chapter_id`` is null.
     chapter_title: str | None
     #: The first place, in the order of FoundIn, that contains the search words.
     found_in: FoundIn

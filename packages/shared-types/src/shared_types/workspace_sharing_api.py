@@ -1,4 +1,4 @@
-"""Request and response bodies of sharing: grants, links, and nodes shared with a user."""
+"""Define request and response bodies of sharing: grants, links, and nodes shared with a user."""
 
 from typing import Annotated, Literal
 from uuid import UUID
@@ -26,7 +26,7 @@ __all__ = (
 
 def _printable(text: str) -> str:
     if not text.isprintable():
-        raise ValueError("must have only printable characters, as `sub` of a token has")
+        raise ValueError("must contain only printable characters; send the `sub` of the user's token")
     if text in {".", ".."}:
         # Clients remove dot segments from paths (RFC 3986, section 5.2.4), so no URL could address the grant.
         raise ValueError('must not be "." or "..", which cannot be part of a path')
@@ -35,9 +35,9 @@ def _printable(text: str) -> str:
 
 #: The ``sub`` of a user's token.
 UserId = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_printable)]
-#: Without OWNER: a tree has exactly one owner.
+#: Roles that a user may get by a grant: not OWNER, because a tree has exactly one owner.
 GrantedRole = Literal[Role.VIEWER, Role.COMMENTER, Role.EDITOR, Role.ADMIN]
-#: Without ADMIN: a link never gives access to members and settings.
+#: Roles that a link may give: not ADMIN, because links give no access to members and settings.
 LinkedRole = Literal[Role.VIEWER, Role.COMMENTER, Role.EDITOR]
 Password = Annotated[SecretStr, Field(min_length=1, max_length=200)]
 
@@ -47,38 +47,39 @@ class _Request(BaseModel):
 
 
 class ShareNode(_Request):
-    """``POST /share/{node_id}/users``."""
+    """Body of ``POST /share/{node_id}/users``."""
 
     user_id: UserId
     role: GrantedRole
 
 
 class ChangeRole(_Request):
-    """``PUT /share/{node_id}/users/{user_id}``."""
+    """Body of ``PUT /share/{node_id}/users/{user_id}``."""
 
     role: GrantedRole
 
 
 class CreateLink(_Request):
-    """``POST /share/{node_id}/links``."""
+    """Body of ``POST /share/{node_id}/links``."""
 
     role: LinkedRole
-    #: Null: valid until revoked; else a future time, at most ten years ahead.
+    #: A future time, at most ten years ahead; null: the link is valid until it is revoked.
     expires_at: AwareDatetime | None = None
     #: Null: the link can be opened without a password.
     password: Password | None = None
 
 
 class OpenLink(_Request):
-    """``POST /links/{token}/open``."""
+    """Body of ``POST /links/{token}/open``."""
 
+    #: Null for a link without a password.
     password: Password | None = None
 
 
 class GrantView(BaseModel):
     """The role of a user on a node and below it."""
 
-    #: The node of the grant, which may be an ancestor; null if the sender may not read that ancestor.
+    #: The node with the grant, which may be an ancestor; null if the sender may not read that ancestor.
     node_id: UUID | None
     user_id: str
     role: Role
@@ -91,7 +92,7 @@ class LinkView(BaseModel):
     """A link without its token."""
 
     id: UUID
-    #: The node of the link, which may be an ancestor; null if the sender may not read that ancestor.
+    #: The node with the link, which may be an ancestor; null if the sender may not read that ancestor.
     node_id: UUID | None
     role: Role
     has_password: bool
@@ -111,7 +112,7 @@ class ShareView(BaseModel):
 
     owner_id: str
     visibility: Visibility
-    #: A page of grants, one for each user: the nearest; ordered by user.
+    #: A page of grants, ordered by user: for each user the grant on the node or on its nearest ancestor.
     grants: list[GrantView]
     #: All links of the node and its ancestors, oldest first; on the first page only.
     links: list[LinkView]
@@ -120,7 +121,7 @@ class ShareView(BaseModel):
 
 
 class LinkSeen(BaseModel):
-    """The node of a link that is not opened yet."""
+    """The node of a link, as shown before the link is opened."""
 
     title: str
     kind: NodeKind
@@ -132,9 +133,10 @@ class LinkSeen(BaseModel):
 class LinkOpened(BaseModel):
     """A link that was opened."""
 
-    #: The value for the header ``X-Share-Token``; gives the present rights of the link.
+    #: Value for the header ``X-Share-Token``, which gives the rights that the link has at the time of a
+    #: request.
     share_token: str
-    #: When the share token expires; then open the link again.
+    #: Time at which the share token expires; after that, open the link again.
     expires_at: AwareDatetime
     node_id: UUID
     role: Role
@@ -149,7 +151,7 @@ class SharedNode(NodeView):
 
 
 class SharedPage(BaseModel):
-    """A page of shared nodes, newest first."""
+    """A page of shared nodes, those that were shared last first."""
 
     items: list[SharedNode]
     #: Null on the last page.

@@ -1,7 +1,7 @@
-"""Request and response bodies of studies, their chapters and moves.
+"""Define request and response bodies of studies, their chapters and moves.
 
-The path of a move identifies it: all UCI moves from the start, joined by dots (``e2e4.e7e5.g1f3``). The path
-of the start is empty.
+A move is identified by its path: all UCI moves from the start of the chapter to this move, joined by dots
+(``e2e4.e7e5.g1f3``). The path of the start is empty.
 """
 
 from enum import StrEnum
@@ -31,7 +31,7 @@ __all__ = (
 
 _Text = Annotated[str, StringConstraints(max_length=10_000)]
 _Shape = Annotated[str, StringConstraints(max_length=5)]
-#: The largest number of moves of a chapter, with six characters each including the dot.
+#: A path of 20,000 moves, the maximum of a chapter, with six characters for each move and its dot.
 _Path = Annotated[str, StringConstraints(max_length=120_000)]
 #: The PGN package checks which glyphs and shapes are valid.
 _Nags = Annotated[list[Annotated[int, Field(ge=0, le=255)]], Field(max_length=256)]
@@ -55,10 +55,10 @@ class _Request(BaseModel):
 
 
 class CreateStudy(_Request):
-    """``POST /studies``; the same as ``POST /nodes`` with the kind ``study``."""
+    """Body of ``POST /studies``, which is the same as ``POST /nodes`` with the kind ``study``."""
 
     title: Title
-    #: Null creates a root, owned by the sender.
+    #: Id of the parent; null creates the root of a new tree, owned by the sender.
     parent_id: UUID | None = None
     description: Description = ""
     layout: Layout | None = None
@@ -69,31 +69,32 @@ class CreateStudy(_Request):
 
 
 class UpdateStudy(_Request):
-    """``PATCH /studies/{id}``."""
+    """Body of ``PATCH /studies/{id}``; omitted fields keep their value."""
 
     title: Title | None = None
     description: Description | None = None
 
 
 class SetAnnotation(_Request):
-    """``PUT …/annotation``: the whole annotation of a move; omitted fields are cleared."""
+    """Body of ``PUT …/annotation``: the whole annotation of a move; omitted fields are cleared."""
 
     #: The comment after the move.
     text: _Text = ""
-    #: The comment before the move; put before ``text`` if the move does not start a variation.
+    #: The comment before the move. If the move does not start a variation, it becomes the beginning of
+    #: ``text``.
     before: _Text = ""
     #: Numeric annotation glyphs (PGN standard, 10).
     nags: _Nags = []
     #: The remaining seconds of the player's clock.
     clock_s: Annotated[float, Field(ge=0, lt=3_600_000, allow_inf_nan=False)] | None = None
-    #: Each a colour (R, G, Y, B) and two squares: ``Ge2e4``.
+    #: Arrows, each a colour (R, G, Y, B) and two squares: ``Ge2e4``.
     arrows: _Shapes = []
-    #: Each a colour and a square: ``Rd4``.
+    #: Circles, each a colour and a square: ``Rd4``.
     circles: _Shapes = []
 
 
 class AddMove(_Request):
-    """``POST …/moves``: a new move, as the last variation of its position."""
+    """Body of ``POST …/moves``: a new move, added as the last variation of its position."""
 
     #: The path of the previous move; empty for a first move.
     after: _Path
@@ -108,7 +109,7 @@ class ChapterEntry(BaseModel):
     id: UUID
     position: int
     title: str
-    #: The tag pairs (PGN standard, 8.1).
+    #: The tag pairs (PGN standard, section 8.1).
     headers: dict[str, str]
     #: Compared with ``If-Match`` on the routes of the chapter.
     version: int
@@ -116,13 +117,13 @@ class ChapterEntry(BaseModel):
 
 
 class StudyDetail(NodeDetail):
-    """A study with its path, the role of the reader, and its chapters in order."""
+    """A study with its ancestors, the role of the sender, and its chapters in order."""
 
     chapters: list[ChapterEntry]
 
 
 class AnnotationView(BaseModel):
-    """The stored annotation of a move, or of the start."""
+    """The stored annotation of a move, or of the start of the chapter."""
 
     text: str = ""
     before: str = ""
@@ -135,14 +136,14 @@ class AnnotationView(BaseModel):
 class MoveView(AnnotationView):
     """A move of a chapter."""
 
-    #: Null for all moves if the paths of the chapter would be too long for a response: then follow ``parent``
-    #: and join ``uci``.
+    #: Null for all moves if the paths of the chapter would be too long for a response. A client then computes
+    #: the path: follow ``parent`` to the first move, and join the values of ``uci``.
     move_path: str | None
-    #: The index of the previous move in the list; -1 for a first move.
+    #: Index of the previous move in ``moves``; -1 for a first move.
     parent: int
     uci: str
     san: str
-    #: The number of half-moves from the start of the game, including this one.
+    #: Number of half-moves from the start of the game, including this move.
     ply: int
     #: The position after the move.
     fen: str
@@ -164,7 +165,7 @@ class ChapterChange(BaseModel):
     chapter_id: UUID
     #: The version of the chapter after the change; also the ETag.
     version: int
-    #: Empty for the start.
+    #: Path of the changed move; empty for the start.
     move_path: str
 
 

@@ -1,4 +1,4 @@
-"""Request and response bodies of the versions of a study."""
+"""Define request and response bodies of the versions of a study."""
 
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -22,7 +22,7 @@ __all__ = (
     "VersionView",
 )
 
-#: Within PostgreSQL's integer.
+#: The limit is below the maximum of PostgreSQL's integer.
 VersionNumber = Annotated[int, Field(ge=1, le=1_000_000_000)]
 _Label = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200), OneLine]
 
@@ -32,13 +32,13 @@ class _Request(BaseModel):
 
 
 class CreateVersion(_Request):
-    """``POST /studies/{id}/versions``: save the present state of the study."""
+    """Body of ``POST /studies/{id}/versions``, which saves the present state of the study."""
 
     label: _Label = ""
 
 
 class RollBack(_Request):
-    """``POST /studies/{id}/rollback``: restore chapters and description of a version."""
+    """Body of ``POST /studies/{id}/rollback``, which restores chapters and description of a version."""
 
     version: VersionNumber
 
@@ -49,10 +49,9 @@ class VersionView(BaseModel):
     #: From 1, without gaps.
     number: int
     label: str
-    #: The version that a rollback restored; null for a snapshot.
+    #: Number of the version that the rollback restored which created this version; null if a user saved it.
     restored_from: int | None
     title: str
-    #: The number of chapters.
     chapters_count: int
     created_by: str
     created_at: AwareDatetime
@@ -73,8 +72,9 @@ class VersionChapter(BaseModel):
     position: int
     title: str
     headers: dict[str, str]
-    #: ``start``: the annotation before the first move; ``moves``: each with ``parent`` (the index of the
-    #: previous move in this list, -1 for a first move), ``uci`` and its annotation; empty fields are omitted.
+    #: ``start``: the annotation before the first move. ``moves``: each move with ``parent`` (index of the
+    #: previous move in this list, -1 for a first move), ``uci`` and the fields of its annotation; empty
+    #: fields are omitted.
     moves: dict[str, Any]
 
 
@@ -101,15 +101,16 @@ class ChapterRenamedView(BaseModel):
 
 
 class LineView(BaseModel):
-    """A move that only one of two versions has, with its continuation."""
+    """A move, with all moves after it, that only one of two versions has."""
 
+    #: Path of the move.
     path: str
-    #: The number of moves, including the first.
+    #: Number of moves, including this move.
     moves: int
 
 
 class ChapterChanges(BaseModel):
-    """The changes of a chapter: the first 500 of each kind, and the number of all."""
+    """The changes of a chapter: of each kind the first 500, and the number of all."""
 
     chapter_id: UUID
     #: Names of added, removed and changed headers.
@@ -118,10 +119,10 @@ class ChapterChanges(BaseModel):
     moves_added_count: int
     moves_removed: list[LineView]
     moves_removed_count: int
-    #: Paths of moves with another annotation; the empty path is the start.
+    #: Paths of moves whose annotation was changed; the empty path is the start.
     annotated: list[str]
     annotated_count: int
-    #: Paths of moves with another order of variations; the empty path is the start.
+    #: Paths of moves after which the order of variations was changed; the empty path is the start.
     reordered: list[str]
     reordered_count: int
 
@@ -137,6 +138,6 @@ class VersionDiff(BaseModel):
     added: list[ChapterRefView]
     removed: list[ChapterRefView]
     renamed: list[ChapterRenamedView]
-    #: Whether the common chapters have another order.
+    #: Whether the order of the chapters that both have was changed.
     reordered: bool
     changed: list[ChapterChanges]
