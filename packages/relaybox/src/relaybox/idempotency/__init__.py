@@ -1,4 +1,4 @@
-"""Idempotent requests: one execution per key, and the same response to each repetition."""
+"""Execute a request with an idempotency key once, and send the stored response to each repetition."""
 
 from relaybox.idempotency._errors import (
     IdempotencyError,

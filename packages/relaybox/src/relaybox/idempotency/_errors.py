@@ -1,10 +1,10 @@
-"""The errors of requests with an idempotency key; the request was not executed.
+"""Define the errors of requests with an idempotency key; the request was not executed.
 
 ::
 
     RelayboxError
     └── IdempotencyError
-        ├── KeyInvalid         the header is not one key
+        ├── KeyInvalid         the request does not have exactly one valid key
         ├── KeyMissing         the endpoint requires a key
         ├── RequestInFlight    another request with this key is still running
         ├── KeyReused          the key was used for another request
@@ -35,7 +35,7 @@ class IdempotencyError(RelayboxError):
 
 
 class KeyInvalid(IdempotencyError):
-    """Raised when the header is not exactly one key of 1 to 255 printable ASCII characters (G60)."""
+    """Raised when a request does not have exactly one key of 1 to 255 printable ASCII characters (G60)."""
 
     error_code = "IDEMPOTENCY_KEY_INVALID"
 
@@ -58,7 +58,7 @@ class RequestInFlight(IdempotencyError):
     error_code = "REQUEST_IN_FLIGHT"
 
     def __init__(self) -> None:
-        super().__init__("A request with this idempotency key is still running; repeat it in a moment")
+        super().__init__("A request with this idempotency key is still running; repeat the request later")
 
 
 class KeyReused(IdempotencyError):
@@ -67,27 +67,34 @@ class KeyReused(IdempotencyError):
     error_code = "IDEMPOTENCY_KEY_REUSED"
 
     def __init__(self) -> None:
-        super().__init__("This idempotency key was used for another request; a new request needs a new key")
+        super().__init__("This idempotency key was used for another request; send a new key")
 
 
+#: Message by the reason that is stored instead of the body.
 _NOT_KEPT: Final = {
-    "erased": "its response has been erased",
+    "erased": "its response has been erased; do not repeat the request",
     "secret": "its response held a secret, which is never stored; create a new secret if it is lost",
 }
 
 
 class ResponseNotKept(IdempotencyError):
-    """Raised instead of a replay if the response was too large to store (G67), or secret, or was erased.
+    """Raised when a request was executed before, and its response is not stored (G67).
 
-    The request is not executed again.
+    The response was too large to store, contained a secret, or was erased. The request is not executed again.
     """
 
     error_code = "RESPONSE_NOT_KEPT"
 
     def __init__(self, status: int, headers: Mapping[str, str], *, why: str | None = None) -> None:
-        """Explain by *why*, the word that is stored instead of the body."""
+        """Describe the first response.
+
+        Args:
+            status: Status of the first response.
+            headers: Stored headers of the first response.
+            why: Reason that is stored instead of the body: ``erased`` or ``secret``; else it was too large.
+        """
         self.original_status = status
-        #: ``Location`` of the first response, None without one.
+        #: Header ``Location`` of the first response; None if it had none.
         self.location = headers.get("location")
         reason = _NOT_KEPT.get(
             why or "",

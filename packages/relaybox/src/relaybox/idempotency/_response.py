@@ -1,4 +1,4 @@
-"""Stored responses: what a replay repeats, and nothing that belongs to one exchange of messages."""
+"""Convert responses to the documents that are stored, and back to the responses that a replay sends."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -35,14 +35,15 @@ REPLAYED_HEADERS: Final = frozenset(
         "link",
     }
 )
-#: The headers of most responses; not stored, so that a claim takes half the space.
+#: Headers of a response that are not stored, so that the rows of most claims take half the space.
 _DEFAULT_HEADERS: Final[Mapping[str, str]] = {"content-type": "application/json"}
-#: Reserved names in a stored document, which say where the body is; short, as each claim has one.
+#: Reserved members of a stored document: the body as text, and whether the body is in a row of its own. They
+#: are short, because most claims have one of them.
 _INLINE: Final = "~t"
 _SEPARATE: Final = "~b"
 _RESERVED: Final = (_INLINE, _SEPARATE)
 _SEPARATE_MARK: Final = f'"{_SEPARATE}"'
-#: A longer text would make the claim a wide row, which is expensive to remove.
+#: Bytes of the longest body that is stored in the claim's row: wide rows take longer to delete.
 _INLINE_BYTES_MAX: Final = 512
 
 
@@ -53,31 +54,32 @@ class ResponseParts:
     status: int
     #: Names in lower case.
     headers: Mapping[str, str] = field(default_factory=lambda: dict(_DEFAULT_HEADERS))
-    #: None: the body cannot be stored; only that the request was executed.
+    #: None if the body cannot be stored; then only the execution of the request is recorded.
     body: bytes | None = b""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
-    """A client's key, bound to its principal and to the fingerprint of the request."""
+    """A client's key with its principal and the fingerprint of the request."""
 
-    #: As the client sent it, or generated.
+    #: The key as the client sent it, or as the application generated it.
     key: str
-    #: Principal of the key, see :func:`scope_of`.
+    #: Scope of the key's principal, see :func:`scope_of`.
     scope: str
     #: Hash of scope and key, see :func:`stored_key`.
     stored_key: str
     #: See :func:`fingerprint_of`.
     fingerprint: str
+    #: Seconds for which the response is stored.
     ttl_s: float
-    #: Larger bodies are not stored.
+    #: Largest body that is stored.
     body_bytes_max: int
-    #: Store no body.
+    #: Whether the body contains a secret and must not be stored.
     secret: bool = False
-    #: Returns the fingerprint by bytes, which responses stored by version 0.1 have; None if the other is by
-    #: bytes.
+    #: Function that computes the fingerprint with the body compared by its bytes, which responses stored by
+    #: version 0.1 have; None if ``fingerprint`` is computed in this way.
     fingerprint_by_bytes: Callable[[], str] | None = None
-    #: Ids whose erasure erases the response.
+    #: Ids of aggregates; the erasure of one of them erases the response too.
     targets: tuple[str, ...] = ()
 
 
@@ -87,16 +89,16 @@ class StoredResponse:
 
     #: The stored document, without the body.
     result: Mapping[str, Any]
-    #: None: there is no body, or ``result["body"]`` says why.
+    #: None if no body is stored; ``result["body"]`` is then the reason.
     body: bytes | None
     created_at: datetime
     expires_at: datetime
-    #: By the store's clock.
+    #: Seconds since the response was stored, by the clock of the store.
     age_s: float
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any], separate_body: bytes | None = None) -> Self:
-        """Read a store's row of a key; *separate_body* is the body, if it is stored separately."""
+        """Create from the row of a key; *separate_body* is the body if the row does not contain it."""
         result: dict[str, Any] = from_json(row["result"])
         text: str | None = result.pop(_INLINE, None)
         result.pop(_SEPARATE, None)
@@ -109,21 +111,21 @@ class StoredResponse:
         )
 
     def document(self) -> dict[str, Any]:
-        """Return what was given to ``cache_idempotency_result``."""
+        """Return the result that was passed to ``cache_idempotency_result``."""
         return {**self.result, "body": self.body} if self.body is not None else dict(self.result)
 
 
 def split_body(result: Mapping[str, Any]) -> tuple[str, bytes | None]:
-    """Return *result* as stored: a JSON document, and the body if it is stored separately.
+    """Return the JSON document to store for *result*, and the body if it is stored in a row of its own.
 
-    A short text, as most bodies are, is part of the document: one row less to write, read and delete.
+    A text of at most 512 bytes, as most bodies are, is part of the document, which saves a row.
 
     Raises:
         ValueError: *result* is not JSON, PostgreSQL cannot store it, or it uses a reserved name.
     """
     if not result.keys().isdisjoint(_RESERVED):
         raise ValueError(
-            f"a result must not contain {' or '.join(_RESERVED)}: these names say where its body is"
+            f"a result must not have the members {' or '.join(_RESERVED)}, which are reserved; rename them"
         )
     body = result.get("body")
     if not isinstance(body, bytes):
@@ -139,15 +141,15 @@ def split_body(result: Mapping[str, Any]) -> tuple[str, bytes | None]:
 
 def _document(result: Mapping[str, Any]) -> str:
     document = to_json(result)
-    # NaN is written without an error, but cannot be read.
+    # to_json writes NaN without an error, but PostgreSQL refuses NaN.
     from_json(document, allow_inf_nan=False)
     if contains_nul(document):
-        raise ValueError("a result must not contain the character NUL")
+        raise ValueError("a result must not contain the NUL character (U+0000); remove it")
     return document.decode()
 
 
 def has_separate_body(document: str) -> bool:
-    """Whether the body of a stored *document* is stored separately."""
+    """Return whether the body of a stored *document* is in a row of its own."""
     return _SEPARATE_MARK in document
 
 
@@ -155,13 +157,18 @@ class Replay(Exception):
     """Raised when a response is stored under a request's key; the middleware sends that response (G66)."""
 
     def __init__(self, response: ResponseParts, stored: StoredResponse) -> None:
+        """*response* is the response to send, made from *stored*."""
         super().__init__("a response is stored under the key")
         self.response = response
         self.stored = stored
 
 
 def stored_result(response: ResponseParts, claim: Claim) -> dict[str, Any]:
-    """Return the document to store: its ``body`` is bytes, or a word for why there is none."""
+    """Return the document to store for *response*.
+
+    Its member ``body`` is the body as bytes, or a reason why there is none: ``empty``, ``secret`` or ``too
+    large``.
+    """
     result: dict[str, Any] = {"status": response.status, "fingerprint": claim.fingerprint}
     kept = {name: value for name, value in response.headers.items() if name in REPLAYED_HEADERS}
     if kept != _DEFAULT_HEADERS:
@@ -179,8 +186,8 @@ def replay_of(stored: StoredResponse, claim: Claim) -> Replay:
     """Return the replay of *stored* for *claim*.
 
     Raises:
-        KeyReused: The response belongs to another request.
-        ResponseNotKept: The body was too large to store, or secret, or was erased.
+        KeyReused: The key was used for another request.
+        ResponseNotKept: The body was too large to store, contained a secret, or was erased.
     """
     result = stored.result
     if not _is_same_request(result.get("fingerprint"), claim):
@@ -199,7 +206,7 @@ def _is_same_request(known: str | None, claim: Claim) -> bool:
 
 
 def replayable_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Return those raw *headers* that a replay repeats; several of one name become one list."""
+    """Return the ASGI *headers* that a replay repeats; the values of equal names are joined by commas."""
     kept: dict[str, str] = {}
     for raw_name, raw_value in headers:
         name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")

@@ -39,26 +39,26 @@ __all__ = (
 
 QUERIES: Final = load_queries(__package__ or "relaybox.idempotency", "idempotency.sql")
 _EXPIRE_ROWS: Final = 5_000
-#: One year, as for IDEMPOTENCY_TTL_H; PostgreSQL cannot represent times without a limit.
+#: One year, the maximum of IDEMPOTENCY_TTL_H too; without a limit the time of expiry could overflow.
 _TTL_S_MAX: Final = 8_760 * 3_600
-#: How long a response is stored, in seconds if a number; None: as long as the settings say.
+#: Time for which a response is stored; a number is in seconds, None stands for IDEMPOTENCY_TTL_H.
 Ttl = timedelta | float | None
 
 
 class ClaimStore(Protocol):
-    """The claim on one key: claim it, store a response under it, commit or release it.
+    """The interface to claim a key, store a response under the key, and commit or release the claim.
 
-    Units of work and cache mode use it, PostgreSQL and Redis implement it; commands claim their keys in
-    their own statement. One object serves one request. *key* is the client's or a generated one, *scope* its
-    principal (:func:`scope_of`).
+    Units of work and endpoints in cache mode use this interface; commands claim their keys in the statement
+    that writes them. One object serves one request. *key* is the client's key or a generated key, *scope*
+    identifies its principal (:func:`scope_of`).
     """
 
     async def claim(self, key: str, *, scope: str = "") -> StoredResponse | None:
-        """Lock *key* and return its stored response; RequestInFlight if another request holds the lock."""
+        """Lock *key*, and return its stored response; raise RequestInFlight if the key is locked."""
         ...
 
     async def keep(self, claim: Claim, response: ResponseParts) -> None:
-        """Store *response* under *claim*; RequestInFlight if another request has stored one meanwhile."""
+        """Store *response* under *claim*; raise RequestInFlight if another request has stored a response."""
         ...
 
     async def commit(self) -> None:
@@ -66,15 +66,15 @@ class ClaimStore(Protocol):
         ...
 
     async def release(self) -> None:
-        """Release the lock and the connection; roll back what was not committed."""
+        """Release the lock and the connection; roll back the transaction if it was not committed."""
         ...
 
 
 class IdempotencyStore(ClaimStore, Protocol):
-    """A store of responses under idempotency keys: PostgreSQL or Redis."""
+    """The interface of the stores of responses, which are PostgreSQL and Redis."""
 
     async def try_lock(self, key: str, *, scope: str = "") -> bool:
-        """Lock *key* until :meth:`commit` or :meth:`release`; False if another request holds it."""
+        """Lock *key* until :meth:`commit` or :meth:`release`; return False if the key is locked."""
         ...
 
     async def find(self, key: str, *, scope: str = "") -> StoredResponse | None:
@@ -88,27 +88,30 @@ class IdempotencyStore(ClaimStore, Protocol):
     async def cache_idempotency_result(
         self, key: str, result: Mapping[str, Any], ttl: Ttl = None, *, scope: str = ""
     ) -> bool:
-        """Store *result*, JSON whose ``body`` may be bytes, for *ttl*; False if a live one is stored."""
+        """Store *result* for *ttl*; return False if a result that has not expired is stored under *key*.
+
+        *result* must consist of JSON types; its member ``body`` may be bytes.
+        """
         ...
 
     async def invalidate_key(self, key: str, *, scope: str = "") -> bool:
-        """Delete *key*; False if nothing was stored under it."""
+        """Delete *key* and its result; return False if nothing was stored under *key*."""
         ...
 
     async def cleanup_expired(self) -> int:
-        """Delete expired keys; return how many."""
+        """Delete expired keys; return their number."""
         ...
 
 
 class IdempotencyService:
     """Store responses in the transaction of *session*, so that effect and response commit together (G63).
 
-    The isolation level must be READ COMMITTED, PostgreSQL's default: REPEATABLE READ would look for a
-    response in a snapshot that is older than the lock.
+    The isolation level must be READ COMMITTED, PostgreSQL's default: under REPEATABLE READ a transaction
+    would not see a response that another transaction committed before the lock was acquired.
     """
 
     def __init__(self, session: AsyncSession, *, settings: IdempotencySettings | None = None) -> None:
-        """Use *session*; *settings* is read from ``IDEMPOTENCY_*`` if left out."""
+        """Use *session*; *settings* None reads ``IDEMPOTENCY_*`` from the environment."""
         self._session = session
         self._db = executor_of(session)
         self._settings = settings or load_settings(IdempotencySettings)
@@ -117,9 +120,9 @@ class IdempotencyService:
     generate_key_from_request = staticmethod(generate_key_from_request)
 
     async def try_lock(self, key: str, *, scope: str = "") -> bool:
-        """Lock *key* until the transaction ends, without waiting; False if another transaction holds it.
+        """Lock *key* until the transaction ends, without waiting; return False if another one has the lock.
 
-        The lock is an advisory lock of the transaction: the death of the process releases it at once.
+        The lock is an advisory lock of the transaction, so PostgreSQL releases it when the process dies.
 
         Raises:
             DatabaseUnavailable: PostgreSQL is unreachable.
@@ -129,7 +132,7 @@ class IdempotencyService:
         return row["mine"]
 
     async def claim(self, key: str, *, scope: str = "") -> StoredResponse | None:
-        """Lock *key* as :meth:`try_lock` does, and return its stored response; one round-trip.
+        """Lock *key* as :meth:`try_lock` does, and return its stored response; takes one round trip.
 
         Raises:
             RequestInFlight: Another request holds the lock.
@@ -165,7 +168,13 @@ class IdempotencyService:
     async def cache_idempotency_result(
         self, key: str, result: Mapping[str, Any], ttl: Ttl = None, *, scope: str = ""
     ) -> bool:
-        """Store *result*, JSON whose ``body`` may be bytes, for *ttl*; False if a live one is stored.
+        """Store *result* for *ttl*; return False if a result that has not expired is stored under *key*.
+
+        Args:
+            key: The client's key or a generated key.
+            result: An object of JSON types; its member ``body`` may be bytes.
+            ttl: Time for which the result is stored; None for ``IDEMPOTENCY_TTL_H``.
+            scope: Principal of the key, see :func:`scope_of`.
 
         Raises:
             ValueError: *ttl* is not positive or over a year, or *result* is not JSON.
@@ -190,7 +199,7 @@ class IdempotencyService:
             raise RequestInFlight
 
     async def invalidate_key(self, key: str, *, scope: str = "") -> bool:
-        """Delete *key*; False if nothing was stored under it.
+        """Delete *key* and its result; return False if nothing was stored under *key*.
 
         Raises:
             DatabaseUnavailable: PostgreSQL is unreachable.
@@ -199,10 +208,10 @@ class IdempotencyService:
             return bool(await self._db.fetch(QUERIES["invalidate"], self._row_key(key, scope)))
 
     async def cleanup_expired(self) -> int:
-        """Delete expired claims in this transaction; return how many.
+        """Delete expired claims in this transaction; return their number.
 
-        For many claims use ``relaybox sweep``, which commits between its steps and empties the slots of
-        bodies.
+        For many claims use ``relaybox sweep``, which commits between its steps, and also truncates tables of
+        expired bodies.
 
         Raises:
             DatabaseUnavailable: PostgreSQL is unreachable.
@@ -219,13 +228,14 @@ class IdempotencyService:
         """Commit the session.
 
         Raises:
-            DatabaseUnavailable: PostgreSQL is unreachable; the key tells later whether the session committed.
+            DatabaseUnavailable: PostgreSQL is unreachable; the session may have been committed or not. A
+                retry with the same key shows which: it is replayed or executed.
         """
         with map_database_errors():
             await self._session.commit()
 
     async def release(self) -> None:
-        """Roll back what was not committed, and return the connection to the pool."""
+        """Roll back the session if it was not committed, and return its connection to the pool."""
         # PostgreSQL rolls back the transaction of a broken connection itself.
         with suppress(DatabaseUnavailable), map_database_errors():
             await self._session.close()
@@ -235,7 +245,7 @@ class IdempotencyService:
 
 
 async def load_stored_response(db: Executor, key: str, row: Mapping[str, Any]) -> StoredResponse:
-    """Return the response in *row*, stored under the stored key *key*; read its body if stored separately."""
+    """Return the response in *row* of the stored key *key*; read the body if it is in a row of its own."""
     if not has_separate_body(row["result"]):
         return StoredResponse.from_row(row)
     bodies = await db.fetch(QUERIES["body"], key, row["expires_at"])
@@ -248,14 +258,14 @@ async def delete_expired(db: Executor, keys: Sequence[str]) -> None:
 
 
 def ttl_seconds(ttl: Ttl, settings: IdempotencySettings) -> float:
-    """Return the seconds for which a response is stored.
+    """Return *ttl* in seconds; for None the seconds of ``IDEMPOTENCY_TTL_H`` in *settings*.
 
     Raises:
         ValueError: *ttl* is not positive, or over a year.
     """
     seconds = settings.ttl_h * 3_600 if ttl is None else _seconds(ttl)
     if not 0 < seconds <= _TTL_S_MAX:
-        raise ValueError(f"ttl must be more than 0 seconds and at most a year, not {seconds}")
+        raise ValueError(f"ttl must be more than 0 and at most {_TTL_S_MAX} seconds (a year), not {seconds}")
     return seconds
 
 

@@ -1,4 +1,8 @@
-"""Remove expired responses: claims in small transactions, bodies a whole slot at a time (G70)."""
+"""Remove expired responses: claims in small transactions, bodies by truncating a whole slot (G70).
+
+A slot is one of four tables of response bodies, see docs/explanation/idempotency.md. New bodies are written
+to the open slot; a closed slot is truncated after its last body has expired.
+"""
 
 import asyncio
 import time
@@ -17,16 +21,18 @@ from relaybox.settings import IdempotencySettings, RetentionSettings, load_setti
 __all__ = ("SweepResult", "Sweeper", "sweep")
 
 _log: Final = structlog.get_logger(__name__)
-#: Claims per statement: 5 ms of work, without a lock on a live row.
+#: Claims that one statement deletes: 5 ms of work, which locks only expired rows.
 _CLAIMS_MAX: Final = 1_000
+#: The pause after a statement: this time, or three times as long as the statement took.
 _REST_S_MIN: Final = 0.02
 _RESTS_PER_STEP: Final = 3
-#: Steps and retries of emptying slots: over one round, and enough retries to find a slot without a reader.
+#: Limit of the steps of one sweep, more than all four slots need; see the query ``retain_bodies``.
 _STEPS_MAX: Final = 32
+#: Limit of the attempts to truncate a slot that a transaction is reading.
 _TRIES_MAX: Final = 20
-#: Share of IDEMPOTENCY_TTL_H for which a slot is open: bodies are stored for the longest ttl in use and this
-#: share at most. If a ttl is over three times as long, none of the four slots may be empty then: the open
-#: slot stays open.
+#: A slot is open for this share of IDEMPOTENCY_TTL_H, so a body may be stored by this share longer than its
+#: own ttl. If an endpoint's ttl is over three times as long, no slot may be empty when the open slot is due
+#: to be closed; then it stays open.
 _SLOT_SHARE: Final = 0.5
 
 
@@ -34,23 +40,28 @@ _SLOT_SHARE: Final = 0.5
 class SweepResult:
     """The result of a sweep."""
 
+    #: Number of deleted claims.
     claims: int
-    #: Number of slots of bodies that were emptied.
+    #: Number of truncated slots.
     slots: int
-    #: A transaction was reading a slot that is due; the next sweep empties it.
+    #: Whether a slot could not be truncated because a transaction was reading it; the next sweep tries again.
     busy: bool
 
 
 async def sweep(db: Executor, settings: IdempotencySettings) -> SweepResult:
-    """Delete all expired claims, and empty the slots in which all bodies have expired.
+    """Delete all expired claims, and truncate the slots in which all bodies have expired.
 
-    Any number of processes may call it: one acts, the others return at once. *db* must not be in a
-    transaction: each step is one, of at most 1,000 claims. It locks no live row and pauses for three times as
-    long as it works, so that requests are hardly delayed.
+    If several processes sweep at the same time, one of them does the work and the others return immediately.
+    Only expired rows are locked, and the pauses are three times as long as the work, so that requests are
+    hardly delayed.
+
+    Args:
+        db: A connection in autocommit mode: each step, of at most 1,000 claims, is a transaction.
+        settings: Gives the time for which responses are stored.
 
     Raises:
         DatabaseUnavailable: PostgreSQL is unreachable.
-        DatabaseBusy: the server cancelled a statement for its own limits.
+        DatabaseBusy: PostgreSQL cancelled a statement because of a time limit.
     """
     claims = 0
     while removed := await _removed(db):
@@ -78,10 +89,10 @@ async def _removed(db: Executor) -> int:
 
 
 class Sweeper(PeriodicJob):
-    """Sweep periodically; every service runs one.
+    """Remove expired and old rows every ``IDEMPOTENCY_SWEEP_S``; each service runs one object.
 
-    It removes expired responses (:func:`sweep`), and old rows of the inbox, the tasks and the consumers
-    (:func:`relaybox.retention.remove_old_records`).
+    Removes expired responses (:func:`sweep`), and ended commands, ended tasks and records of consumed events
+    that are older than ``RETENTION_*`` (:func:`relaybox.retention.remove_old_records`).
     """
 
     def __init__(
@@ -92,26 +103,26 @@ class Sweeper(PeriodicJob):
         *,
         retention: RetentionSettings | None = None,
     ) -> None:
-        """Show figures in *registry*; read settings that are left out from the environment."""
+        """Register metrics in *registry*; settings that are None are read from the environment."""
         self._settings = settings or load_settings(IdempotencySettings)
         super().__init__(self._sweep, name="sweep", interval_s=self._settings.sweep_s)
         self._database = database
         self._retention = retention or load_settings(RetentionSettings)
         self._records = Gauge(
             "relaybox_idempotency_records",
-            "Answers kept, as PostgreSQL's statistics know.",
+            "Stored responses, by PostgreSQL's statistics.",
             registry=registry,
             multiprocess_mode="mostrecent",
         )
         self._removed = Counter(
             "relaybox_records_removed",
-            "Old rows removed, by table; of idempotency_key: client keys removed from commands.",
+            "Old rows removed, by table; idempotency_key: client keys removed from commands.",
             ["table"],
             registry=registry,
         )
         self._lag = Gauge(
             "relaybox_idempotency_expiry_lag_seconds",
-            "Seconds for which the oldest expired answer has waited for its removal.",
+            "Seconds for which the oldest expired response has waited for its removal.",
             registry=registry,
             multiprocess_mode="mostrecent",
         )
@@ -123,7 +134,7 @@ class Sweeper(PeriodicJob):
             self._records.set(standing["records"] or 0)
             self._lag.set(standing["lag_s"] or 0.0)
             if swept.claims or swept.slots:
-                _log.debug("expired answers removed", claims=swept.claims, slots=swept.slots)
+                _log.debug("expired responses removed", claims=swept.claims, slots=swept.slots)
             await self._remove_old(connection)
 
     async def _remove_old(self, connection: Executor) -> None:

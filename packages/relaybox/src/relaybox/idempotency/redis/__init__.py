@@ -1,4 +1,4 @@
-"""Store responses in Redis, for applications without a transaction; needs the extra ``redis``."""
+"""Store responses in Redis, for endpoints whose effect is not in PostgreSQL; needs the extra ``redis``."""
 
 from relaybox.idempotency.redis._service import RedisIdempotencyService
 

@@ -22,7 +22,8 @@ __all__ = ("map_redis_errors",)
 
 _AWAY: Final = (ConnectionError, TimeoutError)
 _UNWILLING: Final = (ClusterError, NoPermissionError, OutOfMemoryError, ReadOnlyError, TryAgainError)
-#: Error codes of a server that cannot execute commands now; in a script's error the code is in a sentence.
+#: Error codes of a server that cannot execute commands now. An error of a script has the code inside its
+#: message.
 _WORDS: Final = re.compile(
     r"\b(BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOPERM|NOREPLICAS|OOM|READONLY|TRYAGAIN)\b"
 )
@@ -30,16 +31,22 @@ _WORDS: Final = re.compile(
 
 @contextmanager
 def map_redis_errors() -> Generator[None]:
-    """Map failures of Redis to :class:`StoreUnavailable`; programming errors pass unchanged."""
+    """Raise :class:`StoreUnavailable` if Redis fails in the ``with`` block; pass on other errors.
+
+    Raises:
+        StoreUnavailable: Redis is unreachable or cannot execute commands now.
+    """
     try:
         yield
     except _AWAY as error:
         raise StoreUnavailable(
-            "Redis cannot be reached; check the address and password of its client, and the server"
+            "Redis cannot be reached; check that the server runs, and the client's address and password"
         ) from error
     except RedisError as error:
         word = _WORDS.search(str(error))
         if word is None and not isinstance(error, _UNWILLING):
             raise
         reason = word[1] if word else type(error).__name__
-        raise StoreUnavailable(f"Redis cannot execute commands ({reason}); check the server") from error
+        raise StoreUnavailable(
+            f"Redis cannot execute commands ({reason}); see the log of the Redis server"
+        ) from error

@@ -1,4 +1,4 @@
-"""Store responses in Redis, in a step separate from the effect."""
+"""Store responses in Redis, after the effect of the request was committed."""
 
 import math
 import secrets
@@ -29,11 +29,12 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class RedisIdempotencyService:
-    """Store responses in Redis: the same methods as PostgreSQL's store, with weaker guarantees.
+    """Store responses in Redis: the same methods as :class:`IdempotencyService`, with weaker guarantees.
 
-    A response is not stored in the transaction of the effect: after a crash between the two, a retry
-    executes the request again. The lock is a lease: a holder that is frozen for longer than *lease_s* may
-    continue while another request runs. A failover may lose responses and locks.
+    A response is not stored in the transaction of the effect: if the process dies between effect and
+    response, a retry executes the request again. The lock is a lease: a process that is frozen for longer
+    than *lease_s* may continue while another process executes the request. A failover of Redis may lose
+    responses and locks.
     """
 
     def __init__(
@@ -44,37 +45,41 @@ class RedisIdempotencyService:
         lease_s: float = 60.0,
         prefix: str = "relaybox:idempotency",
     ) -> None:
-        """Use *client*, which the caller closes; *settings* is read from ``IDEMPOTENCY_*`` if left out.
+        """Use *client*.
 
-        *lease_s* must be longer than any request takes: after it, another request with the same key is
-        executed. If the holder dies, the key stays locked until the lease ends.
+        Args:
+            client: Client with ``decode_responses=False``; the caller closes it.
+            settings: None reads ``IDEMPOTENCY_*`` from the environment.
+            lease_s: Seconds after which a lock ends, although its request may still run. Must be longer than
+                any request takes. If the process dies, the key stays locked for this time.
+            prefix: Prefix of all keys in Redis.
 
         Raises:
             ValueError: *client* decodes responses, but bodies are bytes; or *lease_s* is not positive.
         """
         if client.get_encoder().decode_responses:
-            raise ValueError("bodies are bytes; make the client with decode_responses=False")
+            raise ValueError("the Redis client decodes responses; create it with decode_responses=False")
         if not 0 < lease_s < math.inf:
-            raise ValueError(f"lease_s must be more than 0 seconds, not {lease_s}")
+            raise ValueError(f"lease_s must be a number of seconds above 0, not {lease_s}")
         self._client = client
         self._settings = settings or load_settings(IdempotencySettings)
         self._lease_ms = math.ceil(lease_s * 1_000)
         self._prefix = prefix
         self._token = secrets.token_hex(_TOKEN_BYTES)
-        #: Names of the locks that were acquired and not released; each may have expired since.
+        #: Redis keys of the locks that this object acquired and did not release; their leases may have ended.
         self._locks = set[str]()
 
     generate_key = staticmethod(generate_key)
     generate_key_from_request = staticmethod(generate_key_from_request)
 
     async def try_lock(self, key: str, *, scope: str = "") -> bool:
-        """Lock *key* for at most *lease_s*, without waiting; False if another request holds it.
+        """Lock *key* for at most ``lease_s``, without waiting; return False if another request has the lock.
 
         Raises:
             StoreUnavailable: Redis is unreachable.
         """
         lock = self._names(key, scope)[1]
-        # Noted before the reply of Redis, which may be lost.
+        # Added before the call, because Redis may set the lock and the reply be lost.
         self._locks.add(lock)
         if await self._run("lock", [lock], self._token, self._lease_ms):
             return True
@@ -123,14 +128,20 @@ class RedisIdempotencyService:
     async def cache_idempotency_result(
         self, key: str, result: Mapping[str, Any], ttl: Ttl = None, *, scope: str = ""
     ) -> bool:
-        """Store *result*, JSON whose ``body`` may be bytes, for *ttl*; False if a live one is stored.
+        """Store *result* for *ttl*; return False if a result that has not expired is stored under *key*.
 
-        Other requests see it at once, not at :meth:`commit`. False also if this object's lock has expired and
-        another request has acquired it and its response will be stored.
+        Other requests see the result immediately, and not only after :meth:`commit`. Also returns False if
+        the lease of this object's lock has ended and another request has the lock now.
+
+        Args:
+            key: The client's key or a generated key.
+            result: An object of JSON types; its member ``body`` may be bytes.
+            ttl: Time for which the result is stored; None for ``IDEMPOTENCY_TTL_H``.
+            scope: Principal of the key, see :func:`scope_of`.
 
         Raises:
             ValueError: *ttl* is not positive or over a year, or *result* is not JSON.
-            StoreUnavailable: Redis is unreachable; the key tells later whether the result was stored.
+            StoreUnavailable: Redis is unreachable; the result may have been stored or not.
         """
         document, body = split_body(result)
         ttl_us = math.ceil(ttl_seconds(ttl, self._settings) * 1_000_000)
@@ -151,7 +162,7 @@ class RedisIdempotencyService:
             raise RequestInFlight
 
     async def invalidate_key(self, key: str, *, scope: str = "") -> bool:
-        """Delete *key*; False if nothing was stored under it.
+        """Delete *key* and its result; return False if nothing was stored under *key*.
 
         Raises:
             StoreUnavailable: Redis is unreachable.
@@ -164,7 +175,7 @@ class RedisIdempotencyService:
         return 0
 
     async def commit(self) -> None:
-        """Release the lock; a stored result was visible before.
+        """Release the lock; a stored result is visible already.
 
         Raises:
             StoreUnavailable: Redis is unreachable; the lock ends with its lease.
@@ -174,7 +185,7 @@ class RedisIdempotencyService:
             self._locks.discard(lock)
 
     async def release(self) -> None:
-        """Release the lock; a stored result stays. If Redis is unreachable, the lock ends with its lease."""
+        """Release the lock; a stored result stays. Without Redis, the lock ends when its lease ends."""
         try:
             await self.commit()
         except StoreUnavailable as error:
@@ -185,6 +196,6 @@ class RedisIdempotencyService:
             return await self._client.register_script(_SCRIPTS[script])(names, values)
 
     def _names(self, key: str, scope: str) -> tuple[str, str]:
-        """Return the Redis keys of response and lock; the hash tag puts both into the same cluster slot."""
+        """Return the Redis keys of response and lock; their hash tag puts both in one slot of a cluster."""
         answer = f"{self._prefix}:{{{stored_key(scope, key, self._settings.secret)}}}"
         return answer, f"{answer}:lock"

@@ -1,4 +1,4 @@
--- Return the response KEYS[1] with this server's time, as seconds and microseconds; null if there is none.
+-- Return the response KEYS[1] and the server's time (seconds and microseconds); null if there is no response.
 local kept = redis.call('HMGET', KEYS[1], 'result', 'body', 'created_us', 'expires_us')
 if not kept[1] then
     return false

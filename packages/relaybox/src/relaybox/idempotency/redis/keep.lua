@@ -1,9 +1,9 @@
 -- Store a response at KEYS[1], unless one is stored or another request holds the lock KEYS[2]; return whether it is stored.
--- ARGV: an id of this call, the token of the lock (empty: never acquired), the result, its ttl in microseconds, and the
--- body, if there is one.
+-- ARGV: a random id of this call, the token of the caller's lock (empty if the caller has not acquired the lock), the
+-- result, its ttl in microseconds, and the body, if there is one.
 local by = redis.call('HGET', KEYS[1], 'by')
 if by then
-    -- A client that lost the reply repeats the call.
+    -- A client whose connection broke before the reply repeats the call with the same id.
     return by == ARGV[1] and 1 or 0
 end
 local holder = redis.call('GET', KEYS[2])

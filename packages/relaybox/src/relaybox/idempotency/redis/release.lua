@@ -1,4 +1,4 @@
--- Release the lock KEYS[1] if it still has the token ARGV[1]: it may have expired and belong to another request.
+-- Release the lock KEYS[1] if its token is ARGV[1]. Otherwise its lease has ended, and another request may have the lock.
 if redis.call('GET', KEYS[1]) == ARGV[1] then
     return redis.call('DEL', KEYS[1])
 end
