@@ -1,13 +1,13 @@
-"""Errors of a verification, which then has no result.
+"""Errors that end a verification without a report.
 
 ::
 
     RelayboxError
     └── VerifyError
-        ├── TablesUnreadable   the tables do not exist, or this user may not read them
-        ├── TopicMissing       the topic does not exist, or this user may not see it
-        ├── TopicUnreadable    Kafka is unreachable, refuses, or removed records during the read
-        └── TopicHeldBack      a long open transaction hides the end of a partition
+        ├── TablesUnreadable   the tables do not exist, or this role has no right to read them
+        ├── TopicMissing       the topic does not exist, or this account has no right to describe it
+        ├── TopicUnreadable    Kafka is unreachable, refuses access, or removed records during the read
+        └── TopicHeldBack      a transaction that stays open hides the later records of a partition
 """
 
 __all__ = ("TablesUnreadable", "TopicHeldBack", "TopicMissing", "TopicUnreadable", "VerifyError")
@@ -16,19 +16,19 @@ from relaybox.errors import RelayboxError
 
 
 class VerifyError(RelayboxError):
-    """Base of the errors of this package. A violation is not an error: it is in the report."""
+    """Base class of the errors of a verification. A violation is no error: the report lists it."""
 
     error_code = "VERIFY_ERROR"
 
 
 class TablesUnreadable(VerifyError):
-    """Raised when the tables do not exist, may not be read, or temporary tables cannot be created."""
+    """Raised when tables do not exist or cannot be read, or temporary tables cannot be created."""
 
     error_code = "VERIFY_TABLES_UNREADABLE"
 
 
 class TopicMissing(VerifyError):
-    """Raised when a requested topic does not exist or is not visible to this user; create it."""
+    """Raised when a requested topic does not exist, or this account has no right to describe it."""
 
     error_code = "VERIFY_TOPIC_MISSING"
 
@@ -40,6 +40,6 @@ class TopicUnreadable(VerifyError):
 
 
 class TopicHeldBack(VerifyError):
-    """Raised when a transaction is open longer than one of a relay can be; it hides later records."""
+    """Raised when a Kafka transaction stays open longer than a relay's can; it hides later records."""
 
     error_code = "VERIFY_TOPIC_HELD_BACK"

@@ -1,4 +1,4 @@
-"""Parsing of topic records into the fields that are compared. Pure."""
+"""Parse records of topics into the fields that a verification compares. No I/O."""
 
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
@@ -8,7 +8,7 @@ from pydantic_core import from_json
 
 __all__ = ("Partition", "TopicRecord", "partition_of", "record_of")
 
-#: Topic and number of the partition.
+#: Name of the topic, number of the partition.
 Partition = tuple[str, int]
 _ID_HEADER: Final = "ce_id"
 _SOURCE_HEADER: Final = "ce_source"
@@ -18,24 +18,25 @@ _MASK: Final = 0xFFFFFFFF
 
 
 class TopicRecord(NamedTuple):
-    """One record of a topic. A tuple, because 100,000 of them are created per second."""
+    """One record of a topic. A tuple, because a verification creates 100,000 per second."""
 
     topic: str
     partition: int
     offset: int
-    #: None for a record that is not a CloudEvent.
+    #: The CloudEvent's id; None for a record that is not a CloudEvent.
     event_id: str | None
+    #: None for a record without a key.
     key: str | None
-    #: Time of the event if a service of this database emitted it; None for every other record.
+    #: The CloudEvent's time if its source is a service of this database; None for every other record.
     own_event_at: datetime | None = None
 
 
 def record_of(message: Any, sources: Collection[str] = ()) -> TopicRecord:
-    """Parse a consumer's *message*; any content is accepted.
+    """Parse *message*; a record that is not a CloudEvent is accepted and gets no event id.
 
     Args:
-        message: A message of the Kafka client.
-        sources: Values of ``ce_source`` of this database's events; if empty, ``own_event_at`` is always None.
+        message: A ``confluent_kafka.Message`` without an error.
+        sources: Values of ``ce_source`` of this database's services; if empty, ``own_event_at`` is None.
     """
     key = message.key()
     return TopicRecord(
@@ -49,11 +50,17 @@ def record_of(message: Any, sources: Collection[str] = ()) -> TopicRecord:
 
 
 def partition_of(key: str, partitions: int) -> int:
-    """Return the partition of *key*: murmur2, as in the relay and in Java clients."""
+    """Return the number of the partition of *key*, by murmur2 as in the relay and in Java clients.
+
+    Args:
+        key: Key of a record.
+        partitions: Number of partitions of the topic.
+    """
     return (_murmur2(key.encode()) & 0x7FFFFFFF) % partitions
 
 
 def _event_id(headers: Iterable[tuple[str, bytes | str | None]], message: Any) -> str | None:
+    """Return the id of a CloudEvent in binary or structured mode; None for any other record."""
     structured = False
     for name, value in headers:
         if name == _ID_HEADER and value is not None:
@@ -65,6 +72,7 @@ def _event_id(headers: Iterable[tuple[str, bytes | str | None]], message: Any) -
 
 
 def _own_event_at(message: Any, sources: Collection[str]) -> datetime | None:
+    """Return the time of a CloudEvent whose source is in *sources*; None for others or without a zone."""
     headers = {
         name: value.decode("utf-8", "replace") if isinstance(value, bytes) else value
         for name, value in message.headers() or ()
@@ -92,7 +100,7 @@ def _structured_attributes(value: bytes | None) -> dict[str, Any]:
 
 
 def _storable(raw: bytes) -> str:
-    """Convert *raw* to text that PostgreSQL can store; keys and ids of Relaybox do not change."""
+    """Decode *raw* as UTF-8; U+FFFD replaces invalid bytes and NUL, which PostgreSQL cannot store."""
     return raw.decode("utf-8", "replace").replace("\0", "�")
 
 

@@ -1,4 +1,4 @@
-"""The result of a verification."""
+"""The report of a verification: counts and examples of each kind of deviation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,27 +12,27 @@ Isolation = Literal["read_committed", "read_uncommitted"]
 
 
 class Kind(StrEnum):
-    """Classification of events that are not on their topic exactly once and in order."""
+    """Kinds of events that are not on their topic once and in order, and of records without an event."""
 
-    #: Committed, and SENT or its row removed, but on no topic (G20).
+    #: The event's row is SENT, or was removed after it was SENT, but the topic does not have the event (G20).
     LOST = "lost"
-    #: More than one record of a topic has its ``ce_id`` (G31).
+    #: More than one record of a topic has the event's id as ``ce_id`` (G31).
     DUPLICATED = "duplicated"
-    #: Its first record is behind the record of a later event of its key (G21).
+    #: The event's first record follows that of a later event of the same key (G21).
     REORDERED = "reordered"
-    #: In another partition than the first event of its key, so that readers cannot order them (G21).
+    #: The event is in another partition than the first event of its key: consumers cannot order them (G21).
     SPREAD = "spread"
-    #: Its row is PENDING: not published yet.
+    #: The event's row is PENDING: no relay has published the event yet.
     PENDING = "pending"
-    #: Its row is FAILED: its key is blocked until an operator acts.
+    #: The event's row is FAILED: the key is blocked until an operator retries or skips the row.
     FAILED = "failed"
-    #: An operator decided that it is not published.
+    #: An operator skipped the event's row: no relay publishes the event.
     SKIPPED = "skipped"
-    #: Published, but not in the database: a failover or a restore of PostgreSQL lost it (G35).
+    #: The event was published, but a failover or a restore of PostgreSQL lost its row (G35).
     NOT_IN_DATABASE = "not-in-database"
-    #: A record whose event is not in the tables: of another producer, or its outbox row was removed.
+    #: The record's event is not in the tables: another program wrote the record, or the row was removed.
     UNKNOWN = "unknown"
-    #: Published before the first record that its partition still retains.
+    #: The event is older than the first record that its partition still retains.
     BEYOND_RETENTION = "beyond-retention"
 
 
@@ -43,30 +43,34 @@ _FAILOVER_REMEDY: Final = "docs/how-to/blocked-key.md, After a failover"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Example:
-    """One event of a finding; fields that are not known are None."""
+    """One event of a finding."""
 
+    #: None for a record that is not a CloudEvent.
     event_id: str | None
-    #: Id of the outbox row; None without one.
+    #: Id of the outbox row; None if there is no row.
     row_id: str | None
+    #: ``event_outbox.seq`` of the row; None if there is no row.
     seq: int | None
-    #: Version of its aggregate; None without a row in ``domain_events``.
+    #: Version of the aggregate after the event; None if ``domain_events`` does not have the event.
     version: int | None
-    #: Partition and offset of its first record; None without one.
+    #: Partition of the event's first record; None if the topic does not have the event.
     partition: int | None
+    #: Offset of the event's first record; None if the topic does not have the event.
     offset: int | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """Events of one kind, with one key, on one topic."""
+    """Events of one kind with the same key and the same topic."""
 
     kind: Kind
-    #: None if the outbox row, and with it the name of the topic, was removed.
+    #: None if the outbox row, which has the name of the topic, was removed.
     topic: str | None
+    #: None for events without a key.
     key: str | None
-    #: Number of affected events of the key.
+    #: Number of events of this kind, key and topic.
     events: int
-    #: The first of these events, in their order.
+    #: The first three of these events, ordered by ``seq``, version and offset.
     examples: tuple[Example, ...]
 
 
@@ -80,41 +84,43 @@ class Tally:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """The result of a verification; :meth:`holds` is the verdict.
+    """The result of a verification; :meth:`holds` returns whether the verification passed.
 
     Invariant: every event of the tables is exactly one of published, lost, pending, failed, skipped and
     beyond retention. The other kinds classify records.
     """
 
+    #: Names of the topics that were read.
     topics: tuple[str, ...]
+    #: Isolation level of the Kafka consumer.
     isolation: Isolation
-    #: Time of the snapshot of the tables, by PostgreSQL's clock; later events are not verified.
+    #: A time by PostgreSQL's clock; every event committed before was verified.
     snapshot_at: datetime
     elapsed_s: float
-    #: Events in the tables, since the requested time.
+    #: Number of events in the tables, without those before the requested time.
     events: int
-    #: Of these, events on their topic.
+    #: Number of these events that are on their topic.
     published: int
-    #: Records read.
+    #: Number of records read.
     records: int
-    #: Records in excess of one per event.
+    #: Number of records beyond the first one of each event.
     duplicates: int
-    #: Every kind, with zeros for kinds that were not found.
+    #: All kinds, with zeros for kinds that were not found.
     tallies: Mapping[Kind, Tally]
-    #: The first keys of each kind.
+    #: Findings of the first keys of each kind, at most ``keys_max`` per kind.
     findings: tuple[Finding, ...]
 
     def holds(self, *, allow_duplicates: bool = False) -> bool:
-        """Return whether no event has a kind of :data:`VIOLATIONS`."""
+        """Return whether no event has a kind of :data:`VIOLATIONS`; duplicates do not count if allowed."""
         lost_by_postgresql = self.tallies[Kind.NOT_IN_DATABASE].events > 0
         return self.delivery_holds(allow_duplicates=allow_duplicates) and not lost_by_postgresql
 
     def delivery_holds(self, *, allow_duplicates: bool = False) -> bool:
-        """Return whether no event was lost, duplicated, reordered or spread by the delivery to Kafka."""
+        """Return whether no event is lost, reordered, spread or, unless allowed, duplicated on its topic."""
         allowed = {Kind.NOT_IN_DATABASE, *([Kind.DUPLICATED] if allow_duplicates else [])}
         return not any(self.tallies[kind].events for kind in VIOLATIONS if kind not in allowed)
 
     @property
     def remedy(self) -> str | None:
-        """The documentation for events that PostgreSQL lost; None if it lost none."""
+        """Page with the repair if PostgreSQL lost published events; otherwise None."""
         return _FAILOVER_REMEDY if self.tallies[Kind.NOT_IN_DATABASE].events else None

@@ -1,4 +1,4 @@
-"""The comparison of events and records, in temporary tables of one PostgreSQL connection."""
+"""Compare events with records, in temporary tables of one PostgreSQL connection."""
 
 from collections.abc import AsyncGenerator, Generator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -19,7 +19,7 @@ from relaybox.verify._report import Example, Finding, Kind, Tally
 __all__ = ("CLOCKS_DIFFER", "Horizon", "PossibleLoss", "Snapshot", "Tables", "map_table_errors")
 
 _SQL: Final = load_queries(__package__ or "relaybox.verify", "verify.sql")
-#: One statement reads or sorts whole tables; the limit of the services is for single rows.
+#: Statement timeout: a statement reads or sorts whole tables, unlike those that services execute.
 _STATEMENT_MS: Final = 3_600_000
 _KEYS_PAGE: Final = 50_000
 _EXAMPLES_MAX: Final = 3
@@ -30,38 +30,41 @@ _INSUFFICIENT_PRIVILEGE: Final = "42501"
 _NO_SCHEMA: Final = frozenset({"42P01", "42703"})
 _READ_ONLY: Final = "25006"
 
-#: Topic, key (empty for rows without one), and time of the oldest record in the partition of the key.
+#: Topic, key (empty for rows without a key), time of the oldest record that the key's partition retains.
 Horizon = tuple[str, str, datetime]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Snapshot:
-    """The tables as of one snapshot."""
+    """Summary of the events that were copied from the tables."""
 
-    #: Topics of rows of the outbox.
+    #: Topics that the copied outbox rows name.
     topics: frozenset[str]
-    #: Number of events to verify.
+    #: Number of copied events to verify: those written since the requested time, or all.
     events: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PossibleLoss:
-    """Which events PostgreSQL lost if they are not in its tables: it has failed over or was restored."""
+    """Conditions under which PostgreSQL must have lost an event that is on a topic and not in the tables.
 
-    #: Values of ``ce_source`` of this database's events.
+    They exist only after a failover or a restore of PostgreSQL.
+    """
+
+    #: The event's ``ce_source`` is one of these: a service of this database wrote the event.
     sources: frozenset[str]
-    #: Time since which no event was removed from the outbox deliberately; None if none ever was.
+    #: The event is newer: retention or an operator may have removed older ones. None: neither removed any.
     since: datetime | None
-    #: Time until which events may have been lost.
+    #: The event is older: only events before the failover or restore can have been lost.
     until: datetime
 
 
 class Tables:
-    """The connection with the temporary tables, which PostgreSQL drops when it is closed."""
+    """A connection with temporary tables, which PostgreSQL drops when the connection is closed."""
 
     def __init__(self, connection: Any, started_at: datetime) -> None:
         self._connection = connection
-        #: By PostgreSQL's clock; events committed before are in the snapshot.
+        #: Time of the connection by PostgreSQL's clock; events committed before are in the snapshot.
         self.started_at = started_at
 
     @classmethod
@@ -70,7 +73,7 @@ class Tables:
         """Connect and create the temporary tables.
 
         Raises:
-            TablesUnreadable: This user may not create them, or the server is a standby.
+            TablesUnreadable: This role has no right to create them, or the server is a standby.
             DatabaseUnavailable: PostgreSQL is unreachable.
         """
         long_statements = settings.model_copy(update={"statement_timeout_ms": _STATEMENT_MS})
@@ -87,10 +90,14 @@ class Tables:
             await database.close()
 
     async def take_snapshot(self, key: str | None, since: datetime | None) -> Snapshot:
-        """Copy the state of every event as of one snapshot.
+        """Copy the events of ``domain_events`` and ``event_outbox`` as of one snapshot.
+
+        Args:
+            key: Copy only events of this key; None for all keys.
+            since: Verify only events written since; None for all. Earlier ones serve to compare the order.
 
         Raises:
-            TablesUnreadable: The tables do not exist, or this user may not read them.
+            TablesUnreadable: The tables do not exist, or this role has no right to read them.
         """
         await self._fetch("take_snapshot", key, since)
         await self._fetch("analyze_events")
@@ -98,9 +105,9 @@ class Tables:
         return Snapshot(topics=frozenset(row["topics"]), events=row["events"])
 
     async def possible_loss(self, since: datetime | None) -> PossibleLoss | None:
-        """Return which events *since* a time a failover may have lost; None if there was no failover.
+        """Return the conditions of lost events written after *since*; None if there was no failover.
 
-        Call it after :meth:`take_snapshot`, so that events removed in between do not count as lost.
+        Call this after :meth:`take_snapshot`: otherwise events removed between the two count as lost.
         """
         rows = await self._fetch("possible_loss")
         if not rows:
@@ -114,16 +121,17 @@ class Tables:
         )
 
     async def add(self, records: Sequence[TopicRecord]) -> None:
-        """Add records that were read from the topics."""
+        """Add records of the topics to the temporary table of records."""
         with map_table_errors():
             await self._connection.copy_records_to_table("verify_records", records=records)
 
     async def compare(self, ends: Mapping[Partition, int], loss: PossibleLoss | None) -> None:
-        """Compare the records with the snapshot.
+        """Compare the added records with the snapshot.
 
         Args:
-            ends: End of each partition before the snapshot; later records may be of later events.
-            loss: Events that the snapshot may lack because PostgreSQL lost them.
+            ends: End offset of each partition before the snapshot. Records from there on may belong to events
+                that were committed after the snapshot, so they are not reported as unknown.
+            loss: Conditions of events that PostgreSQL lost; None without a failover or restore.
         """
         await self._fetch("analyze_records")
         topics = [topic for topic, _ in ends]
@@ -135,23 +143,23 @@ class Tables:
         await self._fetch("find_missing")
 
     async def keys_with_lost_events(self) -> AsyncGenerator[list[str]]:
-        """Yield the keys with lost events, page by page."""
+        """Yield the keys of events classified as lost, in pages."""
         last: str | None = None
         while page := [row["key"] for row in await self._fetch("keys_with_lost_events", last, _KEYS_PAGE)]:
             yield page
             last = page[-1]
 
     async def add_horizons(self, horizons: Iterable[Horizon]) -> None:
-        """Add the times of the oldest records in the partitions of some keys."""
+        """Add, for some keys, the time of the oldest record that their partition retains."""
         with map_table_errors():
             await self._connection.copy_records_to_table("verify_horizons", records=list(horizons))
 
     async def set_aside_expired(self) -> None:
-        """Reclassify lost events that are older than the oldest record in their partition."""
+        """Reclassify lost events as beyond retention if older than the oldest record of their partition."""
         await self._fetch("set_aside_expired")
 
     async def tallies(self) -> tuple[dict[Kind, Tally], int]:
-        """Return the numbers per kind, and the number of records in excess of one per event."""
+        """Return a tally of each kind, and the number of records beyond the first one of each event."""
         rows = {row["kind"]: row for row in await self._fetch("tally")}
         found = {
             kind: Tally(events=rows[kind]["events"], keys=rows[kind]["keys"]) if kind in rows else Tally()
@@ -160,7 +168,7 @@ class Tables:
         return found, rows[Kind.DUPLICATED]["duplicates"] if Kind.DUPLICATED in rows else 0
 
     async def findings(self, keys_max: int) -> tuple[Finding, ...]:
-        """Return the first *keys_max* keys of each kind."""
+        """Return findings of the first *keys_max* keys of each kind."""
         rows = await self._fetch("show_findings", keys_max, _EXAMPLES_MAX)
         order = {kind.value: position for position, kind in enumerate(Kind)}
         return tuple(_finding(row) for row in sorted(rows, key=lambda row: order[row["kind"]]))
@@ -182,10 +190,10 @@ def _finding(row: Mapping[str, Any]) -> Finding:
 
 @contextmanager
 def map_table_errors() -> Generator[None]:
-    """Map errors of PostgreSQL to errors of Relaybox.
+    """Map errors of PostgreSQL in the ``with`` block to errors of Relaybox.
 
     Raises:
-        TablesUnreadable: The tables do not exist or may not be used; the message says what to do.
+        TablesUnreadable: The tables do not exist, or this role lacks a right; the message has the repair.
         DatabaseError: PostgreSQL is unreachable or too busy.
     """
     try:
@@ -194,7 +202,9 @@ def map_table_errors() -> Generator[None]:
     except asyncpg.PostgresError as error:
         raise _unreadable(error) from error
     except OSError as error:
-        raise DatabaseUnavailable("PostgreSQL does not answer; check the server and the network") from error
+        raise DatabaseUnavailable(
+            f"the connection to PostgreSQL failed: {error}; check the server and the network"
+        ) from error
 
 
 def _unreadable(error: asyncpg.PostgresError) -> Exception:
@@ -210,4 +220,4 @@ def _unreadable(error: asyncpg.PostgresError) -> Exception:
         remedy = "a standby has no temporary tables; connect to the primary server"
     else:
         return error
-    return TablesUnreadable(f"PostgreSQL refuses: {error}; {remedy}")
+    return TablesUnreadable(f"PostgreSQL rejects access to the tables of Relaybox: {error}; {remedy}")

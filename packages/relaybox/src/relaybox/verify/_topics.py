@@ -1,4 +1,4 @@
-"""Metadata of topics, and a reader up to given offsets. Every call blocks."""
+"""Read metadata and records of topics. Every call blocks its thread."""
 
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
@@ -21,31 +21,31 @@ __all__ = ("Reader", "Retention", "TopicMetadata")
 
 _RESPONSE_TIMEOUT_S: Final = 10.0
 _BATCH_RECORDS_MAX: Final = 5_000
-#: With ten times as many, garbage collection of their headers makes reading take nearly twice as long.
+#: With 5,000, Python's garbage collection of the messages' headers nearly doubles the time of reading.
 _MESSAGES_PER_CALL_MAX: Final = 500
-#: Limits of prefetched data and of one fetch response: most of the memory of this process.
+#: Limits of the data that librdkafka prefetches and of one fetch response, most of this process's memory.
 _PREFETCH_KIB: Final = 8_192
 _FETCH_BYTES_MAX: Final = 8_388_608
 _POLL_S: Final = 0.25
-#: Kafka counts as unreachable after this time without a record or an end of partition.
+#: Time without a record or the end of a partition after which Kafka is reported as unreachable.
 _SILENCE_MAX_S: Final = 30.0
-#: A relay's transaction times out after 45 s, and the broker checks for timeouts every 10 s.
+#: Longest wait for an open transaction: a relay's times out after 45 s, and the broker checks every 10 s.
 _HELD_BACK_MAX_S: Final = 75.0
 
 
 class Retention(NamedTuple):
-    """The settings that remove records of a topic."""
+    """Settings of a topic by which the broker removes records."""
 
     #: Seconds for which records are kept; infinite without a limit.
     kept_s: float
     #: Whether the size of a partition is limited.
     by_size: bool
-    #: Whether a record is removed after a later record with its key.
+    #: Whether a record is removed when there is a later record with the same key.
     compacted: bool
 
 
 class TopicMetadata:
-    """Partitions, first and last offsets, and retention of topics."""
+    """Read numbers of partitions, first and last offsets, and retention of topics."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._bootstrap_servers = settings.bootstrap_servers
@@ -57,7 +57,7 @@ class TopicMetadata:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the connections: garbage collection of the client in its own thread would end the process."""
+        """Close the client: if Python collected it in a thread of librdkafka, the process would abort."""
         self._admin.__exit__(None, None, None)
 
     def partitions(self, topics: Iterable[str]) -> dict[str, int]:
@@ -67,7 +67,7 @@ class TopicMetadata:
             TopicUnreadable: Kafka is unreachable or refuses access.
         """
         try:
-            # All topics, because a request for one by name may create it.
+            # Request all topics, because a request that names a topic may create the topic.
             known = self._admin.list_topics(timeout=_RESPONSE_TIMEOUT_S).topics
         except KafkaException as error:
             self._admin.poll(0)  # delivers the reason of a failed connection to error_cb
@@ -92,7 +92,11 @@ class TopicMetadata:
         return found
 
     def beginnings(self, topics: Mapping[str, int], since: datetime | None = None) -> dict[Partition, int]:
-        """Return the first offset of each partition, or its first *since* a time; its end if there is none.
+        """Return the offset of the first record of each partition; without a record, the end offset.
+
+        Args:
+            topics: Number of partitions of each topic.
+            since: Skip records with an earlier timestamp; None to skip none.
 
         Raises:
             TopicUnreadable: Kafka is unreachable or refuses access.
@@ -121,7 +125,10 @@ class TopicMetadata:
         return found
 
     def ends(self, topics: Mapping[str, int]) -> dict[Partition, int]:
-        """Return the offset after the last record of each partition, committed or not.
+        """Return the offset after the last record of each partition, including uncommitted records.
+
+        Args:
+            topics: Number of partitions of each topic.
 
         Raises:
             TopicUnreadable: Kafka is unreachable or refuses access.
@@ -147,7 +154,7 @@ class TopicMetadata:
 
 
 class Reader:
-    """Reads partitions from given offsets to given ends with an isolation level. Use it in one thread only.
+    """Consumer that reads partitions between given offsets. Not thread-safe.
 
     With ``read_committed`` a partition can be read up to the first open transaction; the reader waits until
     the transaction ends.
@@ -161,12 +168,20 @@ class Reader:
         isolation: Isolation,
         sources: Collection[str] = (),
     ) -> None:
-        """Read each partition from *starts* to *ends*; *sources* are the ``ce_source`` of this database."""
+        """Connect, and assign the partitions.
+
+        Args:
+            settings: The brokers.
+            starts: First offset to read of each partition.
+            ends: Offset after the last record to read of each partition.
+            isolation: Whether to read only records of committed transactions.
+            sources: As of :func:`~relaybox.verify._records.record_of`.
+        """
         self._sources = sources
         self._unread = {partition: end for partition, end in ends.items() if starts[partition] < end}
-        #: Timestamp of the first record of each partition, in milliseconds since 1970.
+        #: Timestamp of the first record that was read of each partition, in milliseconds since 1970.
         self.first_at_ms: dict[Partition, int] = {}
-        #: Partitions that were read up to an open transaction.
+        #: Partitions that were read up to an open transaction and not yet to their end.
         self._held_back_partitions = set[Partition]()
         self._diagnosis = ConnectionDiagnosis(settings.bootstrap_servers)
         self._progress_at_s = monotonic()
@@ -179,7 +194,7 @@ class Reader:
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
                 "enable.partition.eof": True,
-                # Records removed before they were read must not count as lost.
+                # Fail if retention removed records before they were read: they must not count as lost.
                 "auto.offset.reset": "error",
                 "queued.max.messages.kbytes": _PREFETCH_KIB,
                 "fetch.max.bytes": _FETCH_BYTES_MAX,
@@ -196,7 +211,7 @@ class Reader:
         return not self._unread
 
     def read(self) -> list[TopicRecord]:
-        """Return the next records, in the order of each partition; may be empty before the end.
+        """Return the next records, in the order of each partition; the list can be empty before :attr:`done`.
 
         Raises:
             TopicHeldBack: An open transaction hides the remaining records for too long.
@@ -238,7 +253,7 @@ class Reader:
         partition = (message.topic(), message.partition())
         code = error.code()
         if code == KafkaError._PARTITION_EOF:  # noqa: SLF001
-            # The offset includes records that readers never get: control records and aborted records.
+            # The offset counts control records and aborted records, which a consumer never receives.
             if message.offset() >= self._unread.get(partition, 0):
                 self._finish_partition(partition)
             else:
@@ -266,7 +281,7 @@ class Reader:
                 topic, number = min(self._unread)
                 raise TopicHeldBack(
                     f"{topic}, partition {number}: a transaction is open for over {_HELD_BACK_MAX_S:.0f} s "
-                    "and hides the records behind it; try again later, or abort it with kafka-transactions.sh"
+                    "and hides later records; try again later, or abort it with kafka-transactions.sh"
                 )
         elif silent_s > _SILENCE_MAX_S:
             raise _unreadable(self._diagnosis)
@@ -285,7 +300,7 @@ def _connection(settings: KafkaSettings) -> dict[str, Any]:
     return {
         **settings.client_config(),
         "client.id": "relaybox-verify",
-        # librdkafka would log to stderr; relevant errors are raised.
+        # Disables librdkafka's log on stderr; this module raises the errors that matter.
         "log_level": 0,
         "socket.timeout.ms": 10_000,
         "allow.auto.create.topics": False,

@@ -28,34 +28,33 @@ async def verify(
     isolation: Isolation = "read_committed",
     keys_max: int = 20,
 ) -> Report:
-    """Compare ``domain_events`` and ``event_outbox`` with what a reader of *topics* finds.
+    """Compare ``domain_events`` and ``event_outbox`` with the records of *topics*.
 
-    Works on a running system and changes nothing. It uses one connection with temporary tables, a snapshot
-    while it copies the tables, and no consumer group.
+    Works on a running system and changes nothing. The verification needs one PostgreSQL connection with
+    temporary tables, holds a snapshot only while it copies the tables, and joins no consumer group.
 
     Args:
         postgres: The database.
         kafka: The brokers.
-        topics: Topics to read; existing topics of rows of the outbox are read too.
+        topics: Topics to read; existing topics that outbox rows name are read too.
         key: Verify only events of this key; None for all keys.
-        since: Verify only events since this aware time; None for all events.
-        isolation: Isolation level of the reader.
-        keys_max: Keys of each kind in the report, which counts all of them.
+        since: Verify only events written since this time-zone-aware time; None for all events.
+        isolation: Isolation level of the Kafka consumer.
+        keys_max: Maximum number of keys of each kind to list; the tallies count all keys.
 
     Raises:
         TopicMissing: One of *topics* does not exist.
         TopicUnreadable: Kafka is unreachable or refuses access.
         TopicHeldBack: An open transaction hides the end of a topic.
-        TablesUnreadable: The tables do not exist, or this user may not read them.
+        TablesUnreadable: The tables do not exist, or this role has no right to read them.
         DatabaseUnavailable: PostgreSQL is unreachable.
     """
     began_s = time.monotonic()
     with TopicMetadata(kafka) as metadata:
         declared = await asyncio.to_thread(metadata.existing, topics)
         async with Tables.open(postgres) as tables:
-            # Ends before and after the snapshot: the event of a record before the first ends is in the
-            # snapshot, or never in the tables. A row that is SENT in the snapshot has its record before the
-            # second ends.
+            # The event of a record before these ends was committed before the snapshot. The reader reads up
+            # to ends noted after the snapshot, before which each row that is SENT in it must have a record.
             ends_before = await asyncio.to_thread(metadata.ends, declared)
             snapshot = await tables.take_snapshot(key, since)
             loss = await tables.possible_loss(since)
@@ -82,7 +81,7 @@ async def verify(
 
 
 class _TopicScan:
-    """The partitions to read with their offsets, and which of them have lost records to retention."""
+    """The partitions to read with their offsets, and the partitions from which retention removed records."""
 
     def __init__(
         self,
@@ -105,7 +104,7 @@ class _TopicScan:
         }
 
     def horizons(self) -> dict[Partition, datetime]:
-        """Return the time of the oldest record of each partition that has lost records to retention."""
+        """Return the time of the oldest record of each partition from which retention removed records."""
         now_ms = self.began_at.timestamp() * 1_000
         first_at_ms = self.reader.first_at_ms
         return {
@@ -115,7 +114,7 @@ class _TopicScan:
 
 
 async def _add_records(tables: Tables, reader: Reader, key: str | None) -> int:
-    """Add the records of *reader* to *tables*, only those of *key* if given; return how many were read."""
+    """Add the records of *reader*, only those of *key* unless None; return the number of records read."""
     records = 0
     async with aclosing(_batches(reader)) as batches:
         async for batch in batches:
@@ -125,7 +124,7 @@ async def _add_records(tables: Tables, reader: Reader, key: str | None) -> int:
 
 
 async def _batches(reader: Reader) -> AsyncGenerator[list[TopicRecord]]:
-    """Yield the batches of *reader*; the next batch is read while the caller processes the last one."""
+    """Yield batches of records; a thread reads the next batch while the caller processes the last one."""
     next_batch = asyncio.create_task(asyncio.to_thread(reader.read))
     try:
         while True:
@@ -141,7 +140,7 @@ async def _batches(reader: Reader) -> AsyncGenerator[list[TopicRecord]]:
 
 
 async def _set_aside_expired(tables: Tables, scan: _TopicScan) -> None:
-    """Reclassify events as beyond retention that are older than the records of their partitions."""
+    """Reclassify lost events as beyond retention if they are older than their partition's oldest record."""
     horizons = scan.horizons()
     if not horizons:
         return
@@ -158,6 +157,7 @@ async def _set_aside_expired(tables: Tables, scan: _TopicScan) -> None:
 def _horizons_of(
     keys: Iterable[str], topics: Mapping[str, int], horizons: Mapping[Partition, datetime]
 ) -> Iterable[Horizon]:
+    """Yield the horizons of *keys* on the topics where retention removed records of the key's partition."""
     for key in keys:
         for topic, partitions in topics.items():
             at = horizons.get((topic, partition_of(key, partitions)))

@@ -1,9 +1,10 @@
 -- name: configure_session
--- Raises the memory limits of this session, which sorts and hashes whole topics in temporary tables. Returns the time.
+-- Raises the memory limits of this session, which sorts and hashes whole topics in temporary tables. Returns the time by
+-- the server's clock.
 SELECT set_config('work_mem', '64MB', false), set_config('temp_buffers', '32MB', false), now() AS at
 
 -- name: create_events
--- Events of the tables, as of one snapshot. A temporary table: it ends with the session and locks nothing else.
+-- Events of domain_events and event_outbox as of one snapshot. PostgreSQL drops the table when the session ends.
 CREATE TEMPORARY TABLE verify_events (
     event_id TEXT COLLATE "C",
     topic TEXT COLLATE "C",
@@ -18,7 +19,7 @@ CREATE TEMPORARY TABLE verify_events (
 )
 
 -- name: create_records
--- Records of the topics.
+-- Records that were read from the topics.
 CREATE TEMPORARY TABLE verify_records (
     topic TEXT COLLATE "C" NOT NULL,
     partition INT NOT NULL,
@@ -29,7 +30,7 @@ CREATE TEMPORARY TABLE verify_records (
 )
 
 -- name: create_findings
--- Events and records that differ.
+-- Deviations, one row per kind and event (or record without an event). appearances: number of records of the event.
 CREATE TEMPORARY TABLE verify_findings (
     kind TEXT NOT NULL,
     topic TEXT COLLATE "C",
@@ -46,8 +47,8 @@ CREATE TEMPORARY TABLE verify_findings (
 )
 
 -- name: create_horizons
--- Keys whose partition has lost records to retention, and the time of its oldest record. The empty key is for rows
--- without a key, which may be in any partition.
+-- Keys from whose partition retention removed records, and the time of the oldest record that it retains. The empty key
+-- stands for rows without a key, which may be in any partition.
 CREATE TEMPORARY TABLE verify_horizons (
     topic TEXT COLLATE "C" NOT NULL,
     key TEXT COLLATE "C" NOT NULL,
@@ -55,9 +56,10 @@ CREATE TEMPORARY TABLE verify_horizons (
 )
 
 -- name: take_snapshot
--- Every event of the tables, of key $1 if given; "wanted" if written since $2. One statement, so one snapshot.
--- Without an outbox row, an event of domain_events was SENT and removed, or it was skipped, which operator_acts records.
--- "not_before": it was published neither before it was written, nor more than a minute before its row was marked SENT.
+-- Copies every event of the tables, only of key $1 unless null. One statement, so one snapshot. wanted: written since $2
+-- (null: at any time), so the event is verified. stream: hash of the aggregate. not_before: earliest possible time of
+-- publication, which follows the insert and is at most a minute before the row is marked SENT. An event of domain_events
+-- without an outbox row was SENT before the row was removed, or an operator skipped the row: operator_acts records that.
 INSERT INTO verify_events
 SELECT coalesce(o.event_id, d.event_id::text), o.topic, CASE WHEN o.seq IS NULL THEN d.aggregate_id ELSE o.key END,
        o.id, o.seq,
@@ -81,10 +83,10 @@ SELECT coalesce(array_agg(DISTINCT topic) FILTER (WHERE topic IS NOT NULL), '{}'
 FROM verify_events
 
 -- name: possible_loss
--- "until": the time until which PostgreSQL may have lost events: when a relay noticed the failover or restore, or now if no
--- relay has noticed it yet. "since": the time since which no event was removed from the outbox, by retention (which
--- empties the oldest slot) or by an operator; null if none ever was. "services": the sources of events.
--- Returns no row without a failover or restore.
+-- Returns no row without a failover or restore. until: only earlier events may have been lost: the time when a relay
+-- recorded the failover or restore, or now if no relay has recorded it yet. since: no event written later was removed from
+-- the outbox by retention (which truncates the oldest slot) or by an operator; null if none ever was. services: names of
+-- all services that wrote events.
 WITH server AS (
     SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) AS history
     FROM pg_control_system()
@@ -111,7 +113,7 @@ ANALYZE verify_events
 ANALYZE verify_records
 
 -- name: find_duplicated
--- Events with more than one record on a topic, each with the position of its first.
+-- Events with more than one record on a topic, each with the partition and offset of the first record.
 WITH repeated AS (
     SELECT topic, event_id, count(*) AS appearances FROM verify_records
     WHERE event_id IS NOT NULL GROUP BY topic, event_id HAVING count(*) > 1
@@ -126,7 +128,7 @@ ORDER BY r.topic, r.event_id, r.partition, r."offset"
 
 -- name: find_spread
 -- Events in another partition than the first event of their key: Kafka keeps order only within a partition. Keys without
--- an event in the tables are left out. Hashing finds the few keys in two partitions; only those are sorted.
+-- an event in the tables are left out. A hash aggregate finds the few keys in several partitions; only those are sorted.
 WITH spread AS (
     SELECT topic, key FROM verify_records WHERE key IS NOT NULL
     GROUP BY topic, key HAVING min(partition) <> max(partition)
@@ -145,11 +147,11 @@ FROM placed WHERE partition <> first_partition
 ORDER BY topic, event_id, partition, "offset"
 
 -- name: find_reordered_and_unknown
--- Records behind later events of their key, by seq within the key or by version within the aggregate, and records whose
--- event is not in the tables. Of duplicated events, only the first record counts. Records of partitions $1, $2 from
--- offsets $3 on are newer than the snapshot, so they may be missing in it. Events of this database's services that were
--- written between $4 (null: no lower bound) and $5 (null: none) must be in the tables; if not, PostgreSQL lost them.
--- Sorts by a hash of topic, partition and key: sorting by the keys takes three times as long.
+-- Records that follow a later event of their key (higher seq of the key, or higher version of the aggregate), and records
+-- whose event is not in the tables. Of duplicated events, only the first record counts. In partitions $2 of topics $1,
+-- records without an event are reported only before offsets $3: later ones may be newer than the snapshot. Events of this
+-- database's services between $4 (null: no lower bound) and $5 (null: none was lost) that are not in the tables were lost
+-- by PostgreSQL. Sorts by a hash of topic, partition and key: sorting by the keys takes three times as long.
 WITH compared AS (
     SELECT r.topic, r.partition, r."offset", r.event_id, r.key, r.own_event_at, e.row_id, e.seq, e.stream,
            e.version, e.state,
@@ -177,7 +179,7 @@ WHERE (s.kind = 'reordered' OR s."offset" < until."offset")
   AND (d.event_id IS NULL OR (d.partition = s.partition AND d."offset" = s."offset"))
 
 -- name: find_missing
--- Events without a record: pending, failed or skipped as in the tables, or lost if they were sent.
+-- Events to verify without a record: pending, failed or skipped as in the tables, or lost if their row was SENT.
 INSERT INTO verify_findings
 SELECT CASE WHEN e.state = 'sent' THEN 'lost' ELSE e.state END, e.topic, e.key, e.event_id, e.row_id, e.seq,
        e.stream, e.version, NULL, NULL, 1, e.not_before
@@ -212,7 +214,7 @@ WHERE f.kind = 'lost' AND h.key = coalesce(f.key, '') AND coalesce(f.topic, h.to
   )
 
 -- name: tally
--- Numbers of events, keys and excess records per kind.
+-- Per kind: number of events, of keys, and of records beyond the first one of each event.
 SELECT kind, count(*) AS events, count(DISTINCT (topic, key)) AS keys, sum(appearances - 1)::bigint AS duplicates
 FROM verify_findings GROUP BY kind
 
