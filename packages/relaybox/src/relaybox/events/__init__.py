@@ -1,4 +1,4 @@
-"""Domain events: publish each once, read streams and chains, erase their content."""
+"""Domain events: publish each once, read those of an aggregate or of a chain, erase their content."""
 
 from relaybox.events._bus import EventBus
 from relaybox.events._erase import Erasure, erase

@@ -26,19 +26,18 @@ class EventBus:
     Invariant: one event is recorded per ``event_id``, with one row in the outbox, and every call with this id
     returns that event, at any isolation level:
 
-    * READ COMMITTED: a call waits while another transaction publishes the same id, and then returns its
-    event,
-      or records its own if the other transaction rolled back.
-    * REPEATABLE READ, SERIALIZABLE: the same, but a transaction that began before the other committed cannot
-      see its event; the call raises :class:`~relaybox.db.RetryTransaction`, on which
+    * READ COMMITTED: a call waits while another transaction publishes the same id. If that transaction
+      commits, the call returns the event recorded by it; otherwise the call records the event.
+    * REPEATABLE READ, SERIALIZABLE: the same, but a transaction that began before the other one committed
+      cannot see the other's event. The call then raises :class:`~relaybox.db.RetryTransaction`, on which
       ``Database.run_in_transaction`` repeats the transaction.
 
-    Not for aggregates of commands: their version is in a snapshot, which an event published here does not
-    change.
+    Not for aggregates that commands change: their version is in a snapshot, which an event published here
+    does not advance.
     """
 
     def __init__(self, db: AsyncSession, *, topic: str = "domain-events") -> None:
-        """Publish to *topic* of ``OUTBOX_TOPICS``; ``OUTBOX_ROUTES`` routes ``domain-events``."""
+        """Publish to *topic*, one of ``OUTBOX_TOPICS``; ``OUTBOX_ROUTES`` applies to ``domain-events``."""
         self._db = db
         self._topic = topic
 
@@ -49,25 +48,26 @@ class EventBus:
         correlation_id: UUID | str | None = None,
         causation_id: UUID | str | None = None,
     ) -> RecordedEvent:
-        """Record *event*, or return the event recorded under its id; takes effect if *db* commits.
+        """Record *event*, or return the event already recorded with this id; takes effect if *db* commits.
 
-        The ids given here replace those of the envelope; an id that is not a UUID is mapped by
-        :func:`~relaybox.events.event_uuid`, so that a cause may be named as it was published.
+        Ids passed as arguments replace those of the envelope. :func:`~relaybox.events.event_uuid` maps an id
+        that is not a UUID, so that ``causation_id`` can be the same text as the ``event_id`` of the cause.
 
-        A repetition must have the content of the recorded event: ``event_type``, ``event_version``,
-        ``aggregate_type``, ``aggregate_id`` and ``payload`` (compared as JSONB: 1.0 is 1, the order of names
-        does not matter), and ``correlation_id`` and ``causation_id`` if given here. Not compared are values
-        that a repeated request creates again: ``timestamp``, ``metadata``, the ids of the envelope alone, and
-        ``version``; nor ``actor_id`` and the target, which ``domain_events`` does not store.
+        A repetition must have the same content as the recorded event: ``event_type``, ``event_version``,
+        ``aggregate_type``, ``aggregate_id`` and ``payload`` (compared as JSONB: 1.0 equals 1, the order of
+        names does not matter), and ``correlation_id`` and ``causation_id`` if passed as arguments. Not
+        compared are values that a repeated request creates again (``timestamp``, ``metadata``, ``version``,
+        ids of the envelope) and values that ``domain_events`` does not store (``actor_id``, target).
 
-        The event's ``version`` must be the next of its aggregate; read it in the same transaction.
+        The event's ``version`` must be the next of its aggregate; read the last one in the same transaction.
 
         Raises:
             EventIdReused: An event with another content is recorded under this id.
             EventIdInvalid: See :func:`~relaybox.events.event_uuid`.
             EventIncomplete, TopicUndeclared, MessageTooLarge: See :func:`relaybox.outbox.save_to_outbox`.
-            RetryTransaction: Another transaction won the race, or ``version`` is not the next that this one
-                sees: roll back and repeat the whole transaction, with the reading of the version.
+            RetryTransaction: Another transaction recorded the same version or id, or this one does not see
+                the preceding version: roll back, and repeat the whole transaction with the query of the
+                version.
             DatabaseBusy: Another transaction with the same id did not end in time.
             DatabaseUnavailable: PostgreSQL is unreachable.
         """
@@ -85,7 +85,7 @@ class EventBus:
         if not rows:
             raise RetryTransaction(
                 f"version {event.version} of {event.aggregate_type} {event.aggregate_id!r} is not the next: "
-                "read the version in the publishing transaction, and repeat the transaction"
+                "read the last version in the publishing transaction, and repeat the transaction"
             )
         recorded = RecordedEvent.from_row(rows[0])
         differences = _differences(recorded, event, ids, same_payload=rows[0]["same_payload"])
@@ -97,7 +97,14 @@ class EventBus:
 def _differences(
     recorded: RecordedEvent, event: EventEnvelope, ids: dict[str, UUID], *, same_payload: bool
 ) -> dict[str, str]:
-    """Return the differences of *event* from *recorded* by field; *ids* were given beside the envelope."""
+    """Return a description of each field in which *event* differs from *recorded*.
+
+    Args:
+        recorded: The event in ``domain_events``.
+        event: The event to publish.
+        ids: Ids passed as arguments; only these are compared.
+        same_payload: Whether PostgreSQL found the payloads equal.
+    """
     pairs: dict[str, tuple[object, object]] = {
         "event_type": (recorded.type, event.event_type),
         "event_version": (recorded.event_version, event.event_version),
@@ -124,6 +131,6 @@ def _map_data_errors() -> Generator[None]:
         state = sqlstate_of(error) or ""
         if state.startswith(_DATA_CLASS):
             raise EventIncomplete(
-                f"PostgreSQL cannot store the event ({state}); look for NaN, or a number that is too large"
+                f"PostgreSQL cannot store the event (SQLSTATE {state}); remove NaN and too large numbers"
             ) from error
         raise

@@ -1,4 +1,4 @@
-"""Erase the content of the events of aggregates; the events themselves stay."""
+"""Erase the content of the events of aggregates; type, time and actor of each event stay."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -13,8 +13,8 @@ from relaybox.db import executor_of, load_queries, map_database_errors
 __all__ = ("Erasure", "erase")
 
 _SQL: Final = load_queries(__package__ or "relaybox.events", "events.sql")
-#: Aggregates per statement, bounded by POSTGRES_STATEMENT_TIMEOUT_MS: 1,000 aggregates with 5 events,
-#: commands, responses and rows each take 0.5 to 1 s, and an aggregate may have hundreds of each.
+#: Aggregates per statement, so that it ends within POSTGRES_STATEMENT_TIMEOUT_MS: 1,000 aggregates with 5
+#: events, commands, responses and outbox rows each take 0.5 to 1 s, and an aggregate may have hundreds.
 _AGGREGATES_MAX: Final = 100
 #: Outbox rows per statement.
 _ROWS_MAX: Final = 1_000
@@ -22,18 +22,19 @@ _ROWS_MAX: Final = 1_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Erasure:
-    """Numbers of rows that an erasure changed; ``event_erasures`` has the same ones except *outbox_rows*."""
+    """Numbers of rows that an erasure changed; ``event_erasures`` records them, except *outbox_rows*."""
 
-    #: Events, and rows of the outbox, whose payload is ``{"erased": true}`` now.
+    #: Events whose payload was replaced by ``{"erased": true}``.
     events: int = 0
+    #: Outbox rows of these events, whose payload was replaced in the same way.
     outbox_rows: int = 0
-    #: Commands of these aggregates, whose payload and key were removed.
+    #: Commands of these aggregates, whose payload and idempotency key were removed.
     commands: int = 0
-    #: Tasks of these commands, whose input, result and error were removed; open tasks are CANCELLED.
+    #: Tasks of these commands, whose input, result and error were removed; open tasks were CANCELLED.
     tasks: int = 0
-    #: Stored responses with these aggregates as targets; their keys get 410 now.
+    #: Stored responses to requests about these aggregates; a repetition of such a request gets 410.
     answers: int = 0
-    #: Deleted snapshots of ``aggregate_snapshots``.
+    #: Rows deleted from ``aggregate_snapshots``.
     snapshots: int = 0
 
 
@@ -42,19 +43,25 @@ async def erase(
 ) -> Erasure:
     """Erase the content of all rows of the library about these aggregates, in the transaction of *db*.
 
-    An erasure is irreversible. ``event_erasures`` records it with *actor* and *reason*, which must not
-    contain erased content. Type, time, actor and aggregate of each event stay; a PENDING row is published
-    erased. Records in Kafka are removed by the topic's retention, the bytes of dead rows by vacuum.
+    An erasure is irreversible. Type, time, actor and aggregate of each event stay; the event of a PENDING row
+    is published without its content. Kafka removes old records by the topic's retention, and vacuum removes
+    dead rows from disk. The application erases its own tables.
 
-    The application erases its own tables. *db* must be READ COMMITTED, as in a unit of work, and hold the
-    locks that writers of these aggregates take: rows that they commit meanwhile would stay. Record events
-    that must keep their content, such as one about the erasure, afterwards. Takes two round-trips for each
-    100 aggregates, and one for each 1,000 rows of the outbox: these are erased last, in the order in which
-    relays mark them, so that relays wait as short as possible, until *db* ends.
+    Record events that must keep their content, such as an event about the erasure, afterwards. Takes two
+    round-trips per 100 aggregates, and one per 1,000 outbox rows. Outbox rows are erased last, in the order
+    in which relays mark them, because a relay that marks one of them waits until the transaction ends.
+
+    Args:
+        db: A READ COMMITTED transaction with the locks that writers of these aggregates take; rows that they
+            commit meanwhile would not be erased.
+        aggregate_type: Type of the aggregates.
+        aggregate_ids: Ids of the aggregates.
+        actor: Recorded in ``event_erasures``; must not contain erased content.
+        reason: Recorded in ``event_erasures``; must not contain erased content.
 
     Raises:
         ValueError: *aggregate_ids*, *actor* or *reason* is empty.
-        RetryTransaction: Another transaction holds one of the rows, and waits for this transaction.
+        RetryTransaction: A deadlock with another transaction that has locked one of the rows.
         DatabaseUnavailable, DatabaseBusy: PostgreSQL is unreachable, or a lock was not granted in time.
     """
     ids = sorted({str(one) for one in aggregate_ids})

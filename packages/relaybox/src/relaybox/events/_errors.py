@@ -4,8 +4,8 @@
 
     RelayboxError
     └── EventError
-        ├── EventIdInvalid   the given id cannot be mapped to a UUID
-        └── EventIdReused    an event with another content has the id
+        ├── EventIdInvalid   the id cannot be mapped to a UUID
+        └── EventIdReused    another event has the id
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ __all__ = ("EventError", "EventIdInvalid", "EventIdReused")
 
 
 class EventError(RelayboxError):
-    """Base of the errors of publishing an event; nothing was written."""
+    """Base class of the errors of publishing an event; nothing was written."""
 
     error_code: ClassVar[str] = "EVENT_ERROR"
 
@@ -30,18 +30,18 @@ class EventIdInvalid(EventError):
 
 
 class EventIdReused(EventError):
-    """Raised when an event with the same id and another content is recorded; nothing was written.
+    """Raised when an event with the same id and different content is already recorded.
 
-    A retry cannot help: give another event another id. ``differs`` names the fields.
+    A retry fails again: publish the event with a new id. ``differs`` has the names of the fields.
     """
 
     error_code = "EVENT_ID_REUSED"
 
     def __init__(self, event_id: UUID, differences: Mapping[str, str]) -> None:
-        """Name the *differences* by field; they never contain the content of a payload."""
+        """Create the error; *differences* describe each field, never the content of a payload."""
         self.event_id = event_id
         self.differs = tuple(differences)
         super().__init__(
-            f"the event {event_id} is recorded with another content: {'; '.join(differences.values())}; "
-            "give another event another event_id"
+            f"event {event_id} is recorded with different content: {'; '.join(differences.values())}; "
+            "publish a different event with a new event_id"
         )

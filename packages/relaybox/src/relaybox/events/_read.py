@@ -1,4 +1,4 @@
-"""Read ``domain_events``."""
+"""Read recorded events from ``domain_events``."""
 
 from collections.abc import AsyncIterator
 from typing import Final
@@ -35,21 +35,21 @@ async def fetch_recent(
     before_version: int | None = None,
     limit: int = _PAGE_ROWS,
 ) -> list[RecordedEvent]:
-    """Return at most *limit* events of one aggregate, newest first, before *before_version* if given."""
+    """Return at most *limit* events of one aggregate, newest first; all if *before_version* is None."""
     rows = await executor.fetch(_SQL["recent"], aggregate_type, aggregate_id, before_version, limit)
     return [RecordedEvent.from_row(row) for row in rows]
 
 
 async def fetch_chain(executor: Executor, correlation_id: UUID) -> list[RecordedEvent]:
-    """The chain of one correlation id, at most 10,000 events, causes before effects of one aggregate."""
+    """Return the events with one correlation id in the order of insertion, at most the first 10,000."""
     rows = await executor.fetch(_SQL["chain"], correlation_id, _CHAIN_ROWS_MAX)
     return [RecordedEvent.from_row(row) for row in rows]
 
 
 async def iterate_streams(executor: Executor, aggregate_type: str) -> AsyncIterator[RecordedEvent]:
-    """Every event of every aggregate of a type, stream by stream, each oldest first.
+    """Yield all events of all aggregates of a type, one aggregate after the other, each oldest first.
 
-    Reads in pages, so memory does not grow with the table.
+    Reads pages of 1,000 events, so memory does not grow with the table.
     """
     at: tuple[str, int] = ("", 0)
     while True:

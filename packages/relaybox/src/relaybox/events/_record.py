@@ -1,4 +1,4 @@
-"""A recorded event as the library reads it."""
+"""An event as read from ``domain_events``."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,17 +13,18 @@ __all__ = ("RecordedEvent",)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecordedEvent:
-    """An event as recorded in ``domain_events``."""
+    """A row of ``domain_events``."""
 
     event_id: UUID
+    #: Id of the chain: the same for all events that one request caused; None if the writer set none.
     correlation_id: UUID | None
-    #: The event that caused this one; null for the first of its chain.
+    #: Id of the event that caused this event; None for the first event of a chain.
     causation_id: UUID | None
     type: str
     event_version: int
     aggregate_type: str
     aggregate_id: str
-    #: Gapless per aggregate: the cursor of its stream.
+    #: Number of the event within its aggregate: 1, 2, 3 … without gaps.
     version: int
     payload: dict[str, Any]
     metadata: dict[str, Any]
@@ -31,12 +32,12 @@ class RecordedEvent:
 
     @property
     def erased(self) -> bool:
-        """Whether its content was erased (:func:`relaybox.events.erase`): that it happened is all it says."""
+        """Whether :func:`relaybox.events.erase` removed the content; type, time and aggregate remain."""
         return self.payload == {"erased": True}
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
-        """Return the event in a row of this package's queries."""
+        """Return the event in *row*, a result of a query of ``events.sql``."""
         return cls(
             event_id=row["event_id"],
             correlation_id=row["correlation_id"],

@@ -1,5 +1,5 @@
 -- name: stream
--- Return one aggregate's events after a version, oldest first; versions have no gaps, so no event is skipped.
+-- Return one aggregate's events after version $3, oldest first. Versions have no gaps, so no event is skipped.
 SELECT event_id, correlation_id, causation_id, event_type, event_version, aggregate_type, aggregate_id,
     aggregate_version, payload::text, metadata::text, created_at
 FROM domain_events
@@ -8,7 +8,7 @@ ORDER BY aggregate_version
 LIMIT $4
 
 -- name: recent
--- Return one aggregate's events before a version, newest first; the latest without a version.
+-- Return one aggregate's events before version $3, or up to its last version if null, newest first.
 SELECT event_id, correlation_id, causation_id, event_type, event_version, aggregate_type, aggregate_id,
     aggregate_version, payload::text, metadata::text, created_at
 FROM domain_events
@@ -26,7 +26,7 @@ ORDER BY id
 LIMIT $2
 
 -- name: streams_page
--- Return the events of all aggregates of a type after a position, stream by stream, for rebuilding snapshots.
+-- Return the events of all aggregates of a type after aggregate $2, version $3, one aggregate after the other.
 SELECT event_id, correlation_id, causation_id, event_type, event_version, aggregate_type, aggregate_id,
     aggregate_version, payload::text, metadata::text, created_at
 FROM domain_events
@@ -35,11 +35,11 @@ ORDER BY aggregate_id, aggregate_version
 LIMIT $4
 
 -- name: publish
--- Insert an event and its outbox row, or neither: nothing if the id or the version is recorded, or the version before it
--- is missing. ON CONFLICT names no index: with one named, two transactions that publish the same event could conflict
--- on the other index and abort. It waits for the other transaction and may not see its row, which the next statement
--- then reads. The outbox row is inserted last: relays publish in the order of its number, which must be higher than
--- that of the preceding event.
+-- Insert an event and its outbox row. Insert nothing if the event's id or version is already recorded, or if the preceding
+-- version is missing. ON CONFLICT names no index: if it named one, two transactions that publish the same event could
+-- conflict on the other index and abort. The INSERT waits for such a transaction and may return no row; the caller then
+-- reads the recorded event by "published". The outbox row is inserted last, so that its seq, which determines the order
+-- of publication, is higher than the seq of the preceding event.
 WITH given AS MATERIALIZED (
     SELECT doc, (doc ->> 'event_id')::uuid AS event_id, doc ->> 'aggregate_type' AS aggregate_type,
         doc ->> 'aggregate_id' AS aggregate_id, (doc ->> 'version')::int AS version
@@ -70,7 +70,7 @@ SELECT event_id, correlation_id, causation_id, event_type, event_version, aggreg
 FROM recorded
 
 -- name: published
--- Return the event of an id, and whether its payload equals that of the envelope $2 as JSONB: by value, in any order.
+-- Return the event with id $1, and whether its payload equals that of the envelope $2 as JSONB (by value, in any order).
 SELECT event_id, correlation_id, causation_id, event_type, event_version, aggregate_type, aggregate_id,
     aggregate_version, payload::text, metadata::text, created_at,
     coalesce(payload, '{}') = $2::text::jsonb -> 'payload' AS same_payload
@@ -78,13 +78,13 @@ FROM domain_events
 WHERE event_id = $1
 
 -- name: erase
--- Erase the content about aggregates in all tables but the outbox; see the function.
+-- Erase the content about aggregates $2 of type $1 in all tables except the outbox; $3: actor, $4: reason.
 SELECT events, commands, tasks, answers, snapshots FROM relaybox_erase($1, $2, $3, $4)
 
 -- name: rows_to_erase
--- Return the outbox rows of erased aggregates.
+-- Return slot and seq of the outbox rows of aggregates $2 of type $1.
 SELECT DISTINCT slot, seq FROM relaybox_rows_to_erase($1, $2)
 
 -- name: erase_rows
--- Erase the payloads of these outbox rows, sorted in the order in which relays mark them.
+-- Erase the payloads of the outbox rows $1, which the caller sorts in the order in which relays mark rows: no deadlocks.
 SELECT relaybox_erase_rows($1::bigint[]) AS outbox_rows

@@ -1,4 +1,4 @@
-"""The outbox: save events in the transaction of their cause, notify relays, remove old rows."""
+"""The outbox: save events in the transaction that causes them, notify relays, remove old rows."""
 
 from relaybox.outbox._append import (
     EventIncomplete,

@@ -54,12 +54,12 @@ def outbox_settings() -> OutboxSettings:
 
 
 async def save_to_outbox(topic: str, key: str, payload: Mapping[str, Any], db: AsyncSession) -> UUID:
-    """Save an event in the outbox; it is published to Kafka if, and only if, *db* commits.
+    """Save an event in the outbox; a relay publishes the event if, and only if, *db* commits.
 
     Args:
         topic: Topic of the event; ``OUTBOX_ROUTES`` may route ``domain-events`` by the event's domain.
-        key: Decides the partition and the order of the event.
-        payload: The full envelope (:class:`relaybox_types.EventEnvelope`), the value of the message.
+        key: Key of the record. Events with the same key are published in order to one partition.
+        payload: The envelope, as a dict of :class:`relaybox_types.EventEnvelope`: the value of the record.
         db: Session of the caller's transaction.
 
     Returns:
@@ -82,9 +82,9 @@ async def save_to_outbox(topic: str, key: str, payload: Mapping[str, Any], db: A
 
 
 def validate_event(topic: str, key: str, payload: Mapping[str, Any]) -> tuple[str, str]:
-    """Check an event as :func:`save_to_outbox` does, and return topic and JSON of its outbox row.
+    """Check an event as :func:`save_to_outbox` does, and return the topic and the JSON of its outbox row.
 
-    For callers that insert the row in a statement of their own; they also call :func:`notify_on_commit`.
+    For callers that insert the row by their own statement; they also call :func:`notify_on_commit`.
 
     Raises:
         EventIncomplete, TopicUndeclared, MessageTooLarge: As :func:`save_to_outbox`.
@@ -93,7 +93,7 @@ def validate_event(topic: str, key: str, payload: Mapping[str, Any]) -> tuple[st
     if "causation_id" not in payload:
         missing.append("causation_id (null for a first event)")
     if missing:
-        raise EventIncomplete(f"the event lacks {', '.join(missing)}")
+        raise EventIncomplete(f"the event lacks {', '.join(missing)}; build it with build_event_envelope")
     try:
         value = to_json(payload)
         EventEnvelope.model_validate_json(value)
@@ -103,10 +103,10 @@ def validate_event(topic: str, key: str, payload: Mapping[str, Any]) -> tuple[st
 
 
 def validate_envelope(topic: str, envelope: EventEnvelope) -> tuple[str, str]:
-    """Check an envelope as :func:`validate_event` does; its key is its aggregate.
+    """Check an envelope as :func:`validate_event` does; the key is the id of the aggregate.
 
-    The model has validated it already; a second validation is most of the cost of :func:`validate_event`
-    (0.35 of 0.55 ms for an envelope of 6 kB).
+    Skips the validation by the model, because *envelope* is an instance: :func:`validate_event` spends 0.35
+    of 0.55 ms on it for an envelope of 6 kB.
 
     Raises:
         EventIncomplete, TopicUndeclared, MessageTooLarge: As :func:`save_to_outbox`.
@@ -114,15 +114,19 @@ def validate_envelope(topic: str, envelope: EventEnvelope) -> tuple[str, str]:
     try:
         value = to_json(envelope)
     except ValueError as error:
-        raise EventIncomplete(f"the event is not an envelope: {error}") from error
+        raise EventIncomplete(f"the event is not an envelope that can be stored as JSON: {error}") from error
     return _checked_row(topic, envelope.aggregate_id, envelope.event_type, value)
 
 
 def _checked_row(topic: str, key: str, event_type: str, value: bytes) -> tuple[str, str]:
     if not is_cloudevent_attribute(event_type):
-        raise EventIncomplete("event_type contains a control character, which CloudEvents forbid")
+        raise EventIncomplete(
+            f"event_type contains a control character, which CloudEvents forbid: {event_type!r}; rename it"
+        )
     if contains_nul(value):
-        raise EventIncomplete("the event contains the NUL character (U+0000), which PostgreSQL cannot store")
+        raise EventIncomplete(
+            "the event contains the NUL character (U+0000), which PostgreSQL cannot store; remove it"
+        )
     rules = outbox_settings()
     topic = rules.topic_for(event_type, topic)
     rules.check(topic, key, value)

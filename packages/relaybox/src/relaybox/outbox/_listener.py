@@ -1,4 +1,4 @@
-"""Listen for the notifications of :class:`Notifier` (G28)."""
+"""Receive the notifications that :class:`Notifier` sends."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,10 +17,10 @@ _log = structlog.get_logger(__name__)
 
 
 class Listener:
-    """Listen on a connection of its own, and call *on_keys* with the keys of committed events.
+    """Listen on a dedicated connection, and call *on_keys* with the keys of committed events.
 
-    An empty set means that any key may have events: the connection was lost meanwhile, or there were too many
-    keys for one notification. *on_keys* is called in the event loop and must return at once.
+    An empty set means that any key may have new events: the listener has connected and may have missed
+    notifications, or a notification had too many keys. *on_keys* runs in the event loop and must not block.
     """
 
     def __init__(self, database: Database, on_keys: Callable[[frozenset[str]], None]) -> None:
@@ -34,7 +34,7 @@ class Listener:
         return f"<Listener [{'listening' if self.listening.is_set() else 'not connected'}]>"
 
     async def start(self) -> None:
-        """Begin to listen; PostgreSQL may still be away."""
+        """Start to listen in the background; PostgreSQL need not be reachable yet."""
         self._task = asyncio.create_task(self._run(), name="outbox-listener")
 
     async def stop(self) -> None:
@@ -50,7 +50,7 @@ class Listener:
                 await self._listen()
                 pause_s = _PAUSE_S
             except DatabaseError as error:
-                _log.debug("not listening; polls find new events", error_code=error.error_code)
+                _log.debug("outbox listener disconnected; polls find events", error_code=error.error_code)
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, _PAUSE_S_MAX)
 

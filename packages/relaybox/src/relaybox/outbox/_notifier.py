@@ -1,9 +1,8 @@
-"""Notify relays and live streams of committed events (G28).
+"""Notify relays and live streams of committed events.
 
-NOTIFY takes a database-wide lock at commit, so it is never issued in a command's transaction (published
-measurements: p50 rises from 4.7 to 610 ms between 500 and 1,000 writes/s). Instead, one connection of the
-process sends one notification for all commits since the last. A notification is a hint only: every listener
-also polls.
+NOTIFY locks the whole database at commit, so no transaction of a command executes it (published measurements:
+p50 rises from 4.7 to 610 ms between 500 and 1,000 writes/s). Instead, one connection of the process sends one
+notification for all commits since the last. Notifications may be lost: every listener also polls.
 """
 
 import asyncio
@@ -24,13 +23,13 @@ OUTBOX_CHANNEL: Final = "relaybox_outbox"
 _SQL: Final = load_queries(__package__ or "relaybox.outbox", "outbox.sql")
 _NOTIFIER: Final = "relaybox.outbox.notifier"
 _KEYS: Final = "relaybox.outbox.keys"
-#: PostgreSQL's limit of channel names.
+#: PostgreSQL's limit for names of channels.
 _CHANNEL_BYTES_MAX: Final = 63
-#: PostgreSQL refuses payloads of 8,000 bytes; an empty payload means that any key may have events.
+#: PostgreSQL refuses payloads of 8,000 bytes. Instead of longer ones an empty payload is sent, for any key.
 _PAYLOAD_BYTES_MAX: Final = 7_900
-#: More keys do not fit into a payload: each takes a comma.
+#: Bound of the keys to send. A payload has a byte or more per key, so with more keys it is empty anyway.
 _KEYS_MAX: Final = _PAYLOAD_BYTES_MAX
-#: Shortest pause between notifications; the first after an idle time is sent at once.
+#: Shortest pause between two notifications; after a longer idle time, a notification is sent at once.
 _PAUSE_S_MIN: Final = 0.002
 #: Pause in multiples of the last notification's duration: under load, few notifications cover many commits.
 _PAUSES_PER_SEND: Final = 3
@@ -39,16 +38,16 @@ _log = structlog.get_logger(__name__)
 
 
 def channel_of(name: str, schema: str) -> str:
-    """Return the channel for *name* in *schema*: channels are per database, and each schema has its own.
+    """Return the channel *name* of *schema*: all schemas of a database share PostgreSQL's channels.
 
-    The notifying statements compute the same name. Two long names may share one channel, which only costs
-    needless polls.
+    The SQL statements that notify compute the same name. Two names longer than 63 bytes can become the same
+    channel; listeners then poll more often than needed.
     """
     return name if schema == "public" else f"{name}_{schema}"[:_CHANNEL_BYTES_MAX]
 
 
 def notify_on_commit(db: AsyncSession, key: str) -> None:
-    """Notify listeners of *key* when *db* commits, if the session has a notifier."""
+    """Notify listeners of *key* when *db* commits, if :meth:`Notifier.attach` configured the session."""
     if _NOTIFIER not in db.info:
         return
     if _KEYS not in db.info:
@@ -59,7 +58,7 @@ def notify_on_commit(db: AsyncSession, key: str) -> None:
 
 
 def _send_keys(session: Session) -> None:
-    # SQLAlchemy sends the event for savepoints too, before the transaction is committed.
+    # SQLAlchemy emits after_commit for savepoints too, before the transaction is committed.
     if not session.in_nested_transaction():
         session.info[_NOTIFIER].notify(session.info[_KEYS])
 
@@ -70,11 +69,10 @@ def _discard_keys(session: Session, transaction: SessionTransaction) -> None:
 
 
 class Notifier:
-    """Send the keys of a process's committed events to listeners, coalesced.
+    """Send the keys of this process's committed events to listeners, one notification for many commits.
 
-    Invariant: a key given to :meth:`notify` is sent after that call, or lost with a WARNING while PostgreSQL
-        is
-    away; the listeners' polls compensate for the loss.
+    Invariant: each key passed to :meth:`notify` is sent later. If PostgreSQL fails then, the key is dropped
+    with a WARNING, and the listeners' polls find its events.
     """
 
     def __init__(self, database: Database) -> None:
@@ -88,7 +86,7 @@ class Notifier:
         return f"<Notifier [{state} | {len(self._keys)} keys to send]>"
 
     def notify(self, keys: Iterable[str]) -> None:
-        """Send *keys* soon; return at once."""
+        """Queue *keys* for the next notification, without waiting."""
         if len(self._keys) < _KEYS_MAX:
             self._keys.update(keys)
         if self._keys:
@@ -99,11 +97,11 @@ class Notifier:
         sessions.configure(info={_NOTIFIER: self})
 
     async def start(self) -> None:
-        """Start to send; PostgreSQL may be away."""
+        """Start to send in the background; PostgreSQL need not be reachable."""
         self._task = asyncio.create_task(self._run(), name="outbox-notifier")
 
     async def stop(self) -> None:
-        """Stop sending; polls find the events of unsent keys."""
+        """Stop sending and drop queued keys; the listeners' polls find their events."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Remove old SENT rows from the outbox, a whole slot at a time (G29)."""
+"""Remove old SENT rows from the outbox by truncating one of its four slots at a time (G29)."""
 
 from enum import StrEnum
 from typing import Final
@@ -8,12 +8,12 @@ from relaybox.db import Executor, load_queries
 __all__ = ("RetentionStep", "retain")
 
 _SQL: Final = load_queries(__package__ or "relaybox.outbox", "outbox.sql")
-#: More than one round of all slots; the next call does the rest.
+#: Steps of one call, enough for all slots; the next call continues.
 _STEPS_MAX: Final = 16
 
 
 class RetentionStep(StrEnum):
-    """A step of retention, done to one slot of the outbox; see the page about retention."""
+    """A step of retention on one slot, a quarter of the outbox; see docs/how-to/retention.md."""
 
     #: New rows are inserted into the next slot.
     CLOSED = "closed"
@@ -21,21 +21,24 @@ class RetentionStep(StrEnum):
     MOVED = "moved"
     #: The slot contains only SENT rows; their retention time has begun.
     SEALED = "sealed"
-    #: The SENT rows of the slot were old enough and were removed.
+    #: The SENT rows of the slot were older than the retention time and were removed.
     EMPTIED = "emptied"
-    #: Another transaction, or an old snapshot, uses the slot; nothing was done.
+    #: Another transaction or an old snapshot uses the slot, so the step was not executed.
     BUSY = "busy"
 
 
 async def retain(db: Executor, *, keep_h: float) -> list[RetentionStep]:
-    """Do the steps that are due, so that SENT rows are removed after *keep_h* to 1.5 * *keep_h* hours.
+    """Execute the steps that are due: SENT rows are removed after *keep_h* to 1.5 * *keep_h* hours.
 
-    PENDING and FAILED rows stay, whatever their age. Any number of processes may call it: one acts, the
-    others return at once. It waits at most 0.1 s for a lock, and holds one only while it moves 2,000 rows.
-    *db* must not be in a transaction. 0 hours removes all SENT rows.
+    PENDING and FAILED rows stay, whatever their age. If several processes call this function at once, one
+    acts and the others return. A step waits at most 0.1 s for a lock, and moves at most 2,000 rows.
+
+    Args:
+        db: A connection outside a transaction.
+        keep_h: Retention time in hours; 0 removes all SENT rows.
 
     Returns:
-        The steps done, which may be none.
+        The executed steps; empty if none was due.
 
     Raises:
         DatabaseUnavailable: PostgreSQL is unreachable.

@@ -1,4 +1,4 @@
-"""The settings ``OUTBOX_…``: topics, routes and limits of events."""
+"""Settings ``OUTBOX_…``: topics, routes and limits that an event must meet before its row is written."""
 
 import re
 from collections.abc import Mapping
@@ -21,29 +21,29 @@ __all__ = (
     "source_of",
 )
 
-#: Events for this topic are routed by their domain.
+#: ``OUTBOX_ROUTES`` replaces this topic by that of the event's domain.
 _DEFAULT_TOPIC: Final = "domain-events"
-#: https://kafka.apache.org/documentation/#topicconfigs: these characters, at most 249, neither . nor ..
+#: Kafka's rule (https://kafka.apache.org/documentation/#topicconfigs): at most 249 characters, not . or ..
 _TOPIC: Final = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,249}")
 _DOMAIN: Final = re.compile(r"[^\s.,=]+")
-#: A number with an exponent in JSON, which JSONB writes in full: 1e308 has 309 digits there, 5e-324 has 325.
+#: A number with an exponent in JSON. JSONB writes all its digits: 309 for 1e308, 325 for 5e-324.
 _EXPONENT: Final = re.compile(rb"[\[:,]-?[0-9](?:\.[0-9]+)?e[+-]?([0-9]{1,3})")
 _EXPONENT_MAX: Final = 324
-#: Bytes that the relay adds for a CloudEvent, in either mode: names of attributes, framing, and the longest
-#: values (type and subject 1,020 bytes, source 3,061, traceparent 255).
+#: Bytes that the relay adds for a CloudEvent, in binary or structured mode: names of attributes, framing, and
+#: the longest values (type and subject 1,020 bytes, source 3,061, traceparent 255).
 _ATTRIBUTES_BYTES_MAX: Final = 6_144
-#: The key is in the record and in the attributes, where structured mode escapes it.
+#: Size of the key's copies in multiples of the key: the record's key, and an attribute, escaped in JSON.
 _KEY_COPIES_MAX: Final = 3
 _NONCHARACTERS: Final = "".join(chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF))
-#: The source of an event whose metadata has no service.
+#: Name of the service in the source of an event whose metadata has no ``source_service``.
 _SERVICE_UNKNOWN: Final = "relaybox"
-#: Bounded, so that the size of a record is known before (G34).
+#: Longer names are cut, so that the attributes have a known maximum size (G34).
 _SERVICE_CHARS_MAX: Final = 255
 _FORBIDDEN: Final = re.compile(f"[\x00-\x1f\x7f-\x9f\ufdd0-\ufdef{_NONCHARACTERS}]")
 
 
 class OutboxError(RelayboxError):
-    """Base of the errors of events that are refused before they are written."""
+    """Base class of errors that refuse an event before its outbox row is written."""
 
     error_code: ClassVar[str] = "OUTBOX_ERROR"
 
@@ -63,19 +63,19 @@ class MessageTooLarge(OutboxError):
 class OutboxSettings(BaseSettings):
     """Topics, routes and limits of events.
 
-    They are checked before a row is written: a row that the broker rejects blocks all later rows of its key
-    (G34), so the command is refused instead.
+    Events are checked before their row is written, and the command is refused: otherwise the broker would
+    reject the record, and the row would block all later rows of its key (G34).
     """
 
     model_config = SettingsConfigDict(
         env_prefix="OUTBOX_", frozen=True, extra="ignore", env_ignore_empty=True
     )
 
-    #: Comma-separated names of the topics that events may have.
+    #: Comma-separated names of the topics to which events may be published.
     topics: Annotated[str, Field(min_length=1)] = _DEFAULT_TOPIC
     #: Comma-separated ``Domain=topic``: the topic of a domain's events instead of ``domain-events``.
     routes: str | None = None
-    #: Bytes of value, key and headers; below the topic's ``max.message.bytes`` (1,048,588 by default).
+    #: Limit for value, key and headers; must be below the topic's ``max.message.bytes`` (default 1,048,588).
     message_bytes_max: Annotated[int, Field(ge=1_024, le=64 * 1_048_576)] = 1_000_000
 
     @field_validator("topics")
@@ -111,16 +111,21 @@ class OutboxSettings(BaseSettings):
         return self._declared
 
     def topic_for(self, event_type: str, topic: str = _DEFAULT_TOPIC) -> str:
-        """Return the topic of an event: ``domain-events`` is routed by the event's domain.
+        """Return the topic of an event: that of the domain's route if *topic* is ``domain-events``.
 
-        The domain is the part of the event's name before the first dot, and must match a route exactly, so
-        that all events of an aggregate go to one topic and keep their order there. A topic other than
-        ``domain-events`` was chosen by the application, and is returned unchanged.
+        The domain is the part of *event_type* before the first dot. A route must equal the whole domain, so
+        that all events of an aggregate have one topic and keep their order. Any other *topic* was chosen by
+        the application and is returned unchanged.
         """
         return self._by_domain.get(event_type.partition(".")[0], topic) if topic == _DEFAULT_TOPIC else topic
 
     def check(self, topic: str, key: str | None, value: bytes) -> None:
-        """Check that the relay can publish an event; *value* is compact JSON.
+        """Check that the relay can publish an event.
+
+        Args:
+            topic: Topic of the event, after routing.
+            key: Key of the record; None for a record without a key.
+            value: The envelope as JSON without blanks, in UTF-8.
 
         Raises:
             TopicUndeclared: The topic is not in ``OUTBOX_TOPICS``.
@@ -132,7 +137,8 @@ class OutboxSettings(BaseSettings):
         size = _stored_bytes(value) + _KEY_COPIES_MAX * len((key or "").encode()) + _ATTRIBUTES_BYTES_MAX
         if size > self.message_bytes_max:
             raise MessageTooLarge(
-                f"the event for key {key!r} takes {size} bytes, the limit is {self.message_bytes_max}"
+                f"the event for key {key!r} takes {size} bytes, the limit is {self.message_bytes_max}; "
+                "send a smaller payload, or raise OUTBOX_MESSAGE_BYTES_MAX"
             )
 
     @cached_property
@@ -146,12 +152,12 @@ class OutboxSettings(BaseSettings):
 
 
 def is_cloudevent_attribute(text: str) -> bool:
-    """Whether CloudEvents allow *text* as an attribute: not empty, without control or noncharacters."""
+    """Return whether CloudEvents allow *text* as an attribute: not empty, no control or noncharacters."""
     return bool(text) and (text.isprintable() or not _FORBIDDEN.search(text))
 
 
 def source_of(service: str | None) -> str:
-    """Return the ``ce_source`` of events with *service* as their ``source_service``."""
+    """Return the ``ce_source`` of events of *service*; None for events without ``source_service``."""
     # ce_source is a URI-reference: the name of the service as a path.
     path = quote((service or "")[:_SERVICE_CHARS_MAX] or _SERVICE_UNKNOWN, safe="/").lstrip("/")
     return f"/{path}"
@@ -166,6 +172,6 @@ def _wrong(message: str) -> PydanticCustomError:
 
 
 def _stored_bytes(value: bytes) -> int:
-    """Return the longest size of *value* as JSONB text: blanks after commas and colons, numbers in full."""
+    """Return an upper bound of the bytes of *value* as JSONB text, with blanks and without exponents."""
     digits = sum(min(int(exponent), _EXPONENT_MAX) for exponent in _EXPONENT.findall(value))
     return len(value) + value.count(b",") + value.count(b":") + digits

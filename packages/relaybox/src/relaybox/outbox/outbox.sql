@@ -1,12 +1,12 @@
 -- name: append
--- Insert one event for Kafka, in the caller's transaction.
+-- Insert the row of one event, in the caller's transaction.
 INSERT INTO event_outbox (topic, key, payload) VALUES ($1, $2, $3::text::jsonb) RETURNING id
 
 -- name: retain
--- Do the next step of removing SENT rows older than $1 seconds; null if no step is due.
+-- Execute the next retention step for SENT rows older than $1 seconds, and return its name; null if no step is due.
 SELECT relaybox_retain_outbox(make_interval(secs => $1::float8)) AS step
 
 -- name: notify
--- Notify relays and live streams of committed events, outside every command's transaction, on the channel of this schema
--- (channel_of).
+-- Notify relays and live streams of committed events, outside the commands' transactions. Computes the name of the channel
+-- as the Python function channel_of does.
 SELECT pg_notify(left($1 || coalesce('_' || nullif(current_schema(), 'public'), ''), 63), $2)

@@ -14,7 +14,7 @@ __all__ = ("RemovalCounts", "remove_old_records")
 _SQL: Final = load_queries(__package__ or "relaybox.retention", "retention.sql")
 #: Rows per statement; a row that another transaction has locked is skipped.
 _ROWS_MAX: Final = 1_000
-#: Statements per table and call, so that a call ends on a database of any age.
+#: Bound of the statements per table and call; the next call continues.
 _BATCHES_MAX: Final = 10_000
 _PAUSE_S_MIN: Final = 0.02
 _PAUSES_PER_STEP: Final = 3
@@ -22,15 +22,15 @@ _PAUSES_PER_STEP: Final = 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RemovalCounts:
-    """How many rows a call has removed or changed."""
+    """Numbers of rows that a call of :func:`remove_old_records` removed or changed."""
 
-    #: Ended commands, from ``command_inbox``.
+    #: Rows removed from ``command_inbox``.
     commands: int
-    #: Ended tasks, from ``async_tasks``.
+    #: Rows removed from ``async_tasks``.
     tasks: int
-    #: Rows of ``consumed_events``.
+    #: Rows removed from ``consumed_events``.
     consumed_events: int
-    #: Commands whose client's idempotency key was removed; the commands stay.
+    #: Rows of ``command_inbox`` that stay without the client's idempotency key.
     keys: int
 
 
@@ -43,15 +43,15 @@ async def remove_old_records(
 ) -> RemovalCounts:
     """Remove rows older than the retention times of *settings*, and client keys older than *key_ttl_h*.
 
-    Several processes may call it at once: one of them works on a table, the others skip that table. Each
-    step is a transaction of at most 1,000 rows, waits for no row lock, and is followed by a pause of three
-    times its duration. A retention time of 0 hours keeps the rows for ever.
+    Several processes may call this function at once: one of them works on a table, the others skip that
+    table. Each step is a transaction of at most 1,000 rows, waits for no row lock, and is followed by a pause
+    of three times its duration. A retention time of 0 hours keeps the rows for ever.
 
     Args:
         db: A connection outside a transaction.
-        settings: How long each kind of row is kept.
-        key_ttl_h: Hours for which a client's idempotency key is stored in clear.
-        should_continue: Called before each step; False ends the call.
+        settings: Hours for which each kind of row is kept.
+        key_ttl_h: Hours for which ``command_inbox`` keeps a client's idempotency key, which is not hashed.
+        should_continue: Called before each step; the call ends when it returns False.
 
     Raises:
         DatabaseUnavailable: PostgreSQL cannot be reached.

@@ -195,7 +195,7 @@ async def test_event_refused_by_the_outbox_leaves_the_transaction_usable(
 async def test_what_postgresql_cannot_hold_is_refused_in_words(
     database: Database, changes: dict[str, Any], state: str
 ) -> None:
-    with pytest.raises(EventIncomplete, match=rf"cannot store the event \({state}\)"):
+    with pytest.raises(EventIncomplete, match=rf"cannot store the event \(SQLSTATE {state}\)"):
         await publish_event(database, "evt_123", **changes)
     assert await row_counts(database) == (0, 0)
 
