@@ -1,4 +1,4 @@
-"""Queries and actions of operators: rows of the outbox, blocked keys, relays, lanes (G32), topics (G37)."""
+"""Queries and actions for operators: outbox rows, blocked keys, relays, lanes (G32), topics (G37)."""
 
 from relaybox.operations._actions import (
     Action,

@@ -1,4 +1,4 @@
-"""Actions of operators on the outbox. Each is one statement, so its effect and its record commit together."""
+"""Actions of operators on outbox rows; one statement changes rows and records the action."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,18 +16,21 @@ __all__ = ("Action", "Preview", "RecordedAction", "list_actions", "preview", "pu
 
 _SQL: Final = load_queries(__package__ or "relaybox.operations", "outbox.sql")
 _SELECTED: Final = _SQL.including("selected", all_rows=_SQL["all_rows"])
-#: Rows that one statement changes and one record lists: limits the time of the locks and the size of the
-#: record.
+#: Rows per statement of retry and skip: bounds the duration of row locks and the size of the recorded action,
+#: which lists the rows.
 _STATEMENT_ROWS_MAX: Final = 1_000
-#: A purge records the number of SENT rows, not the rows.
+#: Rows per statement of purge; more, because the recorded action has only the number of SENT rows.
 _PURGED_ROWS_MAX: Final = 20_000
 
 
 class Action(StrEnum):
-    """An action of an operator on rows of the outbox."""
+    """An action of an operator on outbox rows."""
 
+    #: FAILED rows become PENDING.
     RETRY = "retry"
+    #: FAILED rows are never published.
     SKIP = "skip"
+    #: SENT and skipped rows are deleted.
     PURGE = "purge"
 
 
@@ -49,8 +52,8 @@ class Preview:
     rows: Sequence[Row]
     #: Number of rows, including those not listed.
     rows_total: int
-    #: Number of rows behind an earlier FAILED row of their key that is not selected. If retried, they wait
-    #: for that row; skip does not change them.
+    #: Number of these rows that are behind an earlier FAILED row of the same key which is not selected.
+    #: Retried, such a row waits for the earlier one; skip does not change such a row.
     rows_behind_another: int
 
 
@@ -59,17 +62,19 @@ class RecordedAction:
     """A recorded action of an operator."""
 
     id: int
+    #: Time of the transaction, by PostgreSQL's clock.
     at: datetime
+    #: Name of the operator.
     actor: str
     #: ``retry``, ``skip``, ``purge``, ``lanes`` or ``accept``.
     act: str
     reason: str | None
-    #: What was changed; for rows ``selection``, ``count`` and ``rows``.
+    #: The changed objects; for actions on rows ``selection``, ``count`` and ``rows``.
     target: Mapping[str, Any]
 
 
 async def preview(db: Executor, action: Action, selection: Selection, *, rows_max: int) -> Preview:
-    """Return the rows of *selection* that *action* would change, at most *rows_max* of them; change nothing.
+    """Return the first *rows_max* rows of *selection* that *action* would change; change nothing.
 
     Raises:
         SelectionEmpty: The selection names rows by id or seq, and *action* applies to none of them.
@@ -87,46 +92,60 @@ async def preview(db: Executor, action: Action, selection: Selection, *, rows_ma
 
 
 async def retry(db: Executor, selection: Selection, *, by: str, reason: str | None = None) -> int:
-    """Put the selected FAILED rows back to PENDING, notify the relays, and return the number of rows.
+    """Make the selected FAILED rows PENDING, notify the relays, and return the number of rows.
 
-    The relays publish them in the order of their key, before the rows behind them. A row behind another
-    FAILED row of its key still waits for that row.
+    Relays publish the rows of a key by ``seq``: first the retried rows, then the rows behind them. A retried
+    row behind another FAILED row of its key waits for that row.
+
+    Args:
+        db: A connection outside a transaction; each statement changes at most 1,000 rows.
+        selection: The rows; rows of other states are left out.
+        by: Name of the operator, for the record of the action.
+        reason: Reason, for the record of the action.
 
     Raises:
         SelectionEmpty: The selection names rows by id or seq, and none of them is FAILED.
-        DatabaseError: PostgreSQL is unreachable or too busy; recorded actions are committed.
+        DatabaseError: PostgreSQL is unreachable or too busy; earlier statements of this call are committed.
     """
     arguments = (by, reason, selection.as_json(), OUTBOX_CHANNEL)
     return await _run_in_steps(db, Action.RETRY, _RETRY, selection, _STATEMENT_ROWS_MAX, *arguments)
 
 
 async def skip(db: Executor, selection: Selection, *, by: str, reason: str) -> int:
-    """Mark the selected FAILED rows as never to be published, unblock their keys, return the number of rows.
+    """Mark the selected FAILED rows as never to be published, and return the number of rows.
 
-    A row behind a FAILED row of its key that is not selected is not skipped. The gap is documented by
-    ``skipped_at`` of the row, by the recorded action, and by :func:`relaybox.verify.verify`.
+    This unblocks their keys. A row behind a FAILED row of its key that is not selected is not skipped.
+    ``skipped_at`` of the row, the recorded action and :func:`relaybox.verify.verify` show the missing event.
+
+    Args:
+        db: As of :func:`retry`.
+        selection: As of :func:`retry`.
+        by: As of :func:`retry`.
+        reason: As of :func:`retry`.
 
     Raises:
         SelectionEmpty: The selection names rows by id or seq, and none is the first FAILED row of its key.
-        DatabaseError: PostgreSQL is unreachable or too busy; recorded actions are committed.
+        DatabaseError: PostgreSQL is unreachable or too busy; earlier statements of this call are committed.
     """
     arguments = (by, reason, selection.as_json(), OUTBOX_CHANNEL)
     return await _run_in_steps(db, Action.SKIP, _SKIP, selection, _STATEMENT_ROWS_MAX, *arguments)
 
 
 async def purge(db: Executor, selection: Selection, *, by: str, reason: str | None = None) -> int:
-    """Remove the selected rows that are SENT or skipped, never others, and return the number of rows.
+    """Delete the selected rows that are SENT or skipped, and return the number of rows.
+
+    Arguments as of :func:`retry`; each statement deletes at most 20,000 rows.
 
     Raises:
         SelectionEmpty: The selection names rows by id or seq, and none of them is SENT or skipped.
-        DatabaseError: PostgreSQL is unreachable or too busy; recorded actions are committed.
+        DatabaseError: PostgreSQL is unreachable or too busy; earlier statements of this call are committed.
     """
     arguments = (by, reason, selection.as_json())
     return await _run_in_steps(db, Action.PURGE, _PURGE, selection, _PURGED_ROWS_MAX, *arguments)
 
 
 async def list_actions(db: Executor, *, actions_max: int) -> list[RecordedAction]:
-    """Return the last *actions_max* actions of operators, newest first.
+    """Return the last *actions_max* recorded actions of operators, newest first.
 
     Raises:
         DatabaseError: PostgreSQL is unreachable or too busy.
@@ -137,7 +156,11 @@ async def list_actions(db: Executor, *, actions_max: int) -> list[RecordedAction
 async def _run_in_steps(
     db: Executor, action: Action, statement: str, selection: Selection, rows_max: int, *arguments: str | None
 ) -> int:
-    """Run *statement* over the selection, *rows_max* rows at a time by ``seq``."""
+    """Execute *statement* for *rows_max* rows at a time, by ``seq``; return the number of changed rows.
+
+    Raises:
+        SelectionEmpty: The selection names rows by id or seq, and *action* applies to none of them.
+    """
     rows_total, after_seq = 0, -1
     while True:
         [result] = await db.fetch(statement, *selection.arguments(), after_seq, rows_max, *arguments)

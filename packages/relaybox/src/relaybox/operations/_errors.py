@@ -6,7 +6,7 @@
     └── OperationError
         ├── SelectionEmpty   no rows are selected, or the action applies to none of them
         ├── LanesRefused     the number of lanes is not allowed
-        └── MarkerRefused    the lane has no fault, or its fault names another marker
+        └── MarkerRefused    the lane has no fault, or a fault with another marker
 """
 
 from relaybox.errors import RelayboxError
@@ -15,7 +15,7 @@ __all__ = ("LanesRefused", "MarkerRefused", "OperationError", "SelectionEmpty")
 
 
 class OperationError(RelayboxError):
-    """Base of the errors of this package; nothing was changed."""
+    """Base class of the errors of operator actions; nothing was changed."""
 
     error_code = "OPERATION_ERROR"
 
@@ -27,12 +27,12 @@ class SelectionEmpty(OperationError):
 
 
 class LanesRefused(OperationError):
-    """Raised for a number of lanes that is not a doubling, is lower than before, or is above 1024."""
+    """Raised for a number of lanes that doubling cannot reach, or that is lower than before or above 1024."""
 
     error_code = "LANES_REFUSED"
 
 
 class MarkerRefused(OperationError):
-    """Raised when a lane has no fault, or a fault with another marker; see ``relaybox relay status``."""
+    """Raised when a lane has no fault, or a fault with another marker: see ``relaybox relay status``."""
 
     error_code = "MARKER_REFUSED"

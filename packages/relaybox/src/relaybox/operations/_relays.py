@@ -1,4 +1,4 @@
-"""State of relays and lanes, and the actions of operators on lanes."""
+"""Read the state of relays and lanes, and change lanes for an operator."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,30 +24,31 @@ __all__ = (
     "request_lanes",
 )
 
-#: The table has the same limit.
+#: Largest number of lanes; a constraint of ``relay_origin`` has the same limit.
 LANES_MAX: Final = 1_024
-#: Rows are counted up to this number, to bound the cost of a query.
+#: Largest count of rows in a status, which bounds the cost of its queries.
 BACKLOG_ROWS_MAX: Final = 100_000
 _SQL: Final = load_queries(__package__ or "relaybox.operations", "relays.sql")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RelayStatus:
-    """A relay as of its last heartbeat."""
+    """State of a relay at its last heartbeat."""
 
-    #: Unique for each start of a relay.
+    #: Name of the relay, unique for each start.
     name: str
     #: Host and process id.
     place: str
+    #: ``exactly-once`` or ``at-least-once``.
     delivery: str
-    #: State of its circuit breaker: closed, open or half-open.
+    #: State of the relay's circuit breaker for Kafka: closed, open or half-open.
     breaker: str
     started_at: datetime
-    #: Rows marked SENT since its start.
+    #: Rows that the relay marked SENT since its start.
     published_total: int
-    #: Seconds until its lease ends without another heartbeat; negative for an expired lease.
+    #: Seconds until the relay's lease ends without another heartbeat; negative for an expired lease.
     lease_s: float
-    #: Number of lanes it owns.
+    #: Number of lanes that the relay owns.
     lanes: int
     #: Reasons why some rows are not published, one per partition or lane, 20 at most.
     troubles: Sequence[str]
@@ -57,20 +58,22 @@ class RelayStatus:
 class LaneStatus:
     """A lane: a range of key hashes that one relay owns."""
 
+    #: Number of the lane.
     lane: int
+    #: First and last key hash of the lane.
     hash_min: int
     hash_max: int
-    #: The relay that owns it; None without an owner.
+    #: Name of the relay that owns the lane; None without an owner.
     owner: str | None
-    #: Number of takeovers: the fencing token.
+    #: Number of takeovers of the lane, used as fencing token.
     epoch: int
-    #: Why no relay publishes from it; None if there is no fault.
+    #: Why no relay publishes from the lane; None if there is no fault.
     fault: str | None
-    #: Seconds until the lease of its owner ends; None without an owner.
+    #: Seconds until the owner's lease ends; None without an owner.
     lease_s: float | None
-    #: Its PENDING rows among the first 100,000 PENDING rows of the outbox.
+    #: Number of the lane's rows among the first 100,000 PENDING rows of the outbox.
     pending: int
-    #: Age of the oldest of these rows in seconds; None without one.
+    #: Age of the oldest of these rows in seconds; None if there are none.
     oldest_s: float | None
 
 
@@ -84,12 +87,12 @@ class Status:
     lanes: Sequence[LaneStatus]
     #: Requested number of lanes; higher than ``len(lanes)`` while relays split their lanes.
     lanes_wanted: int
-    #: Numbers of rows, each up to 100,000; ``pending`` includes ``retrying``.
+    #: Numbers of rows by state, each counted up to 100,000; ``pending`` includes ``retrying``.
     pending: int
     retrying: int
     failed: int
     skipped: int
-    #: Age of the first PENDING row in seconds; None without one.
+    #: Age of the PENDING row with the lowest ``seq`` in seconds; None if there is no PENDING row.
     oldest_pending_s: float | None
 
 
@@ -108,10 +111,10 @@ async def relay_status(db: Executor) -> Status:
 
 
 def published_per_s(before: Status, after: Status) -> float:
-    """Return the rows that the relays marked SENT per second between two states.
+    """Return the number of rows per second that the relays marked SENT between *before* and *after*.
 
-    A relay that is only in *after* counts from its start. Rows that a relay published after its last
-    heartbeat and before its end are not counted.
+    Of a relay that is only in *after*, all rows count. Rows that a relay published between its last heartbeat
+    and its end are not counted.
     """
     known = {relay.name: relay.published_total for relay in before.relays}
     rows = sum(relay.published_total - known.get(relay.name, 0) for relay in after.relays)
@@ -120,15 +123,15 @@ def published_per_s(before: Status, after: Status) -> float:
 
 
 def check_lane_count(lanes: int, wanted: int) -> None:
-    """Check that *lanes* lanes can become *wanted* lanes: splitting doubles the number of lanes.
+    """Check that *lanes* lanes can become *wanted* lanes by splitting, which doubles their number.
 
     Raises:
-        LanesRefused: They cannot.
+        LanesRefused: *wanted* is not *lanes* times a power of two, or is above 1,024.
     """
     factor, rest = divmod(wanted, lanes)
     if wanted < lanes:
         raise LanesRefused(
-            f"{lanes} lanes are requested already, and the number of lanes cannot be reduced to {wanted}"
+            f"the number of lanes is {lanes} and cannot be reduced to {wanted}; request {lanes} or more"
         )
     if rest or factor & (factor - 1) or wanted > LANES_MAX:
         choices = [lanes * 2**power for power in range(1, 8) if lanes * 2**power <= LANES_MAX]
@@ -138,12 +141,19 @@ def check_lane_count(lanes: int, wanted: int) -> None:
 
 
 async def request_lanes(db: Executor, wanted: int, *, by: str, reason: str | None = None) -> int:
-    """Request *wanted* lanes, which relays create by splitting theirs; return the number requested before.
+    """Request *wanted* lanes, and return the number requested before.
 
-    No restart is needed, and no event is lost or reordered. Requesting the same number changes nothing.
+    Relays split their lanes until there are as many, without a restart, and no event is lost or reordered.
+    Requesting the same number changes nothing.
+
+    Args:
+        db: A connection outside a transaction.
+        wanted: Number of lanes afterwards.
+        by: Name of the operator, for the record of the action.
+        reason: Reason, for the record of the action.
 
     Raises:
-        LanesRefused: The number is not reached by doubling, lower than before, or above 1,024.
+        LanesRefused: Doubling the lanes does not reach the number, or it is lower than before or above 1,024.
         RetryTransaction: Another operator changed the number at the same time.
         DatabaseError: PostgreSQL is unreachable or too busy.
     """
@@ -160,10 +170,17 @@ async def request_lanes(db: Executor, wanted: int, *, by: str, reason: str | Non
 
 
 async def accept_marker(db: Executor, lane: int, marker: UUID, *, by: str, reason: str) -> None:
-    """Continue *lane*, which stopped because Kafka has *marker* and the database does not know it.
+    """Let relays publish again from *lane*, which stopped because the database does not know *marker*.
 
-    Relays publish the PENDING rows of the lane, also rows that the batch of the marker already published. The
-    operator decides whether that is acceptable.
+    *marker* is the id of the last batch that Kafka has of this lane. Relays publish all PENDING rows of the
+    lane, including rows that were in that batch; the operator decides that readers can accept duplicates.
+
+    Args:
+        db: A connection outside a transaction.
+        lane: Number of the lane.
+        marker: The marker in the lane's fault.
+        by: Name of the operator, for the record of the action.
+        reason: Reason, for the record of the action.
 
     Raises:
         MarkerRefused: The lane has no fault, or its fault names another marker.
@@ -175,7 +192,9 @@ async def accept_marker(db: Executor, lane: int, marker: UUID, *, by: str, reaso
     if fault is None:
         raise MarkerRefused(f"lane {lane} has no fault; `relaybox relay status` lists lanes with a fault")
     if str(marker) not in fault.lower():
-        raise MarkerRefused(f"lane {lane} stopped at another marker than {marker}; its fault: {fault}")
+        raise MarkerRefused(
+            f"lane {lane} stopped at another marker than {marker}; accept the marker of its fault: {fault}"
+        )
     arguments = (lane, fault, marker, by, reason, [LANES_CHANNEL, OUTBOX_CHANNEL])
     if not await db.fetch(_SQL["accept_marker"], *arguments):
         raise RetryTransaction(

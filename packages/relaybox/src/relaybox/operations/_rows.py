@@ -1,4 +1,4 @@
-"""Queries on the outbox: rows and blocked keys."""
+"""Query rows of the outbox and blocked keys."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -28,7 +28,7 @@ _SELECTED: Final = _SQL.including("selected", all_rows=_ALL_ROWS)
 _LIST: Final = _SQL.including("list_rows", selected=_SELECTED)
 _SHOW: Final = _SQL.including("show_row", all_rows=_ALL_ROWS)
 _BLOCKED: Final = _SQL.including("blocked_keys", selected=_SELECTED)
-#: Fields of the envelope without personal data, which is in its payload and metadata.
+#: Fields of the envelope that contain no personal data; payload and metadata may contain some.
 _ENVELOPE_FIELDS: Final = (
     *("event_id", "event_type", "event_version", "aggregate_type", "aggregate_id", "version"),
     *("correlation_id", "causation_id", "timestamp"),
@@ -42,15 +42,17 @@ class Row:
     id: UUID
     seq: int
     topic: str
-    #: None for a row that blocks no other row.
+    #: None for a row without a key, which blocks no other row.
     key: str | None
     state: State
+    #: None if the payload, written without the library, has no such field.
     event_id: str | None
     event_type: str | None
-    #: Failed attempts since it was written, or since an operator's retry.
+    #: Failed attempts since the row was written, or since an operator retried it.
     attempts: int
-    #: Cause of its last failure, ``row`` or ``link``. None without a failure, as are the next three fields.
+    #: Cause of the last failure: ``row`` or ``link`` to Kafka; None if no attempt failed.
     fault: str | None
+    #: Class, text and time of the last error; None if no attempt failed.
     error_class: str | None
     error_message: str | None
     failed_at: datetime | None
@@ -63,14 +65,14 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RowDetails:
-    """One row with its envelope, its payload and the actions on it."""
+    """One row with its envelope, its payload and the actions of operators on the row."""
 
     row: Row
-    #: Ids, names, versions and time of the event, without its data.
+    #: Fields of the envelope without personal data: ids, names, versions and time of the event.
     envelope: Mapping[str, Any]
-    #: The whole Kafka value; None unless requested.
+    #: The whole envelope with the event's payload; None unless requested.
     payload: Any
-    #: Actions of operators on it, oldest first: ``at``, ``by``, ``act``, ``reason``.
+    #: Actions of operators on the row, oldest first, each with ``at``, ``by``, ``act`` and ``reason``.
     acts: Sequence[Mapping[str, Any]]
 
 
@@ -78,10 +80,11 @@ class RowDetails:
 class BlockedKey:
     """A blocked key, and the row that blocks it."""
 
+    #: The first row of the key that is FAILED or waits for its next attempt.
     head: Row
-    #: Rows of the key behind the head.
+    #: Number of unpublished rows of the key with a higher ``seq``.
     behind: int
-    #: The lane of the key; None while lanes are being split.
+    #: Number of the key's lane; None while lanes are being split.
     lane: int | None
 
 
@@ -90,9 +93,11 @@ class BlockedLane:
     """A lane with a fault: no relay publishes from it until an operator accepts its marker."""
 
     lane: int
+    #: Why no relay publishes from the lane.
     fault: str
-    #: PENDING rows of its keys, and the time at which the oldest was written.
+    #: Number of the lane's PENDING rows.
     pending: int
+    #: Time at which the oldest of these rows was written; None if there are none.
     oldest: datetime | None
 
 
@@ -100,7 +105,7 @@ class BlockedLane:
 class BlockedKeys:
     """Blocked keys, and lanes with a fault."""
 
-    #: The first blocked keys, those blocked longest first.
+    #: The first blocked keys, ordered by the time of failure, oldest first.
     keys: Sequence[BlockedKey]
     #: Number of blocked keys, including those not listed.
     keys_total: int
@@ -127,7 +132,12 @@ async def list_rows(
 
 
 async def show_row(db: Executor, id_or_seq: UUID | int, *, with_payload: bool = False) -> RowDetails:
-    """Return the row with this ``id`` or ``seq``.
+    """Return the row with ``event_outbox.id`` (a UUID) or ``event_outbox.seq`` (an int).
+
+    Args:
+        db: A connection.
+        id_or_seq: Id or seq of the row.
+        with_payload: Whether to return the payload, which may contain personal data.
 
     Raises:
         SelectionEmpty: There is no such row.

@@ -1,4 +1,4 @@
-"""Selection of rows by an operator."""
+"""Conditions by which an operator selects outbox rows."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,51 +12,54 @@ __all__ = ("Fault", "Selection", "State")
 
 
 class Fault(StrEnum):
-    """Cause of a failed attempt: the row itself, or the link to Kafka."""
+    """Cause of a failed attempt."""
 
+    #: The broker rejects the row, or its topic is missing.
     ROW = "row"
+    #: Kafka was unreachable.
     LINK = "link"
 
 
 class State(StrEnum):
-    """State of a row, as operators see it."""
+    """State of a row, as the commands for operators show it."""
 
-    #: A relay publishes it after the earlier rows of its key.
+    #: A relay publishes the row after the earlier rows of its key.
     PENDING = "pending"
-    #: An attempt failed; a relay retries it.
+    #: An attempt failed; a relay retries the row at ``next_attempt_at``.
     RETRYING = "retrying"
-    #: All attempts failed. Its key is blocked until an operator acts or, if the link failed, Kafka is
-    #: reachable.
+    #: All attempts failed. The key is blocked until an operator retries or skips the row or, if Kafka was
+    #: unreachable, until Kafka responds again.
     FAILED = "failed"
-    #: An operator decided that it is never published.
+    #: An operator skipped the row: it is never published.
     SKIPPED = "skipped"
-    #: The broker has acknowledged it.
+    #: The broker has acknowledged the record.
     SENT = "sent"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selection:
-    """Rows that meet all conditions; an empty condition selects every row."""
+    """Conditions that a row must meet, all of them; an empty condition is met by every row."""
 
     ids: Sequence[UUID] = ()
     seqs: Sequence[int] = ()
     keys: Sequence[str] = ()
     #: Error classes in ``error_data``, such as ``RecordTooLarge``.
     error_classes: Sequence[str] = ()
+    #: Cause of the last failure; None for any, or none.
     fault: Fault | None = None
-    #: Minimum seconds since the row was sent or skipped; for any other row, since it was written.
+    #: Minimum seconds since the row was sent or skipped; of any other row, since it was written.
     older_than_s: float | None = None
 
     def names_rows(self) -> bool:
-        """Whether rows are named by id or seq, so that an empty result is an error."""
+        """Return whether rows are named by id or seq, so that an empty result is an error."""
         return bool(self.ids or self.seqs)
 
     def selects_every_row(self) -> bool:
-        """Whether there is no condition."""
+        """Return whether no condition is set."""
         return not (self.names_rows() or self.keys or self.error_classes or self.fault or self.older_than_s)
 
     def arguments(self) -> tuple[Any, ...]:
-        """Return the six parameters of the query ``selected``."""
+        """Return the parameters $1 to $6 of the query ``selected``."""
         lists = (self.ids, self.seqs, self.keys, self.error_classes)
         return (*(list(values) or None for values in lists), self.fault, self.older_than_s)
 

@@ -1,4 +1,4 @@
-"""Detection of topic faults: availability, replication and limits. Pure."""
+"""Find faults of topics: availability, replication and limits. No I/O."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from relaybox.topics import Brokers, Replication, TopicState, min_isr_for, repli
 
 __all__ = ("Expected", "TopicFault", "TopicUse", "find_faults")
 
-#: Partitions listed in a fault.
+#: Partitions that the text of a fault lists.
 _NAMED_MAX: Final = 10
 
 
@@ -17,11 +17,11 @@ class TopicUse(StrEnum):
     """Purpose of a topic."""
 
     EVENTS = "events"
-    #: The last published batch of each lane, written in the transactions of the relay.
+    #: The relays' control topic: id of each lane's last batch, written in the transaction of that batch.
     MARKERS = "markers"
-    #: ``__transaction_state``, without which exactly-once relays publish nothing.
+    #: Kafka's ``__transaction_state``; if unavailable, relays with exactly-once delivery publish nothing.
     TRANSACTIONS = "transactions"
-    #: ``__consumer_offsets``; consumers recognise events that a lost offset repeats by their id.
+    #: Kafka's ``__consumer_offsets``. If offsets are lost, consumers receive events again and skip known ids.
     OFFSETS = "offsets"
 
 
@@ -29,37 +29,39 @@ class TopicUse(StrEnum):
 class TopicFault:
     """One fault of a topic."""
 
-    #: Stable, for scripts: ``TOPIC_OFFLINE``, …
+    #: Name of the kind of fault, which does not change between versions: ``TOPIC_OFFLINE``, …
     code: str
-    #: The fault, with figures.
+    #: Description with the values found.
     what: str
+    #: What the operator should do.
     remedy: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Expected:
-    """Requirements for the topics of this cluster."""
+    """Requirements for the topics of a cluster."""
 
+    #: The brokers of the cluster.
     brokers: Brokers
     #: Replication required by the settings.
     replication: Replication
-    #: The largest message that the outbox accepts.
+    #: Size of the largest message that the outbox accepts.
     message_bytes_max: int
 
     def replication_of(self, use: TopicUse) -> Replication:
-        """Return the required replication; none for topics that Kafka creates itself."""
+        """Return the replication required by the settings; the default for topics that Kafka creates."""
         return self.replication if use in {TopicUse.EVENTS, TopicUse.MARKERS} else Replication()
 
 
 def find_faults(name: str, use: TopicUse, state: TopicState | None, expected: Expected) -> list[TopicFault]:
-    """Return the faults of a topic, the worst first.
+    """Return the faults of a topic, the most severe first.
 
     Args:
         name: Name of the topic.
         use: Purpose of the topic. A topic for events must exist; Kafka and relays create the others on first
             use.
-        state: None if the topic does not exist.
-        expected: Requirements of the cluster and the settings.
+        state: State of the topic; None if the topic does not exist.
+        expected: Requirements from the settings and the number of brokers.
     """
     if state is None:
         return [_MISSING] if use is TopicUse.EVENTS else []
@@ -72,25 +74,25 @@ def find_faults(name: str, use: TopicUse, state: TopicState | None, expected: Ex
 
 _MISSING: Final = TopicFault(
     code="TOPIC_MISSING",
-    what="the topic does not exist; its events are not published",
+    what="the topic does not exist, so no relay publishes its events",
     remedy="run `relaybox topics create`",
 )
 
 
 def _availability(state: TopicState, brokers: Brokers) -> Iterator[TopicFault]:
-    slow = "check the logs of the brokers for the cause"
+    slow = "look for the cause in the logs of the brokers"
     start = f"start {brokers.absent_named}" if brokers.absent else slow
     if state.offline:
         yield TopicFault(
             code="TOPIC_OFFLINE",
-            what=f"{_partitions(state.offline)} without a leader: neither written nor read",
+            what=f"{_partitions(state.offline)} without a leader: no writes and no reads",
             remedy=start,
         )
     if state.below_min_isr:
         yield TopicFault(
             code="TOPIC_BELOW_MIN_ISR",
             what=f"{_partitions(state.below_min_isr)} with fewer replicas in sync than "
-            f"min.insync.replicas={state.min_isr}: not written",
+            f"min.insync.replicas={state.min_isr}: no writes",
             remedy=start,
         )
     if state.under_replicated:
@@ -125,7 +127,7 @@ def _min_isr(
         yield TopicFault(
             code="TOPIC_HIGH_MIN_ISR",
             what=f"min.insync.replicas={min_isr} of {_replicas(replicas)}: "
-            + ("never written" if min_isr > replicas else "not written while one broker is down"),
+            + ("no writes" if min_isr > replicas else "no writes while one broker is down"),
             remedy=_set_min_isr(name, safe),
         )
     elif min_isr < wanted and use is not TopicUse.OFFSETS:
@@ -146,7 +148,7 @@ def _limit(name: str, state: TopicState, message_bytes_max: int) -> Iterator[Top
         yield TopicFault(
             code="TOPIC_LOW_LIMIT",
             what=f"max.message.bytes={state.bytes_max}, but OUTBOX_MESSAGE_BYTES_MAX={message_bytes_max}: "
-            "larger events fail",
+            "the broker rejects larger events",
             remedy=f"run `relaybox topics raise-limit {name} {message_bytes_max}`",
         )
 

@@ -1,4 +1,4 @@
-"""Check of the topics that Relaybox uses (G37)."""
+"""Check the topics that Relaybox uses (G37)."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -12,7 +12,7 @@ from relaybox.topics import Replication, TopicState, cluster_state
 
 __all__ = ("CheckedTopic", "TopicsCheck", "check_topics")
 
-#: Rows of each state whose topics are checked.
+#: Number of PENDING and of FAILED rows whose topics are checked.
 _ROWS_MAX: Final = 10_000
 _TRANSACTIONS: Final = "__transaction_state"
 _OFFSETS: Final = "__consumer_offsets"
@@ -25,7 +25,7 @@ class CheckedTopic:
 
     name: str
     use: TopicUse
-    #: None if it does not exist.
+    #: None if the topic does not exist.
     state: TopicState | None
     faults: tuple[TopicFault, ...]
 
@@ -36,7 +36,7 @@ class TopicsCheck:
 
     #: Ids of the brokers that are up.
     brokers: tuple[int, ...]
-    #: Ids of brokers that are down and have replicas of one of the topics.
+    #: Ids of brokers that are down and have a replica of some topic of the cluster.
     brokers_absent: tuple[int, ...]
     topics: tuple[CheckedTopic, ...]
 
@@ -49,10 +49,10 @@ class TopicsCheck:
 async def check_topics(
     db: Executor, kafka: KafkaSettings, relay: RelaySettings, outbox: OutboxSettings
 ) -> TopicsCheck:
-    """Check each topic that Relaybox uses.
+    """Check each topic that Relaybox uses: availability, replication and limits.
 
-    These are the declared topics, those of PENDING and FAILED rows, the relay's markers, and Kafka's topics
-    for transactions and offsets.
+    These are the topics of ``OUTBOX_TOPICS``, those of PENDING and FAILED rows, the relays' control topic of
+    markers, and Kafka's topics for transactions and offsets.
 
     Raises:
         BrokerAway: No broker is reachable.

@@ -15,8 +15,8 @@ SELECT o.id, o.seq, o.topic, o.key, o.key_hash, o.status, o.attempts, o.created_
 FROM event_outbox AS o
 
 -- name: selected
--- Rows that meet all conditions of a selection: ids $1, seqs $2, keys $3, error classes $4, fault $5, in their state for
--- more than $6 seconds. A condition that is null selects every row.
+-- Rows that meet all conditions: id in $1, seq in $2, key in $3, error class in $4, fault $5, and sent, skipped or (of other
+-- states) written over $6 seconds ago. Every row meets a condition that is null.
 SELECT r.* FROM (
     -- include: all_rows
 ) AS r
@@ -28,8 +28,8 @@ WHERE ($1::uuid[] IS NULL OR r.id = ANY ($1::uuid[]))
   AND ($6::float8 IS NULL OR r.since < now() - make_interval(secs => $6::float8))
 
 -- name: list_rows
--- The first $8 selected rows by seq in one of the states $7. One condition per state, because each state but SENT has a
--- small index of its own.
+-- The first $8 selected rows by seq in one of the states $7. One condition per state, because each state except SENT has its
+-- own small index.
 SELECT s.* FROM (
     -- include: selected
 ) AS s
@@ -41,8 +41,8 @@ WHERE ('pending' = ANY ($7::text[]) AND s.status = 'PENDING' AND s.next_attempt_
 ORDER BY s.seq LIMIT $8::int
 
 -- name: show_row
--- The row with id $1 or seq $2, the fields $4 of its envelope, its payload if $3, and the actions of operators on it.
--- Only named fields: rows written without the library may contain any other field.
+-- The row with id $1 or seq $2, the fields $4 of its envelope, its payload if $3 is true, and the actions of operators on
+-- the row. Other fields are left out: rows written without the library may have personal data there.
 SELECT r.*,
        (SELECT coalesce(jsonb_object_agg(field.key, field.value), '{}')
         FROM jsonb_each(CASE jsonb_typeof(o.payload) WHEN 'object' THEN o.payload ELSE '{}' END) AS field
@@ -58,8 +58,8 @@ FROM (
 WHERE r.id = $1::uuid OR r.seq = $2::bigint
 
 -- name: blocked_keys
--- The first $7 selected rows that block their keys, FAILED or waiting for the next attempt, those blocked longest first.
--- A row without a key blocks no other row and is listed too. "behind" counts the rows blocked by each.
+-- The first $7 selected rows that block their keys (FAILED or waiting for the next attempt), by the time of the failure. A
+-- row without a key is listed too, although it blocks no other row. behind: number of rows that the row blocks.
 WITH heads AS (
     SELECT DISTINCT ON (coalesce(s.key, s.id::text)) s.* FROM (
         -- include: selected
@@ -81,7 +81,7 @@ LEFT JOIN relay_lanes AS l ON shown.key_hash BETWEEN l.hash_min AND l.hash_max
 ORDER BY coalesce(shown.failed_at, shown.created_at), shown.seq
 
 -- name: blocked_lanes
--- Lanes with a fault, from which no relay publishes, and the number of their PENDING rows.
+-- Lanes with a fault, from which no relay publishes, with the number of their PENDING rows and the time of the oldest.
 SELECT l.lane, l.fault, count(o.seq) AS pending, min(o.created_at) AS oldest
 FROM relay_lanes AS l
 LEFT JOIN event_outbox AS o ON o.status = 'PENDING' AND o.key_hash BETWEEN l.hash_min AND l.hash_max
@@ -89,8 +89,8 @@ WHERE l.fault IS NOT NULL
 GROUP BY l.lane, l.fault ORDER BY l.lane
 
 -- name: preview_failed
--- Rows that retry and skip would change: the first $7 selected FAILED rows by seq, their total, and for each whether it
--- is behind an earlier FAILED row of its key that is not selected.
+-- Rows that retry and skip would change: the first $7 selected FAILED rows by seq, and the number of all of them.
+-- behind_another: an earlier FAILED row of the same key is not selected.
 WITH chosen AS (
     SELECT s.* FROM (
         -- include: selected
@@ -108,7 +108,7 @@ SELECT *, count(*) OVER () AS total, count(*) FILTER (WHERE behind_another) OVER
 FROM marked ORDER BY seq LIMIT $7::int
 
 -- name: preview_done
--- Rows that purge would remove: the first $7 selected rows by seq that are SENT or skipped, and their total.
+-- Rows that purge would remove: the first $7 selected rows by seq that are SENT or skipped, and the number of all of them.
 WITH chosen AS MATERIALIZED (
     SELECT s.seq FROM (
         -- include: selected
@@ -123,9 +123,8 @@ WHERE r.seq = ANY (ARRAY(SELECT seq FROM chosen ORDER BY seq LIMIT $7::int))
 ORDER BY r.seq
 
 -- name: retry
--- Put the first $8 selected FAILED rows after seq $7 back to PENDING with no attempts. Record it as an action of $9 with
--- reason $10 and selection $11, and notify the relays on channel $12. Relays publish the rows by seq, each before the
--- rows behind it.
+-- Make the first $8 selected FAILED rows after seq $7 PENDING with no attempts. Record the action with operator $9, reason
+-- $10 and selection $11, and notify the relays on channel $12. Relays publish the rows of each key by seq.
 WITH chosen AS MATERIALIZED (
     SELECT s.* FROM (
         -- include: selected
@@ -151,8 +150,8 @@ SELECT (SELECT max(seq) FROM chosen) AS last_seq, (SELECT count(*) FROM changed)
        (SELECT pg_notify(left($12 || coalesce('_' || nullif(current_schema(), 'public'), ''), 63), '') FROM recorded) AS woken
 
 -- name: skip
--- Mark the first $8 selected FAILED rows after seq $7 as never to be published, and record it as retry does. A row behind
--- an earlier FAILED row of its key that is not selected is left out: rows of a key are skipped in order.
+-- Mark the first $8 selected FAILED rows after seq $7 as never to be published. Record and notify as "retry" does. A row
+-- behind an earlier FAILED row of its key that is not selected is left out: rows of a key are skipped in order.
 WITH chosen AS MATERIALIZED (
     SELECT s.* FROM (
         -- include: selected
@@ -185,9 +184,9 @@ SELECT (SELECT max(seq) FROM chosen) AS last_seq, (SELECT count(*) FROM changed)
        (SELECT pg_notify(left($12 || coalesce('_' || nullif(current_schema(), 'public'), ''), 63), '') FROM recorded) AS woken
 
 -- name: purge
--- Remove at most $8 selected rows after seq $7 that are SENT or skipped, and no others. Record it as an action of $9 with
--- reason $10 and selection $11. Both states are final, so the rows need no lock. The record lists each skipped row,
--- because nothing else documents its gap from then on, and only the number of SENT rows.
+-- Remove at most $8 selected rows after seq $7 that are SENT or skipped. Record the action with operator $9, reason $10 and
+-- selection $11. Both states are final, so the rows need no lock. The record lists each skipped row, because nothing else
+-- shows from then on that the event was not published, and only the number of SENT rows.
 WITH chosen AS MATERIALIZED (
     SELECT s.id, s.seq FROM (
         -- include: selected

@@ -1,5 +1,5 @@
 -- name: relays
--- All relays with the data of their last heartbeat.
+-- All relays with the state that each wrote at its last heartbeat.
 SELECT m.name, m.place, m.delivery, m.breaker, m.started_at, m.published_total, coalesce(m.troubles, '{}') AS troubles,
        extract(epoch FROM m.lease_until - clock_timestamp())::float8 AS lease_s,
        (SELECT count(*) FROM relay_lanes AS l WHERE l.owner = m.name) AS lanes
@@ -7,7 +7,7 @@ FROM relay_members AS m ORDER BY m.started_at, m.name
 
 -- name: lanes
 -- Every lane with its owner, the number of its rows among the first $1 PENDING rows of the outbox, and the age of the
--- oldest. A binary search finds the lane of a row: a join of a backlog with a thousand lanes would take minutes.
+-- oldest of these. width_bucket finds a row's lane by binary search: a join of a backlog with 1,000 lanes takes minutes.
 WITH bounds AS (
     SELECT lane, row_number() OVER (ORDER BY hash_min) AS place FROM relay_lanes
 ), waiting AS (
@@ -24,7 +24,7 @@ FROM relay_lanes AS l JOIN bounds ON bounds.lane = l.lane LEFT JOIN waiting ON w
 ORDER BY l.lane
 
 -- name: backlog
--- Numbers of rows by state, each up to $1; the age of the first PENDING row; and the time of this query.
+-- Numbers of rows by state, each counted up to $1; the age of the PENDING row with the lowest seq; the time of this query.
 SELECT clock_timestamp() AS at, (SELECT lanes_wanted FROM relay_origin) AS lanes_wanted,
        (SELECT count(*) FROM (SELECT FROM event_outbox WHERE status = 'PENDING' LIMIT $1::int) AS rows) AS pending,
        (SELECT count(*) FROM (SELECT FROM event_outbox
@@ -41,7 +41,7 @@ SELECT clock_timestamp() AS at, (SELECT lanes_wanted FROM relay_origin) AS lanes
 SELECT lanes_wanted FROM relay_origin
 
 -- name: request_lanes
--- Request $2 lanes instead of $1. Record it as an action of $3 with reason $4, and notify the relays on channel $5.
+-- Request $2 lanes instead of $1. Record the action with operator $3 and reason $4, and notify the relays on channel $5.
 -- Returns no row if another operator has changed the number.
 WITH changed AS (
     UPDATE relay_origin SET lanes_wanted = $2::int WHERE lanes_wanted = $1::int RETURNING lanes_wanted
@@ -57,8 +57,8 @@ SELECT pg_notify(left($5 || coalesce('_' || nullif(current_schema(), 'public'), 
 SELECT fault FROM relay_lanes WHERE lane = $1
 
 -- name: accept_marker
--- Continue lane $1, whose fault is still $2, after marker $3: batches up to it count as published. Record it as an action
--- of $4 with reason $5, and notify the relays on channels $6. Returns no row if the fault has changed.
+-- Remove fault $2 of lane $1, so that relays continue after marker $3 (id of a batch in Kafka). Record the action with
+-- operator $4 and reason $5, and notify the relays on channels $6. Returns no row if the fault has changed.
 WITH changed AS (
     UPDATE relay_lanes SET accepted_marker = $3::uuid, fault = NULL WHERE lane = $1 AND fault = $2::text
     RETURNING lane

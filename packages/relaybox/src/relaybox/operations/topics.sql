@@ -1,6 +1,6 @@
 -- name: topics_in_use
--- The id of this outbox, null before its first exactly-once relay, and the topics of the first $1 PENDING and the first
--- $1 FAILED rows.
+-- The id of this outbox, which names the control topic (null before the first relay with exactly-once delivery), and the
+-- topics of the first $1 PENDING and the first $1 FAILED rows.
 SELECT (SELECT id FROM relay_origin) AS origin,
        (SELECT array_agg(DISTINCT rows.topic) FROM (
            (SELECT topic FROM event_outbox WHERE status = 'PENDING' ORDER BY seq LIMIT $1::int)

@@ -41,7 +41,7 @@ __all__ = (
     "raise_message_limit",
 )
 
-#: Time limit of one request: a relay that is stopped meanwhile still ends within 10 s (G27).
+#: Time limit of one request, so that a relay that gets SIGTERM meanwhile exits within 10 s (G27).
 _ANSWER_S: Final = 8.0
 _ANSWER_S_MIN: Final = 0.5
 _MESSAGE_LIMIT: Final = "max.message.bytes"
@@ -54,7 +54,7 @@ class TopicsNotReady(RelayboxError):
 
 
 class BrokerAway(TopicsNotReady):
-    """Raised when no broker responds, so that it is not known which topics exist."""
+    """Raised when no broker responds, so that the existing topics are not known."""
 
 
 async def ensure_topics(
@@ -64,17 +64,23 @@ async def ensure_topics(
     partitions: int = 8,
     replication: Replication = DEFAULT_REPLICATION,
 ) -> list[str]:
-    """Create those of *topics* that do not exist, replicated as *replication* says; return the created ones.
+    """Create those of *topics* that do not exist, and return the created ones.
 
-    If time allows, it waits until each new topic has leaders, because a row for a topic that the brokers do
-    not show yet is charged an attempt. Brokers that are down get replicas too, and catch up later.
+    Waits up to 8 s until each partition of the new topics has a leader: until then, a relay would count a
+    failed attempt for each row of the topic. Brokers that are down get replicas too, and catch up later.
 
     An existing topic does not change: with more partitions, later events of a key would go to another
     partition, which breaks the order of the key.
 
+    Args:
+        settings: The brokers.
+        topics: Names of topics that must exist.
+        partitions: Number of partitions of each new topic.
+        replication: Replication of each new topic.
+
     Raises:
         BrokerAway: No broker responds.
-        TopicsNotReady: The broker refuses, or the cluster has fewer brokers than *replication* demands.
+        TopicsNotReady: The broker refuses, or the cluster has fewer brokers than *replication* requires.
     """
     return await asyncio.to_thread(_ensure, settings, sorted(set(topics)), partitions, replication)
 
@@ -90,9 +96,9 @@ async def check_replicas(settings: KafkaSettings, topics: Iterable[str]) -> None
 
 
 async def raise_message_limit(settings: KafkaSettings, topic: str, bytes_max: int) -> int:
-    """Raise ``max.message.bytes`` of *topic* to *bytes_max*; return the limit before.
+    """Raise ``max.message.bytes`` of *topic* to *bytes_max*, and return the previous limit.
 
-    The limit is never lowered: rows of the outbox may need a higher one.
+    A higher limit stays, because rows of the outbox may need it.
 
     Raises:
         BrokerAway: No broker responds.
@@ -131,7 +137,13 @@ def _raise_limit_by(admin: Any, topic: str, bytes_max: int) -> int:
 
 
 def admin_client(settings: KafkaSettings, diagnosis: ConnectionDiagnosis) -> Any:
-    """Create an admin client; typed Any, because its stubs lack the types of its futures' results."""
+    """Create an admin client, which passes its errors to *diagnosis*.
+
+    The type is Any because the stubs of the client lack the types of its futures' results.
+
+    Raises:
+        TopicsNotReady: The Kafka settings are invalid.
+    """
     conf: dict[str, Any] = {**settings.client_config(), "log_level": 0, "error_cb": diagnosis.record}
     try:
         return AdminClient(conf)
@@ -162,14 +174,14 @@ def _ensure(
         warn_about_few_brokers(settings.bootstrap_servers, missing, plan, replication)
         wanted = [new_topic(name, partitions, plan) for name in missing]
         created = _created(admin, diagnosis, wanted, plan, until_s)
-        # An account that may create topics but not describe them cannot wait for leaders; the topics exist.
+        # The topics exist, so errors are ignored: the account may have no right to describe them.
         with suppress(KafkaException, TimeoutError):
             wait_for_leaders(admin, dict.fromkeys(created, partitions), until_s)
         return created
 
 
 def metadata_of(admin: Any, diagnosis: ConnectionDiagnosis) -> Any:
-    """Return the metadata of all topics that this account may see, and of the brokers that are up.
+    """Return the metadata of all topics that this account may describe, and of the brokers that are up.
 
     Raises:
         BrokerAway: No broker responds.
@@ -207,4 +219,7 @@ def _not_ready(
 ) -> TopicsNotReady:
     if reason is None or reason.code() in UNREACHABLE:
         return BrokerAway(diagnosis.message(reason))
-    return TopicsNotReady(f"topic {name!r} cannot be created: {reason.str()}; {plan.remedy}create it by hand")
+    return TopicsNotReady(
+        f"topic {name!r} cannot be created: {reason.str()}; {plan.remedy}create it by hand with an "
+        "account that has the right CREATE"
+    )

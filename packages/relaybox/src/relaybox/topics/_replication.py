@@ -1,4 +1,4 @@
-"""Decide how many replicas a topic gets: as many as the settings demand or the cluster allows (G37)."""
+"""Decide how many replicas a topic gets: the number in the settings, or as the cluster allows (G37)."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ _log: Final = structlog.get_logger(__name__)
 
 
 class ReplicationImpossible(RelayboxError):
-    """Raised when a topic cannot get the replicas that the settings demand."""
+    """Raised when the cluster has too few brokers for the replication in the settings."""
 
     error_code = "RELAY_REPLICATION_IMPOSSIBLE"
 
@@ -43,14 +43,14 @@ class ReplicationImpossible(RelayboxError):
 class Replication:
     """The replication of new topics."""
 
-    #: Replicas of each partition; None for three, or the number of brokers if it is lower.
+    #: Replicas of each partition; None: three, or the number of brokers if there are fewer.
     replicas: int | None = None
-    #: ``min.insync.replicas``; None for one less than ``replicas``, but at least one and at most two.
+    #: ``min.insync.replicas``; None: one less than ``replicas``, but at least one and at most two.
     min_isr: int | None = None
 
     @classmethod
     def of(cls, settings: RelaySettings) -> Self:
-        """Return what ``RELAY_TOPIC_REPLICATION`` and ``RELAY_TOPIC_MIN_ISR`` demand."""
+        """Return the replication of ``RELAY_TOPIC_REPLICATION`` and ``RELAY_TOPIC_MIN_ISR``."""
         return cls(replicas=settings.topic_replication, min_isr=settings.topic_min_isr)
 
 
@@ -59,12 +59,12 @@ DEFAULT_REPLICATION: Final = Replication()
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Brokers:
-    """The brokers of a cluster by their ids, as its metadata shows them."""
+    """Ids of the brokers of a cluster, as far as its metadata contains them."""
 
     #: Ids of the brokers that are up.
     live: frozenset[int]
-    #: The live brokers, and brokers that are down but have a replica of a topic. Metadata does not show any
-    #: other broker that is down.
+    #: Ids of the live brokers, and of brokers that are down and have a replica of a topic. Metadata does not
+    #: contain other brokers that are down.
     known: frozenset[int]
 
     @classmethod
@@ -76,26 +76,28 @@ class Brokers:
 
     @property
     def absent(self) -> frozenset[int]:
-        """The known brokers that are down."""
+        """Ids of the known brokers that are down."""
         return self.known - self.live
 
     @property
     def absent_named(self) -> str:
-        """The known brokers that are down, as text for a message: ``broker 3``, ``brokers 2, 3``."""
+        """Text for messages with the known brokers that are down: ``broker 3`` or ``brokers 2, 3``."""
         return f"broker{'s' if len(self.absent) > 1 else ''} {', '.join(map(str, sorted(self.absent)))}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """The replication of a new topic on a cluster."""
+    """The decided replication of a new topic."""
 
+    #: Replicas of each partition.
     replicas: int
+    #: ``min.insync.replicas``.
     min_isr: int
     brokers: Brokers
 
     @property
     def remedy(self) -> str:
-        """What to do if Kafka refuses the plan, as the start of a sentence; empty unless brokers are down."""
+        """Start of a sentence with the repair if Kafka refuses to create the topic; empty if all are up."""
         if self.replicas <= len(self.brokers.live):
             return ""
         live = len(self.brokers.live)
@@ -104,20 +106,21 @@ class Plan:
 
 
 def replicas_for(brokers: int) -> int:
-    """Return how many replicas a topic should have on a cluster of *brokers* brokers."""
+    """Return the default number of replicas of a topic on a cluster of *brokers* brokers: three or fewer."""
     return min(_REPLICAS_MAX, brokers)
 
 
 def min_isr_for(replicas: int) -> int:
-    """Return the ``min.insync.replicas`` with which one of *replicas* may fail, if there are several."""
+    """Return the default ``min.insync.replicas``, so that writes continue if one of *replicas* fails."""
     return min(_MIN_ISR_MAX, max(1, replicas - 1))
 
 
 def plan_replication(wanted: Replication, brokers: Brokers) -> Plan:
-    """Decide how many replicas a topic gets.
+    """Decide the replication of a topic.
 
     Raises:
-        ReplicationImpossible: The cluster has fewer brokers than the settings demand replicas.
+        ReplicationImpossible: *wanted* requires more replicas than there are known brokers, or a higher
+            ``min.insync.replicas`` than replicas.
     """
     replicas = wanted.replicas or replicas_for(len(brokers.known))
     min_isr = wanted.min_isr or min_isr_for(replicas)
@@ -125,21 +128,27 @@ def plan_replication(wanted: Replication, brokers: Brokers) -> Plan:
     if replicas > len(brokers.known):
         raise ReplicationImpossible(
             f"RELAY_TOPIC_REPLICATION={replicas}, but only the brokers {shown} are known; "
-            "start the others, or lower the setting"
+            "start the other brokers, or lower the setting"
         )
     if min_isr > replicas:
         raise ReplicationImpossible(
             f"RELAY_TOPIC_MIN_ISR={min_isr}, but a topic gets {replicas} replicas on the brokers {shown}; "
-            "start the others, or lower the setting"
+            "start the other brokers, or lower the setting"
         )
     return Plan(replicas=replicas, min_isr=min_isr, brokers=brokers)
 
 
 def new_topic(name: str, partitions: int, plan: Plan, config: Mapping[str, str] = _NO_CONFIG) -> NewTopic:
-    """Describe a topic to create.
+    """Return the request to create a topic.
 
-    Kafka refuses a replication factor above the number of live brokers, but accepts an assignment that names
-    brokers that are down; these catch up when they are up again.
+    Kafka refuses a replication factor above the number of live brokers, but accepts an assignment to brokers
+    that are down. These copy the records when they are up again.
+
+    Args:
+        name: Name of the topic.
+        partitions: Number of partitions.
+        plan: The decided replication.
+        config: Further settings of the topic.
     """
     configured = {_MIN_ISR: str(plan.min_isr), **config}
     if plan.replicas <= len(plan.brokers.live):
@@ -149,12 +158,12 @@ def new_topic(name: str, partitions: int, plan: Plan, config: Mapping[str, str] 
 
 
 def new_partitions(name: str, held: Any, total: int, brokers: Brokers) -> NewPartitions:
-    """Describe the growth of a topic to *total* partitions, with as many replicas as the first one has.
+    """Return the request to add partitions to a topic, with as many replicas as partition 0 has.
 
     Args:
-        name: The topic.
-        held: The topic's metadata.
-        total: How many partitions the topic should have.
+        name: Name of the topic.
+        held: The topic's metadata, from a client's ``list_topics()``.
+        total: Number of partitions afterwards.
         brokers: The brokers of the cluster.
     """
     replicas = len(held.partitions[0].replicas)
@@ -166,7 +175,7 @@ def new_partitions(name: str, held: Any, total: int, brokers: Brokers) -> NewPar
 
 
 def _assignment(brokers: Brokers, replicas: int, partition: int) -> list[int]:
-    """Return a partition's brokers: live ones in rotation, of which the first leads, then absent ones."""
+    """Return the brokers of a partition: live brokers in rotation, the first as leader, then absent ones."""
     live = sorted(brokers.live)
     turn = partition % len(live)
     return [*live[turn:], *live[:turn], *sorted(brokers.absent)][:replicas]
@@ -175,14 +184,15 @@ def _assignment(brokers: Brokers, replicas: int, partition: int) -> list[int]:
 def warn_about_few_brokers(
     bootstrap_servers: str, topics: Iterable[str], plan: Plan, wanted: Replication
 ) -> None:
-    """Warn that topics get fewer replicas than they could, because brokers that are down are not known.
+    """Warn that *topics* get fewer replicas than usual because some brokers of KAFKA_HOST are not known.
 
-    On a cluster without replicated topics, only the addresses in KAFKA_HOST show that there are such brokers.
+    The metadata of a cluster without replicated topics contains no broker that is down; only the number of
+    addresses in KAFKA_HOST shows that the cluster has more brokers.
     """
     addresses = len(set(bootstrap_servers.split(",")))
     if wanted.replicas is None and plan.replicas < replicas_for(addresses):
         _log.warning(
-            "topics get fewer replicas than KAFKA_HOST has brokers: start all brokers before topics are "
+            "topics get fewer replicas than KAFKA_HOST has brokers; start all brokers before topics are "
             "created, or raise the replication of these topics afterwards",
             topics=sorted(topics),
             replicas=plan.replicas,

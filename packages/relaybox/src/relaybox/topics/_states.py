@@ -1,4 +1,4 @@
-"""The current state of topics, from the brokers: replicas, leaders, limits."""
+"""Read the current state of topics from the brokers: replicas, leaders, limits."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -27,26 +27,28 @@ _MIN_ISR: Final = "min.insync.replicas"
 class TopicState:
     """The state of one topic."""
 
+    #: Number of partitions.
     partitions: int
-    #: Replicas of the partition that has the fewest.
+    #: Number of replicas of the partition with the fewest replicas.
     replicas: int
     #: ``min.insync.replicas``; None if this account may not read the topic's configuration.
     min_isr: int | None
     #: ``max.message.bytes``; None if this account may not read the topic's configuration.
     bytes_max: int | None
-    #: Partitions without a leader, which can be neither written nor read.
+    #: Numbers of partitions without a leader, which accept neither writes nor reads.
     offline: tuple[int, ...]
-    #: Other partitions with fewer replicas in sync than ``min_isr``, which cannot be written.
+    #: Numbers of other partitions with fewer replicas in sync than ``min_isr``, which accept no writes.
     below_min_isr: tuple[int, ...]
-    #: Other partitions with a replica that is not in sync.
+    #: Numbers of other partitions with a replica that is not in sync.
     under_replicated: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClusterState:
-    """The brokers, and the state of those requested topics that exist."""
+    """The brokers of a cluster, and the state of the requested topics."""
 
     brokers: Brokers
+    #: State by name; topics that do not exist are left out.
     topics: Mapping[str, TopicState]
 
 
@@ -70,7 +72,7 @@ def _cluster_state(settings: KafkaSettings, topics: list[str]) -> ClusterState:
 
 
 def _configs(admin: Any, diagnosis: ConnectionDiagnosis, topics: list[str]) -> dict[str, Mapping[str, int]]:
-    """Return ``min.insync.replicas`` and ``max.message.bytes`` by topic; empty if they may not be read."""
+    """Return ``min.insync.replicas`` and ``max.message.bytes`` by topic; empty without the right to read."""
     found: dict[str, Mapping[str, int]] = {}
     try:
         configs = topic_configs(admin, topics, _ANSWER_S)
