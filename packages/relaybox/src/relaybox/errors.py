@@ -1,4 +1,4 @@
-"""The base class of all errors of Relaybox, and the details of validation errors."""
+"""Base class of all errors of Relaybox, and details of validation errors."""
 
 import re
 from collections.abc import Sequence
@@ -7,17 +7,17 @@ from typing import Any, ClassVar, Final, TypedDict
 __all__ = ("Detail", "RelayboxError", "SettingsError", "error_details")
 
 _DETAILS_MAX: Final = 20
-#: A member of an enum as Pydantic shows it in an error about a ``Literal``.
+#: An enum's member as Pydantic writes it in errors about a ``Literal``.
 _MEMBER: Final = re.compile(r"<\w+\.\w+: ([^<>]{1,100})>")
-#: A path may contain names from the client's document, which may be long.
+#: Limit of a field's path, which may contain long names from the client's document.
 _FIELD_CHARS_MAX: Final = 200
 
 
 class RelayboxError(Exception):
-    """Base of all errors of the library and the applications on it.
+    """Base class of all errors of the library and of applications that use it.
 
-    ``error_code`` is stable and public: HTTP error bodies, logs and metrics contain it. The message names
-    the object that failed and what to do.
+    ``error_code`` is in HTTP error bodies, logs and metrics, and does not change between versions. The
+    message says what failed, with which object, and what to do.
     """
 
     error_code: ClassVar[str] = "RELAYBOX_ERROR"
@@ -39,9 +39,11 @@ class Detail(TypedDict):
 
 
 def error_details(problems: Sequence[Any], within: str | None = None) -> list[Detail]:
-    """Convert the ``errors()`` of a Pydantic error: at most 20 entries, without the input.
+    """Convert errors of Pydantic to details without the input.
 
-    *within* is the beginning of each path, for example ``payload``.
+    Args:
+        problems: Result of ``ValidationError.errors()``; only the first 20 are converted.
+        within: First part of each path, for example ``payload``; None for paths as Pydantic reports them.
     """
     details: list[Detail] = []
     for problem in problems[:_DETAILS_MAX]:

@@ -1,6 +1,6 @@
-"""What Kafka's errors mean, which setting to check, and requests that several packages make.
+"""Classify Kafka's errors, name the setting to check, and make requests that several packages need.
 
-Each set of error codes below has one meaning; the packages decide by them and have no sets of their own.
+The sets of error codes are defined only here, so that all packages react to an error in the same way.
 """
 
 import time
@@ -32,9 +32,9 @@ __all__ = (
 )
 
 T = TypeVar("T")
-# librdkafka's own codes begin with an underscore; they are public all the same.
+# The names of librdkafka's own codes begin with an underscore, although they are public.
 # ruff: noqa: SLF001
-#: No broker was reached, or not with the configured protocol. Retry; check the address and TLS.
+#: No broker was reached, or a broker does not use the configured protocol. Retry; check the address and TLS.
 UNREACHABLE: Final = frozenset(
     {
         KafkaError._ALL_BROKERS_DOWN,
@@ -44,8 +44,8 @@ UNREACHABLE: Final = frozenset(
         KafkaError._TRANSPORT,
     }
 )
-#: The account lacks a permission on topics or the cluster. Waiting does not help; grant it. A permission on
-#: the group is not meant: librdkafka looks up the coordinator also for readers that assign their partitions.
+#: The account lacks a permission on topics or the cluster. Grant the permission; retries fail again.
+#: GROUP_AUTHORIZATION_FAILED is left out: librdkafka gets it even for readers that need no group.
 UNAUTHORIZED: Final = frozenset(
     {KafkaError.CLUSTER_AUTHORIZATION_FAILED, KafkaError.TOPIC_AUTHORIZATION_FAILED}
 )
@@ -54,18 +54,18 @@ FORBIDDEN: Final = UNAUTHORIZED | {KafkaError.SASL_AUTHENTICATION_FAILED, KafkaE
 _UNKNOWN: Final = frozenset(
     {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC}
 )
-#: The topic or partition does not exist, as far as this broker knows, or the topic's name is invalid.
+#: The topic or partition does not exist, or this broker does not know it yet, or the name is invalid.
 UNKNOWN_TOPIC: Final = _UNKNOWN | {KafkaError.TOPIC_EXCEPTION}
-#: Characters of a topic's name: https://kafka.apache.org/documentation/#topicconfigs
+#: Maximum length of a topic's name: https://kafka.apache.org/documentation/#topicconfigs
 TOPIC_CHARS_MAX: Final = 249
-#: A topic is new or its leader has changed, and not every broker knows that yet. Retry soon.
+#: A topic is new or its leader has changed, and the metadata of some brokers is old. Retry after a pause.
 STALE_METADATA: Final = _UNKNOWN | {
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.OFFSET_NOT_AVAILABLE,
     KafkaError.UNKNOWN_LEADER_EPOCH,
-    KafkaError._NOENT,  # no leader was found
-    KafkaError._TIMED_OUT,  # no leader was found within the request's time limit
+    KafkaError._NOENT,  # the partition has no leader
+    KafkaError._TIMED_OUT,  # the partition had no leader within the request's time limit
 }
 #: The broker rejects this record; another record may be accepted. Change the record or the topic.
 RECORD_REJECTED: Final = UNKNOWN_TOPIC | {
@@ -80,11 +80,11 @@ RECORD_REJECTED: Final = UNKNOWN_TOPIC | {
 }
 _RETRY_PAUSE_S: Final = 0.02
 _RESPONSE_S_MIN: Final = 0.1
-#: Time limit of one request. A request that librdkafka began while no leader was known searched for a leader
-#: until its limit of 30 s, while another request had its response at once.
+#: Time limit of one request. A request that begins while no leader is known can fail to find the leader until
+#: its time limit (30 s were seen), although a new request succeeds at once.
 _RESPONSE_S_MAX: Final = 5.0
 
-#: Parts of librdkafka's error texts, and the settings to check; the first match counts.
+#: Parts of librdkafka's error texts, and the settings to check for them; the first match applies.
 _SETTINGS_BY_TEXT: Final = (
     ("certificate verify failed", "KAFKA_SSL_CA_FILE, and that the broker's certificate has its KAFKA_HOST"),
     ("ssl.key.location", "KAFKA_SSL_KEY_FILE and KAFKA_SSL_KEY_PASSWORD"),
@@ -99,10 +99,10 @@ _ADDRESS_SETTINGS: Final = "KAFKA_HOST, KAFKA_PORT and KAFKA_SECURITY_PROTOCOL"
 
 
 class ConnectionDiagnosis:
-    """Find out why one client cannot connect; :meth:`record` is the client's ``error_cb``.
+    """Find out why one client cannot connect; pass :meth:`record` to the client as ``error_cb``.
 
-    A failed call says only "transport failure", for a stopped broker, a wrong password and an untrusted
-    certificate alike. The callback gets the cause, before or after the call.
+    A failed call has only the error "transport failure", whether the broker is stopped, the password is wrong
+    or the certificate is not trusted. librdkafka passes the cause to the callback, before or after the call.
     """
 
     def __init__(self, bootstrap_servers: str) -> None:
@@ -110,24 +110,25 @@ class ConnectionDiagnosis:
         self._error: KafkaError | None = None
 
     def record(self, error: KafkaError) -> None:
-        """Keep *error*, unless only the recorded error names a setting."""
+        """Record *error* as the cause, unless it fits no setting and the recorded error does."""
         if self._error is None or _settings_in(error.str()) or not _settings_in(self._error.str()):
             self._error = error
 
     def reset(self) -> None:
-        """Drop the recorded error, because the client has had a response."""
+        """Remove the recorded error; call this when a broker has responded."""
         self._error = None
 
     @property
     def reason(self) -> str:
-        """Librdkafka's text for the recorded error."""
+        """Text of the recorded error by librdkafka."""
         return "no response in time" if self._error is None else self._error.str()
 
     def message(self, error: KafkaError | None = None) -> str:
-        """Return the address, the reason and the settings to check.
+        """Return a message with the address, the reason and the settings to check.
 
-        *error* is the error of the failed call; it is recorded if it is the first, or the first to name a
-        setting.
+        Args:
+            error: Error of the failed call; recorded if no error was recorded before, or if only *error* fits
+                a setting. None: use the recorded error.
         """
         if error is not None and (
             self._error is None or (_settings_in(error.str()) and not _settings_in(self._error.str()))
@@ -138,12 +139,17 @@ class ConnectionDiagnosis:
 
 
 def retry_on_stale_metadata(request: Callable[[], T], give_up_at_s: Callable[[], float]) -> T:
-    """Return the result of *request*, repeated while it fails with a code of :data:`STALE_METADATA`.
+    """Call *request* until it does not fail with a code of :data:`STALE_METADATA`, and return its result.
 
-    Blocking. *give_up_at_s* returns a time of ``time.monotonic()``, which may change between the attempts.
+    Blocks the thread.
+
+    Args:
+        request: The request.
+        give_up_at_s: Returns the time, of ``time.monotonic()``, after which an error is raised; called after
+            each failed attempt, because the time may change.
 
     Raises:
-        KafkaException: The metadata was still stale at that time, or *request* failed in another way.
+        KafkaException: The metadata was still stale at that time, or *request* failed with another code.
     """
     while True:
         try:
@@ -155,18 +161,19 @@ def retry_on_stale_metadata(request: Callable[[], T], give_up_at_s: Callable[[],
 
 
 def wait_for_leaders(admin: AdminClient, topics: Mapping[str, int], until_s: float) -> None:
-    """Return once each partition of new topics has a leader that knows of it.
+    """Wait until each partition of new topics has a leader that accepts requests.
 
-    Blocking. Call this after creating topics: until then other clients may be told that they do not exist.
+    Blocks the thread. Call this after creating topics: until then the brokers may tell other clients that the
+    topics do not exist.
 
     Args:
         admin: The client.
         topics: Number of partitions of each topic.
-        until_s: The latest time, of ``time.monotonic()``.
+        until_s: Latest time, of ``time.monotonic()``.
 
     Raises:
-        KafkaException: A leader is missing at *until_s*, or this account may not ask.
-        TimeoutError: A request did not end.
+        KafkaException: A leader is missing at *until_s*, or this account has no right to describe the topics.
+        TimeoutError: No response came within a request's time limit.
     """
     ends = {
         TopicPartition(name, number): OffsetSpec.latest()
@@ -186,12 +193,12 @@ def wait_for_leaders(admin: AdminClient, topics: Mapping[str, int], until_s: flo
 def topic_configs(
     admin: AdminClient, topics: Iterable[str], response_s: float
 ) -> dict[str, Mapping[str, str | None] | KafkaError]:
-    """Return the configuration of each of *topics*, or the error with which the brokers refuse it.
+    """Return the configuration of each of *topics*, or the error with which the brokers refuse to return it.
 
-    Blocking. A request for the configuration never creates a topic, as a request for metadata may.
+    Blocks the thread. Unlike a request for metadata, this request never creates a topic.
 
     Raises:
-        TimeoutError: No response came within *response_s* seconds and one more.
+        TimeoutError: No response came within *response_s* + 1 seconds.
     """
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in topics]
     if not resources:
@@ -209,7 +216,7 @@ def topic_configs(
 
 
 def settings_to_check(reason: str) -> str:
-    """Return the settings that *reason*, a text of librdkafka, points to; the address if none."""
+    """Return the settings to check for *reason*, a text of librdkafka; by default those of the address."""
     return _settings_in(reason) or _ADDRESS_SETTINGS
 
 

@@ -1,4 +1,4 @@
-"""Background work that a service repeats at an interval: cleanup, measurements."""
+"""Repeat background work of a service, such as cleanup or measurements, at an interval."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -16,14 +16,14 @@ _FAILED: Final = "periodic job failed; trying again"
 
 
 class PeriodicJob:
-    """Run an action at once and then every *interval_s* seconds until :meth:`stop`.
+    """Execute an action at once and then with pauses of *interval_s* seconds until :meth:`stop`.
 
-    An error never ends the job: the database may be unavailable, and a migration may come later. A transient
-    database error is logged as a warning, any other error with its traceback. The next run tries again.
+    An error never ends the job, because the database may be unavailable, or its migration may follow later. A
+    transient database error is logged as a warning, any other error with its traceback.
     """
 
     def __init__(self, action: Callable[[], Awaitable[object]], *, name: str, interval_s: float) -> None:
-        """*name* identifies the job in log lines."""
+        """Create the job without starting it; *name* identifies the job in the log."""
         self._action = action
         self._name = name
         self._interval_s = interval_s
@@ -31,7 +31,7 @@ class PeriodicJob:
 
     @property
     def stopping(self) -> bool:
-        """Whether :meth:`stop` was called; a long action returns early then."""
+        """Whether :meth:`stop` was called; a long action should check this and return early."""
         return self._stopping.is_set()
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""What every service needs: settings, logs, connections, health pages, and an end by signal."""
+"""Settings, logs, connections, health pages and shutdown by signal, for every service."""
 
 import asyncio
 import gc
@@ -53,19 +53,19 @@ _log = structlog.get_logger(__name__)
 
 
 class ServiceSettings(BaseSettings):
-    """How a service logs, and the address of its health pages."""
+    """Settings of a service's log, and the address of its health pages."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 
     log_level: LogLevel = "INFO"
-    #: JSON lines, or lines for a terminal; None: JSON unless the output is a terminal.
+    #: Whether log lines are JSON; None: JSON unless standard output is a terminal.
     log_json: bool | None = None
     #: Address of ``/healthz``, ``/readyz`` and ``/metrics``; an API serves these pages itself.
     health_host: str = "127.0.0.1"
     health_port: Annotated[int, Field(ge=1, le=65_535)] = 8001
 
 
-#: Settings that every service reads; the last two are for its sweeper.
+#: Settings that every service reads; the sweeper of old rows uses the last two.
 _SETTINGS: Final = (
     ServiceSettings,
     KafkaSettings,
@@ -80,11 +80,11 @@ class Service(Protocol):
     """A component that runs until it is stopped: a relay, a consumer, a task runner."""
 
     async def run(self) -> None:
-        """Work until :meth:`stop`."""
+        """Work until :meth:`stop` is called."""
         ...
 
     def stop(self) -> None:
-        """Let :meth:`run` finish its current work and return."""
+        """Request that :meth:`run` completes its current work and returns; do not wait."""
         ...
 
 
@@ -94,9 +94,9 @@ class ServiceResources:
 
     database: Database
     kafka: KafkaSettings
-    #: Served at ``/metrics``.
+    #: Metrics that ``/metrics`` returns.
     registry: CollectorRegistry
-    #: Served at ``/readyz``; the service may add checks.
+    #: Checks that ``/readyz`` executes, by name; the service may add checks.
     checks: dict[str, Check]
 
 
@@ -107,20 +107,20 @@ async def service_resources(
     settings: Sequence[type[BaseSettings]] = (),
     postgres: type[PostgresSettings] = PostgresSettings,
 ) -> AsyncGenerator[ServiceResources]:
-    """Open the logs, connections and health pages of a service for an ``async with`` block.
+    """Configure logging, and provide connections and health pages during an ``async with`` block.
 
-    The service starts without PostgreSQL and Kafka. It is ready when PostgreSQL has all migrations of
-    *schema* and Kafka responds.
+    A service can start while PostgreSQL and Kafka are unavailable. ``/readyz`` reports the service as ready
+    when PostgreSQL has all migrations of *schema* and Kafka responds.
 
     Args:
-        name: The service's name in logs and in PostgreSQL.
+        name: Name of the service in logs and in ``pg_stat_activity``.
         schema: The migrations that the service needs.
-        settings: Further classes of settings that the service reads; they are checked too.
-        postgres: The class that reads ``POSTGRES_*``; it may have other defaults.
+        settings: Further classes of settings that the service reads, to check all settings at once.
+        postgres: Class that reads ``POSTGRES_*``, for a service with other defaults.
 
     Raises:
-        SettingsError: A setting is missing or malformed; one line for each.
-        HealthAddressUnusable: ``HEALTH_HOST``, ``HEALTH_PORT`` cannot be opened.
+        SettingsError: Settings are missing or malformed; the message has one line per setting.
+        HealthAddressUnusable: The address ``HEALTH_HOST``, ``HEALTH_PORT`` cannot be opened.
     """
     check_settings(*_SETTINGS, *settings)
     own, kafka = load_settings(ServiceSettings), load_settings(KafkaSettings)
@@ -140,10 +140,14 @@ async def service_resources(
 
 
 def check_kafka(settings: KafkaSettings, *, when_unavailable: HealthState = HealthState.FAILED) -> Check:
-    """Check that a Kafka broker responds; *when_unavailable* is the state if none does.
+    """Return a check that a Kafka broker responds.
 
-    The API works without Kafka (``HealthState.DEGRADED``), relays and agents do not. The check ends within
-    2 s, shares its result for 1 s, and never blocks the event loop.
+    The check ends within 2 s, returns the same result for 1 s, and never blocks the event loop.
+
+    Args:
+        settings: The brokers.
+        when_unavailable: State if no broker responds: FAILED for relays and agents, DEGRADED for an API,
+            which works without Kafka.
     """
     late = CheckResult(
         state=when_unavailable, detail=ConnectionDiagnosis(settings.bootstrap_servers).message()
@@ -152,7 +156,7 @@ def check_kafka(settings: KafkaSettings, *, when_unavailable: HealthState = Heal
 
 
 class _BrokerCheck:
-    """Request the cluster's metadata, with one client that the first check creates."""
+    """Request the cluster's metadata; all checks use the client that the first one created."""
 
     def __init__(self, settings: KafkaSettings, when_unavailable: HealthState) -> None:
         self._settings = settings
@@ -161,7 +165,7 @@ class _BrokerCheck:
         self._diagnosis = ConnectionDiagnosis(settings.bootstrap_servers)
 
     async def run(self) -> CheckResult:
-        # librdkafka blocks in C without the interpreter lock, so a thread does not block the loop.
+        # librdkafka releases the interpreter lock while it waits, so a thread does not block the event loop.
         return await asyncio.to_thread(self._request)
 
     def _request(self) -> CheckResult:
@@ -178,9 +182,9 @@ class _BrokerCheck:
     def _new_client(self) -> AdminClient:
         conf: dict[str, Any] = {
             **self._settings.client_config(),
-            # A broker that is available again is noticed within a second.
+            # Reconnect within a second after a broker is available again.
             "reconnect.backoff.max.ms": 1_000,
-            # The result has the reason; librdkafka would also write it to standard error.
+            # The check's result has the reason; librdkafka would also write the reason to standard error.
             "log_level": 0,
             "error_cb": self._diagnosis.record,
         }
@@ -188,12 +192,12 @@ class _BrokerCheck:
 
 
 async def run_until_signal(*services: Service) -> None:
-    """Run *services* together until SIGTERM or SIGINT; the end of one service stops the others too.
+    """Run *services* concurrently until SIGTERM or SIGINT, or until one of them ends; then stop all.
 
-    The services are stopped in the given order. Call this in the main thread.
+    The services are stopped in the order of the arguments. Call this in the main thread.
 
     Raises:
-        Exception: The error of a service, after all services have ended.
+        Exception: The first error of a service, raised after all services have ended.
     """
 
     def stop() -> None:
@@ -212,10 +216,10 @@ async def run_until_signal(*services: Service) -> None:
 
 
 def _reduce_garbage_collection() -> None:
-    """Collect garbage less often: the services' loops create no cycles.
+    """Make Python collect garbage less often, because the loops of services create no reference cycles.
 
-    With the default thresholds a collection walked through the rows of each batch and took a quarter of a
-    relay's time.
+    With the default thresholds, each collection examined the rows of a batch and took a quarter of a relay's
+    time.
     """
     gc.freeze()
     gc.set_threshold(500_000, 50, 100)
@@ -228,7 +232,7 @@ def _signal_handlers(action: Callable[[], None]) -> Generator[None]:
         action()
 
     loop, numbers = asyncio.get_running_loop(), (signal.SIGTERM, signal.SIGINT)
-    # Only POSIX has signal handlers on a loop; elsewhere Ctrl-C raises KeyboardInterrupt.
+    # Only event loops on POSIX support signal handlers; elsewhere Ctrl-C raises KeyboardInterrupt.
     with suppress(NotImplementedError):
         for number in numbers:
             loop.add_signal_handler(number, handle)

@@ -12,7 +12,7 @@ from relaybox.settings import HttpSettings, load_settings
 
 __all__ = ("HeadTimeoutProtocol",)
 
-#: Bytes of a request's head, with its first line; h11 has the same limit.
+#: Maximum size of a request's head (first line and headers); h11 has the same limit.
 _HEAD_BYTES_MAX: Final = 65_536
 _TOO_LARGE_BODY: Final = (
     b'{"error_code": "HEAD_TOO_LARGE", "message": "the first line and the headers of a request must not be'
@@ -34,26 +34,26 @@ _MALFORMED: Final = (
 if TYPE_CHECKING:
 
     class _Protocol(asyncio.Protocol):
-        """The attributes that both of uvicorn's protocols have."""
+        """Attributes that uvicorn's protocols on httptools and on h11 have in common."""
 
         transport: asyncio.Transport
         access_log: bool
         access_logger: logging.Logger
-        #: The last request; None until the first head is complete.
+        #: The last request and its response; None until the first head is complete.
         cycle: Any
-        #: The parser, and the URL and headers of the complete head.
+        #: httptools' parser, and the URL and headers of the complete head.
         parser: Any
         url: bytes
         headers: list[tuple[bytes, bytes]]
 
         def on_message_begin(self) -> None:
-            """Begin a head; called by httptools alone."""
+            """Begin a head; called by httptools, not by h11."""
 
         def on_headers_complete(self) -> None:
-            """End a head; called by httptools alone."""
+            """End a head; called by httptools, not by h11."""
 
         def on_message_complete(self) -> None:
-            """End a body; called by httptools alone."""
+            """End a body; called by httptools, not by h11."""
 
         def _should_upgrade(self) -> bool: ...
 else:
@@ -61,7 +61,7 @@ else:
 
 
 class _HostRefused(Exception):
-    """Raised for HTTP/1.1 without exactly one ``Host``; httptools wraps it, and uvicorn responds 400."""
+    """Raised to httptools for HTTP/1.1 without exactly one ``Host``; uvicorn then responds 400."""
 
 
 @cache
@@ -72,9 +72,9 @@ def _configured_head_timeout_s() -> float:
 class _CoalescingTransport:
     """A transport that sends the head and the body of a response in one system call.
 
-    Uvicorn writes them separately, and each write is a system call, a packet, and a wake-up of the client.
-    This transport delays a write until the next write, or until the event loop has run its ready callbacks.
-    At most one write is delayed; every other method sends it first.
+    Uvicorn writes them separately, and each write costs a system call, a packet, and a wake-up of the client.
+    This transport delays a write until the next write, or until the event loop has executed its ready
+    callbacks. At most one write is delayed; every other method sends the delayed data first.
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:
@@ -87,7 +87,7 @@ class _CoalescingTransport:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Send the delayed data and *data*, or delay *data* if there is none."""
+        """Send the delayed data together with *data*; if no data is delayed, delay *data*."""
         if self._delayed:
             data, self._delayed = self._delayed + data, b""
             self._transport.write(data)
@@ -96,7 +96,7 @@ class _CoalescingTransport:
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        # uvloop raises if the connection has ended meanwhile.
+        # uvloop raises an error for a write on a connection that has ended.
         if self._delayed and not self._transport.is_closing():
             data, self._delayed = self._delayed, b""
             self._transport.write(data)
@@ -105,43 +105,43 @@ class _CoalescingTransport:
 class HeadTimeoutProtocol(_Protocol):
     """Uvicorn's HTTP protocol with limits for the time and the size of a request's head.
 
-    Uvicorn itself waits without limit for a client that connects and sends no complete head. This protocol
-    closes such a connection after ``HTTP_HEAD_TIMEOUT_S``; also a connection on which the client still sends
-    the body of a request that has its response. A head over 64 KiB gets 431 ``HEAD_TOO_LARGE`` (RFC 6585,
-    section 5): with httptools uvicorn buffers a head of any size, and one of 60 MB blocked the event loop for
-    seconds. Uvicorn's ``timeout_keep_alive`` limits an idle connection between two requests, and
-    :class:`relaybox.http.BodyLimitMiddleware` the time for a body.
+    Uvicorn waits without limit for a client that connects and sends no complete head. This protocol closes
+    such a connection after ``HTTP_HEAD_TIMEOUT_S``, and also a connection on which the client still sends a
+    body after the response. A head over 64 KiB gets 431 ``HEAD_TOO_LARGE`` (RFC 6585, section 5): with
+    httptools uvicorn buffers a head of any size, and a head of 60 MB blocked the event loop for seconds.
+    Uvicorn's ``timeout_keep_alive`` limits the idle time between two requests, and
+    :class:`relaybox.http.BodyLimitMiddleware` the time of a body.
 
     An HTTP/1.1 request without a ``Host``, or with several, gets 400 (RFC 9112, section 3.2).
 
     A request that offers HTTP/2 (``Upgrade: h2c``, as Java clients send) gets its response in HTTP/1.1
-    (RFC 9110, section 7.8): with httptools uvicorn loses the body of such a request.
+    (RFC 9110, section 7.8): otherwise uvicorn with httptools loses the body of such a request.
 
     Use it as ``uvicorn.Config(app, http=HeadTimeoutProtocol)``, from a shell as
     ``uvicorn --http relaybox.serving:HeadTimeoutProtocol app:app``.
     """
 
-    #: Seconds; None: ``HTTP_HEAD_TIMEOUT_S`` from the environment.
+    #: Time limit of a head; None: ``HTTP_HEAD_TIMEOUT_S`` from the environment.
     head_timeout_s: ClassVar[float | None] = None
     _timer: asyncio.TimerHandle | None = None
-    #: Bytes received of an incomplete head; None outside of heads.
+    #: Bytes received of an incomplete head; None while no head is being received.
     _head_bytes: int | None = None
-    #: The bytes being parsed; needed for the part after a head whose upgrade is ignored.
+    #: The chunk being parsed, to parse the rest of it after a head whose upgrade is ignored.
     _received = b""
-    #: The head without its ignored upgrade.
+    #: The head of a request without the headers of its ignored upgrade; None without such a request.
     _plain_head: bytes | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the timer for the first request's head."""
         coalescing = _CoalescingTransport(cast("asyncio.Transport", transport))
         super().connection_made(cast("asyncio.Transport", coalescing))
-        # Uvicorn checks only for a handler, and formats lines that the logger's level drops.
+        # Uvicorn checks only whether the logger has a handler, and would format lines that its level drops.
         self.access_log = self.access_log and self.access_logger.isEnabledFor(logging.INFO)
         self._start_timer()
 
     def data_received(self, data: bytes) -> None:
-        """Parse *data*; keep the timer unless it completes a head."""
-        # A head that follows a body in the same chunk is not counted: most of the chunk is that body.
+        """Parse *data*; cancel the timer if *data* completes a head."""
+        # A head that begins after a body in the same chunk is not counted: most of the chunk may be the body.
         counts = self._head_bytes is not None or self.cycle is None or self.cycle.response_complete
         self._received = data
         super().data_received(data)
@@ -156,7 +156,7 @@ class HeadTimeoutProtocol(_Protocol):
         elif self._timer is not None:
             self._cancel_timer()
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's plain text
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - replaced by an error body
         """Respond to malformed HTTP with an error body in JSON; called by uvicorn."""
         self.transport.write(_MALFORMED)
         self.transport.close()
@@ -167,7 +167,7 @@ class HeadTimeoutProtocol(_Protocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Stop counting: the head is complete."""
+        """Stop counting, check ``Host``, and ignore an upgrade that uvicorn does not support."""
         self._head_bytes = None
         if [name for name, _ in self.headers].count(b"host") != 1 and self.parser.get_http_version() != "1.0":
             raise _HostRefused
@@ -177,18 +177,20 @@ class HeadTimeoutProtocol(_Protocol):
             super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """End the body; with an ignored upgrade the body has not begun yet."""
+        """End the body, except after an ignored upgrade, whose body is parsed later."""
         if self._plain_head is None:
             super().on_message_complete()
 
     def _unsupported_upgrade_warning(self) -> None:
-        # Uvicorn calls this while it handles the exception by which httptools stops after the head.
+        # Uvicorn calls this while it handles httptools' exception about an upgrade. The exception's argument
+        # is the position after the head: parse the head without the upgrade, then the rest.
         head, stopped = self._plain_head, sys.exc_info()[1]
         if head is not None and stopped is not None:
             self._plain_head = None
             self.data_received(head + self._received[stopped.args[0] :])
 
     def _without_upgrade(self) -> bytes:
+        """Return the complete head without the headers of the upgrade."""
         lines = [b"%b %b HTTP/1.1" % (self.parser.get_method(), self.url)]
         for name, value in self.headers:
             if name == b"connection":
@@ -200,12 +202,12 @@ class HeadTimeoutProtocol(_Protocol):
         return b"\r\n".join([*lines, b"", b""])
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Cancel the timer."""
+        """Cancel the timer of the closed connection."""
         self._cancel_timer()
         super().connection_lost(exc)
 
     def _start_timer(self) -> None:
-        # An upgraded connection has another protocol now.
+        # After a supported upgrade, for example to a WebSocket, the transport has another protocol.
         if self.transport.is_closing() or self.transport.get_protocol() is not self:
             self._cancel_timer()
         elif self._timer is None:

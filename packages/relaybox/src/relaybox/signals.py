@@ -1,6 +1,6 @@
-"""Signals: the steps that a service announces, so that tests wait for a step instead of for time.
+"""Signals, by which a service announces its steps: tests wait for a step instead of for time.
 
-Each service has its own enum of signals. Nothing listens to them in production.
+Each service has its own enum of signals. In production no listener is set.
 """
 
 from collections import Counter
@@ -12,12 +12,12 @@ __all__ = ("OnSignal", "Signal", "SignalEmitter")
 
 
 class Signal(StrEnum):
-    """A step of a service; the base class of each service's signals."""
+    """Base class of the enums of signals, one per service."""
 
 
 S = TypeVar("S", bound=Signal)
 OnSignal: TypeAlias = Callable[[S], None]
-"""Receives each signal of a service; must return at once."""
+"""Listener that is called with each signal of a service; must not block."""
 
 
 class SignalEmitter(Generic[S]):

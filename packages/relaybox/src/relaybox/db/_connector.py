@@ -1,4 +1,4 @@
-"""Open connections of the driver: with limits, TLS by the settings, and no files from HOME."""
+"""Open connections of asyncpg with the limits and the TLS of the settings, and without files from HOME."""
 
 import asyncio
 import ssl
@@ -29,22 +29,22 @@ __all__ = ("Connector", "await_connection")
 
 T = TypeVar("T")
 _SQL: Final = load_queries(__package__ or "relaybox.db", "connections.sql")
-#: Prepared statements that a connection caches; the driver's default.
+#: Prepared statements that a connection caches; asyncpg's default.
 _STATEMENTS_MAX: Final = 100
-#: How fast the server notices that a client has died while its statement runs.
+#: Interval at which the server checks, during a statement, whether the client still exists.
 _CLIENT_CHECK_MS: Final = 500
-#: Added to the server's statement_timeout: only a server that does not respond takes longer.
+#: Time limit of a response beyond statement_timeout; only a server that does not respond exceeds it.
 _RESPONSE_MARGIN_S: Final = 5.0
 
 
 class _Connection(asyncpg.Connection):
-    """The driver's connection with a time limit for responses, after which it is closed."""
+    """A connection of asyncpg that closes itself if a response takes too long or the server is read-only."""
 
     #: Time limit of a response; None: no limit, as with a statement_timeout of 0.
     response_timeout_s: float | None = None
-    #: Called if the server is read-only.
+    #: Called when a statement fails because the server is read-only.
     on_read_only: Callable[[], None] | None = None
-    #: The connector's counter at the time this connection was opened.
+    #: Number of calls of :meth:`Connector.invalidate_connections` before this connection was opened.
     generation: int = 0
 
     async def fetch(self, query: str, *args: Any, **options: Any) -> list[Any]:
@@ -60,7 +60,7 @@ class _Connection(asyncpg.Connection):
 
     async def _await_response(self, response: Awaitable[T]) -> T:
         try:
-            # Not the driver's timeout: it begins only after an earlier, cancelled statement has ended.
+            # asyncpg's own timeout would begin only after an earlier, cancelled statement has ended.
             async with asyncio.timeout(self.response_timeout_s):
                 return await response
         except TimeoutError as error:
@@ -75,28 +75,29 @@ class _Connection(asyncpg.Connection):
 
 
 class _UnnamedConnection(_Connection):
-    """A connection through a pooler that may use another server connection for each transaction."""
+    """A connection through a pooler in transaction mode, without named prepared statements."""
 
     async def prepare(self, query: str, **options: Any) -> Any:
-        """Prepare *query* without a name; the server parses it again at each execution."""
+        """Prepare *query* without a name, because a named statement exists on one server connection only."""
         driver: Any = super()
         return await driver.prepare(query, **{**options, "name": ""})
 
 
 class Connector:
-    """Open the connections of one :class:`relaybox.db.Database`, and decide which of them are usable."""
+    """Open the connections of one :class:`relaybox.db.Database`, and invalidate them after a failover."""
 
     def __init__(self, settings: PostgresSettings, application_name: str) -> None:
         self._settings = settings
         self._application_name = application_name
         self._generation = 0
-        #: Index of the server that accepted the last connection; it is tried first.
+        #: Index in ``settings.addresses`` of the server that accepted the last connection; tried first.
         self._first = 0
 
     async def connect(self) -> Any:
-        """Connect to the first server that meets the settings.
+        """Connect to the first server of POSTGRES_HOST that has POSTGRES_TARGET_SESSION_ATTRS.
 
-        Each server has ``connect_timeout_s``. Certificates are read each time, so that renewed ones are used.
+        The attempt with each server takes at most ``connect_timeout_s``. Certificate files are read for each
+        connection, so that renewed certificates are used.
 
         Raises:
             DatabaseUnavailable: No server, or no certificate or key, can be used; the message has the reason.
@@ -111,7 +112,7 @@ class Connector:
         return connection
 
     def invalidate_connections(self) -> None:
-        """Make all open connections unusable: a new connection may reach the new primary."""
+        """Make all open connections unusable, so that new ones are opened, which may reach a new primary."""
         self._generation += 1
 
     def is_usable(self, connection: _Connection) -> bool:
@@ -141,7 +142,10 @@ class Connector:
 
 
 async def _connect(settings: PostgresSettings, address: tuple[str, int], application_name: str) -> Any:
-    """Connect to one server; the driver's own TLS setup would read certificates from HOME."""
+    """Connect to one server, with a TLS context because asyncpg would read certificates from HOME.
+
+    With ``ssl_mode`` ``prefer``, connect again without TLS if the server rejects TLS.
+    """
     if settings.ssl_mode == "disable":
         return await _attempt(settings, address, application_name, tls=None)
     tls = _tls(settings)
@@ -154,7 +158,9 @@ async def _connect(settings: PostgresSettings, address: tuple[str, int], applica
 
 
 async def await_connection(connecting: Awaitable[T], url: URL) -> T:
-    """Await a connection to *url*, and map its ``OSError``; elsewhere an ``OSError`` may have other causes.
+    """Await *connecting*, and map an ``OSError`` to an error with the address of *url*.
+
+    :func:`map_database_errors` maps no ``OSError``, because the caller's own code may raise one.
 
     Raises:
         DatabaseUnavailable: No server responded, or the server's certificate is not accepted.
@@ -172,6 +178,7 @@ async def _attempt(
     *,
     tls: ssl.SSLContext | None,
 ) -> Any:
+    """Connect once, with TLS unless *tls* is None, and set or check the limits."""
     limits = _limits(settings)
     driver: Any = asyncpg
     async with asyncio.timeout(settings.connect_timeout_s):
@@ -184,7 +191,7 @@ async def _attempt(
             ssl=tls or False,
             connection_class=_UnnamedConnection if settings.pooler == "transaction" else _Connection,
             target_session_attrs=settings.target_session_attrs,
-            # A named statement exists on one server connection only.
+            # A cached statement is a named one, which exists on one server connection only.
             statement_cache_size=0 if settings.pooler == "transaction" else _STATEMENTS_MAX,
             server_settings={
                 "application_name": application_name,
@@ -203,9 +210,9 @@ async def _attempt(
 
 
 def _limits(settings: PostgresSettings) -> dict[str, str]:
-    """Return the limits of every connection (G69)."""
+    """Return the server settings of every connection, as text; times in milliseconds (G69)."""
     return {
-        # Only this schema: a missing table must not be found in another schema.
+        # Only this schema, so that PostgreSQL does not find a missing table in another schema.
         "search_path": settings.schema_name,
         "lock_timeout": str(settings.lock_timeout_ms),
         "statement_timeout": str(settings.statement_timeout_ms),
@@ -217,7 +224,9 @@ def _limits(settings: PostgresSettings) -> dict[str, str]:
 
 
 async def _require_limits(connection: Any, settings: PostgresSettings, limits: dict[str, str]) -> None:
-    """Reject server connections without the limits: SET would affect the next client of the connection.
+    """Check that the connection behind the pooler has *limits*.
+
+    They cannot be set here: a pooler in transaction mode passes the connection to other clients.
 
     Raises:
         DatabaseUnavailable: One of *limits* is not set; the message has the statement that sets it.
@@ -248,24 +257,25 @@ def _tls(settings: PostgresSettings) -> ssl.SSLContext:
             context.load_verify_locations(settings.ssl_ca_file)
     if settings.ssl_cert_file is not None:
         with _named("POSTGRES_SSL_CERT_FILE with POSTGRES_SSL_KEY_FILE", settings.ssl_cert_file):
-            # Without a password argument OpenSSL would prompt for the password of an encrypted key.
+            # Without a password argument, OpenSSL would prompt for the password of an encrypted key.
             context.load_cert_chain(settings.ssl_cert_file, settings.ssl_key_file, password="")
     return context
 
 
 @contextmanager
 def _named(setting: str, file: Path) -> Generator[None]:
+    """Map an ``OSError`` of reading *file* to an error that names *setting*."""
     try:
         yield
     except OSError as error:
         raise DatabaseUnavailable(
-            f"{setting} cannot be used: {file}: {error.strerror or error}; check the file"
+            f"{setting} cannot be used: {file}: {error.strerror or error}; check path, rights and content"
         ) from error
 
 
 def _is_about_tls(error: Exception) -> bool:
-    """Return whether another attempt without TLS may succeed, because the server rejected TLS."""
+    """Return whether *error* means that the server rejects TLS, so that an attempt without may succeed."""
     if isinstance(error, ssl.SSLError) or sqlstate_of(error) == INVALID_AUTHORIZATION:
         return True
-    # The driver's own error for a server without TLS has no number; errors of the system have one.
+    # asyncpg raises a ConnectionError without errno for a server without TLS; the system's errors have one.
     return isinstance(error, ConnectionError) and error.errno is None

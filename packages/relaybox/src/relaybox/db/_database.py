@@ -26,18 +26,18 @@ _CLOSE_S: Final = 2.0
 
 
 class Executor(Protocol):
-    """Runs one statement with ``$1`` parameters: an asyncpg connection, or a session."""
+    """Interface to execute a statement with parameters ``$1``, …: an asyncpg connection or a session."""
 
     async def fetch(self, query: str, /, *args: Any) -> Sequence[Mapping[str, Any]]:
-        """Run *query* and return its rows."""
+        """Execute *query* with the parameters *args*, and return its rows."""
         ...
 
 
 class DedicatedConnection(Executor, Protocol):
-    """A connection of the driver outside the pool, for example for LISTEN."""
+    """A connection of asyncpg outside the pool, for example for LISTEN."""
 
     async def add_listener(self, channel: str, callback: Callable[[Any, int, str, Any], None]) -> None:
-        """LISTEN on *channel*; *callback* gets connection, process id, channel and payload."""
+        """LISTEN on *channel*; *callback* gets the connection, process id, channel and payload."""
         ...
 
     def add_termination_listener(self, callback: Callable[[Any], None]) -> None:
@@ -64,16 +64,16 @@ class _SessionExecutor:
 
 
 def executor_of(db: AsyncSession) -> Executor:
-    """Return an executor that runs the library's SQL inside the caller's session and transaction."""
+    """Return an executor that executes the library's SQL in the transaction of *db*."""
     return _SessionExecutor(db)
 
 
 class Database:
-    """The connections of one process: SQLAlchemy sessions for applications, the plain driver for hot paths.
+    """The connections of one process: SQLAlchemy sessions, and connections of asyncpg where speed matters.
 
-    Both use one pool. The first use opens a connection, so a process starts while PostgreSQL is unavailable.
-    A closed connection is replaced at checkout, without a ping: a round trip at every checkout would double
-    the cost of a command with one statement.
+    Both use one pool. No connection is opened before the first use, so a process can start while PostgreSQL
+    is unavailable. A closed connection is replaced at checkout. Others are not pinged: a round trip per
+    checkout would double the cost of a command, which has one statement.
     """
 
     def __init__(
@@ -86,10 +86,10 @@ class Database:
         """Create the object without connecting.
 
         Args:
-            settings: If left out, they are read from the environment at the first use, and every other method
-                may raise ``SettingsError``.
-            application_name: The name of the process in ``pg_stat_activity``.
-            settings_class: The class that reads the settings.
+            settings: None: read from the environment at the first use; then every other method may raise
+                ``SettingsError``.
+            application_name: Name of the process in ``pg_stat_activity``.
+            settings_class: Class that reads the settings from the environment.
         """
         self._given_settings = settings
         self._settings_class = settings_class
@@ -97,12 +97,12 @@ class Database:
 
     @cached_property
     def settings(self) -> PostgresSettings:
-        """The address of PostgreSQL, and the limits of each connection."""
+        """Address of PostgreSQL, role and limits of the connections."""
         return self._given_settings or load_settings(self._settings_class)
 
     @cached_property
     def engine(self) -> AsyncEngine:
-        """SQLAlchemy's engine, which owns the pool."""
+        """Engine of SQLAlchemy, which has the pool."""
         return _create_engine(self.settings, self._connector)
 
     @cached_property
@@ -111,7 +111,7 @@ class Database:
 
     @cached_property
     def sessions(self) -> async_sessionmaker[AsyncSession]:
-        """The factory of sessions that use the pool."""
+        """Factory of sessions that use the pool."""
         return async_sessionmaker(self.engine, expire_on_commit=False)
 
     @cached_property
@@ -126,12 +126,12 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncGenerator[Executor]:
-        """Yield a pooled connection of the driver in autocommit mode: each statement is one transaction.
+        """Yield a pooled connection of asyncpg, on which each statement is one transaction.
 
         Raises:
             DatabaseUnavailable: PostgreSQL cannot be reached, or does not respond in time.
             DatabaseBusy: No connection or lock in time, or the server cancelled the statement.
-            RetryTransaction: 40001 or 40P01.
+            RetryTransaction: SQLSTATE 40001 or 40P01.
         """
         with map_database_errors():
             connection = await await_connection(self.engine.connect().start(), self.engine.url)
@@ -144,7 +144,7 @@ class Database:
 
     @asynccontextmanager
     async def service_connection(self) -> AsyncGenerator[Executor]:
-        """Yield a connection as :meth:`connection` does, for the statements of a service.
+        """Yield a connection as :meth:`connection` does, for statements in the loop of a service.
 
         Raises:
             DatabaseRefused: Any SQLSTATE that :meth:`connection` does not map, for example a missing right.
@@ -155,11 +155,11 @@ class Database:
                 yield connection
 
     def replace_connections(self) -> None:
-        """Close each pooled connection before its next use, because its server is no longer the primary."""
+        """Replace each pooled connection before its next use; call this when the primary may have changed."""
         self._connector.invalidate_connections()
 
     async def begin(self) -> AsyncSession:
-        """Return a session with a READ COMMITTED transaction; the caller commits and closes it.
+        """Return a session in a READ COMMITTED transaction, which the caller commits before closing it.
 
         Raises:
             DatabaseUnavailable: PostgreSQL cannot be reached.
@@ -181,20 +181,21 @@ class Database:
         isolation: Isolation = "REPEATABLE READ",
         attempts_max: int = _ATTEMPTS_MAX,
     ) -> T:
-        """Run *work* in a new transaction, and return its result after the COMMIT.
+        """Call *work* in a new transaction, and return its result after the COMMIT.
 
-        After a conflict (40001, 40P01, :class:`RetryTransaction`) the transaction is rolled back and *work*
-        runs again in a new one, with jitter. So *work* must only read and write through its session.
+        After a conflict (SQLSTATE 40001 or 40P01, :class:`RetryTransaction`) the transaction is rolled back,
+        and after a random pause of at most 0.25 s *work* is called again in a new one.
 
         Args:
-            work: Gets the session; returns the result.
-            isolation: The isolation level.
-            attempts_max: Maximum number of attempts.
+            work: Called with the session. It may be called several times, so all its effects must be in the
+                transaction.
+            isolation: Isolation level of the transaction.
+            attempts_max: Maximum number of calls.
 
         Raises:
             RetryTransaction: Each of *attempts_max* attempts had a conflict.
-            DatabaseUnavailable: PostgreSQL cannot be reached. Whether a running COMMIT took effect is
-                unknown: send the command again with the same idempotency key (G05).
+            DatabaseUnavailable: PostgreSQL cannot be reached. A COMMIT that was running may have taken effect
+                or not: send the command again with the same idempotency key (G05).
             DatabaseBusy: A lock was not granted in time.
         """
         for attempt in range(1, attempts_max + 1):
@@ -205,7 +206,7 @@ class Database:
                     raise
                 ceiling = min(_BACKOFF_S * 2**attempt, _BACKOFF_S_MAX)
                 await asyncio.sleep(random.uniform(0, ceiling))  # noqa: S311 - jitter, not a secret
-        raise AssertionError("attempts_max must be at least 1")
+        raise AssertionError(f"attempts_max is {attempts_max}; it must be at least 1")
 
     async def _run_once(self, work: Callable[[AsyncSession], Awaitable[T]], isolation: Isolation) -> T:
         with map_database_errors():
@@ -221,9 +222,9 @@ class Database:
         )
 
     async def dedicated(self) -> DedicatedConnection:
-        """Open a connection outside the pool, for example for LISTEN; the caller closes it.
+        """Open a connection outside the pool, for example for LISTEN; the caller closes the connection.
 
-        It connects to ``POSTGRES_DIRECT_HOST`` if that is set.
+        Connects to ``POSTGRES_DIRECT_HOST`` if set, bypassing the pooler.
 
         Raises:
             DatabaseUnavailable: PostgreSQL cannot be reached.
@@ -241,23 +242,23 @@ class Database:
 
 
 def _create_engine(settings: PostgresSettings, connector: Connector) -> AsyncEngine:
-    # A named statement exists on one server connection only, and the pooler changes it.
+    # A named statement exists on one server connection only, and the pooler changes the server connection.
     unnamed = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": str}
     options = unnamed if settings.pooler == "transaction" else {}
 
     def create() -> Any:
-        # Not async_creator: these options cannot be passed with it.
+        # The engine's async_creator option would not pass these options to the dialect.
         driver: Any = engine.dialect.dbapi
         return driver.connect(async_creator_fn=connector.connect, **options)
 
     engine = create_async_engine(
-        # For display only; the connector has the complete settings.
+        # Used in messages only; the connector has the complete settings.
         URL.create("postgresql+asyncpg", host=settings.host, port=settings.port, database=settings.db),
         creator=create,
         pool_size=settings.pool_size,
         max_overflow=0,
         pool_timeout=settings.connect_timeout_s,
-        # Errors are logged, but not their parameters, which may be private.
+        # Parameters may be personal data, which logged errors must not contain.
         hide_parameters=True,
     )
     event.listen(engine.sync_engine, "checkout", partial(_refuse_unusable, connector))
@@ -266,12 +267,12 @@ def _create_engine(settings: PostgresSettings, connector: Connector) -> AsyncEng
 
 
 def _refuse_unusable(connector: Connector, dbapi_connection: Any, _record: Any, _proxy: Any) -> None:
-    """Make the pool replace a closed connection, or one whose server rejects writes."""
+    """Make the pool replace a connection that is closed or was invalidated."""
     if not connector.is_usable(dbapi_connection.driver_connection):
-        raise exc.DisconnectionError("the connection is closed, or its server rejects writes")
+        raise exc.DisconnectionError("the connection is closed or its server rejects writes; open another")
 
 
 def _drop_read_only(context: ExceptionContext) -> None:
-    """Invalidate the whole pool after an error of a read-only server, which its connections share."""
+    """Invalidate the whole pool after an error of a read-only server, to which all connections lead."""
     if is_read_only(context.original_exception):
         context.is_disconnect = True

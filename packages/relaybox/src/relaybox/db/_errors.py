@@ -1,14 +1,14 @@
-"""Errors of PostgreSQL, and how the driver's errors map to them.
+"""Errors of PostgreSQL, and the mapping of errors of asyncpg and SQLAlchemy to them.
 
 ::
 
     RelayboxError
     └── DatabaseError
-        ├── DatabaseUnavailable   no connection, a broken one, or a read-only server
+        ├── DatabaseUnavailable   no connection, a broken connection, or a read-only server
         ├── DatabaseBusy          a lock or a connection was not granted in time
         ├── DatabaseRefused       a service's own statement was rejected: a migration or right is missing
-        ├── RetryTransaction      a conflict; the whole transaction may be run again
-        └── TransactionAborted    a statement failed, and the transaction was continued
+        ├── RetryTransaction      a conflict: the whole transaction can be repeated
+        └── TransactionAborted    the transaction was continued after a failed statement
 """
 
 import os
@@ -44,9 +44,9 @@ __all__ = (
 )
 
 UNREACHABLE_MESSAGE: Final = "PostgreSQL cannot be reached; check POSTGRES_HOST, POSTGRES_PORT and the server"
-#: OpenSSL's codes for a host name, and for an address, that the certificate does not contain.
+#: OpenSSL's verify codes: the certificate does not contain the host name (62) or the IP address (64).
 _NAME_MISMATCH: Final = frozenset({62, 64})
-#: InternalClientError: the connection ended just when the driver began to use it.
+#: asyncpg raises InternalClientError if the connection ends at the moment when a statement begins.
 _DRIVER_ERRORS: Final = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
@@ -55,21 +55,21 @@ _DRIVER_ERRORS: Final = (
 )
 _ABORTED: Final = "25P02"
 _SERIALIZATION: Final = frozenset({"40001", "40P01"})
-#: lock_not_available, query_canceled, and the server's limits (class 53).
+#: SQLSTATEs lock_not_available, query_canceled (statement_timeout), and insufficient resources (class 53).
 _BUSY: Final = frozenset({"55P03", "57014", "53000", "53100", "53200", "53300", "53400"})
-#: Connection exceptions (class 08; PgBouncer sends 08P01 for a server that it cannot reach), system
-#: errors (class 58), shutdown, crash, start-up, database dropped, idle session ended.
+#: SQLSTATEs of connection exceptions (class 08; PgBouncer sends 08P01 for a server that it cannot reach),
+#: system errors (class 58), shutdown, crash, start-up, dropped database, and ended idle sessions.
 _UNAVAILABLE: Final = frozenset(
     {"08000", "08001", "08003", "08004", "08006", "08007", "08P01", "58000", "58030"}
     | {"57P01", "57P02", "57P03", "57P04", "57P05", "25P03"}
 )
-#: invalid_sql_statement_name, duplicate_prepared_statement: about the driver's prepared statements.
+#: invalid_sql_statement_name, duplicate_prepared_statement: a pooler changed the server connection.
 _STATEMENT_NAMES: Final = frozenset({"26000", "42P05"})
 _STARTUP_PARAMETER: Final = re.compile(r"unsupported startup parameter(?: in options)?: (\w+)")
 #: read_only_sql_transaction: a standby, or a primary that was demoted.
 _READ_ONLY: Final = "25006"
 #: object_not_in_prerequisite_state has many causes. A standby raises it for functions of the write-ahead
-#: log: the message depends on lc_messages, the name of the source file does not.
+#: log. PostgreSQL's source file identifies this cause; the message does not, as it depends on lc_messages.
 _NOT_READY: Final = "55000"
 _LOG_FUNCTIONS: Final = "xlogfuncs.c"
 READ_ONLY_MESSAGE: Final = (
@@ -78,7 +78,7 @@ READ_ONLY_MESSAGE: Final = (
 )
 #: insufficient_privilege.
 INSUFFICIENT_PRIVILEGE: Final = "42501"
-#: The role is unknown, or may not connect in this way: unencrypted, or without a certificate.
+#: invalid_authorization_specification: the role is unknown, or must use TLS or a certificate.
 INVALID_AUTHORIZATION: Final = "28000"
 _CREDENTIALS: Final = "POSTGRES_USER, POSTGRES_PASSWORD and POSTGRES_DB"
 _REMEDIES: Final = {
@@ -97,15 +97,15 @@ _BROKEN: Final = (
 
 
 class DatabaseError(RelayboxError):
-    """Base of the errors of this package."""
+    """Base class of the errors of PostgreSQL."""
 
     error_code = "DATABASE_ERROR"
 
 
 class DatabaseUnavailable(DatabaseError):
-    """Raised when PostgreSQL cannot be reached or rejects writes, or the connection broke; retry later.
+    """Raised when PostgreSQL cannot be reached or rejects writes, or when a connection breaks; retry later.
 
-    Whether a running statement took effect is unknown.
+    The statement or COMMIT that was running may have taken effect or not.
     """
 
     error_code = "DATABASE_UNAVAILABLE"
@@ -118,20 +118,20 @@ class DatabaseBusy(DatabaseError):
 
 
 class DatabaseRefused(DatabaseError):
-    """Raised when PostgreSQL rejects a service's own statement with an SQLSTATE that has no other class.
+    """Raised when PostgreSQL rejects a service's own statement for a reason that no other class covers.
 
-    Usually a migration or a right is missing. The service retries, because an operator may repair that while
-    the service runs.
+    Usually a migration or a right is missing. The service logs the error and retries, because an operator can
+    repair this while the service runs.
     """
 
     error_code = "DATABASE_REFUSED"
 
 
 class RetryTransaction(DatabaseError):
-    """Raised after a conflict (40001, 40P01, a stale version): run the whole transaction again.
+    """Raised after a conflict (SQLSTATE 40001 or 40P01, a stale version): repeat the whole transaction.
 
-    :meth:`relaybox.db.Database.run_in_transaction` does so; the owner of another transaction must roll back
-    and start over.
+    :meth:`relaybox.db.Database.run_in_transaction` does so; code that manages its own transaction must roll
+    back and begin again.
     """
 
     error_code = "RETRY_TRANSACTION"
@@ -140,8 +140,8 @@ class RetryTransaction(DatabaseError):
 class TransactionAborted(DatabaseError):
     """Raised when a transaction is continued or committed after one of its statements has failed.
 
-    PostgreSQL rolls back at COMMIT without an error, so code that catches a statement's error and continues
-    would assume that its writes are committed. Put a statement that may fail into a savepoint
+    PostgreSQL rolls back such a transaction at COMMIT without an error, so code that catches the error of a
+    statement would assume that its writes are committed. Execute a statement that may fail in a savepoint
     (``begin_nested``).
     """
 
@@ -150,7 +150,7 @@ class TransactionAborted(DatabaseError):
     def __init__(self) -> None:
         super().__init__(
             "nothing was committed, because an earlier statement of the transaction had failed; "
-            "put a statement that may fail into a savepoint: session.begin_nested()"
+            "execute a statement that may fail in a savepoint: session.begin_nested()"
         )
 
 
@@ -185,7 +185,7 @@ def connection_error(address: str, error: Exception) -> DatabaseError:
 
 
 def is_server_away(error: Exception) -> bool:
-    """Return whether *error* means that another server of the list should be tried."""
+    """Return whether to try the next server of POSTGRES_HOST after *error*."""
     if _STARTUP_PARAMETER.search(str(error)):
         return False
     unusable = isinstance(error, OSError | asyncpg.TargetServerAttributeNotMatched)
@@ -193,6 +193,7 @@ def is_server_away(error: Exception) -> bool:
 
 
 def _reason_and_remedy(error: OSError) -> tuple[str, str]:
+    """Return why a connection failed, and what to check."""
     if isinstance(error, ssl.SSLCertVerificationError):
         wrong_name = error.verify_code in _NAME_MISMATCH
         remedy = "POSTGRES_HOST" if wrong_name else "POSTGRES_SSL_CA_FILE"
@@ -201,12 +202,12 @@ def _reason_and_remedy(error: OSError) -> tuple[str, str]:
             f"check {remedy} and the certificate",
         )
     if isinstance(error, ssl.SSLError):
-        # Its number is OpenSSL's, not the operating system's.
+        # errno is a number of OpenSSL here, not of the operating system.
         return (
             f"TLS fails: {error.reason or error.strerror or error}",
             "check POSTGRES_SSL_MODE, POSTGRES_SSL_CERT_FILE and the server",
         )
-    # The driver's own error for a refused connection has a tuple with the address instead of a number.
+    # For a refused connection, asyncpg's error has a tuple with the address as errno.
     known = error.errno is not None and error.errno > 0
     reason = os.strerror(error.errno or 0) if known else error.strerror or str(error) or "no response in time"
     if not known and "SSL" in reason:
@@ -215,27 +216,27 @@ def _reason_and_remedy(error: OSError) -> tuple[str, str]:
 
 
 TRANSIENT_ERRORS: Final = (DatabaseUnavailable, DatabaseBusy, RetryTransaction)
-"""Errors that may disappear without a change; the failed statement is not their cause."""
+"""Errors after which a repetition may succeed: the failed statement is not their cause."""
 
 
 def sqlstate_of(error: BaseException) -> str | None:
-    """Return the SQLSTATE of *error*, also inside SQLAlchemy's wrapper; None without one."""
+    """Return the SQLSTATE of *error* or of the asyncpg error that SQLAlchemy wrapped; None without one."""
     if isinstance(error, sqlalchemy.exc.DBAPIError):
         return getattr(error.orig, "sqlstate", None)
     return getattr(error, "sqlstate", None)
 
 
 def constraint_of(error: BaseException) -> str | None:
-    """Return the name of the constraint that *error* violated, also inside SQLAlchemy's wrapper."""
+    """Return the name of the violated constraint, also if SQLAlchemy wrapped *error*; None without one."""
     return getattr(_server_error(error), "constraint_name", None)
 
 
 @contextmanager
 def map_database_errors() -> Generator[None]:
-    """Map errors of the driver and SQLAlchemy to errors of this package.
+    """Map errors of asyncpg and SQLAlchemy in the ``with`` block to errors of this package.
 
-    Errors that the caller causes are not mapped: rejected data and violated constraints. A bare ``OSError``
-    is not mapped either: inside a transaction it more likely comes from the caller's code.
+    Rejected data and violated constraints are not mapped, because the caller's statement causes them. An
+    ``OSError`` is not mapped either, because in a transaction the caller's code is the likelier cause.
     """
     try:
         yield
@@ -248,33 +249,33 @@ def map_database_errors() -> Generator[None]:
 
 @contextmanager
 def map_service_errors() -> Generator[None]:
-    """Map errors of a service's own statements, every SQLSTATE included.
+    """Map errors of a service's own statements in the ``with`` block, with any SQLSTATE.
 
-    For loops of services only: no SQLSTATE may end a service, so an error that :func:`map_database_errors`
-    does not map is raised as :class:`DatabaseRefused`, which the loop logs before it retries.
+    Only for the loops of services, which no SQLSTATE may end: an error that :func:`map_database_errors` does
+    not map becomes :class:`DatabaseRefused`, which the loop logs before it retries.
     """
     try:
         with map_database_errors():
             yield
     except (asyncpg.PostgresError, sqlalchemy.exc.DBAPIError) as error:
         cause, state = _server_error(error), sqlstate_of(error)
-        # The message names the object. Messages of other SQLSTATEs may contain private data.
+        # This message has the name of the table. Messages of other SQLSTATEs may contain personal data.
         message = f": {getattr(cause, 'message', '')}" if state == INSUFFICIENT_PRIVILEGE else ""
         raise DatabaseRefused(
             f"PostgreSQL rejects a statement of this service ({state} {type(cause).__name__}{message}); "
-            "check its log, the migrations (relaybox migrate up) and the rights of POSTGRES_USER"
+            "check PostgreSQL's log, the migrations (relaybox migrate up) and the rights of POSTGRES_USER"
         ) from error
 
 
 def is_read_only(error: BaseException) -> bool:
-    """Return whether *error* means that the server is a standby or rejects writes for another reason."""
+    """Return whether *error* means that the server rejects writes, for example as a standby."""
     state = sqlstate_of(error)
     raised_by = getattr(_server_error(error), "server_source_filename", None)
     return state == _READ_ONLY or (state == _NOT_READY and raised_by == _LOG_FUNCTIONS)
 
 
 def _server_error(error: BaseException) -> BaseException:
-    """Return the driver's error inside SQLAlchemy's wrapper; *error* itself if there is none."""
+    """Return the asyncpg error that SQLAlchemy wrapped; *error* itself if there is none."""
     cause: BaseException | None = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
     while cause is not None and not isinstance(cause, asyncpg.PostgresError):
         cause = cause.__cause__
@@ -282,12 +283,13 @@ def _server_error(error: BaseException) -> BaseException:
 
 
 def _translate(error: Exception) -> DatabaseError | None:
+    """Return the error of this package for *error*; None if the caller's statement causes *error*."""
     state = sqlstate_of(error)
     if is_read_only(error):
         return DatabaseUnavailable(READ_ONLY_MESSAGE)
     if state in _SERIALIZATION:
         return RetryTransaction(
-            f"PostgreSQL rolled back the transaction after a conflict ({state}); run it again"
+            f"PostgreSQL rolled back the transaction after a conflict ({state}); repeat the transaction"
         )
     if state == _ABORTED:
         return TransactionAborted()

@@ -1,4 +1,4 @@
-"""Apply migrations: Alembic revisions that run SQL files as the tables' owner."""
+"""Apply migrations: Alembic revisions, each of which executes an SQL file as the owner of the tables."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -42,16 +42,20 @@ class MigrationFailed(DatabaseError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Migrations:
-    """One sequence of Alembic revisions with its own version table; a schema may have several sequences."""
+    """A sequence of Alembic revisions with its own version table, such as that of the library.
+
+    A schema may have several sequences, for example of the library and of an application.
+    """
 
     #: Directory with ``env.py`` and ``versions/``.
     location: Path
+    #: Name of Alembic's version table.
     version_table: str
-    #: Statement that grants the services' role, ``$1``, its rights on these tables.
+    #: Statement that grants the role of the services, ``$1``, its rights on the tables of this sequence.
     grant: str
 
     def script(self) -> ScriptDirectory:
-        """Return Alembic's view of the directory."""
+        """Return the revisions of the directory as Alembic's ScriptDirectory."""
         return ScriptDirectory.from_config(self.config())
 
     def config(self, **attributes: Any) -> Config:
@@ -71,13 +75,13 @@ BACKBONE: Final = Migrations(
 
 
 async def migrate_up(settings: PostgresSettings, *migrations: Migrations) -> list[str]:
-    """Apply all pending revisions as the owner, and renew the services' rights.
+    """Apply all pending revisions as the owner of the tables, and grant the services their rights again.
 
     Creates ``POSTGRES_SCHEMA`` if it is missing. Each sequence of revisions is one transaction. Concurrent
-    runs wait for each other.
+    calls wait for each other.
 
     Returns:
-        The applied revisions; none if there was nothing to do.
+        The names of the applied revisions; empty if none was pending.
 
     Raises:
         DatabaseUnavailable: PostgreSQL cannot be reached.
@@ -98,7 +102,10 @@ async def migrate_up(settings: PostgresSettings, *migrations: Migrations) -> lis
 
 
 async def migrate_down(settings: PostgresSettings, sequence: Migrations, revision: str = "base") -> list[str]:
-    """Downgrade to *revision*; ``base`` removes the tables and all their data.
+    """Downgrade *sequence* to *revision*; ``base`` removes the tables and all their data.
+
+    Returns:
+        The names of the reverted revisions.
 
     Raises:
         MigrationFailed: The revision does not exist, or a statement failed.
@@ -111,7 +118,7 @@ async def migrate_down(settings: PostgresSettings, sequence: Migrations, revisio
 
 
 async def pending_migrations(database: Database, *migrations: Migrations) -> list[str]:
-    """Return the revisions that *database* lacks, oldest first.
+    """Return the names of the revisions that *database* lacks, oldest first.
 
     Raises:
         DatabaseUnavailable: PostgreSQL cannot be reached.
@@ -127,11 +134,12 @@ async def pending_migrations(database: Database, *migrations: Migrations) -> lis
 
 
 def schema_script(*migrations: Migrations, schema: str = "public") -> str:
-    """Return all migrations as one SQL script, which also fills the version tables.
+    """Return all migrations as one SQL script that also creates and fills the version tables.
 
     Args:
         migrations: The sequences of revisions, in the order in which they must be applied.
-        schema: The schema to create and use, a plain name; ``public``: the session's schema.
+        schema: The schema to create and use, a name that needs no quotes. With ``public`` the script sets no
+            schema, so that the tables are created in that of the session.
     """
     parts: list[str] = [
         "-- Generated from the Alembic migrations; a test compares it with them. Do not edit."
@@ -151,7 +159,7 @@ def schema_script(*migrations: Migrations, schema: str = "public") -> str:
 
 
 def run_sql_file(bind: Connection, file: Path) -> None:
-    """Run an SQL file inside Alembic's transaction; for ``upgrade()`` of a revision."""
+    """Execute an SQL file in Alembic's transaction; called by ``upgrade()`` and ``downgrade()``."""
     script = file.read_text(encoding="utf-8")
     adapted: Any = bind.connection.dbapi_connection
 
@@ -166,6 +174,7 @@ def _up_file(sequence: Migrations, revision: str) -> Path:
 
 
 def _owner(settings: PostgresSettings) -> AsyncEngine:
+    """Return an engine that bypasses the pooler as owner of the tables, without a statement timeout."""
     owner = (
         settings.direct().as_owner().model_copy(update={"statement_timeout_ms": 0, "lock_timeout_ms": 60_000})
     )
@@ -183,6 +192,8 @@ async def _connected(engine: AsyncEngine) -> AsyncGenerator[AsyncConnection]:
 
 
 async def _run(engine: AsyncEngine, sequence: Migrations, action: Any, revision: str) -> list[str]:
+    """Upgrade or downgrade to *revision* by *action*, a command of Alembic; return the changed revisions."""
+
     def run(connection: Connection) -> list[str]:
         before = _heads(connection, sequence.version_table)
         action(sequence.config(connection=connection), revision)
@@ -205,20 +216,25 @@ async def _run(engine: AsyncEngine, sequence: Migrations, action: Any, revision:
     except DatabaseUnavailable:
         raise
     except Exception as error:
-        raise MigrationFailed(f"{sequence.version_table}: {error}") from error
+        raise MigrationFailed(
+            f"{sequence.version_table}: the migration failed and was rolled back: {error}"
+        ) from error
 
 
 async def _refuse_tables_elsewhere(engine: AsyncEngine, sequence: Migrations, schema: str) -> None:
-    """Reject a run that would create empty tables although another schema has the tables.
+    """Raise if migrations would create empty tables although another schema has the tables.
 
-    An earlier version created them by the search_path of the role.
+    Versions without POSTGRES_SCHEMA created the tables in the first schema of the role's search_path.
+
+    Raises:
+        MigrationFailed: Another schema has the version table, and *schema* does not.
     """
     async with _connected(engine) as connection:
         found = await connection.exec_driver_sql(_SQL["schemas_with_table"], (sequence.version_table,))
         if elsewhere := found.scalar():
             raise MigrationFailed(
                 f"{sequence.version_table}: the tables are in another schema ({elsewhere}); set "
-                f"POSTGRES_SCHEMA to it, or to {schema} to create new, empty tables there"
+                f"POSTGRES_SCHEMA to that schema, or to {schema} to create new, empty tables there"
             )
 
 
@@ -230,7 +246,7 @@ async def _grant(engine: AsyncEngine, sequence: Migrations, settings: PostgresSe
             await connection.exec_driver_sql(sequence.grant, (settings.user,))
     except SQLAlchemyError as error:
         raise MigrationFailed(
-            f"the rights of {settings.user} cannot be granted; check that POSTGRES_USER names a role"
+            f"rights cannot be granted to {settings.user}; check that POSTGRES_USER is an existing role"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Read named queries from the ``.sql`` files beside the modules that run them."""
+"""Read named queries from the ``.sql`` files beside the modules that execute them."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -12,11 +12,11 @@ _INCLUDE: Final = re.compile(r"^[ \t]*-- include: (\w+)[ \t]*$", re.MULTILINE)
 
 
 class Queries(Mapping[str, str]):
-    """The named queries of one file; ``queries["claim_lanes"]`` is the statement's text.
+    """The named queries of one file; ``queries["claim_lanes"]`` is the text of a statement.
 
-    A statement may contain a placeholder line ``-- include: name``; :meth:`including` replaces it with
-    another named query. So a statement of the library and the application's part of it are both complete SQL
-    that a test can prepare. Values are never put into the text: they are parameters (``$1``).
+    A statement may contain a placeholder line ``-- include: name``; :meth:`including` replaces the line with
+    another named query, such as the application's part of a statement of the library. Values are never put
+    into the text: they are parameters (``$1``).
     """
 
     def __init__(self, source: str, queries: Mapping[str, str]) -> None:
@@ -38,19 +38,23 @@ class Queries(Mapping[str, str]):
         return len(self._queries)
 
     def including(self, name: str, **parts: str) -> str:
-        """Return the query *name* with each placeholder replaced by the part of that name.
+        """Return the query *name* with its placeholders replaced.
+
+        Args:
+            name: Name of the query.
+            parts: SQL by the name of the placeholder.
 
         Raises:
-            KeyError: The query or a part is missing.
+            KeyError: The query or the part for a placeholder is missing.
         """
         return _INCLUDE.sub(lambda match: parts[match[1]], self[name])
 
 
 def load_queries(package: str, file: str) -> Queries:
-    """Read the named queries of *file* in *package*; called once, at import.
+    """Read the named queries of *file* in *package*; modules call this once, at import.
 
-    A query begins at ``-- name: x`` and ends where the next begins. Comments stay, because they help readers
-    of ``pg_stat_activity``.
+    A query begins after the line ``-- name: x`` and ends before the next such line. Comments stay in the
+    text: ``pg_stat_activity`` shows them.
 
     Raises:
         FileNotFoundError: The file does not exist.
@@ -60,8 +64,8 @@ def load_queries(package: str, file: str) -> Queries:
     source = f"{package}:{file}"
     head, *parts = _NAME.split(text)
     if head.strip():
-        raise ValueError(f"{source}: text before the first '-- name:'")
+        raise ValueError(f"{source} has text before the first '-- name:'; name the query or remove the text")
     names, bodies = parts[::2], parts[1::2]
     if len(set(names)) < len(names):
-        raise ValueError(f"{source}: duplicate query name among {', '.join(names)}")
+        raise ValueError(f"{source}: duplicate query name among {', '.join(names)}; rename one of them")
     return Queries(source, {name: body.strip().rstrip(";") for name, body in zip(names, bodies, strict=True)})

@@ -1,4 +1,4 @@
-"""The library's tables, for tools of applications in the same database."""
+"""Names of the library's tables, so that tools of an application in the same database can exclude them."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -9,7 +9,7 @@ from relaybox.settings import PostgresSettings, load_settings
 
 __all__ = ("TABLES", "include_name")
 
-#: All tables of the library's migrations, with partitions and the version table.
+#: All tables of the library's migrations, including partitions and Alembic's version table.
 TABLES: Final = frozenset(
     {"aggregate_snapshots", "async_tasks", "command_inbox", "consumed_events", "domain_events"}
     | {"event_erasures", "event_outbox", "event_outbox_slots", "flow_resume_handles", "idempotency_bodies"}
@@ -21,10 +21,11 @@ TABLES: Final = frozenset(
 
 
 def include_name(name: str | None, kind: str, parents: Mapping[str, str | None]) -> bool:
-    """Hide the library's tables from Alembic's autogenerate, as ``context.configure(include_name=…)``.
+    """Return False for the library's tables, so that Alembic's autogenerate ignores them.
 
-    Only the library's tables in ``POSTGRES_SCHEMA`` are hidden: autogenerate still proposes to drop a table
-    of the application that has no model any more.
+    Pass this function to ``context.configure(include_name=…)``, which defines the arguments. Only tables in
+    ``POSTGRES_SCHEMA`` are ignored: autogenerate still proposes to drop a table of the application that has
+    lost its model.
 
     Raises:
         SettingsError: ``POSTGRES_…`` is malformed.
@@ -36,8 +37,8 @@ def include_name(name: str | None, kind: str, parents: Mapping[str, str | None])
 
 
 def _default_schema() -> str | None:
-    """Return the schema that Alembic reports as None: the first of the application's search_path."""
+    """Return the schema that Alembic calls None: the first one of the application's search_path."""
     try:
         return context.get_bind().dialect.default_schema_name
-    except (AttributeError, NameError):  # outside of an env.py Alembic's context has no environment
+    except (AttributeError, NameError):  # not called from an env.py: Alembic has no context
         return "public"

@@ -1,5 +1,5 @@
 -- name: set_limits
--- Set this session's limits if a pooler rejects them as startup parameters; names $1, values $2.
+-- Set the settings named $1 to the values $2 for this session. Used behind a pooler, which rejects startup parameters.
 SELECT set_config(name, value, false) FROM unnest($1::text[], $2::text[]) AS given (name, value)
 
 -- name: fetch_limits
