@@ -12,7 +12,8 @@ BEGIN
 END
 $$;
 
--- The only source of truth. id is insertion order, not commit order: never a cursor (G22).
+-- The recorded events; other tables can be derived from them. id has the order of insertion, which is not the order of
+-- commits: a reader that uses id as cursor would skip events (G22).
 CREATE TABLE domain_events (
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     event_id UUID NOT NULL,
@@ -27,14 +28,14 @@ CREATE TABLE domain_events (
     metadata JSONB,
     created_at TIMESTAMPTZ NOT NULL DEFAULT now(),
     CONSTRAINT domain_events_event_id_key UNIQUE (event_id),
-    -- Also the index for "events by aggregate"; two writers of one version cannot both win.
+    -- Index for the events of an aggregate; of two transactions that write the same version, one fails.
     CONSTRAINT domain_events_aggregate_version_key UNIQUE (aggregate_type, aggregate_id, aggregate_version),
     CONSTRAINT domain_events_aggregate_version_check CHECK (aggregate_version >= 1)
 );
 CREATE INDEX idx_domain_events_correlation ON domain_events (correlation_id);
 CREATE INDEX idx_domain_events_type ON domain_events (event_type, id);
 
--- Privileges already keep services out; the trigger also keeps out the owner's own slips (G07).
+-- The role of the services has no right to change events; the trigger prevents mistakes of the owner too (G07).
 CREATE FUNCTION refuse_change_of_events() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 'domain_events is append-only: % refused', TG_OP USING ERRCODE = 'restrict_violation';
@@ -44,7 +45,7 @@ CREATE TRIGGER domain_events_append_only BEFORE UPDATE OR DELETE ON domain_event
     FOR EACH ROW EXECUTE FUNCTION refuse_change_of_events();
 CREATE TRIGGER domain_events_no_truncate BEFORE TRUNCATE ON domain_events
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change_of_events();
--- ALWAYS: session_replication_role cannot switch them off.
+-- ALWAYS, because otherwise session_replication_role could disable the triggers.
 ALTER TABLE domain_events ENABLE ALWAYS TRIGGER domain_events_append_only;
 ALTER TABLE domain_events ENABLE ALWAYS TRIGGER domain_events_no_truncate;
 
@@ -58,7 +59,7 @@ CREATE TABLE command_inbox (
     error_data JSONB,
     created_at TIMESTAMPTZ NOT NULL DEFAULT now()
 );
--- At most one pending command of a type per session: the backstop of G03.
+-- At most one pending command of a type per session (G03), even if a program inserts rows without checking.
 CREATE UNIQUE INDEX idx_command_inbox_unique_pending_command ON command_inbox (session_id, command_type)
     WHERE status IN ('RECEIVED', 'PROCESSING');
 CREATE INDEX idx_command_inbox_session ON command_inbox (session_id, created_at);
@@ -79,7 +80,7 @@ CREATE TABLE async_tasks (
     created_at TIMESTAMPTZ NOT NULL DEFAULT now(),
     updated_at TIMESTAMPTZ NOT NULL DEFAULT now(),
     CONSTRAINT async_tasks_progress_check CHECK (progress BETWEEN 0 AND 100),
-    -- A RUNNING task, and no other, has a lease.
+    -- A RUNNING task has a lease, a task of any other status has none.
     CONSTRAINT async_tasks_lease_check
         CHECK ((status = 'RUNNING') = (lease_until IS NOT NULL) AND (lease_until IS NULL) = (lease_token IS NULL))
 );
@@ -89,9 +90,9 @@ CREATE INDEX idx_async_tasks_aggregate ON async_tasks (aggregate_id);
 CREATE TRIGGER async_tasks_set_timestamp BEFORE UPDATE ON async_tasks
     FOR EACH ROW EXECUTE FUNCTION trigger_set_timestamp();
 
--- Which of the outbox's four slots new rows go to; relaybox_retain_outbox moves it on. A sequence, because reading
--- it costs an insert nothing (a function that reads a row: 2.5 us) and moving it on takes no lock and leaves no dead
--- row. Where a row lies matters to retention only: a value that a crash sets back does no harm.
+-- Number of the outbox's slot (partition) into which new rows are inserted; relaybox_retain_outbox increments it. A
+-- sequence, because reading its value costs an insert nothing (a function that reads a row: 2.5 us), and incrementing it
+-- takes no lock and leaves no dead row. A crash may reset the value; new rows then go to an earlier slot, which is safe.
 CREATE SEQUENCE event_outbox_turn AS INT MINVALUE 0 MAXVALUE 3 START 0;
 
 CREATE TABLE event_outbox (
@@ -99,7 +100,7 @@ CREATE TABLE event_outbox (
     seq BIGINT GENERATED ALWAYS AS IDENTITY,
     topic TEXT NOT NULL,
     key TEXT,
-    -- A row without a key is a key of its own: nothing waits for it.
+    -- Hash that determines the lane. Of a row without a key, the hash of its id: no other row waits for this row.
     key_hash INT NOT NULL GENERATED ALWAYS AS (hashtext(coalesce(key, id::text))) STORED,
     payload JSONB NOT NULL,
     status outbox_status NOT NULL DEFAULT 'PENDING',
@@ -108,19 +109,19 @@ CREATE TABLE event_outbox (
     error_data JSONB,
     created_at TIMESTAMPTZ NOT NULL DEFAULT now(),
     sent_at TIMESTAMPTZ,
-    -- An operator has decided that this FAILED row is never published; its key no longer waits for it.
+    -- Time when an operator decided that this FAILED row is never published, which unblocks its key; else null.
     skipped_at TIMESTAMPTZ,
-    -- The partition. Old SENT rows leave by TRUNCATE of a whole slot: no dead rows, nothing to vacuum (G29).
+    -- The partition. Old SENT rows are removed by TRUNCATE of a whole slot, which leaves no dead rows (G29).
     slot INT NOT NULL DEFAULT coalesce(pg_sequence_last_value('event_outbox_turn'), 0),
-    -- Widened by the partition's columns, and in their order: every mark writes to this index, and where random ids
-    -- come first, to a page of its own, of an index as large as all SENT rows (mark 18 us instead of 9 at 200,000).
+    -- Begins with the columns of the partition key, because each mark as SENT writes to this index: with the random id
+    -- first, each mark would write to another page (18 us per mark instead of 9 with 200,000 SENT rows).
     CONSTRAINT event_outbox_pkey PRIMARY KEY (seq, slot, id),
     CONSTRAINT event_outbox_skipped_check CHECK (skipped_at IS NULL OR status = 'FAILED'),
     CONSTRAINT event_outbox_sent_check CHECK ((status = 'SENT') = (sent_at IS NOT NULL)),
     CONSTRAINT event_outbox_failed_check CHECK (status <> 'FAILED' OR error_data IS NOT NULL)
 ) PARTITION BY RANGE (slot, seq);
--- Half of every page stays free for the mark's new version of each row: beside the old one it costs a fifth of the
--- WAL (970 -> 210 bytes) and no second page.
+-- Half of each page stays free for the new version of a row that is marked: in the same page it costs a fifth of the WAL
+-- (210 instead of 970 bytes) and no second page.
 CREATE TABLE event_outbox_0 PARTITION OF event_outbox FOR VALUES FROM (0, MINVALUE) TO (1, MINVALUE)
     WITH (fillfactor = 50);
 CREATE TABLE event_outbox_1 PARTITION OF event_outbox FOR VALUES FROM (1, MINVALUE) TO (2, MINVALUE)
@@ -129,18 +130,19 @@ CREATE TABLE event_outbox_2 PARTITION OF event_outbox FOR VALUES FROM (2, MINVAL
     WITH (fillfactor = 50);
 CREATE TABLE event_outbox_3 PARTITION OF event_outbox FOR VALUES FROM (3, MINVALUE) TO (4, MINVALUE)
     WITH (fillfactor = 50);
--- The poll's index: its size is the backlog's, not the table's (G29).
+-- Index for polls; its size depends on the number of PENDING rows, not on the size of the table (G29).
 CREATE INDEX idx_event_outbox_pending ON event_outbox (seq) WHERE status = 'PENDING';
--- Heads of keys that wait: for their next attempt, or for an operator.
+-- Rows that block their keys: FAILED rows, and rows that wait for their next attempt.
 CREATE INDEX idx_event_outbox_blocked ON event_outbox (key, seq)
     WHERE (status = 'FAILED' AND skipped_at IS NULL) OR (status = 'PENDING' AND next_attempt_at IS NOT NULL);
--- What waits, or waited, for an operator, the oldest first: polls begin no later than there.
+-- FAILED rows, including skipped ones, by seq.
 CREATE INDEX idx_event_outbox_failed ON event_outbox (seq) WHERE status = 'FAILED';
--- When the next attempt of any row is due; tells an idle relay how long it may sleep.
+-- Times of the next attempts: an idle relay sleeps until the first.
 CREATE INDEX idx_event_outbox_retry ON event_outbox (next_attempt_at)
     WHERE status = 'PENDING' AND next_attempt_at IS NOT NULL;
 
--- The life of each slot: current, then closed (gets no new rows), sealed (holds nothing but SENT rows), emptied.
+-- State of each slot: open (new rows are inserted), then closed (no new rows), sealed (all rows are SENT), empty (all times
+-- are null).
 CREATE TABLE event_outbox_slots (
     slot INT PRIMARY KEY,
     opened_at TIMESTAMPTZ,
@@ -149,8 +151,8 @@ CREATE TABLE event_outbox_slots (
 );
 INSERT INTO event_outbox_slots (slot, opened_at) VALUES (0, now()), (1, NULL), (2, NULL), (3, NULL);
 
--- Move what is not SENT out of slot *leaving*, 1,000 rows of each kind at the most; whether that was all. The caller
--- holds a lock that keeps writers out of it. By status, each through its own small index.
+-- Move rows that are not SENT from slot *leaving* to slot *target*, at most 1,000 of each status; return whether these were
+-- all. The caller holds a lock against writers of the slot. One statement per status, because each has its own small index.
 CREATE FUNCTION relaybox_move_unsent(leaving INT, target INT) RETURNS BOOLEAN LANGUAGE plpgsql AS $$
 DECLARE
     pending INT;
@@ -166,11 +168,11 @@ BEGIN
 END
 $$;
 
--- One step of retention (G29): SENT rows leave when they have been for *keep*, at the latest for half as long again;
--- PENDING and FAILED ones are moved on first. Says what was done: 'closed', 'emptied', 'sealed' or 'moved' (call
--- again), 'busy' (call again in a while), or null: nothing is due, or another session is at it.
--- A function, so that its locks are held for one statement and not for the life of a client, which may be frozen;
--- and so that services, which own no table, can truncate a slot without the right TRUNCATE.
+-- Execute one step of retention (G29): SENT rows are removed after *keep*, at most half as long again later; PENDING and
+-- FAILED rows are moved to the open slot before. Return the step: 'closed', 'emptied', 'sealed' or 'moved' (call again),
+-- 'busy' (call again later), or null if nothing is due or another session executes a step.
+-- A function, so that a frozen client holds no lock (they end with the statement), and so that services can truncate a slot
+-- without the right TRUNCATE.
 CREATE FUNCTION relaybox_retain_outbox(keep INTERVAL) RETURNS TEXT LANGUAGE plpgsql SECURITY DEFINER
     SET lock_timeout = '100ms' SET enable_seqscan = off AS $$
 DECLARE
@@ -186,7 +188,7 @@ BEGIN
         RETURN NULL;
     END IF;
     open_slot := coalesce(pg_sequence_last_value('event_outbox_turn'), 0);
-    -- The sequence may have moved without the table: its steps outlive a rollback, and replication leaves it behind.
+    -- The sequence may differ from the table: a rollback does not undo it, and a promoted standby may have an old value.
     UPDATE event_outbox_slots SET opened_at = coalesce(opened_at, now_at), closed_at = NULL, sealed_at = NULL
         WHERE slot = open_slot AND (opened_at IS NULL OR closed_at IS NOT NULL);
     IF FOUND THEN
@@ -194,7 +196,7 @@ BEGIN
             WHERE slot <> open_slot AND opened_at IS NOT NULL AND closed_at IS NULL;
     END IF;
 
-    -- Close the open slot, if it holds what can leave and the next one is empty; until it is, this one takes all.
+    -- Close the open slot if it has SENT rows and the next slot is empty; otherwise the open slot takes all new rows.
     IF EXISTS (SELECT FROM event_outbox_slots WHERE slot = open_slot AND opened_at <= now_at - keep / 2)
         AND EXISTS (SELECT FROM event_outbox_slots WHERE slot = (open_slot + 1) % 4 AND opened_at IS NULL)
         AND EXISTS (SELECT FROM event_outbox WHERE slot = open_slot AND status = 'SENT')
@@ -206,16 +208,16 @@ BEGIN
         RETURN 'closed';
     END IF;
 
-    -- Seal a closed slot, or empty a sealed one. What is SENT when a slot is sealed has been so since then at the
-    -- latest; a row that was on its way into it at that moment is found and moved when it is emptied.
+    -- Seal a closed slot, or empty a sealed slot: rows that are SENT when a slot is sealed are old enough after *keep*. An
+    -- insert that began before the slot was closed may add a row later, which is moved before the slot is emptied.
     FOR old IN SELECT slot, closed_at, sealed_at IS NOT NULL AS sealed FROM event_outbox_slots
                WHERE slot <> open_slot AND closed_at IS NOT NULL AND (sealed_at IS NULL OR sealed_at <= now_at - keep)
                ORDER BY closed_at LOOP
         SELECT count(*) INTO waiting
             FROM (SELECT FROM event_outbox WHERE slot = old.slot AND status = 'PENDING' LIMIT 1000) AS pending;
-        -- A backlog drains by itself; only what still waits after *keep*, behind a FAILED row, is worth its moving.
+        -- Relays publish a large backlog soon; moving it is worth the cost only after *keep*, for rows behind a FAILED row.
         CONTINUE WHEN waiting = 1000 AND old.closed_at > now_at - keep;
-        -- While a session holds an old snapshot, each query of the slot is slow; do not run it under a lock then.
+        -- The queries above are slow while a session holds an old snapshot; then do not execute them under a lock.
         IF clock_timestamp() > now_at + interval '0.2 s' THEN
             RETURN 'busy';
         END IF;
@@ -236,7 +238,7 @@ EXCEPTION WHEN lock_not_available THEN
     RETURN 'busy';
 END
 $$;
--- Its caller's temporary tables must not stand in for ours.
+-- pg_temp is last in the search_path, so that no temporary table of the caller replaces a table of the library.
 DO $$
 BEGIN
     EXECUTE format('ALTER FUNCTION relaybox_retain_outbox(INTERVAL) SET search_path = %I, pg_temp', current_schema());
@@ -244,70 +246,71 @@ END
 $$;
 REVOKE ALL ON FUNCTION relaybox_retain_outbox(INTERVAL), relaybox_move_unsent(INT, INT) FROM PUBLIC;
 
--- Which relay publishes which slice of the keys' hashes, and until when. Times by this server's clock.
--- Slices are ranges, so that a lane can be split in two while relays run; together they cover every INT once.
+-- Lanes: ranges of key hashes, each with the relay that publishes it until the lease ends, by this server's clock. Ranges,
+-- so that a lane can be split while relays run. Together they contain each INT once.
 CREATE TABLE relay_lanes (
     lane INT PRIMARY KEY,
     hash_min INT NOT NULL,
     hash_max INT NOT NULL,
     owner TEXT,
-    -- Fencing token: increases when a relay takes the lane over; a relay with a lower epoch has lost the lane.
+    -- Fencing token: incremented when a relay takes the lane over; a relay with a lower epoch no longer owns the lane.
     epoch BIGINT NOT NULL DEFAULT 0,
     lease_until TIMESTAMPTZ,
-    -- For operators, why no relay publishes from the lane: Kafka and this database contradict each other.
+    -- For operators, why no relay publishes from the lane: Kafka and this database disagree. Null: no fault.
     fault TEXT,
-    -- The marker in Kafka that an operator has accepted although relay_batches does not know it.
+    -- Marker in Kafka (id of a batch) that relay_batches does not have and that an operator has accepted.
     accepted_marker UUID,
     CONSTRAINT relay_lanes_owner_check CHECK ((owner IS NULL) = (lease_until IS NULL)),
     CONSTRAINT relay_lanes_hash_check CHECK (hash_min <= hash_max),
     CONSTRAINT relay_lanes_hash_excl EXCLUDE USING gist (int8range(hash_min, hash_max, '[]') WITH &&)
 );
--- 8 slices of 2^29 hashes each, from the smallest INT to the largest.
+-- 8 lanes of 2^29 hashes each, from the smallest INT to the largest.
 INSERT INTO relay_lanes (lane, hash_min, hash_max)
     SELECT lane, -2147483648 + lane * 536870912::bigint, -2147483649 + (lane + 1) * 536870912::bigint
     FROM generate_series(0, 7) AS lane;
 
--- The rows of each Kafka transaction of a lane, written before it: the next owner of the lane compares them with the
--- marker in Kafka to decide whether the transaction was committed. Only inserted and deleted, never updated: a row that
--- is rewritten for every batch would grow a chain of dead versions while an old snapshot is held.
+-- The claimed batches of each lane, written before their Kafka transaction commits: the next owner of the lane compares the
+-- ids with the marker in Kafka to decide whether the transaction was committed. Rows are inserted and deleted, never
+-- updated: while an old snapshot is held, a row updated for each batch would have more and more dead versions.
 CREATE TABLE relay_batches (
     number BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     lane INT NOT NULL,
-    -- A UUID, not a counter: a restored database cannot use it again for other rows.
+    -- A UUID, because a restored database would use the numbers of a counter again for other rows.
     batch_id UUID NOT NULL,
-    -- The batch of this lane that was known to be published when this one was claimed.
+    -- Last published batch of this lane when this batch was claimed; null: none was known.
     previous_id UUID,
-    -- Not compressed: that costs more than it spares.
+    -- Numbers of the rows. Not compressed: compression costs more time than it saves.
     seqs BIGINT[] STORAGE EXTERNAL NOT NULL,
     claimed_at TIMESTAMPTZ NOT NULL DEFAULT now(),
     CONSTRAINT relay_batches_batch_id_key UNIQUE (batch_id)
 );
 CREATE INDEX idx_relay_batches_lane ON relay_batches (lane, number);
 
--- This outbox among others on the same Kafka: part of its relays' transactional ids. One row; the first relay
--- names it, so that databases made from one template differ. A copy of a database that was in use must not.
+-- One row, whose id distinguishes this outbox from others on the same Kafka: part of the relays' transactional ids. The
+-- first relay sets the id, so that databases created from one template differ. On a copy of a database in use, set id to
+-- null before a relay starts.
 CREATE TABLE relay_origin (
     singleton BOOLEAN PRIMARY KEY DEFAULT true CHECK (singleton),
     id UUID,
-    -- How many lanes there shall be; owners split theirs until there are.
+    -- Requested number of lanes; relays split their lanes until there are as many.
     lanes_wanted INT NOT NULL DEFAULT 8 CHECK (lanes_wanted BETWEEN 8 AND 1024)
 );
 INSERT INTO relay_origin DEFAULT VALUES;
 
--- Relays that are alive: how many there are is how many shares the lanes are divided into.
+-- Running relays; each leases an equal share of the lanes.
 CREATE TABLE relay_members (
     name TEXT PRIMARY KEY,
     lease_until TIMESTAMPTZ NOT NULL,
     started_at TIMESTAMPTZ NOT NULL DEFAULT now(),
-    -- For operators: host and process, how it delivers, and its circuit breaker (closed, open, half-open).
+    -- For operators: host and process id, delivery (exactly-once, at-least-once), circuit breaker (closed, open, half-open).
     place TEXT NOT NULL DEFAULT '',
     delivery TEXT NOT NULL DEFAULT '',
     breaker TEXT NOT NULL DEFAULT 'closed',
-    -- Rows it has marked SENT since it started, as of its last heartbeat.
+    -- Number of rows that the relay had marked SENT since its start at its last heartbeat.
     published_total BIGINT NOT NULL DEFAULT 0
 );
 
--- What operators did to the outbox and the lanes (G32): services may add to it and read it, no more.
+-- Actions of operators on the outbox and the lanes (G32). Services have the rights SELECT and INSERT only.
 CREATE TABLE operator_acts (
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at TIMESTAMPTZ NOT NULL DEFAULT now(),
@@ -317,7 +320,7 @@ CREATE TABLE operator_acts (
     target JSONB NOT NULL
 );
 
--- What a consumer has already done; written in the transaction of the effect itself (G40).
+-- Events that a consumer group has processed, written in the transaction of the event's effect (G40).
 CREATE TABLE consumed_events (
     consumer TEXT NOT NULL,
     event_id UUID NOT NULL,
@@ -340,7 +343,7 @@ CREATE UNIQUE INDEX idx_flow_resume_handles_unique_correlation ON flow_resume_ha
 CREATE TRIGGER flow_resume_handles_set_timestamp BEFORE UPDATE ON flow_resume_handles
     FOR EACH ROW EXECUTE FUNCTION trigger_set_timestamp();
 
--- Snapshots of aggregates that have no table of their own.
+-- Snapshots of aggregates of domains that declare no table for them.
 CREATE TABLE aggregate_snapshots (
     id UUID PRIMARY KEY,
     aggregate_type TEXT NOT NULL,
@@ -354,7 +357,7 @@ CREATE INDEX idx_aggregate_snapshots_owner ON aggregate_snapshots (owner);
 CREATE TRIGGER aggregate_snapshots_set_timestamp BEFORE UPDATE ON aggregate_snapshots
     FOR EACH ROW EXECUTE FUNCTION trigger_set_timestamp();
 
--- Single-use tickets for browsers' event streams, which cannot send a bearer token; kept only hashed.
+-- Single-use tickets for live streams of browsers, which cannot send a bearer token with EventSource. Stored as hashes.
 CREATE TABLE stream_tickets (
     ticket_hash BYTEA PRIMARY KEY,
     aggregate_id UUID NOT NULL,
@@ -363,22 +366,23 @@ CREATE TABLE stream_tickets (
 );
 CREATE INDEX idx_stream_tickets_expires ON stream_tickets (expires_at);
 
--- Nothing wrote to those of before.
+-- An earlier schema may have tables of these names, to which nothing wrote.
 DROP TABLE IF EXISTS idempotency_bodies, idempotency_cache;
 
--- Answers to requests with an idempotency key. The claim is narrow, so that deleting expired ones costs little; their
--- bodies lie apart, in slots that are emptied whole (G70). *key* is a keyed hash of principal and key: never either.
+-- Stored responses to requests with an idempotency key, without bodies, so that the rows are small and cheap to delete.
+-- Bodies are in slots of idempotency_bodies that are truncated as a whole (G70). key: keyed hash of principal and
+-- idempotency key.
 CREATE TABLE idempotency_cache (
     key TEXT COLLATE "C" PRIMARY KEY,
-    -- status, headers, fingerprint, and whether there is a body beside it or was one too large to keep.
+    -- Status, headers and fingerprint, and whether idempotency_bodies has the body or the body was too large to store.
     result JSONB NOT NULL,
     created_at TIMESTAMPTZ NOT NULL DEFAULT now(),
     expires_at TIMESTAMPTZ NOT NULL
 );
 CREATE INDEX idx_idempotency_cache_expires ON idempotency_cache (expires_at);
 
--- Lock a key, and say what is kept under it (G62, G63). Two statements in one round-trip: the second has a snapshot
--- younger than the lock, and so sees what the last holder has committed.
+-- Lock a key, and return whether this succeeded and the stored response (G62, G63). Two statements in one round-trip: the
+-- snapshot of the second is newer than the lock, so it contains what the previous holder of the lock committed.
 CREATE FUNCTION relaybox_claim_key(lock BIGINT, stored TEXT)
     RETURNS TABLE (mine BOOLEAN, result TEXT, created_at TIMESTAMPTZ, expires_at TIMESTAMPTZ, age_s FLOAT8)
     LANGUAGE plpgsql VOLATILE AS $$
@@ -394,13 +398,14 @@ BEGIN
 END
 $$;
 
--- Which slot new bodies go to; relaybox_retain_bodies moves it on. A sequence, as event_outbox_turn.
+-- Number of the slot into which new bodies are inserted; relaybox_retain_bodies changes it. A sequence for the reasons of
+-- event_outbox_turn.
 CREATE SEQUENCE idempotency_turn AS INT MINVALUE 0 MAXVALUE 3 START 0;
 CREATE TABLE idempotency_bodies (
     key TEXT COLLATE "C" NOT NULL,
     slot INT NOT NULL DEFAULT coalesce(pg_sequence_last_value('idempotency_turn'), 0),
     body BYTEA NOT NULL,
-    -- Equal to expires_at of the claim, to the microsecond: a body with another time belongs to an earlier claim.
+    -- Equal to expires_at of the row in idempotency_cache; a body with another time belongs to an earlier request.
     expires_at TIMESTAMPTZ NOT NULL,
     PRIMARY KEY (key, slot)
 ) PARTITION BY LIST (slot);
@@ -410,17 +415,17 @@ CREATE TABLE idempotency_bodies_2 PARTITION OF idempotency_bodies FOR VALUES IN 
 CREATE TABLE idempotency_bodies_3 PARTITION OF idempotency_bodies FOR VALUES IN (3);
 CREATE INDEX idx_idempotency_bodies_expires ON idempotency_bodies (expires_at);
 
--- When the open slot was opened. One row.
+-- One row with the time at which the open slot was opened.
 CREATE TABLE idempotency_slots (
     singleton BOOLEAN PRIMARY KEY DEFAULT true CHECK (singleton),
     opened_at TIMESTAMPTZ NOT NULL DEFAULT now()
 );
 INSERT INTO idempotency_slots DEFAULT VALUES;
 
--- One step of the removal of bodies (G70): close the open slot when it has been open for *span* and has rows, if
--- another slot is empty; truncate a closed slot when its last body has expired. Return what was done: 'closed',
--- 'emptied' (call again), 'busy' (a query reads the slot: call again later), or null: nothing is due.
--- A function, so that services, which own no table, can truncate a slot. It does not wait for a lock, because other
+-- Execute one step of the removal of bodies (G70): close the open slot when it has been open for *span* and has rows, if
+-- another slot is empty; truncate a closed slot when its last body has expired. Return the step: 'closed', 'emptied' (call
+-- again), 'busy' (a query reads the slot: call again later), or null if nothing is due.
+-- A function, so that services can truncate a slot without the right TRUNCATE. It does not wait for locks, because other
 -- sessions would then wait behind it.
 CREATE FUNCTION relaybox_retain_bodies(span INTERVAL) RETURNS TEXT LANGUAGE plpgsql SECURITY DEFINER
     SET enable_seqscan = off AS $$
@@ -436,7 +441,7 @@ BEGIN
         RETURN NULL;
     END IF;
     open_slot := coalesce(pg_sequence_last_value('idempotency_turn'), 0);
-    -- Always by the last moment in a slot, which its index gives at once however much has expired there.
+    -- max(expires_at) costs one look into the index of the slot, regardless of the number of bodies.
     FOR old IN 0..3 LOOP
         CONTINUE WHEN old = open_slot;
         SELECT max(expires_at) INTO last FROM idempotency_bodies WHERE slot = old;
@@ -446,7 +451,7 @@ BEGIN
         END IF;
         CONTINUE WHEN last > clock_timestamp();
         EXECUTE format('LOCK TABLE %I IN ACCESS EXCLUSIVE MODE NOWAIT', 'idempotency_bodies_' || old);
-        -- Again, now that no writer is left: one may have read the turn before it moved on.
+        -- Check again under the lock: an insert that read the sequence before the slot was closed may have added a body.
         SELECT max(expires_at) INTO last FROM idempotency_bodies WHERE slot = old;
         CONTINUE WHEN last > clock_timestamp();
         EXECUTE format('TRUNCATE %I', 'idempotency_bodies_' || old);
@@ -465,7 +470,7 @@ EXCEPTION WHEN lock_not_available THEN
     RETURN 'busy';
 END
 $$;
--- Its caller's temporary tables must not stand in for ours.
+-- pg_temp is last in the search_path, so that no temporary table of the caller replaces a table of the library.
 DO $$
 BEGIN
     EXECUTE format('ALTER FUNCTION relaybox_retain_bodies(INTERVAL) SET search_path = %I, pg_temp', current_schema());
@@ -473,8 +478,8 @@ END
 $$;
 REVOKE ALL ON FUNCTION relaybox_retain_bodies(INTERVAL) FROM PUBLIC;
 
--- What a service may do. Called by every migration run with the role that services connect as;
--- the owner of the tables keeps all rights and needs no call.
+-- Grant the role of the services its rights. Each run of migrations calls this function, unless services connect as owner
+-- of the tables.
 CREATE OR REPLACE FUNCTION relaybox_grant(service NAME) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', current_schema(), service);
@@ -492,7 +497,7 @@ END
 $$;
 REVOKE ALL ON FUNCTION relaybox_grant(NAME) FROM PUBLIC;
 
--- What was erased, the actor and the reason. Services may only read it; relaybox_erase writes it.
+-- Erasures with the aggregates, the actor and the reason. relaybox_erase inserts rows; services have the right SELECT only.
 CREATE TABLE event_erasures (
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     aggregate_type TEXT NOT NULL,
@@ -500,7 +505,7 @@ CREATE TABLE event_erasures (
     actor TEXT NOT NULL,
     reason TEXT NOT NULL,
     erased_at TIMESTAMPTZ NOT NULL DEFAULT now(),
-    -- The transaction that may change events because of this row: the one that wrote it.
+    -- The transaction that inserted this row, the only one that may erase events because of it.
     transaction_id XID8 NOT NULL DEFAULT pg_current_xact_id(),
     -- Numbers of rows with erased content, by table.
     events INT NOT NULL DEFAULT 0,
@@ -512,11 +517,11 @@ CREATE TABLE event_erasures (
 );
 CREATE INDEX idx_event_erasures_at ON event_erasures (erased_at);
 
--- SENT rows by the time of their transaction, which is that of their event: how an erasure finds them. A key of its own
--- would cost every mark a page of an index as large as the table; here each mark writes to the end (1.1 us and 66 bytes
--- of WAL more).
+-- An erasure finds SENT rows by created_at, the time of the transaction, which is also that of the event. An index by
+-- aggregate would cost each mark a random page of an index as large as the table; in this index, each mark writes to the
+-- end (1.1 us and 66 bytes of WAL more).
 CREATE INDEX idx_event_outbox_sent ON event_outbox (created_at) WHERE status = 'SENT';
--- Stored responses with registered targets; a response without targets costs only the test of the condition. Without
+-- Stored responses by the aggregates that they are about (targets); responses without targets are not in the index. Without
 -- fastupdate, because each search would scan the list of pending entries.
 CREATE INDEX idx_idempotency_cache_targets ON idempotency_cache USING gin ((result -> 'targets'))
     WITH (fastupdate = off) WHERE result ? 'targets';
@@ -528,8 +533,8 @@ CREATE FUNCTION relaybox_kept_metadata(metadata JSONB) RETURNS JSONB LANGUAGE sq
         'timestamp', metadata -> 'timestamp'))
 $$;
 
--- Append-only (G07) with one exception: the content of an event may be erased in the transaction that has inserted a
--- row into event_erasures. A session setting could not replace that row, because every role can change settings.
+-- Append-only (G07) with one exception: the content of an event may be erased in the transaction that has inserted a row
+-- into event_erasures. A session setting would not protect events, because every role can change settings.
 CREATE OR REPLACE FUNCTION refuse_change_of_events() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     erased RECORD;
@@ -548,10 +553,10 @@ BEGIN
 END
 $$;
 
--- Erase the content of the rows about these aggregates in every table of the backbone except the outbox; type, time,
+-- Erase the content of the rows about these aggregates in every table of the library except the outbox; type, time,
 -- actor and aggregate of each event stay. The caller holds the locks that writers of these aggregates take: rows that
 -- another transaction commits during this call are not erased. The only exception to G07, recorded in event_erasures.
--- The rows of the outbox are erased last, because relays wait for their locks: see the next two functions.
+-- The caller then erases outbox rows by the next two functions, last because relays wait for locks on these rows.
 CREATE FUNCTION relaybox_erase(aggregate_type TEXT, aggregate_ids TEXT[], actor TEXT, reason TEXT)
     RETURNS event_erasures LANGUAGE plpgsql SECURITY DEFINER SET enable_seqscan = off AS $$
 #variable_conflict use_column
@@ -596,8 +601,8 @@ BEGIN
         WHERE snapshot.id = ANY (uuids) AND snapshot.aggregate_type = erasure.aggregate_type;
     GET DIAGNOSTICS erasure.snapshots = ROW_COUNT;
 
-    -- A tombstone: the key stays used, so that the request is not executed again. One search for each id, because the
-    -- index compares each row found with every id of a search (10,000 ids: a minute instead of 1 s).
+    -- The row of the key stays, so that a repeated request is not executed again. One index search per id: a search for
+    -- all ids would compare each row found with every id (10,000 ids: a minute instead of 1 s).
     keys := ARRAY(
         SELECT kept.key FROM unnest(erasure.aggregate_ids) AS target (id)
         JOIN idempotency_cache AS kept ON kept.result ? 'targets' AND kept.result -> 'targets' ? target.id);
@@ -614,9 +619,9 @@ BEGIN
 END
 $$;
 
--- Return the outbox rows of aggregates with erased events, without locks. The first statement reads PENDING and FAILED
--- rows by their small indexes, the second the SENT rows of erased events. A row that a relay marks SENT between both is
--- in one of the two snapshots, or in both: it may be returned twice.
+-- Return the outbox rows of aggregates with erased events, without locking them. The first query reads PENDING and FAILED
+-- rows by their small indexes, the second the SENT rows of erased events. A row that a relay marks SENT between both
+-- queries is returned by at least one of them, and may be returned twice.
 CREATE FUNCTION relaybox_rows_to_erase(aggregate_type TEXT, aggregate_ids TEXT[])
     RETURNS TABLE (slot INT, seq BIGINT) LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
@@ -643,9 +648,9 @@ BEGIN
 END
 $$;
 
--- Erase the content of outbox rows of any status; return how many had content. The rows are locked in the order in which
--- relays mark them, because another order would cause deadlocks. A caller that erases in several calls must sort the
--- rows by slot and seq first.
+-- Erase the content of the outbox rows *seqs*, and return the number of rows that had content. The rows are locked in the
+-- order in which relays mark rows, because another order would cause deadlocks. A caller that needs several calls must sort
+-- the rows by slot and seq before.
 CREATE FUNCTION relaybox_erase_rows(seqs BIGINT[]) RETURNS INT LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     content CONSTANT JSONB := '{"erased": true}';
@@ -661,8 +666,8 @@ BEGIN
 END
 $$;
 
--- A temporary table of the caller must replace neither the tables that relaybox_erase changes nor event_erasures in the
--- trigger.
+-- pg_temp is last in the search_path, so that no temporary table of the caller replaces a table that relaybox_erase changes,
+-- or event_erasures in the trigger.
 DO $$
 BEGIN
     EXECUTE format('ALTER FUNCTION relaybox_erase(TEXT, TEXT[], TEXT, TEXT) SET search_path = %I, pg_temp',
@@ -672,7 +677,7 @@ END
 $$;
 REVOKE ALL ON FUNCTION relaybox_erase(TEXT, TEXT[], TEXT, TEXT) FROM PUBLIC;
 
--- What a service may do; see 0002.
+-- Grant the role of the services its rights, as in 0002.
 CREATE OR REPLACE FUNCTION relaybox_grant(service NAME) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', current_schema(), service);
@@ -699,24 +704,24 @@ ALTER TABLE async_tasks
     ADD COLUMN claim_order_at TIMESTAMPTZ;
 CREATE INDEX idx_async_tasks_claim ON async_tasks (coalesce(claim_order_at, created_at), task_type)
     WHERE status IN ('PENDING', 'RUNNING');
--- The last open task of a key, and how many there are.
+-- Index for the last open task of a fairness key, and for the number of its open tasks.
 CREATE INDEX idx_async_tasks_fairness ON async_tasks (fairness_key, coalesce(claim_order_at, created_at))
     WHERE fairness_key IS NOT NULL AND status IN ('PENDING', 'RUNNING');
 
--- How the sweeper finds what is old enough to be removed, without a look at what stays.
+-- With these indexes the sweeper finds old rows without reading the rows that stay.
 CREATE INDEX idx_command_inbox_ended ON command_inbox (created_at) WHERE status IN ('COMPLETED', 'FAILED');
 CREATE INDEX idx_command_inbox_keyed ON command_inbox (created_at) WHERE idempotency_key IS NOT NULL;
 CREATE INDEX idx_async_tasks_ended ON async_tasks (updated_at) WHERE status IN ('COMPLETED', 'FAILED', 'CANCELLED');
 CREATE INDEX idx_consumed_events_consumed ON consumed_events (consumed_at);
 
--- Each command has one entry in the two indexes that find old rows: by age, those with a client's key apart from the
--- ended ones without. A keyed command wrote two entries before, 64 bytes of WAL each.
+-- Two indexes find old commands: that of commands with an idempotency key, and this one of ended commands. A command with a
+-- key had an entry in both, each 64 bytes of WAL; from now on only in the first.
 DROP INDEX idx_command_inbox_ended;
 CREATE INDEX idx_command_inbox_ended ON command_inbox (created_at)
     WHERE status IN ('COMPLETED', 'FAILED') AND idempotency_key IS NULL;
 
--- Advisory locks belong to a database, not to a schema: the two retention functions take theirs by their own table, so
--- that the outboxes of two schemas do not wait for each other. Nothing else of the functions changes.
+-- Advisory locks belong to the database, not to a schema. The two retention functions lock by the OID of their table, so
+-- that the outboxes of two schemas do not exclude each other. The rest of the functions does not change.
 DO $$
 DECLARE
     retention RECORD;
@@ -730,27 +735,28 @@ BEGIN
         before := pg_get_functiondef(retention.name::regprocedure);
         after := replace(before, '(hashtext(''relaybox''), ', format('(%L::regclass::int, ', retention.locked));
         IF after = before THEN
-            RAISE EXCEPTION 'function % does not take its lock as it was created; restore it and migrate again', retention.name;
+            RAISE EXCEPTION 'function % does not take its lock as it was created; restore the function and migrate again',
+                retention.name;
         END IF;
         EXECUTE after;
     END LOOP;
 END
 $$;
 
--- Which history of the server this outbox was last published from: its system identifier and timeline. A promoted
--- standby and a restored server are in another one. The id is new whenever the history is: two standbys of one primary
--- that were promoted one after the other are in timelines of the same number.
+-- history: system identifier and timeline of the server from which relays last published this outbox. A promoted standby
+-- and a restored server have another history. history_id: a new UUID for each new history, because two standbys of one
+-- primary that are promoted one after the other have the same timeline number.
 ALTER TABLE relay_origin ADD COLUMN history TEXT, ADD COLUMN history_id UUID,
-    -- When a relay found another history than before; null: never.
+    -- Time at which a relay found a new history; null: never.
     ADD COLUMN history_changed_at TIMESTAMPTZ;
--- In which of them the lane was last compared with Kafka; null: never since this column exists.
+-- relay_origin.history_id when the lane was last compared with Kafka; null: never since this column exists.
 ALTER TABLE relay_lanes ADD COLUMN history_id UUID;
 
--- Which of the lane's transactional.ids its owner publishes with. A transaction cannot end while one of its partitions
--- takes no writes, and neither can another one of the same id begin: the owner then goes on with the next id.
+-- Number of the transactional.id with which the owner publishes the lane. While a partition accepts no writes, a transaction
+-- that wrote to it cannot end, and its transactional.id cannot begin another: the owner then continues with the next id.
 ALTER TABLE relay_lanes ADD COLUMN producer_number INT NOT NULL DEFAULT 0;
--- For operators: why the relay publishes only some of its rows, a sentence for each partition and lane, 20 at the most.
--- Null: the relay is of a version that knows one transactional.id for each lane, and could not fence the next one.
+-- For operators: why the relay publishes only some of its rows, one sentence per partition or lane, at most 20. Null: a
+-- relay of an older version, which knows only one transactional.id per lane and cannot fence the others.
 ALTER TABLE relay_members ADD COLUMN troubles TEXT[];
 
 CREATE TABLE relaybox_alembic_version (

@@ -1,4 +1,4 @@
-"""The backbone's tables: events, inbox, outbox, tasks, handles, lanes, snapshots."""
+"""Tables of the library: events, inbox, outbox, tasks, resume handles, lanes, snapshots."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Create everything."""
+    """Create types, tables and functions."""
     run_sql_file(op.get_bind(), Path(__file__).with_suffix(".up.sql"))
 
 
 def downgrade() -> None:
-    """Drop everything, data included."""
+    """Drop types, tables with their data, and functions."""
     run_sql_file(op.get_bind(), Path(__file__).with_suffix(".down.sql"))

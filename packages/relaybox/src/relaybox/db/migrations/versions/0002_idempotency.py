@@ -1,4 +1,4 @@
-"""Answers to keyed requests, and what a service may do with all tables."""
+"""Stored responses to requests with an idempotency key, and the services' rights on all tables."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ down_revision = "0001_backbone"
 
 
 def upgrade() -> None:
-    """Create the tables, and the rights on all of them."""
+    """Create the tables of responses, and the function that grants the services their rights."""
     run_sql_file(op.get_bind(), Path(__file__).with_suffix(".up.sql"))
 
 
 def downgrade() -> None:
-    """Drop them, data included."""
+    """Drop the tables with their data, and restore the previous grants."""
     run_sql_file(op.get_bind(), Path(__file__).with_suffix(".down.sql"))

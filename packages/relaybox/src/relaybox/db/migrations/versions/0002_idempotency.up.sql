@@ -1,19 +1,20 @@
--- Nothing wrote to those of before.
+-- An earlier schema may have tables of these names, to which nothing wrote.
 DROP TABLE IF EXISTS idempotency_bodies, idempotency_cache;
 
--- Answers to requests with an idempotency key. The claim is narrow, so that deleting expired ones costs little; their
--- bodies lie apart, in slots that are emptied whole (G70). *key* is a keyed hash of principal and key: never either.
+-- Stored responses to requests with an idempotency key, without bodies, so that the rows are small and cheap to delete.
+-- Bodies are in slots of idempotency_bodies that are truncated as a whole (G70). key: keyed hash of principal and
+-- idempotency key.
 CREATE TABLE idempotency_cache (
     key TEXT COLLATE "C" PRIMARY KEY,
-    -- status, headers, fingerprint, and whether there is a body beside it or was one too large to keep.
+    -- Status, headers and fingerprint, and whether idempotency_bodies has the body or the body was too large to store.
     result JSONB NOT NULL,
     created_at TIMESTAMPTZ NOT NULL DEFAULT now(),
     expires_at TIMESTAMPTZ NOT NULL
 );
 CREATE INDEX idx_idempotency_cache_expires ON idempotency_cache (expires_at);
 
--- Lock a key, and say what is kept under it (G62, G63). Two statements in one round-trip: the second has a snapshot
--- younger than the lock, and so sees what the last holder has committed.
+-- Lock a key, and return whether this succeeded and the stored response (G62, G63). Two statements in one round-trip: the
+-- snapshot of the second is newer than the lock, so it contains what the previous holder of the lock committed.
 CREATE FUNCTION relaybox_claim_key(lock BIGINT, stored TEXT)
     RETURNS TABLE (mine BOOLEAN, result TEXT, created_at TIMESTAMPTZ, expires_at TIMESTAMPTZ, age_s FLOAT8)
     LANGUAGE plpgsql VOLATILE AS $$
@@ -29,13 +30,14 @@ BEGIN
 END
 $$;
 
--- Which slot new bodies go to; relaybox_retain_bodies moves it on. A sequence, as event_outbox_turn.
+-- Number of the slot into which new bodies are inserted; relaybox_retain_bodies changes it. A sequence for the reasons of
+-- event_outbox_turn.
 CREATE SEQUENCE idempotency_turn AS INT MINVALUE 0 MAXVALUE 3 START 0;
 CREATE TABLE idempotency_bodies (
     key TEXT COLLATE "C" NOT NULL,
     slot INT NOT NULL DEFAULT coalesce(pg_sequence_last_value('idempotency_turn'), 0),
     body BYTEA NOT NULL,
-    -- Equal to expires_at of the claim, to the microsecond: a body with another time belongs to an earlier claim.
+    -- Equal to expires_at of the row in idempotency_cache; a body with another time belongs to an earlier request.
     expires_at TIMESTAMPTZ NOT NULL,
     PRIMARY KEY (key, slot)
 ) PARTITION BY LIST (slot);
@@ -45,17 +47,17 @@ CREATE TABLE idempotency_bodies_2 PARTITION OF idempotency_bodies FOR VALUES IN 
 CREATE TABLE idempotency_bodies_3 PARTITION OF idempotency_bodies FOR VALUES IN (3);
 CREATE INDEX idx_idempotency_bodies_expires ON idempotency_bodies (expires_at);
 
--- When the open slot was opened. One row.
+-- One row with the time at which the open slot was opened.
 CREATE TABLE idempotency_slots (
     singleton BOOLEAN PRIMARY KEY DEFAULT true CHECK (singleton),
     opened_at TIMESTAMPTZ NOT NULL DEFAULT now()
 );
 INSERT INTO idempotency_slots DEFAULT VALUES;
 
--- One step of the removal of bodies (G70): close the open slot when it has been open for *span* and has rows, if
--- another slot is empty; truncate a closed slot when its last body has expired. Return what was done: 'closed',
--- 'emptied' (call again), 'busy' (a query reads the slot: call again later), or null: nothing is due.
--- A function, so that services, which own no table, can truncate a slot. It does not wait for a lock, because other
+-- Execute one step of the removal of bodies (G70): close the open slot when it has been open for *span* and has rows, if
+-- another slot is empty; truncate a closed slot when its last body has expired. Return the step: 'closed', 'emptied' (call
+-- again), 'busy' (a query reads the slot: call again later), or null if nothing is due.
+-- A function, so that services can truncate a slot without the right TRUNCATE. It does not wait for locks, because other
 -- sessions would then wait behind it.
 CREATE FUNCTION relaybox_retain_bodies(span INTERVAL) RETURNS TEXT LANGUAGE plpgsql SECURITY DEFINER
     SET enable_seqscan = off AS $$
@@ -71,7 +73,7 @@ BEGIN
         RETURN NULL;
     END IF;
     open_slot := coalesce(pg_sequence_last_value('idempotency_turn'), 0);
-    -- Always by the last moment in a slot, which its index gives at once however much has expired there.
+    -- max(expires_at) costs one look into the index of the slot, regardless of the number of bodies.
     FOR old IN 0..3 LOOP
         CONTINUE WHEN old = open_slot;
         SELECT max(expires_at) INTO last FROM idempotency_bodies WHERE slot = old;
@@ -81,7 +83,7 @@ BEGIN
         END IF;
         CONTINUE WHEN last > clock_timestamp();
         EXECUTE format('LOCK TABLE %I IN ACCESS EXCLUSIVE MODE NOWAIT', 'idempotency_bodies_' || old);
-        -- Again, now that no writer is left: one may have read the turn before it moved on.
+        -- Check again under the lock: an insert that read the sequence before the slot was closed may have added a body.
         SELECT max(expires_at) INTO last FROM idempotency_bodies WHERE slot = old;
         CONTINUE WHEN last > clock_timestamp();
         EXECUTE format('TRUNCATE %I', 'idempotency_bodies_' || old);
@@ -100,7 +102,7 @@ EXCEPTION WHEN lock_not_available THEN
     RETURN 'busy';
 END
 $$;
--- Its caller's temporary tables must not stand in for ours.
+-- pg_temp is last in the search_path, so that no temporary table of the caller replaces a table of the library.
 DO $$
 BEGIN
     EXECUTE format('ALTER FUNCTION relaybox_retain_bodies(INTERVAL) SET search_path = %I, pg_temp', current_schema());
@@ -108,8 +110,8 @@ END
 $$;
 REVOKE ALL ON FUNCTION relaybox_retain_bodies(INTERVAL) FROM PUBLIC;
 
--- What a service may do. Called by every migration run with the role that services connect as;
--- the owner of the tables keeps all rights and needs no call.
+-- Grant the role of the services its rights. Each run of migrations calls this function, unless services connect as owner
+-- of the tables.
 CREATE OR REPLACE FUNCTION relaybox_grant(service NAME) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', current_schema(), service);

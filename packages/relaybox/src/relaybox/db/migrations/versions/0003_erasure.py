@@ -1,4 +1,4 @@
-"""The erasure of what was said about aggregates, on record; facts stay."""
+"""Functions that erase the content of the rows about an aggregate, and the table that records erasures."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ down_revision = "0002_idempotency"
 
 
 def upgrade() -> None:
-    """Create the function, its record, and the indexes it searches by."""
+    """Create the functions, the table of erasures, and the indexes that the functions need."""
     run_sql_file(op.get_bind(), Path(__file__).with_suffix(".up.sql"))
 
 
 def downgrade() -> None:
-    """Drop them; what was erased stays erased."""
+    """Drop functions, table and indexes; erased content is not restored."""
     run_sql_file(op.get_bind(), Path(__file__).with_suffix(".down.sql"))

@@ -1,4 +1,4 @@
--- What was erased, the actor and the reason. Services may only read it; relaybox_erase writes it.
+-- Erasures with the aggregates, the actor and the reason. relaybox_erase inserts rows; services have the right SELECT only.
 CREATE TABLE event_erasures (
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     aggregate_type TEXT NOT NULL,
@@ -6,7 +6,7 @@ CREATE TABLE event_erasures (
     actor TEXT NOT NULL,
     reason TEXT NOT NULL,
     erased_at TIMESTAMPTZ NOT NULL DEFAULT now(),
-    -- The transaction that may change events because of this row: the one that wrote it.
+    -- The transaction that inserted this row, the only one that may erase events because of it.
     transaction_id XID8 NOT NULL DEFAULT pg_current_xact_id(),
     -- Numbers of rows with erased content, by table.
     events INT NOT NULL DEFAULT 0,
@@ -18,11 +18,11 @@ CREATE TABLE event_erasures (
 );
 CREATE INDEX idx_event_erasures_at ON event_erasures (erased_at);
 
--- SENT rows by the time of their transaction, which is that of their event: how an erasure finds them. A key of its own
--- would cost every mark a page of an index as large as the table; here each mark writes to the end (1.1 us and 66 bytes
--- of WAL more).
+-- An erasure finds SENT rows by created_at, the time of the transaction, which is also that of the event. An index by
+-- aggregate would cost each mark a random page of an index as large as the table; in this index, each mark writes to the
+-- end (1.1 us and 66 bytes of WAL more).
 CREATE INDEX idx_event_outbox_sent ON event_outbox (created_at) WHERE status = 'SENT';
--- Stored responses with registered targets; a response without targets costs only the test of the condition. Without
+-- Stored responses by the aggregates that they are about (targets); responses without targets are not in the index. Without
 -- fastupdate, because each search would scan the list of pending entries.
 CREATE INDEX idx_idempotency_cache_targets ON idempotency_cache USING gin ((result -> 'targets'))
     WITH (fastupdate = off) WHERE result ? 'targets';
@@ -34,8 +34,8 @@ CREATE FUNCTION relaybox_kept_metadata(metadata JSONB) RETURNS JSONB LANGUAGE sq
         'timestamp', metadata -> 'timestamp'))
 $$;
 
--- Append-only (G07) with one exception: the content of an event may be erased in the transaction that has inserted a
--- row into event_erasures. A session setting could not replace that row, because every role can change settings.
+-- Append-only (G07) with one exception: the content of an event may be erased in the transaction that has inserted a row
+-- into event_erasures. A session setting would not protect events, because every role can change settings.
 CREATE OR REPLACE FUNCTION refuse_change_of_events() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     erased RECORD;
@@ -54,10 +54,10 @@ BEGIN
 END
 $$;
 
--- Erase the content of the rows about these aggregates in every table of the backbone except the outbox; type, time,
+-- Erase the content of the rows about these aggregates in every table of the library except the outbox; type, time,
 -- actor and aggregate of each event stay. The caller holds the locks that writers of these aggregates take: rows that
 -- another transaction commits during this call are not erased. The only exception to G07, recorded in event_erasures.
--- The rows of the outbox are erased last, because relays wait for their locks: see the next two functions.
+-- The caller then erases outbox rows by the next two functions, last because relays wait for locks on these rows.
 CREATE FUNCTION relaybox_erase(aggregate_type TEXT, aggregate_ids TEXT[], actor TEXT, reason TEXT)
     RETURNS event_erasures LANGUAGE plpgsql SECURITY DEFINER SET enable_seqscan = off AS $$
 #variable_conflict use_column
@@ -102,8 +102,8 @@ BEGIN
         WHERE snapshot.id = ANY (uuids) AND snapshot.aggregate_type = erasure.aggregate_type;
     GET DIAGNOSTICS erasure.snapshots = ROW_COUNT;
 
-    -- A tombstone: the key stays used, so that the request is not executed again. One search for each id, because the
-    -- index compares each row found with every id of a search (10,000 ids: a minute instead of 1 s).
+    -- The row of the key stays, so that a repeated request is not executed again. One index search per id: a search for
+    -- all ids would compare each row found with every id (10,000 ids: a minute instead of 1 s).
     keys := ARRAY(
         SELECT kept.key FROM unnest(erasure.aggregate_ids) AS target (id)
         JOIN idempotency_cache AS kept ON kept.result ? 'targets' AND kept.result -> 'targets' ? target.id);
@@ -120,9 +120,9 @@ BEGIN
 END
 $$;
 
--- Return the outbox rows of aggregates with erased events, without locks. The first statement reads PENDING and FAILED
--- rows by their small indexes, the second the SENT rows of erased events. A row that a relay marks SENT between both is
--- in one of the two snapshots, or in both: it may be returned twice.
+-- Return the outbox rows of aggregates with erased events, without locking them. The first query reads PENDING and FAILED
+-- rows by their small indexes, the second the SENT rows of erased events. A row that a relay marks SENT between both
+-- queries is returned by at least one of them, and may be returned twice.
 CREATE FUNCTION relaybox_rows_to_erase(aggregate_type TEXT, aggregate_ids TEXT[])
     RETURNS TABLE (slot INT, seq BIGINT) LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
@@ -149,9 +149,9 @@ BEGIN
 END
 $$;
 
--- Erase the content of outbox rows of any status; return how many had content. The rows are locked in the order in which
--- relays mark them, because another order would cause deadlocks. A caller that erases in several calls must sort the
--- rows by slot and seq first.
+-- Erase the content of the outbox rows *seqs*, and return the number of rows that had content. The rows are locked in the
+-- order in which relays mark rows, because another order would cause deadlocks. A caller that needs several calls must sort
+-- the rows by slot and seq before.
 CREATE FUNCTION relaybox_erase_rows(seqs BIGINT[]) RETURNS INT LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     content CONSTANT JSONB := '{"erased": true}';
@@ -167,8 +167,8 @@ BEGIN
 END
 $$;
 
--- A temporary table of the caller must replace neither the tables that relaybox_erase changes nor event_erasures in the
--- trigger.
+-- pg_temp is last in the search_path, so that no temporary table of the caller replaces a table that relaybox_erase changes,
+-- or event_erasures in the trigger.
 DO $$
 BEGIN
     EXECUTE format('ALTER FUNCTION relaybox_erase(TEXT, TEXT[], TEXT, TEXT) SET search_path = %I, pg_temp',
@@ -178,7 +178,7 @@ END
 $$;
 REVOKE ALL ON FUNCTION relaybox_erase(TEXT, TEXT[], TEXT, TEXT) FROM PUBLIC;
 
--- What a service may do; see 0002.
+-- Grant the role of the services its rights, as in 0002.
 CREATE OR REPLACE FUNCTION relaybox_grant(service NAME) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', current_schema(), service);

@@ -1,4 +1,4 @@
-"""Tasks are claimed fairly between the people they are for."""
+"""Claim open tasks of different users in turns, so that many tasks of one user do not delay the others."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ down_revision = "0003_erasure"
 
 
 def upgrade() -> None:
-    """Add the order of claims."""
+    """Add the columns and indexes for the order in which tasks are claimed."""
     run_sql_file(op.get_bind(), Path(__file__).with_suffix(".up.sql"))
 
 
 def downgrade() -> None:
-    """Drop it."""
+    """Drop these columns and indexes."""
     run_sql_file(op.get_bind(), Path(__file__).with_suffix(".down.sql"))

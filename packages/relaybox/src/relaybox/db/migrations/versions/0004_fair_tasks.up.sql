@@ -6,6 +6,6 @@ ALTER TABLE async_tasks
     ADD COLUMN claim_order_at TIMESTAMPTZ;
 CREATE INDEX idx_async_tasks_claim ON async_tasks (coalesce(claim_order_at, created_at), task_type)
     WHERE status IN ('PENDING', 'RUNNING');
--- The last open task of a key, and how many there are.
+-- Index for the last open task of a fairness key, and for the number of its open tasks.
 CREATE INDEX idx_async_tasks_fairness ON async_tasks (fairness_key, coalesce(claim_order_at, created_at))
     WHERE fairness_key IS NOT NULL AND status IN ('PENDING', 'RUNNING');

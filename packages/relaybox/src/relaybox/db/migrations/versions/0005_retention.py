@@ -1,4 +1,4 @@
-"""Old rows can be found by their age, so that they can be removed."""
+"""Indexes by age, with which the sweeper finds old rows."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ down_revision = "0004_fair_tasks"
 
 
 def upgrade() -> None:
-    """Create the indexes."""
+    """Create an index by age for commands, tasks and consumed events."""
     run_sql_file(op.get_bind(), Path(__file__).with_suffix(".up.sql"))
 
 
 def downgrade() -> None:
-    """Drop them."""
+    """Drop these indexes."""
     run_sql_file(op.get_bind(), Path(__file__).with_suffix(".down.sql"))

@@ -1,4 +1,4 @@
-"""A command has one entry in the indexes that find old rows, also with a client key."""
+"""Keep one entry per command in the two indexes by age, also for a command with an idempotency key."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ down_revision = "0005_retention"
 
 
 def upgrade() -> None:
-    """Leave keyed commands out of the index of ended ones."""
+    """Leave commands with an idempotency key out of the index of ended commands."""
     run_sql_file(op.get_bind(), Path(__file__).with_suffix(".up.sql"))
 
 
 def downgrade() -> None:
-    """Put them back."""
+    """Include commands with an idempotency key in the index of ended commands again."""
     run_sql_file(op.get_bind(), Path(__file__).with_suffix(".down.sql"))

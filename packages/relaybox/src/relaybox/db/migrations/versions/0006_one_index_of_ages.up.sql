@@ -1,5 +1,5 @@
--- Each command has one entry in the two indexes that find old rows: by age, those with a client's key apart from the
--- ended ones without. A keyed command wrote two entries before, 64 bytes of WAL each.
+-- Two indexes find old commands: that of commands with an idempotency key, and this one of ended commands. A command with a
+-- key had an entry in both, each 64 bytes of WAL; from now on only in the first.
 DROP INDEX idx_command_inbox_ended;
 CREATE INDEX idx_command_inbox_ended ON command_inbox (created_at)
     WHERE status IN ('COMPLETED', 'FAILED') AND idempotency_key IS NULL;

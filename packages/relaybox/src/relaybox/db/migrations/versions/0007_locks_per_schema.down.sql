@@ -1,4 +1,4 @@
--- Advisory locks belong to a database, not to a schema: take those of 0001 and 0002 again.
+-- Restore the advisory locks of 0001 and 0002, which all schemas of the database share.
 DO $$
 DECLARE
     retention RECORD;

@@ -1,4 +1,4 @@
-"""Advisory locks of two schemas in one database are different locks."""
+"""Include a table of the schema in the advisory locks of retention, because schemas share these locks."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ down_revision = "0006_one_index_of_ages"
 
 
 def upgrade() -> None:
-    """Take the locks of retention by table."""
+    """Let the retention functions lock by the OID of their table."""
     run_sql_file(op.get_bind(), Path(__file__).with_suffix(".up.sql"))
 
 
 def downgrade() -> None:
-    """Take them by name again."""
+    """Let the retention functions lock by the name ``relaybox`` again."""
     run_sql_file(op.get_bind(), Path(__file__).with_suffix(".down.sql"))

@@ -1,5 +1,5 @@
--- Advisory locks belong to a database, not to a schema: the two retention functions take theirs by their own table, so
--- that the outboxes of two schemas do not wait for each other. Nothing else of the functions changes.
+-- Advisory locks belong to the database, not to a schema. The two retention functions lock by the OID of their table, so
+-- that the outboxes of two schemas do not exclude each other. The rest of the functions does not change.
 DO $$
 DECLARE
     retention RECORD;
@@ -13,7 +13,8 @@ BEGIN
         before := pg_get_functiondef(retention.name::regprocedure);
         after := replace(before, '(hashtext(''relaybox''), ', format('(%L::regclass::int, ', retention.locked));
         IF after = before THEN
-            RAISE EXCEPTION 'function % does not take its lock as it was created; restore it and migrate again', retention.name;
+            RAISE EXCEPTION 'function % does not take its lock as it was created; restore the function and migrate again',
+                retention.name;
         END IF;
         EXECUTE after;
     END LOOP;

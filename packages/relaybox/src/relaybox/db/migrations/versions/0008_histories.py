@@ -1,4 +1,4 @@
-"""A failover or a restore begins another history of the outbox."""
+"""Store the history of PostgreSQL (system identifier and timeline) that a failover or restore changes."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ down_revision = "0007_locks_per_schema"
 
 
 def upgrade() -> None:
-    """Add the columns that name the history."""
+    """Add the columns with the history to ``relay_origin`` and ``relay_lanes``."""
     run_sql_file(op.get_bind(), Path(__file__).with_suffix(".up.sql"))
 
 
 def downgrade() -> None:
-    """Drop them."""
+    """Drop these columns."""
     run_sql_file(op.get_bind(), Path(__file__).with_suffix(".down.sql"))

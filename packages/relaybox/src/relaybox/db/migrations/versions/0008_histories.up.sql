@@ -1,8 +1,8 @@
--- Which history of the server this outbox was last published from: its system identifier and timeline. A promoted
--- standby and a restored server are in another one. The id is new whenever the history is: two standbys of one primary
--- that were promoted one after the other are in timelines of the same number.
+-- history: system identifier and timeline of the server from which relays last published this outbox. A promoted standby
+-- and a restored server have another history. history_id: a new UUID for each new history, because two standbys of one
+-- primary that are promoted one after the other have the same timeline number.
 ALTER TABLE relay_origin ADD COLUMN history TEXT, ADD COLUMN history_id UUID,
-    -- When a relay found another history than before; null: never.
+    -- Time at which a relay found a new history; null: never.
     ADD COLUMN history_changed_at TIMESTAMPTZ;
--- In which of them the lane was last compared with Kafka; null: never since this column exists.
+-- relay_origin.history_id when the lane was last compared with Kafka; null: never since this column exists.
 ALTER TABLE relay_lanes ADD COLUMN history_id UUID;

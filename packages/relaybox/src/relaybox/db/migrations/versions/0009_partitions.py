@@ -1,4 +1,4 @@
-"""Columns with which an unavailable partition blocks only its own keys."""
+"""Columns that relays need so that an unavailable partition blocks only its own keys (G36)."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ down_revision = "0008_histories"
 
 
 def upgrade() -> None:
-    """Add the number of a lane's producer, and the reasons why a relay publishes only some rows."""
+    """Add the number of a lane's ``transactional.id``, and why a relay publishes only some rows."""
     run_sql_file(op.get_bind(), Path(__file__).with_suffix(".up.sql"))
 
 
