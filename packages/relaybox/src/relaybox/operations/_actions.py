@@ -118,10 +118,10 @@ async def skip(db: Executor, selection: Selection, *, by: str, reason: str) -> i
     ``skipped_at`` of the row, the recorded action and :func:`relaybox.verify.verify` show the missing event.
 
     Args:
-        db: As of :func:`retry`.
-        selection: As of :func:`retry`.
-        by: As of :func:`retry`.
-        reason: As of :func:`retry`.
+        db: As in :func:`retry`.
+        selection: As in :func:`retry`.
+        by: As in :func:`retry`.
+        reason: As in :func:`retry`.
 
     Raises:
         SelectionEmpty: The selection names rows by id or seq, and none is the first FAILED row of its key.
@@ -134,7 +134,7 @@ async def skip(db: Executor, selection: Selection, *, by: str, reason: str) -> i
 async def purge(db: Executor, selection: Selection, *, by: str, reason: str | None = None) -> int:
     """Delete the selected rows that are SENT or skipped, and return the number of rows.
 
-    Arguments as of :func:`retry`; each statement deletes at most 20,000 rows.
+    Arguments as in :func:`retry`; each statement deletes at most 20,000 rows.
 
     Raises:
         SelectionEmpty: The selection names rows by id or seq, and none of them is SENT or skipped.

@@ -175,7 +175,7 @@ class Reader:
             starts: First offset to read of each partition.
             ends: Offset after the last record to read of each partition.
             isolation: Whether to read only records of committed transactions.
-            sources: As of :func:`~relaybox.verify._records.record_of`.
+            sources: As in :func:`~relaybox.verify._records.record_of`.
         """
         self._sources = sources
         self._unread = {partition: end for partition, end in ends.items() if starts[partition] < end}

@@ -157,7 +157,11 @@ async def _set_aside_expired(tables: Tables, scan: _TopicScan) -> None:
 def _horizons_of(
     keys: Iterable[str], topics: Mapping[str, int], horizons: Mapping[Partition, datetime]
 ) -> Iterable[Horizon]:
-    """Yield the horizons of *keys* on the topics where retention removed records of the key's partition."""
+    """Yield the time of the oldest retained record for each of *keys* and topic.
+
+    Partitions from which retention removed no record are left out. *topics* has the numbers of partitions,
+    *horizons* the times by partition.
+    """
     for key in keys:
         for topic, partitions in topics.items():
             at = horizons.get((topic, partition_of(key, partitions)))
