@@ -179,7 +179,7 @@ async def test_a_body_of_an_earlier_use_is_not_given_for_the_new_one(
 
 
 @pytest.mark.guarantee("G70")
-async def test_the_services_role_cannot_empty_a_slot_by_itself(database: Database) -> None:
+async def test_services_role_cannot_empty_or_switch_slots(database: Database) -> None:
     async with database.connection() as connection:
         for forbidden in ("TRUNCATE idempotency_bodies_0", "SELECT setval('idempotency_turn', 1)"):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):

@@ -159,7 +159,7 @@ async def test_several_sweep_at_once_and_each_claim_is_counted_once(
 
 
 @pytest.mark.guarantee("G70")
-async def test_one_of_several_acts(database: Database, superuser: asyncpg.Connection) -> None:
+async def test_only_one_service_sweeps_at_a_time(database: Database, superuser: asyncpg.Connection) -> None:
     await store_expired(superuser, 10)
     for table, turn in (("idempotency_cache", "expire_claims"), ("idempotency_bodies", "retain_bodies")):
         await superuser.execute("SELECT pg_advisory_lock($1::text::regclass::int, hashtext($2))", table, turn)

@@ -1,4 +1,4 @@
-"""Hearing that something was committed, whatever becomes of the connection."""
+"""The listener receives notifications of commits, also after its connection breaks."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from relaybox.outbox import Listener
 from tests.fixtures.bounds import WAIT_S
 
 
-async def test_a_connection_that_breaks_before_it_listens_is_replaced(
+async def test_connection_that_breaks_before_listen_is_replaced(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect = database.dedicated

@@ -1,4 +1,4 @@
-"""The hint that something was committed: after the commit, coalesced, and never a burden."""
+"""Notifications of commits: sent after the commit, several at a time, without delaying the commit."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ LAST = "the-last-one"
 
 
 class Ear:
-    """What a listener hears, one payload after the other."""
+    """A listener that stores the payloads of its notifications in order."""
 
     def __init__(self) -> None:
         self.heard: asyncio.Queue[str] = asyncio.Queue()
@@ -30,7 +30,7 @@ class Ear:
         self.heard.put_nowait(payload)
 
     async def until(self, key: str) -> list[str]:
-        """Every payload up to the one that holds *key*."""
+        """Return all payloads up to the first one that contains *key*."""
         payloads: list[str] = []
         async with asyncio.timeout(WAIT_S):
             while not payloads or key not in payloads[-1].split(","):
@@ -63,7 +63,7 @@ async def notifier(database: Database) -> AsyncIterator[Notifier]:
 
 
 @pytest.mark.guarantee("G28")
-async def test_a_commit_is_told_afterwards(database: Database, notifier: Notifier, ear: Ear) -> None:
+async def test_commit_is_followed_by_a_notification(database: Database, notifier: Notifier, ear: Ear) -> None:
     async with database.sessions() as db:
         notify_on_commit(db, "a")
         notify_on_commit(db, "b")
@@ -74,9 +74,7 @@ async def test_a_commit_is_told_afterwards(database: Database, notifier: Notifie
     assert sorted(payload.split(",")) == ["a", "b"]
 
 
-async def test_a_session_that_rolls_back_tells_nothing_not_even_later(
-    database: Database, notifier: Notifier, ear: Ear
-) -> None:
+async def test_rolled_back_session_never_notifies(database: Database, notifier: Notifier, ear: Ear) -> None:
     async with database.sessions() as db:
         for ending in (db.rollback, db.close):
             await db.execute(text("SELECT 1"))
@@ -88,7 +86,7 @@ async def test_a_session_that_rolls_back_tells_nothing_not_even_later(
     assert await ear.until(LAST) == [LAST]
 
 
-async def test_a_savepoint_is_told_with_the_whole_and_not_before(
+async def test_savepoint_is_notified_with_its_transaction(
     database: Database, notifier: Notifier, ear: Ear
 ) -> None:
     async with database.sessions() as db:
@@ -105,7 +103,7 @@ async def test_a_savepoint_is_told_with_the_whole_and_not_before(
     assert await ear.until(LAST) == [LAST]
 
 
-async def test_a_session_tells_each_commit_and_only_its_own_keys(
+async def test_session_notifies_each_commit_with_its_own_keys(
     database: Database, notifier: Notifier, ear: Ear
 ) -> None:
     async with database.sessions() as db:
@@ -117,7 +115,7 @@ async def test_a_session_tells_each_commit_and_only_its_own_keys(
 
 
 @pytest.mark.guarantee("G28")
-async def test_many_commits_are_one_hint(notifier: Notifier, ear: Ear) -> None:
+async def test_many_commits_share_one_notification(notifier: Notifier, ear: Ear) -> None:
     keys = {str(uuid4()) for _ in range(100)}
     for key in keys:
         notifier.notify([key])
@@ -126,9 +124,7 @@ async def test_many_commits_are_one_hint(notifier: Notifier, ear: Ear) -> None:
     assert set(payload.split(",")) == keys | {LAST}
 
 
-async def test_more_keys_than_a_hint_holds_mean_anything_may_have_changed(
-    notifier: Notifier, ear: Ear
-) -> None:
+async def test_too_many_keys_become_a_notification_without_keys(notifier: Notifier, ear: Ear) -> None:
     notifier.notify(str(uuid4()) for _ in range(1_000))
     async with asyncio.timeout(WAIT_S):
         assert await ear.heard.get() == ""
@@ -136,21 +132,21 @@ async def test_more_keys_than_a_hint_holds_mean_anything_may_have_changed(
     assert await ear.until(LAST) == [LAST]
 
 
-async def test_no_news_are_not_told(notifier: Notifier, ear: Ear) -> None:
+async def test_empty_list_of_keys_is_not_notified(notifier: Notifier, ear: Ear) -> None:
     notifier.notify([])
     assert not notifier._has_keys.is_set()
     notifier.notify([LAST])
     assert await ear.until(LAST) == [LAST]
 
 
-async def test_what_waits_is_bounded_while_nobody_sends(database: Database) -> None:
+async def test_pending_keys_are_bounded_while_none_is_sent(database: Database) -> None:
     silent = Notifier(database)
     for number in range(20_000):
         silent.notify([str(number)])
     assert len(silent._keys) <= 8_000
 
 
-async def test_a_lost_connection_costs_a_hint_and_not_the_notifier(
+async def test_notifier_continues_after_a_lost_connection(
     notifier: Notifier, ear: Ear, superuser: asyncpg.Connection
 ) -> None:
     notifier.notify(["before"])
@@ -166,7 +162,7 @@ async def test_a_lost_connection_costs_a_hint_and_not_the_notifier(
 
 
 @pytest.mark.guarantee("G28")
-async def test_the_transaction_of_a_command_itself_holds_no_notify(
+async def test_transaction_of_a_command_sends_no_notify(
     database: Database, ear: Ear, superuser: asyncpg.Connection
 ) -> None:
     """Without a notifier on its sessions a command sends no notification: there is no trigger."""

@@ -1,4 +1,4 @@
-"""An event exists if, and only if, the caller's transaction commits; what no broker takes is refused."""
+"""An event exists if, and only if, its transaction commits; events that no broker accepts are refused."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -44,7 +44,7 @@ async def rows(database: Database) -> list[Any]:
         return list(found.mappings())
 
 
-async def test_it_exists_if_the_transaction_commits(database: Database) -> None:
+async def test_event_exists_if_the_transaction_commits(database: Database) -> None:
     event = an_event()
     async with database.sessions() as db:
         row_id = await save_to_outbox("domain-events", "c-1", event, db)
@@ -57,7 +57,7 @@ async def test_it_exists_if_the_transaction_commits(database: Database) -> None:
     assert EventEnvelope.model_validate(row["payload"])
 
 
-async def test_nothing_exists_if_the_transaction_rolls_back(database: Database) -> None:
+async def test_event_does_not_exist_if_the_transaction_rolls_back(database: Database) -> None:
     async with database.sessions() as db:
         await save_to_outbox("domain-events", "c-1", an_event(), db)
         await db.rollback()
@@ -76,9 +76,7 @@ async def test_events_of_a_key_keep_the_order_in_which_they_were_saved(database:
 @pytest.mark.parametrize(
     "name", ["event_id", "event_type", "aggregate_type", "aggregate_id", "correlation_id", "causation_id"]
 )
-async def test_an_event_without_a_required_field_is_refused_by_its_name(
-    database: Database, name: str
-) -> None:
+async def test_error_names_the_missing_field_of_an_event(database: Database, name: str) -> None:
     event = an_event()
     del event[name]
     async with database.sessions() as db:
@@ -102,7 +100,7 @@ async def test_an_event_without_a_required_field_is_refused_by_its_name(
         ({"payload": {"a": "\x00"}}, "NUL"),
     ],
 )
-async def test_a_malformed_event_is_refused_and_the_transaction_stays_usable(
+async def test_transaction_is_usable_after_a_malformed_event_is_refused(
     database: Database, changes: dict[str, Any], why: str
 ) -> None:
     async with database.sessions() as db:
@@ -114,7 +112,7 @@ async def test_a_malformed_event_is_refused_and_the_transaction_stays_usable(
 
 
 @pytest.mark.guarantee("G34")
-async def test_an_undeclared_topic_is_refused(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_undeclared_topic_is_refused(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OUTBOX_TOPICS", "one, two")
     async with database.sessions() as db:
         assert await save_to_outbox("two", "c-1", an_event(), db)
@@ -122,7 +120,7 @@ async def test_an_undeclared_topic_is_refused(database: Database, monkeypatch: p
             await save_to_outbox("three", "c-1", an_event(), db)
 
 
-async def test_events_meant_for_domain_events_go_where_their_domain_is_routed(
+async def test_events_for_domain_events_follow_the_route_of_their_domain(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OUTBOX_TOPICS", "domain-events, suite-events, chosen")
@@ -136,7 +134,7 @@ async def test_events_meant_for_domain_events_go_where_their_domain_is_routed(
 
 
 @pytest.mark.guarantee("G34")
-async def test_a_number_is_counted_as_long_as_it_is_stored(
+async def test_size_of_a_number_is_that_of_its_stored_form(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """JSON writes 1e308 in 5 characters; JSONB, and so the message, in 309."""
@@ -152,7 +150,7 @@ async def test_a_number_is_counted_as_long_as_it_is_stored(
 
 
 @pytest.mark.guarantee("G34")
-async def test_accepted_event_fits_the_brokers_limit_with_key_and_headers(
+async def test_accepted_event_is_within_the_brokers_limit(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit = 20_000
@@ -173,6 +171,6 @@ async def test_accepted_event_fits_the_brokers_limit_with_key_and_headers(
 
 
 @pytest.mark.parametrize("session", [Session(), scoped_session(sessionmaker())], ids=["session", "scoped"])
-async def test_synchronous_session_is_refused_with_the_remedy(session: Any) -> None:
+async def test_error_for_a_synchronous_session_names_the_remedy(session: Any) -> None:
     with pytest.raises(SessionNotAsync, match=r"needs an AsyncSession .*, not a synchronous"):
         await save_to_outbox("domain-events", "c-1", an_event(), session)

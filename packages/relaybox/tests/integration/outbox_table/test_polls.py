@@ -1,4 +1,4 @@
-"""A poll costs what is PENDING, not what was marked (G29), and still meets what commits late (G22)."""
+"""The cost of a poll depends only on PENDING rows (G29), and polls find rows that commit late (G22)."""
 
 import json
 from collections.abc import AsyncIterator
@@ -22,13 +22,13 @@ ROWS = 1_000
 
 @pytest.fixture(autouse=True)
 def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every step of a low watermark is due."""
+    """Let each advance of a low watermark be due at once."""
     monkeypatch.setattr(_postgres, "_ADVANCE_S", 0.0)
 
 
 @pytest.fixture
 async def connection(database: Database) -> AsyncIterator[DedicatedConnection]:
-    """A relay's own."""
+    """Open a connection as a relay does."""
     async with connected(database) as connection:
         await use_partial_indexes(connection)
         yield connection
@@ -36,7 +36,7 @@ async def connection(database: Database) -> AsyncIterator[DedicatedConnection]:
 
 @pytest.fixture
 async def lanes(connection: DedicatedConnection) -> Lanes:
-    """All of them, owned."""
+    """Return all lanes, owned by this relay."""
     lanes = Lanes(lease_s=600)
     await lanes.renew(connection)
     return lanes
@@ -58,7 +58,7 @@ async def mark(connection: DedicatedConnection, messages: list[Message]) -> int:
 
 
 async def relay(connection: DedicatedConnection, lanes: Lanes, low_watermark: LowWatermark) -> list[str]:
-    """What a relay does, without Kafka; the keys of the rows it would publish."""
+    """Fetch, advance the watermark and mark as a relay does, without Kafka; return the keys of the rows."""
     messages = await fetch(connection, lanes, start_seq=low_watermark.seq)
     if messages:
         await low_watermark.advance(connection, messages[-1].seq)
@@ -67,7 +67,7 @@ async def relay(connection: DedicatedConnection, lanes: Lanes, low_watermark: Lo
 
 
 async def plan_of(connection: DedicatedConnection, lanes: Lanes, *, start_seq: int) -> dict[str, Any]:
-    """How a fetch from *start_seq* on runs."""
+    """Return the plan of a fetch from *start_seq* on, with its execution."""
     owned = lanes.usable()
     numbers, epochs = [lane.lane for lane in owned], [lane.epoch for lane in owned]
     explain = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + SQL["fetch_batch"]
@@ -76,17 +76,17 @@ async def plan_of(connection: DedicatedConnection, lanes: Lanes, *, start_seq: i
 
 
 def pages(plan: dict[str, Any]) -> int:
-    """How many were looked at."""
+    """Return the number of pages that the plan read."""
     return plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
 
 
 def parts(plan: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every node of *plan*."""
+    """Return every node of *plan*."""
     return [plan, *(part for child in plan.get("Plans", ()) for part in parts(child))]
 
 
 @pytest.mark.guarantee("G29")
-async def test_a_poll_does_not_pass_marked_rows_that_an_old_snapshot_keeps(
+async def test_poll_skips_marked_rows_that_an_old_snapshot_keeps(
     database: Database, superuser: asyncpg.Connection, connection: DedicatedConnection, lanes: Lanes
 ) -> None:
     low_watermark = LowWatermark()
@@ -104,7 +104,7 @@ async def test_a_poll_does_not_pass_marked_rows_that_an_old_snapshot_keeps(
 
 
 @pytest.mark.guarantee("G29")
-async def test_a_plan_made_on_an_empty_table_never_reads_it_from_end_to_end(
+async def test_plan_made_on_an_empty_table_does_not_scan_it_later(
     superuser: asyncpg.Connection, connection: DedicatedConnection, lanes: Lanes
 ) -> None:
     await superuser.execute("VACUUM ANALYZE event_outbox")
@@ -116,7 +116,7 @@ async def test_a_plan_made_on_an_empty_table_never_reads_it_from_end_to_end(
 
 
 @pytest.mark.guarantee("G22")
-async def test_polls_begin_no_later_than_a_row_that_has_not_committed(
+async def test_poll_includes_numbers_of_uncommitted_rows(
     database: Database, superuser: asyncpg.Connection, connection: DedicatedConnection, lanes: Lanes
 ) -> None:
     low_watermark = LowWatermark()
@@ -132,11 +132,11 @@ async def test_polls_begin_no_later_than_a_row_that_has_not_committed(
 
 
 @pytest.mark.guarantee("G22")
-async def test_polls_begin_no_later_than_a_number_that_was_only_taken(
+async def test_poll_includes_numbers_taken_before_the_row_is_inserted(
     database: Database, superuser: asyncpg.Connection, connection: DedicatedConnection, lanes: Lanes
 ) -> None:
-    # An INSERT has no transaction id yet when it takes its number; what it has is its lock. (The first number
-    # of 32 gives it one.)
+    # An INSERT that takes a number has no transaction id yet, but a lock on the table. (It gets an id when it
+    # takes the first number of a block of 32.)
     low_watermark = LowWatermark()
     await put_events(database, "domain-events", ["early"])
     await relay(connection, lanes, low_watermark)
@@ -163,7 +163,7 @@ async def test_rows_behind_a_failed_one_of_their_key_are_not_fetched(
 
 
 @pytest.mark.guarantee("G24")
-async def test_polls_begin_no_later_than_a_row_that_waits_for_an_operator(
+async def test_poll_includes_rows_that_wait_for_an_operator(
     database: Database, superuser: asyncpg.Connection, connection: DedicatedConnection, lanes: Lanes
 ) -> None:
     low_watermark = LowWatermark()
@@ -177,7 +177,7 @@ async def test_polls_begin_no_later_than_a_row_that_waits_for_an_operator(
     assert await relay(connection, lanes, low_watermark) == ["failed"]
 
 
-async def test_a_poll_begins_at_the_very_first_row_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_poll_sometimes_begins_at_the_first_row(monkeypatch: pytest.MonkeyPatch) -> None:
     low_watermark = LowWatermark()
     low_watermark.seq = 7
     assert [low_watermark.poll_start(), low_watermark.poll_start()] == [0, 7]

@@ -1,4 +1,4 @@
-"""Old SENT rows leave whole slots at a time; nothing else ever leaves by age (G29)."""
+"""Retention removes old SENT rows a slot at a time, and removes no other row (G29)."""
 
 from typing import Any
 
@@ -25,14 +25,14 @@ LOCKER = "SELECT pg_advisory_lock('event_outbox'::regclass::int, hashtext('retai
 
 
 async def fill(database: Database, *, sent: int, pending: int = 0) -> None:
-    """Write that many more rows, the SENT ones first."""
+    """Write the given numbers of rows, the SENT ones first."""
     async with database.connection() as connection:
         await put_events(connection, "domain-events", ["key"], count=sent + pending)
         await connection.fetch(SEND, sent)
 
 
 async def make_older(superuser: asyncpg.Connection, *, hours: float) -> None:
-    """Let every moment of the slots' lives be that much earlier."""
+    """Move all times of the slots into the past."""
     await superuser.execute(
         "UPDATE event_outbox_slots SET opened_at = opened_at - $1 * interval '1 h',"
         " closed_at = closed_at - $1 * interval '1 h', sealed_at = sealed_at - $1 * interval '1 h'",
@@ -46,14 +46,14 @@ async def step(database: Database, keep_h: float) -> list[RetentionStep]:
 
 
 def what_stays(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of *rows* those that are not SENT, without where they lie."""
+    """Return those of *rows* that are not SENT, without their slot."""
     return [
         {name: one for name, one in row.items() if name != "slot"} for row in rows if row["status"] != "SENT"
     ]
 
 
 @pytest.mark.guarantee("G29")
-async def test_retention_removes_old_sent_rows_and_leaves_all_others_as_they_are(
+async def test_retention_removes_old_sent_rows_and_changes_no_others(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     await fill(database, sent=50, pending=4)
@@ -70,7 +70,7 @@ async def test_retention_removes_old_sent_rows_and_leaves_all_others_as_they_are
 
 
 @pytest.mark.guarantee("G29")
-async def test_a_sent_row_stays_for_the_whole_of_its_time(
+async def test_sent_row_stays_for_the_whole_retention_time(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     await fill(database, sent=10)
@@ -98,7 +98,7 @@ async def test_retention_leaves_no_dead_rows(database: Database, superuser: asyn
 
 
 @pytest.mark.guarantee("G29")
-async def test_rows_of_every_slot_are_taken_in_turn_for_ever(database: Database) -> None:
+async def test_slots_are_used_in_turn_without_end(database: Database) -> None:
     for _ in range(9):
         await fill(database, sent=10)
         assert await step(database, 0) == [CLOSED, SEALED, EMPTIED]
@@ -106,7 +106,7 @@ async def test_rows_of_every_slot_are_taken_in_turn_for_ever(database: Database)
 
 
 @pytest.mark.guarantee("G22")
-async def test_a_row_that_commits_late_into_an_old_slot_stays(
+async def test_row_that_commits_late_into_an_old_slot_stays(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     late = superuser.transaction()
@@ -121,13 +121,13 @@ async def test_a_row_that_commits_late_into_an_old_slot_stays(
 
 
 @pytest.mark.guarantee("G29")
-async def test_a_row_written_into_a_sealed_slot_is_moved_before_it_is_emptied(
+async def test_row_written_into_a_sealed_slot_is_moved_before_emptying(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     await fill(database, sent=10)
     await make_older(superuser, hours=1)
     assert await step(database, 2) == [CLOSED, SEALED]
-    # As by an INSERT that has read the open slot's number and was then held up.
+    # As an INSERT does that has read the number of the open slot and was then delayed.
     await superuser.execute(
         "INSERT INTO event_outbox (slot, topic, key, payload) VALUES (0, 't', 'late', '{}')"
     )
@@ -137,7 +137,7 @@ async def test_a_row_written_into_a_sealed_slot_is_moved_before_it_is_emptied(
 
 
 @pytest.mark.guarantee("G29")
-async def test_retention_gives_up_where_it_would_have_to_wait(
+async def test_retention_does_not_wait_for_a_reader(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     await fill(database, sent=10)
@@ -145,13 +145,15 @@ async def test_retention_gives_up_where_it_would_have_to_wait(
     await reader.start()
     await superuser.fetch("SELECT count(*) FROM event_outbox")
     assert await step(database, 0) == [CLOSED, SEALED, BUSY]
-    await fill(database, sent=10)  # nothing waits behind it
+    await fill(database, sent=10)  # does not wait for a lock
     await reader.rollback()
     assert EMPTIED in await step(database, 0)
 
 
 @pytest.mark.guarantee("G29")
-async def test_one_of_several_acts(database: Database, superuser: asyncpg.Connection) -> None:
+async def test_only_one_relay_runs_retention_at_a_time(
+    database: Database, superuser: asyncpg.Connection
+) -> None:
     await fill(database, sent=10)
     await superuser.fetch(LOCKER)
     assert await step(database, 0) == []
@@ -160,7 +162,7 @@ async def test_one_of_several_acts(database: Database, superuser: asyncpg.Connec
 
 
 @pytest.mark.guarantee("G29")
-async def test_a_backlog_is_not_moved_before_it_had_time_to_drain(
+async def test_backlog_is_not_moved_before_its_slot_is_old_enough(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     await fill(database, sent=10, pending=1_500)
@@ -172,7 +174,7 @@ async def test_a_backlog_is_not_moved_before_it_had_time_to_drain(
 
 
 @pytest.mark.guarantee("G29")
-async def test_retention_refuses_a_snapshot_that_may_lack_rows(database: Database) -> None:
+async def test_retention_refuses_a_transaction_with_an_old_snapshot(database: Database) -> None:
     async with database.connection() as connection:
         await connection.fetch("SELECT set_config('default_transaction_isolation', 'repeatable read', false)")
         try:
@@ -185,7 +187,7 @@ async def test_retention_refuses_a_snapshot_that_may_lack_rows(database: Databas
 
 
 @pytest.mark.guarantee("G29")
-async def test_the_services_role_cannot_empty_a_slot_by_itself(database: Database) -> None:
+async def test_services_role_cannot_empty_or_switch_slots(database: Database) -> None:
     async with database.connection() as connection:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await connection.fetch("TRUNCATE event_outbox_0")

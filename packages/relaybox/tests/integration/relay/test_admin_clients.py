@@ -1,10 +1,10 @@
-"""Clients that create topics end with their call, also while a caller keeps the error."""
+"""Functions that create topics free their Kafka client on return, also if the caller keeps the error."""
 
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from relaybox.relay._errors import LinkDown  # the markers have no public name
+from relaybox.relay._errors import LinkDown  # `Markers` is not a public name
 from relaybox.relay._kafka import client_settings
 from relaybox.relay._transaction import Markers
 from relaybox.settings import KafkaSettings
@@ -12,12 +12,12 @@ from relaybox.topics import TopicsNotReady, ensure_topics, raise_message_limit
 
 
 def client_threads() -> set[int]:
-    """Return the ids of this process' threads that belong to a client of librdkafka."""
+    """Return the ids of the threads of this process that belong to a client of librdkafka."""
     tasks = Path("/proc/self/task")
     return {int(task.name) for task in tasks.iterdir() if (task / "comm").read_text().startswith("rdk:")}
 
 
-async def test_refused_topic_leaves_no_client_behind(kafka_settings: KafkaSettings) -> None:
+async def test_refused_topic_leaves_no_admin_client(kafka_settings: KafkaSettings) -> None:
     before = client_threads()
     with pytest.raises(TopicsNotReady) as refused:
         await ensure_topics(kafka_settings, ["a name with blanks"])
@@ -25,7 +25,7 @@ async def test_refused_topic_leaves_no_client_behind(kafka_settings: KafkaSettin
     assert "cannot be created" in str(refused.value)
 
 
-async def test_refused_limit_leaves_no_client_behind(kafka_settings: KafkaSettings) -> None:
+async def test_refused_limit_leaves_no_admin_client(kafka_settings: KafkaSettings) -> None:
     before = client_threads()
     with pytest.raises(TopicsNotReady) as refused:
         await raise_message_limit(kafka_settings, "no-such-topic", 40_000)
@@ -33,7 +33,7 @@ async def test_refused_limit_leaves_no_client_behind(kafka_settings: KafkaSettin
     assert "cannot be raised" in str(refused.value)
 
 
-def test_refused_control_topic_leaves_no_client_behind(kafka_settings: KafkaSettings) -> None:
+def test_refused_control_topic_leaves_no_admin_client(kafka_settings: KafkaSettings) -> None:
     before = client_threads()
     with pytest.raises(LinkDown) as refused:
         Markers(client_settings(kafka_settings), uuid4()).ensure_partitions([50_000])

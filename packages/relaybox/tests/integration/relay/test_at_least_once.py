@@ -1,4 +1,4 @@
-"""What at-least-once delivery says became of a batch."""
+"""The outcome that at-least-once delivery reports for a batch."""
 
 import json
 from uuid import UUID
@@ -17,7 +17,7 @@ ATTRIBUTES = ("1", "T", None, None, None, None, None, None)
 
 
 def purge_unheard(producer: Producer) -> None:
-    """As the real one, on a machine too busy to hear of every failure in time."""
+    """Purge like the real function, but do not wait for all delivery reports."""
     producer.purge(in_queue=True, in_flight=True, blocking=True)
 
 

@@ -17,7 +17,7 @@ from tests.fixtures.topic_records import write_events
 
 
 def payloads(kafka: KafkaSettings, topic: str, count: int) -> dict[tuple[str, int], object]:
-    """The payload of each message, by key and version."""
+    """Return the payload of each message, by key and version."""
     consumer = Consumer({**kafka.client_config(), "group.id": "reader", "auto.offset.reset": "earliest"})
     try:
         consumer.subscribe([topic])
@@ -27,7 +27,7 @@ def payloads(kafka: KafkaSettings, topic: str, count: int) -> dict[tuple[str, in
     return {(value["aggregate_id"], value["version"]): value["payload"] for value in values}
 
 
-async def test_what_waits_is_published_erased_marked_and_found_by_verify(
+async def test_erased_pending_rows_are_published_marked_and_verified(
     database: Database, postgres_settings: PostgresSettings, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     rows = await write_events(database, topic, ["a", "b"], 3)
@@ -53,7 +53,7 @@ async def test_what_waits_is_published_erased_marked_and_found_by_verify(
     assert (report.events, report.published) == (6, 6)
 
 
-async def test_erasing_what_was_published_changes_nothing_for_verify(
+async def test_erasing_published_events_changes_no_result_of_verify(
     database: Database, postgres_settings: PostgresSettings, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     await write_events(database, topic, ["a"], 3)

@@ -27,13 +27,13 @@ from tests.fixtures.signal_recorder import SignalRecorder
 from tests.fixtures.waiting import eventually
 
 NO_POLL = RelaySettings(poll_interval=3_600)
-#: The relay asks for the next retry just before it waits.
+#: The backoff is asked for the next retry directly before the relay waits.
 _WAITS = "SELECT FROM pg_stat_activity WHERE query LIKE '%AS due_s%' AND state = 'idle' AND query_start > $1"
 KEYS = [f"key-{number}" for number in range(40)]
 
 
 async def shared(signals: list[SignalRecorder], relays: list[Relay], lanes: list[int]) -> None:
-    """Wait until the relays own so many lanes each."""
+    """Wait until each relay owns the given number of lanes."""
     async with asyncio.timeout(WAIT_S):
         while sorted(len(relay.statistics().lanes) for relay in relays) != sorted(lanes):
             changed = RelaySignal.LANES_CHANGED
@@ -46,7 +46,7 @@ async def shared(signals: list[SignalRecorder], relays: list[Relay], lanes: list
 
 
 @pytest.mark.guarantee("G26")
-async def test_relays_that_come_and_go_share_the_lanes_without_configuration(
+async def test_relays_that_start_and_stop_share_the_lanes(
     database: Database, kafka_settings: KafkaSettings
 ) -> None:
     signals = [SignalRecorder(), SignalRecorder(), SignalRecorder()]
@@ -90,7 +90,7 @@ async def test_relay_publishes_after_a_late_heartbeat_has_renewed_its_lanes(
 
 
 @pytest.mark.guarantee("G21")
-async def test_three_relays_keep_every_keys_order_while_lanes_change_hands(
+async def test_three_relays_keep_key_order_while_lanes_change_owners(
     database: Database, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     signals = [SignalRecorder(), SignalRecorder(), SignalRecorder()]
@@ -112,7 +112,7 @@ async def test_three_relays_keep_every_keys_order_while_lanes_change_hands(
 
 @pytest.mark.guarantee("G21")
 @pytest.mark.parametrize("delivery", ["exactly-once", "at-least-once"])
-async def test_splitting_lanes_loses_reorders_and_repeats_nothing(
+async def test_splitting_lanes_loses_reorders_and_repeats_no_event(
     database: Database,
     kafka_settings: KafkaSettings,
     topic: str,
@@ -142,11 +142,11 @@ async def test_splitting_lanes_loses_reorders_and_repeats_nothing(
 
 
 @pytest.mark.guarantee("G26")
-async def test_a_relay_that_lost_its_lane_can_neither_mark_nor_charge(database: Database, topic: str) -> None:
+async def test_relay_that_lost_its_lane_cannot_mark_or_count_attempts(database: Database, topic: str) -> None:
     await put_events(database, topic, ["a", "b"])
     counters = Counters()
     async with database.connection() as pooled:
-        # What it needs of the connection every connection has.
+        # Both connections have the methods that the relay uses.
         connection: Any = pooled
         loser, winner = Lanes(lease_s=0.001), Lanes(lease_s=60)
         await loser.renew(connection)
@@ -185,7 +185,7 @@ async def test_rows_in_flight_are_not_fetched_twice(database: Database, topic: s
 
 
 @pytest.mark.guarantee("G21")
-async def test_a_lane_with_unsettled_rows_is_not_given_back(database: Database) -> None:
+async def test_lane_with_unmarked_rows_is_not_released(database: Database) -> None:
     async with database.connection() as pooled:
         connection: Any = pooled
         first, second = Lanes(lease_s=60), Lanes(lease_s=60)
@@ -205,7 +205,7 @@ async def test_a_lane_with_unsettled_rows_is_not_given_back(database: Database) 
 
 
 @pytest.mark.guarantee("G21")
-async def test_a_lane_is_busy_until_its_rows_are_marked(
+async def test_lane_is_busy_until_its_rows_are_marked(
     database: Database, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     busy: list[frozenset[int]] = []

@@ -1,4 +1,4 @@
-"""The relay's figures move with what happens, on a real PostgreSQL and a real Kafka."""
+"""The relay's metrics follow what happens, on a real PostgreSQL and a real Kafka."""
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -61,7 +61,7 @@ async def test_backlog_counts_waiting_rows_by_state_and_fault(database: Database
     assert (found.lanes, found.lanes_faulty) == (8, 1)
 
 
-async def test_row_behind_a_failed_one_is_old_but_not_due(database: Database) -> None:
+async def test_row_behind_a_failed_row_counts_as_oldest_but_not_as_due(database: Database) -> None:
     await put_events(database, "domain-events", ["blocked"], count=2)
     async with database.connection() as connection:
         await connection.fetch(_FAIL, ["blocked"], [1], "row", False)
@@ -82,7 +82,7 @@ async def test_statistics_count_published_and_failed_rows(
 ) -> None:
     await put_events(database, "no-such-topic", ["bad"])
     async with database.connection() as connection:
-        await connection.fetch("UPDATE event_outbox SET attempts = 3")  # its last chance
+        await connection.fetch("UPDATE event_outbox SET attempts = 3")  # the last attempt
     await put_events(database, topic, ["bad"], first=2)
     await put_events(database, topic, ["good"], count=5)
     relay = Relay(database, kafka_settings, RelaySettings(poll_interval=0.1, lease_s=0.9))
@@ -106,7 +106,7 @@ async def test_statistics_count_published_and_failed_rows(
 
 
 @pytest.mark.guarantee("G28")
-async def test_statistics_count_rows_found_by_polls_alone(
+async def test_statistics_count_rows_found_only_by_polls(
     database: Database, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     signals = SignalRecorder()

@@ -1,4 +1,4 @@
-"""What a relay does beside publishing: neither its errors nor its delays reach the lanes."""
+"""Maintenance of a relay: neither its errors nor its delays affect the lanes."""
 
 import asyncpg
 from relaybox.db import Database
@@ -9,12 +9,12 @@ from tests.fixtures.relays import notify, put_events, running, wait_until_all_se
 from tests.fixtures.signal_recorder import SignalRecorder
 from tests.fixtures.waiting import eventually
 
-#: A look for old rows every 0.07 s.
+#: Old rows are looked for every 0.07 s.
 RETENTION_H = 0.001
 PATIENT_MS = 600_000
 
 
-async def test_relay_goes_on_when_old_rows_cannot_be_removed(
+async def test_relay_continues_when_old_rows_cannot_be_removed(
     database: Database,
     postgres_settings: PostgresSettings,
     kafka_settings: KafkaSettings,

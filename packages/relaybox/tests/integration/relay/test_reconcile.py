@@ -1,4 +1,4 @@
-"""Reading what a lost history of PostgreSQL published, on a real Kafka (G35)."""
+"""After a failover: reading from Kafka what was published before it (G35)."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -24,7 +24,7 @@ Read = Callable[[str], PublishedEvents]
 
 @pytest.fixture
 async def read(kafka_settings: KafkaSettings) -> AsyncIterator[Read]:
-    """Read a topic since an hour ago; closed after the test."""
+    """Return a function that reads a topic from an hour ago on; its reader is closed after the test."""
     made: list[PublishedEvents] = []
 
     def begin(topic: str) -> PublishedEvents:
@@ -37,13 +37,13 @@ async def read(kafka_settings: KafkaSettings) -> AsyncIterator[Read]:
 
 
 def transactional(settings: KafkaSettings) -> Producer:
-    """A producer whose first transaction can begin."""
+    """Return a transactional producer that is ready to begin a transaction."""
     producer = Producer({**settings.client_config(), "log_level": 0, "transactional.id": f"test-{uuid4()}"})
     producer.init_transactions(WAIT_S)
     return producer
 
 
-async def test_reading_behind_an_open_transaction_goes_on_in_steps(
+async def test_reading_beyond_an_open_transaction_continues_in_steps(
     kafka_settings: KafkaSettings, topic: str, read: Read
 ) -> None:
     producer = transactional(kafka_settings)
@@ -75,7 +75,7 @@ async def test_reconciler_names_the_right_to_create_temporary_tables(
     assert "a relay needs TEMPORARY on the database" in str(refused.value)
 
 
-async def test_a_compacted_topic_cannot_tell_what_was_published(
+async def test_compacted_topic_cannot_show_what_was_published(
     make_topic: Callable[..., str], read: Read
 ) -> None:
     events = read(make_topic(cleanup_policy="compact"))

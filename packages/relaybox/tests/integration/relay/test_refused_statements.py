@@ -1,4 +1,4 @@
-"""A relay whose statements PostgreSQL refuses for a while."""
+"""A relay whose statements PostgreSQL refuses for some time."""
 
 import asyncio
 
@@ -38,7 +38,7 @@ async def test_relay_waits_while_postgresql_is_read_only(
     assert entry["error_code"] == "DATABASE_UNAVAILABLE"
 
 
-async def test_relay_outlives_refused_statements(
+async def test_relay_continues_after_refused_statements(
     database: Database, kafka_settings: KafkaSettings, topic: str, superuser: asyncpg.Connection
 ) -> None:
     with capture_logs() as logs:

@@ -26,7 +26,7 @@ from tests.fixtures.relays import (
 )
 from tests.fixtures.signal_recorder import SignalRecorder
 
-#: The relay does not poll within a test.
+#: So long an interval that the relay does not poll within a test.
 NO_POLL = RelaySettings(poll_interval=3_600)
 
 
@@ -88,7 +88,7 @@ async def test_official_parser_and_consumers_read_structured_messages(
 
 
 @pytest.mark.parametrize("compression", get_args(Compression))
-async def test_every_compression_carries_the_same_events(
+async def test_messages_of_every_compression_have_the_same_events(
     database: Database, kafka_server: LocalKafka, make_topic: Callable[..., str], compression: Compression
 ) -> None:
     topic, kafka_settings = (
@@ -107,7 +107,7 @@ async def test_every_compression_carries_the_same_events(
 
 
 @pytest.mark.guarantee("G28")
-async def test_a_notification_wakes_an_idle_relay(
+async def test_notification_wakes_an_idle_relay(
     database: Database, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     signals = SignalRecorder()
@@ -120,7 +120,7 @@ async def test_a_notification_wakes_an_idle_relay(
 
 
 @pytest.mark.guarantee("G28")
-async def test_polling_alone_publishes_everything(
+async def test_polling_alone_publishes_all_rows(
     database: Database, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     signals = SignalRecorder()
@@ -133,7 +133,7 @@ async def test_polling_alone_publishes_everything(
 
 
 @pytest.mark.guarantee("G22")
-async def test_a_row_that_commits_late_is_published(
+async def test_row_that_commits_late_is_published(
     database: Database, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     signals = SignalRecorder()
@@ -158,7 +158,7 @@ async def test_a_row_that_commits_late_is_published(
 
 @pytest.mark.guarantee("G25")
 @pytest.mark.parametrize("delivery", ["exactly-once", "at-least-once"])
-async def test_an_outage_charges_no_row_that_was_not_in_flight(
+async def test_outage_counts_as_attempt_only_for_rows_in_flight(
     database: Database, delivery: Literal["exactly-once", "at-least-once"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_kafka, "_CONNECT_S", 0.2)
@@ -167,7 +167,7 @@ async def test_an_outage_charges_no_row_that_was_not_in_flight(
     relay = Relay(database, unreachable, RelaySettings(poll_interval=0.1, delivery=delivery))
     async with running(relay):
         async with asyncio.timeout(WAIT_S):
-            while relay._session._publish_loop.breaker._failures < 7:  # noqa: ASYNC110 - no signal announces it
+            while relay._session._publish_loop.breaker._failures < 7:  # noqa: ASYNC110 - no signal reports it
                 await asyncio.sleep(0.05)
         look = relay.statistics()
     assert look.lanes == tuple(range(8))
@@ -175,7 +175,7 @@ async def test_an_outage_charges_no_row_that_was_not_in_flight(
     assert {(row["status"], row["attempts"]) for row in await rows_of(database)} == {("PENDING", 0)}
 
 
-async def test_a_backlog_drains_in_order_and_each_event_once(
+async def test_backlog_is_published_in_order_and_each_event_once(
     database: Database, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     keys = [f"key-{number}" for number in range(20)]
@@ -188,7 +188,7 @@ async def test_a_backlog_drains_in_order_and_each_event_once(
     assert first_appearances(records) == {key: list(range(1, 151)) for key in keys}
 
 
-async def test_the_statistics_count_what_was_published_and_how_late(
+async def test_statistics_count_published_rows_and_their_delay(
     database: Database, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     await put_events(database, topic, ["a", "b", "c"], count=5)

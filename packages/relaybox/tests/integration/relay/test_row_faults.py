@@ -1,4 +1,4 @@
-"""Rows that cannot be published: charged, retried, given up; everything else flows on."""
+"""Rows that cannot be published are retried and then marked FAILED; other rows are published."""
 
 import asyncio
 from collections.abc import Callable
@@ -31,7 +31,7 @@ LIMIT_BYTES = 4_000
 
 @pytest.fixture
 def narrow_topic(make_topic: Callable[..., str]) -> str:
-    """A topic that takes small records only."""
+    """Create a topic that accepts only small records."""
     return make_topic(max_message_bytes=str(LIMIT_BYTES))
 
 
@@ -94,7 +94,7 @@ async def test_row_whose_topic_name_is_too_long_fails_with_its_own_reason(
 
 
 @pytest.mark.guarantee("G24")
-async def test_a_row_that_becomes_publishable_goes_out_before_the_rows_behind_it(
+async def test_row_that_becomes_publishable_precedes_the_rows_behind_it(
     database: Database, kafka_settings: KafkaSettings, narrow_topic: str
 ) -> None:
     await put_events(database, narrow_topic, ["a"], first=1)
@@ -135,7 +135,7 @@ async def test_raised_limit_is_used_at_the_next_attempt(
 
 
 @pytest.mark.guarantee("G34")
-async def test_a_row_too_large_is_known_before_anything_behind_it_is_sent(
+async def test_too_large_row_is_found_before_rows_behind_it_are_sent(
     database: Database, kafka_settings: KafkaSettings, narrow_topic: str
 ) -> None:
     await put_events(database, narrow_topic, ["a", "b"], first=1, size=1_000)
@@ -153,11 +153,11 @@ async def test_a_row_too_large_is_known_before_anything_behind_it_is_sent(
 
 
 @pytest.mark.guarantee("G34")
-async def test_a_limit_lowered_under_way_charges_the_large_row_alone(
+async def test_limit_lowered_during_publishing_fails_only_the_large_row(
     database: Database, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     signals = SignalRecorder()
-    # Compressed, the large one is no longer large.
+    # Compressed, the large row is below the limit.
     settings = RelaySettings(poll_interval=3_600, compression="none")
     relay = Relay(database, kafka_settings, settings, on_signal=signals)
     async with running(relay):
@@ -183,7 +183,7 @@ async def test_a_limit_lowered_under_way_charges_the_large_row_alone(
 
 @pytest.mark.guarantee("G21")
 @pytest.mark.parametrize("delivery", ["exactly-once", "at-least-once"])
-async def test_rows_read_ahead_do_not_overtake_a_rejected_row(
+async def test_rows_fetched_ahead_do_not_overtake_a_rejected_row(
     database: Database,
     kafka_settings: KafkaSettings,
     topic: str,
@@ -211,7 +211,7 @@ async def test_rows_read_ahead_do_not_overtake_a_rejected_row(
 @pytest.mark.guarantee("G34")
 @pytest.mark.parametrize("key", [None, b"", "学".encode()])
 @pytest.mark.parametrize("value_bytes", [40, 1_000])
-def test_the_size_the_relay_counts_is_the_size_the_broker_counts(
+def test_relay_and_broker_compute_the_same_record_size(
     kafka_settings: KafkaSettings, make_topic: Callable[..., str], key: bytes | None, value_bytes: int
 ) -> None:
     value, headers = b"x" * value_bytes, [("ce_id", "学" * 30), ("content-type", "application/json")]
@@ -232,9 +232,9 @@ def test_the_size_the_relay_counts_is_the_size_the_broker_counts(
 
 
 async def rows_sent(database: Database, count: int) -> None:
-    """Wait until so many rows are SENT."""
+    """Wait until the given number of rows is SENT."""
     async with asyncio.timeout(WAIT_S):
-        while len(await rows_of(database, "status = 'SENT'")) < count:  # noqa: ASYNC110 - no signal announces it
+        while len(await rows_of(database, "status = 'SENT'")) < count:  # noqa: ASYNC110 - no signal reports it
             await asyncio.sleep(0.02)
 
 

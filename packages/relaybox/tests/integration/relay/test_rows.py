@@ -1,4 +1,4 @@
-"""What the relay asks of the outbox."""
+"""Queries of the relay on the outbox."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ from tests.fixtures.relays import first_appearances, put_events, read_topic, row
 
 
 @pytest.mark.guarantee("G24")
-async def test_a_row_that_became_due_after_the_last_fetch_is_not_slept_over(database: Database) -> None:
+async def test_row_that_became_due_after_the_last_fetch_is_fetched_at_once(database: Database) -> None:
     await put_events(database, "domain-events", ["key"])
     async with connected(database) as connection:
         assert await seconds_until_due(connection, fetched_s=60) is None
@@ -29,17 +29,17 @@ async def test_a_row_that_became_due_after_the_last_fetch_is_not_slept_over(data
 
 
 @pytest.mark.guarantee("G29")
-async def test_relays_remove_what_they_sent_long_ago_and_lose_nothing_by_it(
+async def test_relays_remove_old_sent_rows_and_lose_no_row(
     database: Database, kafka_settings: KafkaSettings, topic: str
 ) -> None:
-    # 0.4 s are long ago: slots are closed, sealed and emptied while rows are fetched and marked.
+    # Rows are old after 0.4 s: slots are closed, sealed and emptied while rows are fetched and marked.
     settings = RelaySettings(poll_interval=0.1, retention_h=1e-4, delivery="at-least-once")
     keys = [f"key-{number}" for number in range(20)]
     async with running(*(Relay(database, kafka_settings, settings) for _ in range(2))):
         for first in range(1, 101, 10):
             await put_events(database, topic, keys, first=first, count=10)
         async with asyncio.timeout(WAIT_S):
-            while await rows_of(database):  # noqa: ASYNC110 - the database announces nothing
+            while await rows_of(database):  # noqa: ASYNC110 - PostgreSQL sends no signal
                 await asyncio.sleep(0.05)
     assert first_appearances(read_topic(kafka_settings.bootstrap_servers, topic)) == {
         key: list(range(1, 101)) for key in keys

@@ -21,7 +21,7 @@ from tests.fixtures.signal_recorder import SignalRecorder
 
 _NO_POLL = RelaySettings(poll_interval=3_600)
 _WRONG_PASSWORD = "a-password-that-must-not-leak"
-#: By SCRAM over TLS, what is wrong to the setting that the message names.
+#: Wrong settings for SCRAM over TLS, each with the setting that the error must name.
 _WRONG_SCRAM = {
     "password": ({"sasl_password": SecretStr(_WRONG_PASSWORD)}, "KAFKA_SASL_PASSWORD"),
     "user": ({"sasl_username": "unknown-user"}, "KAFKA_SASL_USERNAME"),
@@ -38,7 +38,7 @@ _WRONG_CERTIFICATE = {
 
 
 def changed(settings: KafkaSettings, change: dict[str, Any], certificates: Certificates) -> KafkaSettings:
-    """*settings* with *change*; files are named as in *certificates*."""
+    """Return *settings* with *change*; file names refer to *certificates*."""
     files = {
         name: getattr(certificates, value)
         for name, value in change.items()
@@ -49,11 +49,11 @@ def changed(settings: KafkaSettings, change: dict[str, Any], certificates: Certi
 
 @pytest.fixture(params=["scram_settings", "certificate_settings"])
 def kafka_settings(request: pytest.FixtureRequest) -> KafkaSettings:
-    """Both protected ways into the broker; topics are made by them too."""
+    """Return the settings of both protected listeners; topics are created with them too."""
     return request.getfixturevalue(request.param)
 
 
-async def test_a_relay_publishes_over_a_protected_link(
+async def test_relay_publishes_over_a_protected_connection(
     database: Database, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     await put_events(database, topic, ["a", "b"], count=3)
@@ -64,7 +64,7 @@ async def test_a_relay_publishes_over_a_protected_link(
     assert (await check_kafka(kafka_settings)()).state is HealthState.OK
 
 
-async def test_a_clients_key_may_be_encrypted(
+async def test_key_of_a_client_certificate_may_be_encrypted(
     certificate_settings: KafkaSettings, certificates: Certificates
 ) -> None:
     encrypted = {"ssl_key_file": certificates.client_key_encrypted}
@@ -78,7 +78,7 @@ async def test_a_clients_key_may_be_encrypted(
 
 
 async def advised(settings: KafkaSettings, hint: str) -> None:
-    """Return once a check says to look at *hint*: without an answer in time, it cannot know yet."""
+    """Return when the health check names *hint*; before the broker responds it cannot know the reason."""
     check = check_kafka(settings)
     async with asyncio.timeout(WAIT_S):
         while True:
@@ -89,20 +89,20 @@ async def advised(settings: KafkaSettings, hint: str) -> None:
 
 
 @pytest.mark.parametrize(("change", "hint"), _WRONG_SCRAM.values(), ids=_WRONG_SCRAM)
-async def test_who_is_not_let_in_by_scram_is_told_the_setting(
+async def test_wrong_scram_setting_is_named(
     scram_settings: KafkaSettings, certificates: Certificates, change: dict[str, Any], hint: str
 ) -> None:
     await advised(changed(scram_settings, change, certificates), hint)
 
 
 @pytest.mark.parametrize(("change", "hint"), _WRONG_CERTIFICATE.values(), ids=_WRONG_CERTIFICATE)
-async def test_who_is_not_let_in_by_certificate_is_told_the_setting(
+async def test_wrong_certificate_setting_is_named(
     certificate_settings: KafkaSettings, certificates: Certificates, change: dict[str, Any], hint: str
 ) -> None:
     await advised(changed(certificate_settings, change, certificates), hint)
 
 
-async def test_topics_that_cannot_be_made_for_want_of_a_password_say_so(
+async def test_topic_creation_with_wrong_password_names_the_settings(
     scram_settings: KafkaSettings,
 ) -> None:
     wrong = scram_settings.model_copy(update={"sasl_password": SecretStr(_WRONG_PASSWORD)})
@@ -113,7 +113,7 @@ async def test_topics_that_cannot_be_made_for_want_of_a_password_say_so(
 
 @pytest.mark.guarantee("G25")
 @pytest.mark.parametrize("what", ["password", "authority", "no authority"])
-async def test_a_relay_that_is_not_let_in_charges_no_row_and_says_why(
+async def test_relay_rejected_by_the_broker_counts_no_attempts_and_logs_why(
     database: Database, scram_settings: KafkaSettings, certificates: Certificates, what: str
 ) -> None:
     change, hint = _WRONG_SCRAM[what]
@@ -132,7 +132,7 @@ async def test_a_relay_that_is_not_let_in_charges_no_row_and_says_why(
 
 
 @pytest.mark.guarantee("G25")
-async def test_what_waited_for_a_renewed_certificate_goes_out_without_a_restart(
+async def test_rows_are_published_after_a_certificate_is_renewed(
     database: Database, scram_settings: KafkaSettings, certificates: Certificates, make_topic, tmp_path: Path
 ) -> None:
     trusted = tmp_path / "ca.pem"

@@ -1,4 +1,4 @@
-"""A takeover knows what was published until it began, and nothing is published behind its back (G31)."""
+"""A takeover knows all batches published before it, and no batch is published behind it (G31)."""
 
 import asyncio
 import time
@@ -27,7 +27,7 @@ from tests.fixtures.relays import put_events, read_topic, rows_of
 
 @pytest.fixture
 async def connection(database: Database) -> AsyncIterator[DedicatedConnection]:
-    """A relay's own."""
+    """Open a connection as a relay does."""
     async with connected(database) as connection:
         yield connection
 
@@ -67,12 +67,12 @@ def threads() -> Iterator[ThreadPoolExecutor]:
 
 @pytest.fixture
 def reconciler(kafka_settings: KafkaSettings) -> Reconciler:
-    """The lanes of a new database were in no other history."""
+    """Return a reconciler for a new database, whose lanes were published from in no earlier history."""
     return Reconciler(kafka_settings, uuid4())
 
 
 async def owned(connection: DedicatedConnection, topic: str) -> Lane:
-    """The lane that three rows are in."""
+    """Return the owned lane that the three rows are in."""
     lanes = Lanes(lease_s=600)
     await lanes.renew(connection)
     await put_events(connection, topic, ["key"], count=3)
@@ -81,7 +81,7 @@ async def owned(connection: DedicatedConnection, topic: str) -> Lane:
 
 
 async def opened(lane: Lane, markers: Markers, new_producer: NewProducer) -> LaneProducer:
-    """The producer of the lane's owner."""
+    """Return the opened producer of the lane's owner."""
     await asyncio.to_thread(markers.ensure_partitions, [lane.lane])
     producer = new_producer(lane.lane, 0)
     await asyncio.to_thread(producer.open)
@@ -89,7 +89,7 @@ async def opened(lane: Lane, markers: Markers, new_producer: NewProducer) -> Lan
 
 
 async def taken(connection: DedicatedConnection, lane: Lane, after: LaneBatch | None = None) -> LaneBatch:
-    """What the lane's owner claims: a row *after* the batch it published, which is not marked yet."""
+    """Return the batch that the owner claims: the row *after* its last batch, whose row is not marked yet."""
     in_flight = [message.seq for message in after.messages] if after else ()
     messages = await fetch_batch(connection, [lane], rows_max=1, in_flight=in_flight)
     batch = LaneBatch(messages=messages, lanes=frozenset({lane.lane}))
@@ -115,7 +115,7 @@ async def test_takeover_knows_batches_published_until_the_fencing(
     last = await taken(connection, lane, first)
 
     def late(lane_number: int, number: int) -> LaneProducer:
-        """The former owner's transaction ends at the last moment at which it can."""
+        """Commit the transaction of the former owner at the last possible moment."""
         assert former.publish(last).state is TransactionState.COMMITTED
         return new_producer(lane_number, number)
 
@@ -148,7 +148,7 @@ async def test_takeover_fences_the_former_owner(
 
 
 @pytest.mark.guarantee("G29")
-async def test_a_takeover_does_not_read_the_outbox_from_end_to_end(
+async def test_takeover_does_not_scan_the_whole_outbox(
     superuser: asyncpg.Connection,
     connection: DedicatedConnection,
     topic: str,
@@ -158,7 +158,7 @@ async def test_a_takeover_does_not_read_the_outbox_from_end_to_end(
     reconciler: Reconciler,
 ) -> None:
     lane = await owned(connection, topic)
-    await superuser.execute("ANALYZE event_outbox")  # there is one page of it
+    await superuser.execute("ANALYZE event_outbox")  # the table has one page
     await take_over(connection, [lane], markers, new_producer, threads, reconciler)
     recover = "EXPLAIN " + _claims._SQL["recover_lane"]
     plan = [
@@ -168,7 +168,7 @@ async def test_a_takeover_does_not_read_the_outbox_from_end_to_end(
 
 
 @pytest.mark.guarantee("G27")
-async def test_a_relay_that_stops_waits_for_no_marker(
+async def test_stopping_relay_does_not_wait_for_markers(
     connection: DedicatedConnection, kafka_settings: KafkaSettings, kafka_server: LocalKafka
 ) -> None:
     gone = client_settings(kafka_settings), await origin_of(connection)
@@ -181,7 +181,7 @@ async def test_a_relay_that_stops_waits_for_no_marker(
         kafka_server.resume()
 
 
-async def test_a_control_topic_that_is_only_being_made_is_no_broker_that_is_away(markers: Markers) -> None:
+async def test_control_topic_being_created_does_not_count_as_broker_outage(markers: Markers) -> None:
     reading = asyncio.create_task(asyncio.to_thread(markers.read_last, range(8)))
     await asyncio.to_thread(markers.ensure_partitions, range(8))
     assert await reading == {}
@@ -219,7 +219,7 @@ class Unfinished(LaneProducer):
 def first_is_unfinished(
     kafka_settings: KafkaSettings, markers: Markers, new_producer: NewProducer
 ) -> NewProducer:
-    """Make producers of which the ones with number 0 cannot open."""
+    """Make producers of which those with number 0 cannot open."""
 
     def make(lane: int, number: int) -> LaneProducer:
         if number > 0:
@@ -272,14 +272,14 @@ async def test_lane_waits_while_an_open_transaction_hides_its_marker(
     threads: ThreadPoolExecutor,
     reconciler: Reconciler,
 ) -> None:
-    """A producer with the next id ends no transaction of the former one."""
+    """A producer with the next transactional id does not end the transaction of the former producer."""
     lane = await owned(connection, topic)
     former = await opened(lane, markers, new_producer)
     messages = await fetch_batch(connection, [lane], rows_max=1, in_flight=())
     unclaimed = LaneBatch(messages=messages, lanes=frozenset({lane.lane}))
     publishing = asyncio.create_task(asyncio.to_thread(former.publish, unclaimed))
     async with asyncio.timeout(WAIT_S):
-        while not await asyncio.to_thread(markers.lanes_with_open_transaction, [lane.lane]):  # noqa: ASYNC110 - Kafka announces nothing
+        while not await asyncio.to_thread(markers.lanes_with_open_transaction, [lane.lane]):  # noqa: ASYNC110 - Kafka sends no signal
             await asyncio.sleep(0.01)
     takeover = await take_over(
         connection, [lane], markers, first_is_unfinished, threads, reconciler, replaceable=[lane]
@@ -309,7 +309,7 @@ async def test_lane_of_another_owner_waits_for_the_transaction_to_end(
 
 
 async def producer_number(connection: DedicatedConnection, lane: Lane) -> int:
-    """Return which of its producers *lane* uses."""
+    """Return the number of the producer that *lane* uses."""
     query = "SELECT producer_number FROM relay_lanes WHERE lane = $1"
     [row] = await connection.fetch(query, lane.lane)
     return row["producer_number"]

@@ -1,4 +1,4 @@
-"""A relay's start on brokers that are away, or lack its topics."""
+"""The start of a relay while brokers are down or topics are missing."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ from tests.fixtures.signal_recorder import SignalRecorder
 
 @pytest.fixture
 def absent(kafka_settings: KafkaSettings) -> Iterator[str]:
-    """The name of a topic that does not exist yet."""
+    """Return the name of a topic that does not exist yet."""
     name = f"absent-{uuid4().hex}"
     yield name
     with AdminClient({**kafka_settings.client_config(), "log_level": 0}) as client:
@@ -44,7 +44,7 @@ def a_relay(
 
 
 @pytest.mark.guarantee("G34")
-async def test_a_broker_without_topics_gets_them_and_no_row_is_charged(
+async def test_relay_creates_missing_topics_and_counts_no_attempts(
     database: Database, kafka_settings: KafkaSettings, topic: str, absent: str
 ) -> None:
     await put_events(database, absent, ["a", "b"], count=3)
@@ -58,10 +58,10 @@ async def test_a_broker_without_topics_gets_them_and_no_row_is_charged(
 
 
 @pytest.mark.guarantee("G34")
-async def test_a_topic_that_was_just_made_is_not_taken_for_a_missing_one(
+async def test_newly_created_topic_is_not_reported_as_missing(
     kafka_settings: KafkaSettings, absent: str
 ) -> None:
-    """Brokers show one a moment after they say that it was made: of 20, some would be missing."""
+    """Brokers show a topic a moment after its creation returned: of 20 topics, some would be missing."""
     link = BrokerClient(client_settings(kafka_settings))
     names = [f"{absent}-{number}" for number in range(20)]
     for name in names:
@@ -83,10 +83,10 @@ async def test_missing_topic_ends_the_relay_if_it_must_not_create_topics(
     assert {(row["status"], row["attempts"]) for row in await rows_of(database)} == {("PENDING", 0)}
 
 
-async def test_a_broker_that_refuses_a_topic_is_quoted(
+async def test_error_quotes_why_the_broker_refuses_a_topic(
     database: Database, kafka_settings: KafkaSettings, absent: str
 ) -> None:
-    """Kafka takes no two topics that differ by dot and underscore only."""
+    """Kafka refuses two topics whose names differ only by a dot and an underscore."""
     first, second = absent, absent.replace("-", ".") + "_x"
     await ensure_topics(kafka_settings, [first, second])
     refused = second.replace("_", ".")
@@ -102,7 +102,7 @@ async def test_relay_waits_for_kafka_at_its_start_unless_it_is_stopped(
     with capture_logs() as logs:
         running = asyncio.create_task(relay.run())
         async with asyncio.timeout(WAIT_S):
-            while not logs:  # noqa: ASYNC110 - the log is what announces it
+            while not logs:  # noqa: ASYNC110 - only the log shows it
                 await asyncio.sleep(0.05)
         assert not running.done()
         relay.stop()
@@ -111,7 +111,7 @@ async def test_relay_waits_for_kafka_at_its_start_unless_it_is_stopped(
     assert [line["event"] for line in logs] == ["relay waits for Kafka"]
 
 
-async def test_a_topic_that_takes_less_than_the_outbox_is_warned_of(
+async def test_topic_with_a_lower_limit_than_the_outbox_is_warned_of(
     database: Database, kafka_settings: KafkaSettings, topic: str, make_topic: Callable[..., str]
 ) -> None:
     narrow = make_topic(max_message_bytes="4000")
