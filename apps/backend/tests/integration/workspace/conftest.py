@@ -1,4 +1,4 @@
-"""Tests of the workspace talk to its application."""
+"""Fixtures of the tests that send requests to the workspace's application."""
 
 from tests.fixtures.club import club
 from tests.fixtures.studies import studies

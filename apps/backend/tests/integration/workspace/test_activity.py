@@ -1,4 +1,4 @@
-"""Activity of a node: what happened to it, newest first."""
+"""The activity of a node: its events, newest first."""
 
 from functools import partial
 from uuid import uuid4
@@ -9,7 +9,7 @@ from relaybox.events import erase
 from tests.fixtures.club import Club
 
 
-async def test_activity_is_the_nodes_own_stream_newest_first_page_by_page(club: Club) -> None:
+async def test_activity_lists_only_the_nodes_own_events_newest_first(club: Club) -> None:
     thread = await club.thread()
     reply = await club.reply(thread)
     await club.other.call("PUT", f"/replies/{reply['id']}/reactions/♟")
@@ -30,7 +30,7 @@ async def test_activity_is_the_nodes_own_stream_newest_first_page_by_page(club: 
     ]
 
 
-async def test_activity_holds_no_words_of_discussions(club: Club) -> None:
+async def test_activity_contains_no_text_of_discussions(club: Club) -> None:
     thread = await club.thread(title="a private title", body="a private word")
     await club.reply(thread, body="a private answer")
     answer = await club.owner.send("GET", f"/nodes/{club.study}/activity")
@@ -38,7 +38,7 @@ async def test_activity_holds_no_words_of_discussions(club: Club) -> None:
     assert "private" not in answer.text
 
 
-async def test_activity_does_not_bring_back_what_was_changed_since(club: Club) -> None:
+async def test_activity_does_not_show_text_that_was_changed_later(club: Club) -> None:
     study, chapter = f"/nodes/{club.study}", f"/studies/{club.study}/chapters/{club.chapter.id}"
     version = (await club.owner.call("GET", study))["version"]
     for words in ("a secret", "another"):
@@ -85,7 +85,7 @@ async def test_erased_events_are_marked_in_the_activity(club: Club) -> None:
     assert [one["actor"] for one in items] == ["commenter", "teacher", "teacher"]
 
 
-async def test_a_cursor_that_no_page_gave_is_refused(club: Club) -> None:
+async def test_invalid_cursor_of_activity_is_refused(club: Club) -> None:
     for place in [(2**31,), ("1",), (1, 2)]:
         path = f"/nodes/{club.study}/activity?cursor={encode_cursor(*place)}"
         assert await club.viewer.error_code(422, "GET", path) == "VALIDATION_ERROR"

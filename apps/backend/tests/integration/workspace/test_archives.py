@@ -31,12 +31,12 @@ from tests.fixtures.studio import Person, Studio
 
 
 async def begun(person: Person, node: Any) -> str:
-    """Where the task of an export stands."""
+    """Start an export and return the path of its task."""
     return task_path(await person.send("POST", "/export", {"node_id": node["id"]}))
 
 
 async def archive(studio: Studio, person: Person, node: Any) -> dict[str, bytes]:
-    """What a node's export holds, by path."""
+    """Export a node and return the files of the zip by path."""
     path = await begun(person, node)
     async with running_worker(studio):
         done = await wait_for_task_end(person, path)
@@ -59,7 +59,7 @@ async def study_in(person: Person, parent: Any, title: str, pgn: str) -> Any:
     return report["studies"][0]
 
 
-async def test_a_tree_becomes_a_zip_with_a_file_for_each_study(studio: Studio) -> None:
+async def test_tree_becomes_a_zip_with_a_file_for_each_study(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Club/2024")
     folder = await studio.teacher.node("folder", "Open: games?", root)
     await studio.teacher.node("folder", "empty", root)
@@ -72,7 +72,7 @@ async def test_a_tree_becomes_a_zip_with_a_file_for_each_study(studio: Studio) -
     assert [move.uci for move in read[0].tree.moves] == ["e2e4", "e7e5", "g1f3"]
 
 
-async def test_an_export_is_an_event_of_the_node_and_its_command_is_done(studio: Studio) -> None:
+async def test_export_is_an_event_of_the_node_and_completes_its_command(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Club")
     study = await study_in(studio.teacher, root, "Spring", game(1))
     held = await archive(studio, studio.teacher, study)
@@ -148,7 +148,7 @@ async def test_archive_omits_nodes_that_are_purged_during_the_export(studio: Stu
         [task] = await claim_tasks(connection, [EXPORT_TASK], tasks_max=1, lease_s=60)
 
     async def purge(percent: float) -> None:
-        """Between the reading of both studies and the end."""
+        """Purge between the reading of both studies and the end of the export."""
         if percent == 80:
             await fetch_rows(studio, "DELETE FROM workspace_nodes WHERE id = $1::uuid", purged["id"])
 
@@ -176,7 +176,7 @@ async def test_export_is_retried_later_when_nodes_are_purged_during_each_attempt
     assert [one.type for one in await studio.stream(root["id"])].count("study.pgn_exported") == 0
 
 
-async def test_the_name_of_a_folder_that_is_purged_does_not_stay_in_the_zip(studio: Studio) -> None:
+async def test_zip_has_no_name_of_a_folder_purged_during_the_export(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Club")
     folder = await studio.teacher.node("folder", "whispered", root)
     other = await studio.teacher.node("folder", "other", root)
@@ -191,10 +191,10 @@ async def test_the_name_of_a_folder_that_is_purged_does_not_stay_in_the_zip(stud
 
 
 @pytest.mark.parametrize("whole", [True, False])
-async def test_the_end_of_an_export_locks_in_the_order_of_everybody(
+async def test_end_of_an_export_locks_nodes_in_the_common_order(
     studio: Studio, superuser: asyncpg.Connection, whole: bool
 ) -> None:
-    """A root first, then ids: another node is not held while one before it is waited for."""
+    """Roots are locked first, then ids: no node is locked while the transaction waits for an earlier one."""
     root = await studio.teacher.node("workspace", "Club")
     while True:
         node = await studio.teacher.node("folder", parent=None if whole else root)
@@ -217,7 +217,7 @@ async def unheard(_percent: float) -> None:
     """Ignore the progress."""
 
 
-async def test_the_nodes_of_a_zip_are_known_for_a_purge_to_find_it(studio: Studio) -> None:
+async def test_nodes_of_a_zip_are_stored_so_that_a_purge_finds_it(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Club")
     study = await study_in(studio.teacher, root, "Spring", game(1))
     await archive(studio, studio.teacher, root)

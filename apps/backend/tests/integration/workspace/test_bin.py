@@ -1,4 +1,4 @@
-"""The recycle bin: a node goes there with what is below it, and exactly that comes back."""
+"""The recycle bin: a node is trashed with everything below it, and exactly these nodes are restored."""
 
 from typing import Any
 from uuid import UUID, uuid4
@@ -31,7 +31,7 @@ async def ids_below(person: Person, node: Any) -> list[str]:
     return [one["id"] for one in tree["items"]]
 
 
-async def test_trashing_is_one_event_on_the_node_alone(studio: Studio, database: Database) -> None:
+async def test_trashing_records_one_event_on_the_topmost_node(studio: Studio, database: Database) -> None:
     root = await studio.teacher.node("workspace")
     folder = await studio.teacher.node("folder", parent=root)
     study = await studio.teacher.node("study", parent=folder)
@@ -74,7 +74,7 @@ async def test_trashed_node_is_only_in_the_bin(studio: Studio) -> None:
     assert await studio.teacher.error_code(404, "POST", "/nodes", below) == "NODE_NOT_FOUND"
 
 
-async def test_trashing_names_the_version_it_is_meant_for(studio: Studio) -> None:
+async def test_trashing_requires_the_current_version(studio: Studio) -> None:
     node = await studio.teacher.node("folder")
     path = f"/nodes/{node['id']}"
     assert await studio.teacher.error_code(428, "DELETE", path) == "IF_MATCH_MISSING"
@@ -84,7 +84,7 @@ async def test_trashing_names_the_version_it_is_meant_for(studio: Studio) -> Non
     assert await studio.stranger.error_code(404, "DELETE", path, match=1) == "NODE_NOT_FOUND"
 
 
-async def test_a_repeated_request_is_answered_as_the_first_one(studio: Studio) -> None:
+async def test_repeated_trashing_with_a_key_gets_the_first_response(studio: Studio) -> None:
     root = await studio.teacher.node("workspace")
     node = await studio.teacher.node("folder", parent=root)
     for method, path in (("DELETE", f"/nodes/{node['id']}"), ("POST", f"/nodes/{node['id']}/restore")):
@@ -98,7 +98,7 @@ async def test_a_repeated_request_is_answered_as_the_first_one(studio: Studio) -
     assert len(await studio.stream(node["id"])) == 3
 
 
-async def test_a_reason_is_short_and_can_be_stored(studio: Studio) -> None:
+async def test_reason_of_trashing_is_limited_and_storable(studio: Studio) -> None:
     node = await studio.teacher.node("folder")
     for reason in ("x" * 501, "\x00"):
         code = await studio.teacher.error_code(
@@ -168,7 +168,7 @@ async def test_restored_batch_equals_the_trashed_one(studio: Studio) -> None:
     after = await studio.teacher.call("GET", f"/nodes/{folder['id']}")
     changed = {name for name in before if after[name] != before[name]}
     assert changed == {"version", "changed_at"}
-    # What was trashed on its own stays where it is.
+    # A node that was trashed separately stays in the bin.
     assert await ids_below(studio.teacher, root) == [root["id"], folder["id"], study["id"]]
     assert [one["id"] for one in await bin_of(studio.teacher)] == [earlier["id"]]
     restored = (await studio.stream(folder["id"]))[-1]
@@ -177,7 +177,7 @@ async def test_restored_batch_equals_the_trashed_one(studio: Studio) -> None:
     assert not restored.payload["fallback"]
 
 
-async def test_a_batch_follows_its_former_parent(studio: Studio) -> None:
+async def test_batch_is_restored_to_its_moved_parent(studio: Studio) -> None:
     root = await studio.teacher.node("workspace")
     folder = await studio.teacher.node("folder", parent=root)
     study = await studio.teacher.node("study", parent=folder)
@@ -200,12 +200,12 @@ async def test_restore_uses_the_nearest_live_ancestor_without_the_former_parent(
     back = await restore(studio.teacher, study)
     assert (back["restored_to"], back["fallback"], back["parent_id"]) == (root["id"], True, root["id"])
     assert back["position"] == there["position"] + 1
-    # The batch that it would have gone back to is whole without it.
+    # The batch of the former parent is complete without the restored node.
     assert (await restore(studio.teacher, outer))["count"] == 2
     assert set(await ids_below(studio.teacher, outer)) == {outer["id"], inner["id"]}
 
 
-async def test_without_any_living_ancestor_it_becomes_a_root_of_the_owner(studio: Studio) -> None:
+async def test_node_without_live_ancestor_is_restored_as_a_root(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", visibility="public")
     folder = await studio.teacher.node("folder", parent=root)
     await trash(studio.teacher, folder)
@@ -214,7 +214,7 @@ async def test_without_any_living_ancestor_it_becomes_a_root_of_the_owner(studio
     assert (back["restored_to"], back["fallback"], back["visibility"]) == (None, True, "public")
     roots = await studio.teacher.call("GET", "/nodes")
     assert [one["id"] for one in roots["items"]] == [folder["id"]]
-    # What was a root comes back as one.
+    # A former root is restored as a root.
     back = await restore(studio.teacher, root)
     assert (back["restored_to"], back["fallback"]) == (None, False)
 
@@ -230,7 +230,7 @@ async def test_restore_keeps_the_visibility_of_a_private_parent(studio: Studio) 
     assert await studio.stranger.error_code(404, "GET", f"/nodes/{study['id']}") == "NODE_NOT_FOUND"
 
 
-async def test_a_title_that_is_taken_by_now_keeps_a_study_in_the_bin(studio: Studio) -> None:
+async def test_study_whose_title_is_taken_stays_in_the_bin(studio: Studio) -> None:
     root = await studio.teacher.node("workspace")
     study = await studio.teacher.node("study", "Endgames", root)
     await trash(studio.teacher, study)
@@ -254,7 +254,7 @@ async def test_only_the_root_of_a_batch_can_be_restored(studio: Studio) -> None:
     assert await studio.teacher.error_code(404, "POST", f"/nodes/{uuid4()}/restore") == "NODE_NOT_FOUND"
 
 
-async def test_a_place_that_is_too_far_down_by_now_takes_nothing_back(
+async def test_restore_is_refused_where_the_tree_would_be_too_deep(
     studio: Studio, database: Database
 ) -> None:
     root = await studio.teacher.node("workspace")

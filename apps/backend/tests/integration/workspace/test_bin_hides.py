@@ -1,4 +1,4 @@
-"""What is in the bin is 404 on every route that reads a node, whatever else the route is asked for."""
+"""Every route that reads a node responds 404 for a trashed node, whatever other parameters it has."""
 
 import re
 from dataclasses import dataclass, field
@@ -7,25 +7,25 @@ from uuid import uuid4
 
 from tests.fixtures.studio import PREFIX, Person, Studio
 
-#: What paths and queries call the id of a node.
+#: Names of the path and query parameters that take the id of a node.
 NODE_NAMES = {"node_id", "study_id", "parent_id", "root_id", "target_id"}
 
 
 @dataclass
 class Reader:
-    """A GET route that names a node."""
+    """A GET route with a parameter for a node."""
 
     path: str
     name: str
     in_path: bool
-    #: What else it must be given: something of the right form.
+    #: Valid values for the other parameters of these routes.
     others: dict[str, str] = field(default_factory=dict[str, str])
     query: dict[str, str] = field(default_factory=dict[str, str])
-    #: A stream does not end while the node is live.
+    #: Excluded: a stream does not end while the node is live.
     ends: bool = True
 
     async def code(self, person: Person, node: Any) -> str:
-        """The error code of its answer about *node*; empty for a success."""
+        """Return the error code of the route's response for *node*; empty for a success."""
         given = {**self.others, self.name: node["id"]} if self.in_path else self.others
         query = self.query if self.in_path else {**self.query, self.name: node["id"]}
         answer = await person.send("GET", self.path.format(**given), params=query)
@@ -36,12 +36,12 @@ class Reader:
 
 
 def readers_in(document: Any) -> list[Reader]:
-    """Every GET route of *document*, once for each node that it names."""
+    """Return every GET route of *document*, once for each parameter that takes a node."""
     found: list[Reader] = []
     for path, methods in document["paths"].items():
         operation = methods.get("get", {})
         declared = {one["name"]: one for one in operation.get("parameters", []) if one["in"] != "header"}
-        # What a route reads from its path by hand is in no list of parameters.
+        # A parameter that a route parses from its path itself is in no list of parameters.
         in_path = set(re.findall(r"{(\w+)}", path))
         wanted = in_path | {name for name, one in declared.items() if one.get("required")}
         for name in NODE_NAMES & (in_path | declared.keys()) if operation else ():
@@ -72,7 +72,7 @@ async def test_trashed_node_is_404_on_every_route_that_reads_a_node(studio: Stud
             assert set(codes.values()) == {"NODE_NOT_FOUND"}, codes
 
 
-async def test_trashed_node_is_in_no_list_and_behind_no_link(studio: Studio) -> None:
+async def test_trashed_node_is_in_no_list_and_not_reachable_by_a_link(studio: Studio) -> None:
     root = await studio.teacher.node("workspace")
     folder = await studio.teacher.node("folder", parent=root)
     inside = await studio.teacher.node("folder", parent=folder)
@@ -92,7 +92,7 @@ async def test_trashed_node_is_in_no_list_and_behind_no_link(studio: Studio) -> 
     assert len((await studio.pupil.call("GET", "/shared-with-me"))["items"]) == 2
 
 
-async def test_user_with_a_link_sees_the_nodes_trashed_with_it(studio: Studio) -> None:
+async def test_user_of_a_link_sees_its_trashed_nodes_only_with_the_link(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Club")
     folder = await studio.teacher.node("folder", parent=root)
     link = await studio.teacher.call("POST", f"/share/{root['id']}/links", {"role": "editor"})

@@ -61,7 +61,7 @@ async def test_restore_uses_the_next_ancestor_if_the_first_is_trashed_meanwhile(
     assert (restored["restored_to"], restored["fallback"]) == (root["id"], True)
 
 
-async def test_a_place_in_another_tree_that_is_not_held_is_asked_for_again(
+async def test_restore_to_an_unlocked_tree_must_be_retried(
     studio: Studio, superuser: asyncpg.Connection
 ) -> None:
     """A transaction with the lock of one tree waits for no other tree, which could cause a deadlock."""
@@ -90,7 +90,7 @@ async def test_restore_uses_the_next_ancestor_if_the_first_is_in_another_tree(
 
 
 async def in_bin(studio: Studio, folder: Any) -> Any:
-    """A study of *folder* in the bin."""
+    """Create a study in *folder* and trash it."""
     study = await studio.teacher.node("study", parent=folder)
     await studio.teacher.call("DELETE", f"/nodes/{study['id']}", match=1)
     return study
@@ -136,7 +136,7 @@ async def test_one_of_two_concurrent_trashings_or_restores_succeeds(studio: Stud
     ]
 
 
-async def test_two_studies_with_one_title_do_not_both_come_back(studio: Studio) -> None:
+async def test_only_one_of_two_studies_with_one_title_is_restored(studio: Studio) -> None:
     root = await studio.teacher.node("workspace")
     studies = []
     for _ in range(2):
@@ -149,7 +149,7 @@ async def test_two_studies_with_one_title_do_not_both_come_back(studio: Studio) 
 
 
 async def test_concurrent_trashings_and_restores_do_not_deadlock(studio: Studio) -> None:
-    """Batches leave and come back while their folder fills, is renamed, and leaves and comes back itself."""
+    """Batches are trashed and restored while their folder is filled, renamed, trashed and restored."""
     root = await studio.teacher.node("workspace")
     folder = await studio.teacher.node("folder", parent=root)
     studies = [await studio.teacher.node("study", parent=folder) for _ in range(3)]

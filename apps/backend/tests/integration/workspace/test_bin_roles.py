@@ -14,14 +14,14 @@ async def bin_of(person: Person) -> list[Any]:
 
 
 async def club(studio: Studio, **roles: str) -> tuple[Any, Any]:
-    """A teacher's tree with a folder in it, and people with roles on the tree."""
+    """A teacher's tree with a folder, and users with roles on the tree."""
     root = await studio.teacher.node("workspace", "Club")
     for name, role in roles.items():
         await grant(studio, root, name, role)
     return root, await studio.teacher.node("folder", "Openings", root)
 
 
-async def test_an_editor_trashes_sees_and_restores_what_they_trashed(studio: Studio) -> None:
+async def test_editor_trashes_lists_and_restores_their_own_batch(studio: Studio) -> None:
     root, folder = await club(studio, pupil="editor", viewer="viewer")
     path, viewer = f"/nodes/{folder['id']}", studio.person("viewer")
     assert await viewer.error_code(403, "DELETE", path, match=1) == "ROLE_MISSING"
@@ -48,7 +48,7 @@ async def test_an_editor_trashes_sees_and_restores_what_they_trashed(studio: Stu
     assert await studio.pupil.error_code(409, "POST", f"{path}/restore") == "NODE_NOT_TRASHED"
 
 
-async def test_an_editor_does_not_see_what_others_trashed(studio: Studio) -> None:
+async def test_editor_does_not_see_batches_of_others(studio: Studio) -> None:
     _, folder = await club(studio, pupil="editor")
     path = f"/nodes/{folder['id']}"
     inner = await studio.teacher.node("study", parent=folder)
@@ -60,7 +60,7 @@ async def test_an_editor_does_not_see_what_others_trashed(studio: Studio) -> Non
     assert await studio.pupil.error_code(409, "DELETE", path, match="*") == "NODE_TRASHED"
 
 
-async def test_a_revoked_editor_sees_nothing_of_it_any_more(studio: Studio) -> None:
+async def test_revoked_editor_no_longer_sees_their_batch(studio: Studio) -> None:
     root, folder = await club(studio, pupil="editor")
     path = f"/nodes/{folder['id']}"
     await studio.pupil.call("DELETE", path, match=1)
@@ -72,7 +72,7 @@ async def test_a_revoked_editor_sees_nothing_of_it_any_more(studio: Studio) -> N
     assert len(await bin_of(studio.pupil)) == 1
 
 
-async def test_a_private_tree_suspends_what_is_seen_in_the_bin(studio: Studio) -> None:
+async def test_private_tree_hides_its_batches_from_grantees(studio: Studio) -> None:
     root, folder = await club(studio, pupil="editor")
     await studio.pupil.call("DELETE", f"/nodes/{folder['id']}", match=1)
     await studio.teacher.call("PATCH", f"/nodes/{root['id']}", {"visibility": "private"}, match="*")
@@ -81,7 +81,7 @@ async def test_a_private_tree_suspends_what_is_seen_in_the_bin(studio: Studio) -
     assert len(await bin_of(studio.pupil)) == 1
 
 
-async def test_a_title_above_a_grant_is_not_shown_in_the_bin(studio: Studio) -> None:
+async def test_bin_does_not_show_a_title_above_the_grant(studio: Studio) -> None:
     _root, folder = await club(studio)
     await grant(studio, folder, "pupil", "editor")
     await studio.pupil.call("DELETE", f"/nodes/{folder['id']}", match=1)
@@ -89,7 +89,7 @@ async def test_a_title_above_a_grant_is_not_shown_in_the_bin(studio: Studio) -> 
     assert seen["former_parent"] == {"id": None, "title": None}
 
 
-async def test_a_whole_tree_is_its_owners_to_trash(studio: Studio) -> None:
+async def test_only_the_owner_trashes_a_whole_tree(studio: Studio) -> None:
     root, _ = await club(studio, pupil="admin")
     path = f"/nodes/{root['id']}"
     assert await studio.pupil.error_code(403, "DELETE", path, match="*") == "ROLE_MISSING"
@@ -111,7 +111,7 @@ async def test_moved_node_is_in_the_bin_of_its_new_owner(studio: Studio) -> None
     await studio.pupil.call("POST", f"/nodes/{study['id']}/restore")
 
 
-async def test_an_editor_cannot_make_a_node_their_own_by_moving_it(studio: Studio) -> None:
+async def test_editor_cannot_become_owner_by_moving_a_node(studio: Studio) -> None:
     root, folder = await club(studio, pupil="editor")
     theirs = await studio.pupil.node("workspace")
     path, body = f"/nodes/{folder['id']}/move", {"parent_id": theirs["id"]}
@@ -120,7 +120,7 @@ async def test_an_editor_cannot_make_a_node_their_own_by_moving_it(studio: Studi
     await studio.pupil.call("POST", path, {"parent_id": within["id"]}, match=1)
 
 
-async def test_a_made_up_cursor_of_the_bin_is_refused_as_one(studio: Studio) -> None:
+async def test_invalid_cursor_of_the_bin_is_refused(studio: Studio) -> None:
     cursor = encode_cursor("0001-01-01T00:00:00+14:00", uuid4())
     code = await studio.teacher.error_code(422, "GET", f"/trash?cursor={cursor}")
     assert code == "VALIDATION_ERROR"

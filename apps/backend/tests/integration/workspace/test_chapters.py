@@ -1,4 +1,4 @@
-"""Chapters: read, and their moves changed; each change is one event, for the version that was read."""
+"""Reading chapters and changing their moves: each change needs the current version and is one event."""
 
 import asyncio
 from typing import Any
@@ -38,7 +38,7 @@ async def differences(database: Database) -> list[Any]:
     return found
 
 
-async def test_a_chapter_is_shown_move_by_move(studio: Studio, studies: StudyFactory) -> None:
+async def test_chapter_is_shown_move_by_move(studio: Studio, studies: StudyFactory) -> None:
     chapter = await studies.chapter(ANNOTATED)
     answer = await studio.teacher.send("GET", chapter.path)
     shown = answer.json()
@@ -56,7 +56,7 @@ async def test_a_chapter_is_shown_move_by_move(studio: Studio, studies: StudyFac
     assert variation["before"] == "or"
 
 
-async def test_a_move_is_added_as_the_last_variation(
+async def test_added_move_is_the_last_variation(
     studio: Studio, studies: StudyFactory, database: Database
 ) -> None:
     chapter = await studies.chapter()
@@ -77,14 +77,12 @@ async def test_a_move_is_added_as_the_last_variation(
     assert (event.type, told["target_type"]) == ("study.chapter.move_added", "CHAPTER")
     assert told["target_id"] == str(chapter.id)
     assert (event.payload["move_path"], event.payload["san"]) == ("e2e4.d7d5", "d5")
-    # The list of chapters is as it was, and so is the study's version.
+    # Neither the list of chapters nor the version of the study has changed.
     assert (await studio.teacher.call("GET", chapter.study_path))["version"] == 2
     assert await differences(database) == []
 
 
-async def test_a_first_move_castling_and_a_promotion_are_moves_like_others(
-    studio: Studio, studies: StudyFactory
-) -> None:
+async def test_first_move_castling_and_promotion_can_be_added(studio: Studio, studies: StudyFactory) -> None:
     chapter = await studies.chapter('[FEN "4k3/P7/8/8/8/8/8/4K2R w K - 0 1"]\n[SetUp "1"]\n\n*')
     path, version = "", 1
     for move, uci in [("O-O", "e1g1"), ("--", "0000"), ("a8=Q+", "a7a8q")]:
@@ -112,14 +110,14 @@ REFUSED_MOVES = [
 
 
 @pytest.mark.guarantee("G82")
-async def test_a_move_that_cannot_be_is_refused(studio: Studio, studies: StudyFactory) -> None:
+async def test_illegal_move_is_refused(studio: Studio, studies: StudyFactory) -> None:
     chapter = await studies.chapter()
     for status, code, body in REFUSED_MOVES:
         assert await studio.teacher.error_code(status, "POST", f"{chapter.path}/moves", body, match=1) == code
     assert len(await studio.stream(chapter.study["id"])) == 2
 
 
-async def test_a_deleted_move_takes_what_follows_along(
+async def test_deleting_a_move_deletes_all_moves_after_it(
     studio: Studio, studies: StudyFactory, database: Database
 ) -> None:
     chapter = await studies.chapter(ANNOTATED)
@@ -127,7 +125,7 @@ async def test_a_deleted_move_takes_what_follows_along(
     assert (answer.status_code, answer.headers["etag"], answer.content) == (204, '"2"', b"")
     shown = await studio.teacher.call("GET", chapter.path)
     assert [one["move_path"] for one in shown["moves"]] == ["e2e4", "e2e4.c7c5", "e2e4.c7c5.g1f3"]
-    # The variation is the main line now, where PGN knows no comment before a move.
+    # The variation is now the main line, where PGN has no comment before a move.
     assert (shown["moves"][1]["before"], shown["moves"][1]["text"]) == ("", "or")
     event = (await studio.stream(chapter.study["id"]))[-1]
     assert (event.type, event.payload["moves"]) == ("study.chapter.move_deleted", 2)
@@ -160,7 +158,9 @@ async def test_move_path_stays_valid_after_variations_are_swapped(
     assert await differences(database) == []
 
 
-async def test_an_annotation_is_put_whole(studio: Studio, studies: StudyFactory, database: Database) -> None:
+async def test_annotation_is_replaced_as_a_whole(
+    studio: Studio, studies: StudyFactory, database: Database
+) -> None:
     chapter = await studies.chapter(ANNOTATED)
     path = f"{chapter.path}/moves/e2e4/annotation"
     words = {"text": "so so [%clk 0:00:30]", "nags": [6, 1, 6], "circles": ["Rd4"]}
@@ -168,7 +168,7 @@ async def test_an_annotation_is_put_whole(studio: Studio, studies: StudyFactory,
     said = answer.json()
     assert (answer.status_code, answer.headers["etag"]) == (200, '"2"')
     assert (said["text"], said["nags"], said["clock_s"], said["circles"]) == ("so so", [1, 6], 30.0, ["Rd4"])
-    # The same once more changes nothing, and is no event.
+    # Repeating the request changes nothing and records no event.
     same = await studio.teacher.send("PUT", path, words, match=2)
     assert (same.status_code, same.headers["etag"]) == (200, '"2"')
     assert len(await studio.stream(chapter.study["id"])) == 3
@@ -178,7 +178,7 @@ async def test_an_annotation_is_put_whole(studio: Studio, studies: StudyFactory,
     assert await differences(database) == []
 
 
-async def test_the_start_has_an_annotation_too(
+async def test_start_of_a_chapter_can_have_an_annotation(
     studio: Studio, studies: StudyFactory, database: Database
 ) -> None:
     chapter = await studies.chapter()
@@ -209,14 +209,14 @@ REFUSED_ANNOTATIONS = [
 
 
 @pytest.mark.guarantee("G82")
-async def test_an_annotation_that_cannot_be_is_refused(studio: Studio, studies: StudyFactory) -> None:
+async def test_invalid_annotation_is_refused(studio: Studio, studies: StudyFactory) -> None:
     chapter = await studies.chapter()
     path = f"{chapter.path}/moves/e2e4/annotation"
     for code, body in REFUSED_ANNOTATIONS:
         assert await studio.teacher.error_code(422, "PUT", path, body, match=1) == code
 
 
-async def test_every_change_names_the_version_it_is_meant_for(studio: Studio, studies: StudyFactory) -> None:
+async def test_every_change_of_a_chapter_requires_its_version(studio: Studio, studies: StudyFactory) -> None:
     chapter = await studies.chapter()
     other = await studies.chapter(study=chapter.study)
     for method, below, body in [
@@ -234,13 +234,13 @@ async def test_every_change_names_the_version_it_is_meant_for(studio: Studio, st
         assert await studio.teacher.error_code(404, method, elsewhere, body, match=1) == "NOT_FOUND_IN_NODE"
         none = f"{chapter.study_path}/chapters/first{below}"
         assert await studio.teacher.error_code(404, method, none, body, match=1) == "NOT_FOUND_IN_NODE"
-    # A chapter is found under its own study alone.
+    # A chapter is found only under its own study.
     stranger = await studies.study()
     path = f"/studies/{stranger['id']}/chapters/{other.id}"
     assert await studio.teacher.error_code(404, "GET", path) == "NOT_FOUND_IN_NODE"
 
 
-async def test_every_write_under_a_key_happens_once(studio: Studio, studies: StudyFactory) -> None:
+async def test_every_write_with_a_key_is_executed_once(studio: Studio, studies: StudyFactory) -> None:
     chapter = await studies.chapter()
     version = 1
     for method, below, body in [
@@ -251,7 +251,7 @@ async def test_every_write_under_a_key_happens_once(studio: Studio, studies: Stu
     ]:
         once: dict[str, Any] = {"match": version, "headers": {"Idempotency-Key": below}}
         first = await studio.teacher.send(method, chapter.path + below, body, **once)
-        # The version is stale by now: a replay is recognised before it is compared.
+        # The version is stale now: the key is checked before the version.
         again = await studio.teacher.send(method, chapter.path + below, body, **once)
         assert first.is_success, first.text
         assert (again.status_code, again.content) == (first.status_code, first.content)
@@ -263,7 +263,9 @@ async def test_every_write_under_a_key_happens_once(studio: Studio, studies: Stu
     assert len(await studio.stream(chapter.study["id"])) == 2 + 4
 
 
-async def test_of_two_changes_of_one_chapter_at_once_one_wins(studio: Studio, studies: StudyFactory) -> None:
+async def test_only_one_of_two_concurrent_changes_of_a_chapter_succeeds(
+    studio: Studio, studies: StudyFactory
+) -> None:
     chapter = await studies.chapter()
     tries = [
         studio.teacher.send("POST", f"{chapter.path}/moves", {"after": "", "move": move}, match=1)
@@ -275,7 +277,7 @@ async def test_of_two_changes_of_one_chapter_at_once_one_wins(studio: Studio, st
     assert len(await studio.stream(chapter.study["id"])) == 3
 
 
-async def test_changes_of_two_chapters_at_once_both_win(
+async def test_concurrent_changes_of_two_chapters_both_succeed(
     studio: Studio, studies: StudyFactory, database: Database
 ) -> None:
     study = await studies.study()
@@ -305,7 +307,7 @@ async def test_game_of_400_half_moves_can_be_extended(studio: Studio, studies: S
     assert await moves_of(studio.teacher, chapter) == ["g1f3"]
 
 
-async def test_a_move_takes_ten_variations_and_not_one_more(studio: Studio, studies: StudyFactory) -> None:
+async def test_move_has_at_most_ten_variations(studio: Studio, studies: StudyFactory) -> None:
     chapter = await studies.chapter('[White "Anna"]\n\n*')
     moves = [f"{file}{rank}" for rank in "34" for file in "abcdefgh"]
     for version, move in enumerate(moves[: VARIATIONS_MAX + 1], 1):
@@ -316,7 +318,7 @@ async def test_a_move_takes_ten_variations_and_not_one_more(studio: Studio, stud
     assert await studio.teacher.error_code(422, "POST", path, body, match="*") == "VARIATIONS_FULL"
 
 
-async def test_a_chapter_grows_to_its_limits_and_shrinks_again(
+async def test_chapter_can_grow_to_its_limits_and_shrink(
     studio: Studio, studies: StudyFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chapter = await studies.chapter()
@@ -336,7 +338,7 @@ async def test_a_chapter_grows_to_its_limits_and_shrinks_again(
     )
 
 
-async def test_a_trashed_studys_chapters_are_not_found(studio: Studio, studies: StudyFactory) -> None:
+async def test_chapters_of_a_trashed_study_are_not_found(studio: Studio, studies: StudyFactory) -> None:
     chapter = await studies.chapter()
     async with studio.backbone.database.connection() as connection:
         await connection.fetch(TRASH, chapter.study["id"])

@@ -1,4 +1,4 @@
-"""`relaybox_commands_total` counts the workspace's commands, by type and outcome, as it does the others'."""
+"""`relaybox_commands_total` counts commands of the workspace by type and outcome, like all others."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -33,7 +33,7 @@ _TRASHED_LONG_AGO = "UPDATE workspace_nodes SET trashed_at = now() - interval '3
 
 
 def counts_of(page: str) -> Counts:
-    """Commands by type and outcome on a page of metrics."""
+    """Return the commands by type and outcome on a page of metrics."""
     return {
         (sample.labels["command_type"], sample.labels["outcome"]): sample.value
         for family in text_string_to_metric_families(page)
@@ -43,12 +43,12 @@ def counts_of(page: str) -> Counts:
 
 
 async def counts(studio: Studio) -> Counts:
-    """What the API counts now."""
+    """Return the current counts of the API."""
     return counts_of((await studio.http.get("/metrics")).text)
 
 
 async def counted(studio: Studio, before: Counts) -> Counts:
-    """What was counted since *before*."""
+    """Return the difference to *before*."""
     return {
         key: value - before.get(key, 0)
         for key, value in (await counts(studio)).items()
@@ -86,7 +86,7 @@ async def test_metrics_count_a_refused_import_once(studio: Studio) -> None:
     assert await counted(studio, before) == expected
 
 
-async def test_metrics_count_replayed_workspace_commands_apart(studio: Studio) -> None:
+async def test_metrics_count_replayed_workspace_commands_separately(studio: Studio) -> None:
     before = await counts(studio)
     body, key = {"kind": "folder", "title": "Club"}, {"Idempotency-Key": "again"}
     for _ in range(2):
@@ -99,7 +99,7 @@ async def test_metrics_count_replayed_workspace_commands_apart(studio: Studio) -
     }
 
 
-async def test_metrics_count_no_workspace_command_that_changes_nothing(studio: Studio) -> None:
+async def test_metrics_do_not_count_workspace_commands_without_change(studio: Studio) -> None:
     node = await studio.teacher.node("folder", "Club")
     await studio.teacher.call("DELETE", f"/nodes/{node['id']}", match=1)
     before = await counts(studio)
@@ -107,7 +107,7 @@ async def test_metrics_count_no_workspace_command_that_changes_nothing(studio: S
     assert await counted(studio, before) == {}
 
 
-async def test_metrics_count_a_workspace_command_after_its_commit(
+async def test_metrics_count_workspace_commands_after_their_commit(
     studio: Studio, superuser: asyncpg.Connection
 ) -> None:
     await superuser.execute(_IN_COMMIT)

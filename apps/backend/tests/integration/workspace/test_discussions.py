@@ -1,4 +1,4 @@
-"""Threads: create, list, read, change, resolve, pin and delete them, with the roles that may."""
+"""Threads: create, list, read, change, resolve, pin and delete them, and the roles that this requires."""
 
 import asyncio
 from typing import Any
@@ -22,7 +22,7 @@ async def bodies(club: Club, target_id: object, **query: object) -> list[str]:
     return [one["body"] for one in page["items"]]
 
 
-async def test_a_thread_is_begun_with_its_event(club: Club) -> None:
+async def test_thread_is_created_with_its_event(club: Club) -> None:
     body = {"target": club.study, "kind": "suggestion", "title": "  A plan ", "body": "Ask @anna."}
     made = await club.commenter.send("POST", "/discussions", body)
     assert (made.status_code, made.headers["etag"]) == (201, '"1"')
@@ -52,7 +52,7 @@ async def test_thread_can_be_on_a_node_a_chapter_or_a_move(club: Club) -> None:
     assert await bodies(club, club.root["id"]) == ["root"]
 
 
-async def test_the_chapter_and_the_move_must_exist(club: Club, studio: Studio) -> None:
+async def test_thread_on_a_missing_chapter_or_move_is_refused(club: Club, studio: Studio) -> None:
     body = {"target": club.study, "kind": "note", "body": "x", "chapter_id": str(uuid4())}
     assert await club.commenter.error_code(404, "POST", "/discussions", body) == "NOT_FOUND_IN_NODE"
     body["chapter_id"] = str(club.chapter.id)
@@ -74,12 +74,12 @@ async def test_invalid_thread_is_refused(club: Club, fields: dict[str, Any]) -> 
     assert await club.commenter.error_code(422, "POST", "/discussions", body) == "VALIDATION_ERROR"
 
 
-async def test_10_000_characters_of_any_script_are_a_body(club: Club) -> None:
+async def test_body_of_10_000_characters_of_any_script_is_accepted(club: Club) -> None:
     thread = await club.thread(body="棋" * 10_000)
     assert (await thread_of(club, thread))["body"] == "棋" * 10_000
 
 
-async def test_pinned_threads_come_first_then_the_newest_page_by_page(club: Club) -> None:
+async def test_threads_are_listed_pinned_first_then_newest(club: Club) -> None:
     threads = [await club.thread(body=str(number)) for number in range(5)]
     for one in (threads[1], threads[3]):
         await club.editor.call("PATCH", f"/discussions/{one['id']}", {"pinned": True}, match=1)
@@ -93,7 +93,7 @@ async def test_pinned_threads_come_first_then_the_newest_page_by_page(club: Club
     assert seen == ["3", "1", "4", "2", "0"]
 
 
-async def test_resolved_threads_are_listed_apart(club: Club) -> None:
+async def test_resolved_threads_are_listed_separately(club: Club) -> None:
     one = await club.thread(body="done")
     await club.thread(body="open")
     path = f"/discussions/{one['id']}"
@@ -103,13 +103,13 @@ async def test_resolved_threads_are_listed_apart(club: Club) -> None:
     assert await bodies(club, club.study) == ["open", "done"]
 
 
-async def test_a_cursor_that_no_page_gave_is_refused(club: Club) -> None:
+async def test_invalid_cursor_of_threads_is_refused(club: Club) -> None:
     for place in [(1, "2026-01-01T00:00:00Z", uuid4()), (True, "9999-12-31T23:59:59-12:00", uuid4())]:
         path = f"/discussions?target_id={club.study}&cursor={encode_cursor(*place)}"
         assert await club.viewer.error_code(422, "GET", path) == "VALIDATION_ERROR"
 
 
-async def test_a_thread_is_read_with_its_replies_nested_and_counted(club: Club) -> None:
+async def test_thread_is_read_with_nested_and_counted_replies(club: Club) -> None:
     thread = await club.thread()
     first = await club.reply(thread, body="1")
     await club.reply(thread, body="2")
@@ -123,7 +123,7 @@ async def test_a_thread_is_read_with_its_replies_nested_and_counted(club: Club) 
     assert listed["replies_count"] == 3
 
 
-async def test_each_change_of_a_thread_is_an_event_of_its_own(club: Club) -> None:
+async def test_each_kind_of_change_of_a_thread_is_a_separate_event(club: Club) -> None:
     thread = await club.thread(club.editor)
     path = f"/discussions/{thread['id']}"
     changes = {"title": "T", "body": "for @bob", "kind": "note", "resolved": True, "pinned": True}
@@ -144,14 +144,14 @@ async def test_each_change_of_a_thread_is_an_event_of_its_own(club: Club) -> Non
     ]
 
 
-async def test_a_change_that_changes_nothing_writes_nothing(club: Club, database: Database) -> None:
+async def test_thread_update_without_change_writes_nothing(club: Club, database: Database) -> None:
     thread = await club.thread(club.editor, title="T")
     path, same = f"/discussions/{thread['id']}", {"title": "T", "resolved": False, "pinned": False}
     assert (await club.editor.call("PATCH", path, same, match=1))["version"] == 1
     assert await club.types() == ["discussion.thread.created"]
 
 
-async def test_a_change_of_a_thread_names_the_version_it_is_meant_for(club: Club) -> None:
+async def test_change_of_a_thread_requires_its_version(club: Club) -> None:
     thread = await club.thread()
     path, change = f"/discussions/{thread['id']}", {"body": "better"}
     assert await club.commenter.error_code(428, "PATCH", path, change) == "IF_MATCH_MISSING"
@@ -160,7 +160,7 @@ async def test_a_change_of_a_thread_names_the_version_it_is_meant_for(club: Club
     assert (stale.status_code, stale.json()["current_version"]) == (412, 2)
 
 
-async def test_words_are_the_authors_and_the_rest_an_editors(club: Club) -> None:
+async def test_text_is_changed_by_the_author_other_fields_by_an_editor(club: Club) -> None:
     thread = await club.thread()
     path = f"/discussions/{thread['id']}"
     for person in (club.editor, club.admin, club.owner):
@@ -172,9 +172,7 @@ async def test_words_are_the_authors_and_the_rest_an_editors(club: Club) -> None
     assert await club.viewer.error_code(403, "PATCH", path, {"title": "x"}, match=1) == "ROLE_MISSING"
 
 
-async def test_a_thread_is_deleted_with_its_replies_by_its_author_or_an_editor(
-    club: Club, database: Database
-) -> None:
+async def test_author_or_editor_deletes_a_thread_with_its_replies(club: Club, database: Database) -> None:
     threads = [await club.thread() for _ in range(2)]
     for thread in threads:
         reply = await club.reply(thread)
@@ -248,7 +246,7 @@ async def test_thread_of_a_hidden_node_gets_the_response_of_a_missing_one(club: 
         assert await club.anonymous.error_code(401, "GET", path) == "TOKEN_MISSING"
 
 
-async def test_discussions_of_a_trashed_node_are_not_there(club: Club) -> None:
+async def test_discussions_of_a_trashed_node_are_not_found(club: Club) -> None:
     thread = await club.thread()
     await club.trash(club.root["id"])
     assert await club.owner.error_code(404, "GET", f"/discussions/{thread['id']}") == "NOT_FOUND_IN_NODE"
@@ -256,7 +254,7 @@ async def test_discussions_of_a_trashed_node_are_not_there(club: Club) -> None:
     assert await club.owner.error_code(404, "POST", path, {"body": "x"}) == "NOT_FOUND_IN_NODE"
 
 
-async def test_a_replay_of_a_thread_begins_no_second_one(club: Club) -> None:
+async def test_replayed_creation_creates_no_second_thread(club: Club) -> None:
     body = {"target": club.study, "kind": "note", "body": "once"}
     first = await club.commenter.send("POST", "/discussions", body, headers={"Idempotency-Key": "k"})
     again = await club.commenter.send("POST", "/discussions", body, headers={"Idempotency-Key": "k"})
@@ -264,7 +262,7 @@ async def test_a_replay_of_a_thread_begins_no_second_one(club: Club) -> None:
     assert await bodies(club, club.study) == ["once"]
 
 
-async def test_of_two_changes_at_once_one_is_stale(club: Club) -> None:
+async def test_one_of_two_concurrent_changes_of_a_thread_is_stale(club: Club) -> None:
     thread = await club.thread()
     path = f"/discussions/{thread['id']}"
     answers = await asyncio.gather(

@@ -36,7 +36,7 @@ async def club(studio: Studio) -> Any:
 
 
 async def export(person: Person, node: Any) -> tuple[int, str]:
-    """Status of the response, and its error code or the path of the task."""
+    """Return the status of the response, and its error code or the path of the task."""
     answer = await person.send("POST", "/export", {"node_id": node["id"]})
     return answer.status_code, task_path(answer) if answer.is_success else answer.json()["error_code"]
 
@@ -53,7 +53,7 @@ async def test_stranger_has_at_most_three_exports_open(studio: Studio, club: Any
     assert (await export(studio.stranger, club))[0] == 202
 
 
-async def test_readers_of_one_node_are_bounded_and_editors_are_not(studio: Studio, club: Any) -> None:
+async def test_open_exports_of_a_node_are_limited_for_readers_only(studio: Studio, club: Any) -> None:
     people = [studio.person(f"reader {number}") for number in range(11)]
     answers = [await export(person, club) for person in people]
     assert answers[-1] == (429, "NODE_EXPORTS_BUSY")
@@ -74,7 +74,7 @@ async def test_import_is_claimed_before_the_rest_of_a_backlog_of_exports(studio:
     assert claimed == [EXPORT_TASK, IMPORT_TASK, EXPORT_TASK, EXPORT_TASK]
 
 
-async def test_files_of_one_person_take_a_bounded_number_of_bytes(studio: Studio, club: Any) -> None:
+async def test_export_files_of_a_user_have_a_maximum_total_size(studio: Studio, club: Any) -> None:
     _, first = await export(studio.stranger, club)
     _, second = await export(studio.stranger, club)
     async with running_worker(studio, WorkspaceSettings(export_kept_bytes_max=300), concurrency=1):
@@ -84,7 +84,7 @@ async def test_files_of_one_person_take_a_bounded_number_of_bytes(studio: Studio
     assert (await studio.stranger.send("GET", f"{first}/result")).status_code == 200
 
 
-async def test_export_is_refused_while_the_files_of_a_person_are_full(
+async def test_export_is_refused_while_the_files_of_a_user_are_full(
     studio: Studio, club: Any, superuser: asyncpg.Connection
 ) -> None:
     _, path = await export(studio.stranger, club)
@@ -113,7 +113,7 @@ async def test_file_is_stored_once_as_bytes_beside_its_task(studio: Studio, club
     assert not task["has"]
 
 
-async def test_old_files_are_removed_in_batches_and_busy_ones_later(
+async def test_old_files_are_removed_in_batches_and_locked_ones_later(
     studio: Studio, club: Any, superuser: asyncpg.Connection
 ) -> None:
     await superuser.execute(

@@ -1,4 +1,4 @@
-"""A parent that may not be read: its id is told nowhere."""
+"""The id of a parent that the user may not read is in no response."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from tests.fixtures.studio import Person, Studio
 
 
 async def _tree(studio: Studio) -> dict[str, Any]:
-    """A secret place, and a folder in it that the pupil administers."""
+    """Create a folder that the pupil administers, below a node that the pupil may not read."""
     root = await studio.teacher.node("workspace", "Club")
     secret = await studio.teacher.node("folder", "secret", root)
     folder = await studio.teacher.node("folder", "shared", secret)
@@ -18,7 +18,7 @@ async def _tree(studio: Studio) -> dict[str, Any]:
 
 
 async def _read(person: Person, folder: Any, study: Any) -> str:
-    """Everything that a reader of the folder is answered, as one text."""
+    """Return all responses that a reader of the folder gets, as one text."""
     paths = [
         f"/nodes/{folder['id']}",
         f"/nodes/{folder['id']}/children",
@@ -51,7 +51,7 @@ async def test_grantee_does_not_get_the_id_of_a_hidden_parent(studio: Studio) ->
     assert changed["parent_id"] is None
 
 
-async def test_link_does_not_tell_the_id_of_a_hidden_parent(studio: Studio) -> None:
+async def test_link_does_not_show_the_id_of_a_hidden_parent(studio: Studio) -> None:
     tree = await _tree(studio)
     for person in studio.anonymous, studio.stranger:
         guest = Person(
@@ -64,7 +64,7 @@ async def test_link_does_not_tell_the_id_of_a_hidden_parent(studio: Studio) -> N
         assert tree["secret"]["id"] not in text
 
 
-async def test_bin_does_not_tell_the_id_of_a_hidden_parent(studio: Studio) -> None:
+async def test_bin_does_not_show_the_id_of_a_hidden_parent(studio: Studio) -> None:
     tree = await _tree(studio)
     folder = f"/nodes/{tree['folder']['id']}"
     await studio.pupil.call("DELETE", folder, match=1)

@@ -1,4 +1,4 @@
-"""What a file may come as: bytes in any encoding, a form, JSON; and what is refused."""
+"""The accepted bodies of an import: bytes in several encodings, a form, JSON; and refused ones."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -25,13 +25,13 @@ NAMED = '[White "Müller"]\n[Black "Kovač"]\n[Result "*"]\n\n1. e4 *\n'
 
 
 async def title_of(studio: Studio, report: Any) -> str:
-    """The title of the only chapter."""
+    """Return the title of the only chapter."""
     detail = await studio.teacher.call("GET", f"/studies/{report['studies'][0]['id']}")
     [chapter] = detail["chapters"]
     return chapter["title"]
 
 
-#: The same game in the encodings that files have, with a mark or without.
+#: The same game in several encodings, with and without a byte order mark.
 ENCODED = {
     "utf-8": NAMED.encode(),
     "mark and CRLF": b"\xef\xbb\xbf" + NAMED.replace("\n", "\r\n").encode(),
@@ -40,7 +40,7 @@ ENCODED = {
 }
 
 
-async def test_bytes_reach_the_reader_as_they_were_sent(studio: Studio) -> None:
+async def test_bytes_are_passed_to_the_parser_unchanged(studio: Studio) -> None:
     for encoding, data in ENCODED.items():
         title = "Müller – Kovac" if encoding == "latin-1" else "Müller – Kovač"
         report = await import_pgn(studio.teacher, data)
@@ -49,13 +49,13 @@ async def test_bytes_reach_the_reader_as_they_were_sent(studio: Studio) -> None:
         assert await title_of(studio, report) == title, encoding
 
 
-async def test_the_names_of_the_format_are_taken(studio: Studio) -> None:
+async def test_media_types_of_pgn_are_accepted(studio: Studio) -> None:
     for kind in ("application/vnd.chess-pgn", "Text/Plain; charset=iso-8859-1"):
         report = await import_pgn(studio.teacher, game(1), content_type=kind)
         assert report["studies"][0]["title"] == "Imported games"
 
 
-async def test_json_brings_the_file_with_title_and_parent(studio: Studio) -> None:
+async def test_json_body_has_the_file_title_and_parent(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Club")
     body = {"pgn": NAMED, "title": " Spring ", "parent_id": root["id"]}
     report = await studio.teacher.call("POST", IMPORT_PATH, body)
@@ -66,14 +66,14 @@ async def test_json_brings_the_file_with_title_and_parent(studio: Studio) -> Non
     assert await studio.teacher.error_code(422, "POST", into, body) == "VALIDATION_ERROR"
 
 
-async def test_a_forms_file_gives_the_title_where_the_form_has_none(studio: Studio) -> None:
+async def test_name_of_the_file_is_the_title_if_the_form_has_none(studio: Studio) -> None:
     named = {"C:\\games\\Club 2024.PGN": "Club 2024", "tmp/März.pgn": "März", ".pgn": "Imported games"}
     for name, title in named.items():
         report = await studio.teacher.call("POST", IMPORT_PATH, files={"file": (name, game(1))})
         assert report["studies"][0]["title"] == title
 
 
-async def test_a_form_brings_title_and_parent_beside_the_file(studio: Studio) -> None:
+async def test_form_has_title_and_parent_beside_the_file(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Club")
     fields = {"title": "Spring", "parent_id": root["id"]}
     report = await studio.teacher.call("POST", IMPORT_PATH, data=fields, files={"pgn": ("a.pgn", game(1))})
@@ -92,7 +92,7 @@ async def test_import_with_unknown_parameters_is_refused(studio: Studio) -> None
     assert await row_counts(studio) == NO_ROWS
 
 
-async def test_title_and_parent_in_the_query_count_for_every_body(studio: Studio) -> None:
+async def test_title_and_parent_in_the_query_apply_to_every_body(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Club")
     for title, options in (
         ("JSON", {"body": {"pgn": game(1)}}),
@@ -115,7 +115,7 @@ async def test_field_in_the_query_and_in_the_body_is_refused(studio: Studio) -> 
     assert await row_counts(studio) == NO_ROWS
 
 
-async def test_a_field_of_the_wrong_form_is_named(studio: Studio) -> None:
+async def test_error_names_the_field_of_the_wrong_type(studio: Studio) -> None:
     for field, value in (("title", "x" * 201), ("title", "%00"), ("parent_id", "here")):
         refusal = await import_refused(studio.teacher, 422, game(1), f"{IMPORT_PATH}?{field}={value}")
         assert [one["field"] for one in refusal["details"]] == [f"query.{field}"]
@@ -134,7 +134,7 @@ async def test_body_with_another_media_type_or_encoding_is_refused(studio: Studi
     await import_refused(studio.teacher, 415, b"\x1f\x8b", headers={"Content-Encoding": "gzip"})
 
 
-async def test_a_form_that_is_none_is_refused(studio: Studio) -> None:
+async def test_malformed_form_is_refused(studio: Studio) -> None:
     for body in (b'--x\r\nContent-Disposition: form-data; name="f"; filename="a.pgn"\r\n\r\n1. e4 e5', b""):
         refusal = await import_refused(
             studio.teacher, 400, body, content_type="multipart/form-data; boundary=x"
@@ -143,7 +143,7 @@ async def test_a_form_that_is_none_is_refused(studio: Studio) -> None:
     assert await row_counts(studio) == NO_ROWS
 
 
-async def test_a_file_may_be_larger_than_other_bodies_and_has_its_own_limit(studio: Studio) -> None:
+async def test_file_has_a_higher_limit_than_other_bodies(studio: Studio) -> None:
     remark = "x" * 9_000
     moves = " ".join(f"{move} {{{remark}}}" for move in ("Nf3", "Nf6", "Ng1", "Ng8") * 10) + " *"
     file = "\n".join(game(number, moves) for number in range(4))
@@ -156,7 +156,7 @@ async def test_a_file_may_be_larger_than_other_bodies_and_has_its_own_limit(stud
         assert refusal["error_code"] == "BODY_TOO_LARGE"
 
 
-async def test_a_body_that_grows_beyond_the_limit_unannounced_is_cut_off(studio: Studio) -> None:
+async def test_body_without_length_is_cut_off_at_the_limit(studio: Studio) -> None:
     taken = 0
 
     async def endless() -> Any:
@@ -172,9 +172,9 @@ async def test_a_body_that_grows_beyond_the_limit_unannounced_is_cut_off(studio:
     assert taken < PGN_BYTES_MAX + 4 * 1024 * 1024
 
 
-async def test_an_answer_is_kept_for_a_key_whatever_the_file_came_as(studio: Studio) -> None:
+async def test_response_is_stored_for_a_key_with_every_kind_of_body(studio: Studio) -> None:
     form = {"files": {"file": ("a.pgn", game(1))}}
-    # The form's boundary is part of the request, which must be the same.
+    # The boundary of the form is part of the compared request, so it must be the same.
     kind = {"Idempotency-Key": "once", "Content-Type": "multipart/form-data; boundary=x"}
     first = await studio.teacher.send("POST", IMPORT_PATH, headers=dict(kind), **form)
     again = await studio.teacher.send("POST", IMPORT_PATH, headers=dict(kind), **form)
@@ -183,7 +183,7 @@ async def test_an_answer_is_kept_for_a_key_whatever_the_file_came_as(studio: Stu
     assert (await send_pgn(studio.teacher, game(1), headers={"Idempotency-Key": "once"})).status_code == 422
 
 
-async def test_a_key_does_not_make_the_limit_of_a_file_smaller(studio: Studio) -> None:
+async def test_limit_of_a_file_is_the_same_with_a_key(studio: Studio) -> None:
     study = await studio.teacher.call("POST", "/studies", {"title": "Endgames"})
     into, large = f"/studies/{study['id']}/import-pgn", game(1) + "\n" * (2 * 1024 * 1024)
     for path in (IMPORT_PATH, into):
@@ -194,7 +194,7 @@ async def test_a_key_does_not_make_the_limit_of_a_file_smaller(studio: Studio) -
         assert again.content == first.content
 
 
-async def test_only_so_many_large_files_are_received_at_a_time(studio: Studio) -> None:
+async def test_number_of_large_files_received_at_a_time_is_limited(studio: Studio) -> None:
     study = await studio.teacher.call("POST", "/studies", {"title": "Endgames"})
     into, rest = f"/studies/{study['id']}/import-pgn", asyncio.Event()
     taken = asyncio.Queue[None]()
@@ -223,10 +223,10 @@ async def test_only_so_many_large_files_are_received_at_a_time(studio: Studio) -
             if len(sending) == UPLOADS_PER_USER_MAX:
                 await refused_now("one")
             if len(sending) >= UPLOADS_MAX // 2:
-                # One place for each: so three people never take all of them.
+                # One file of each user, so that three users never use all places.
                 await refused_now("two")
         await refused_now("another")
-        # A small one takes no place.
+        # A small file uses no place.
         await import_pgn(studio.teacher, game(2), into)
         rest.set()
     assert [one.result().status_code for one in sending] == [201] * UPLOADS_MAX

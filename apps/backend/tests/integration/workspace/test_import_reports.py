@@ -1,4 +1,4 @@
-"""What an import says of games that it read otherwise than they are written, or not at all."""
+"""Reports of imports: games that were changed while they were read, or left out."""
 
 from itertools import takewhile
 
@@ -9,7 +9,7 @@ from relaybox.db import Database
 from tests.fixtures.pgn import BROKEN_GAME, game, import_pgn, import_refused
 from tests.fixtures.studio import Studio
 
-#: Its variations repeat the last move and a glyph of the main line; 19 half-moves became 48 in a real game.
+#: Its variations repeat the last move and a glyph of the main line; in a real file, 19 half-moves became 48.
 REPEATED = """\
 [White "W"]
 [Black "B"]
@@ -72,7 +72,7 @@ async def test_report_names_what_is_dropped_and_what_is_normalised(studio: Studi
     ]
 
 
-async def test_of_many_notes_a_hundred_are_named_and_all_are_counted(studio: Studio) -> None:
+async def test_report_lists_100_notes_and_counts_all(studio: Studio) -> None:
     report = await import_pgn(studio.teacher, "\n".join(game(at, "1. e4 e5 1–0") for at in range(101)))
     assert (report["normalised_count"], len(report["normalised"])) == (101, 100)
     assert (report["dropped_count"], report["dropped"]) == (0, [])

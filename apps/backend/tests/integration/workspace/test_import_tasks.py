@@ -1,4 +1,4 @@
-"""Imports of more than 200 games: a worker does them, as safely as the API, and says how far it is."""
+"""Imports of more than 200 games: a worker executes them with the same guarantees and reports progress."""
 
 import asyncio
 from typing import Any
@@ -39,7 +39,7 @@ async def begun(studio: Studio, file: str = FILE, query: str = "") -> str:
     return task_path(await send_pgn(studio.teacher, file, f"{IMPORT_PATH}?title=Spring&{query}"))
 
 
-async def test_a_large_file_is_taken_and_its_task_ends_with_the_report(studio: Studio) -> None:
+async def test_large_file_is_accepted_and_its_task_ends_with_the_report(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Club")
     answer = await send_pgn(studio.teacher, FILE, f"{IMPORT_PATH}?title=Spring&parent_id={root['id']}")
     path = task_path(answer)
@@ -97,7 +97,7 @@ async def test_worker_continues_the_chain_of_the_request(studio: Studio) -> None
     assert str(folder.correlation_id) == chain
 
 
-async def test_a_refused_import_fails_with_game_and_line_and_leaves_nothing(studio: Studio) -> None:
+async def test_refused_import_fails_with_game_and_line_and_writes_nothing(studio: Studio) -> None:
     path = await begun(studio, f"{FILE}\n{BROKEN_GAME}", "strict=true")
     nothing_in_it = await begun(studio, "\n".join([BROKEN_GAME] * 201))
     async with running_worker(studio):
@@ -144,21 +144,21 @@ async def test_progress_increases_while_a_file_is_parsed(studio: Studio) -> None
 
 
 @pytest.mark.guarantee("G43")
-async def test_a_worker_that_lost_its_task_writes_nothing(studio: Studio) -> None:
+async def test_worker_that_lost_its_task_writes_nothing(studio: Studio) -> None:
     await begun(studio)
     async with studio.backbone.database.connection() as connection:
         [task] = await claim_tasks(connection, [IMPORT_TASK], tasks_max=1, lease_s=60)
         assert await cancel_task(connection, task.id)
 
     async def unheard(_percent: float) -> None:
-        """A zombie, which hears nothing."""
+        """Ignore the loss of the task, like a process that was frozen."""
 
     with pytest.raises(TaskLost):
         await new_worker(studio)._import(task, unheard)
     assert await row_counts(studio) == NO_ROWS
 
 
-async def test_a_worker_that_stops_gives_the_task_back_and_another_ends_it(
+async def test_stopping_worker_releases_its_task_and_another_completes_it(
     studio: Studio, superuser: Any
 ) -> None:
     path = await begun(studio)
@@ -172,7 +172,9 @@ async def test_a_worker_that_stops_gives_the_task_back_and_another_ends_it(
     assert (done["status"], (await row_counts(studio))["chapters"]) == ("COMPLETED", 201)
 
 
-async def test_an_import_that_never_ends_is_given_up(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_import_fails_after_the_maximum_of_attempts(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("relaybox.tasks._attempt.retry_pause_s", lambda _attempts: 0.0)
     monkeypatch.setattr("backend.workspace.pgn._worker.decode_file", lambda _text: 1 / 0)
     path = await begun(studio)
@@ -211,7 +213,7 @@ async def test_task_is_visible_to_its_requester_and_to_readers_of_its_node(studi
     assert await studio.teacher.error_code(404, "GET", "/tasks/none") == "NOT_FOUND_IN_NODE"
 
 
-async def test_the_same_key_again_is_answered_with_the_same_task(studio: Studio) -> None:
+async def test_repeated_key_of_a_large_import_gets_the_same_task(studio: Studio) -> None:
     keyed = {"headers": {"Idempotency-Key": "once"}}
     first = await send_pgn(studio.teacher, FILE, **keyed)
     again = await send_pgn(studio.teacher, FILE, **keyed)
@@ -220,7 +222,7 @@ async def test_the_same_key_again_is_answered_with_the_same_task(studio: Studio)
     assert len([*await fetch_rows(studio, TASK)]) == 1
 
 
-async def test_two_large_imports_into_one_folder_do_not_stand_in_each_others_way(studio: Studio) -> None:
+async def test_two_large_imports_into_one_folder_do_not_block_each_other(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Club")
     first, second = [await begun(studio, query=f"parent_id={root['id']}") for _ in range(2)]
     async with running_worker(studio):
@@ -230,7 +232,7 @@ async def test_two_large_imports_into_one_folder_do_not_stand_in_each_others_way
     assert [one["title"] for one in children["items"]] == ["Spring", "Spring"]
 
 
-async def test_a_worker_hears_of_a_new_task_at_once(database: Database) -> None:
+async def test_worker_is_notified_of_a_new_task(database: Database) -> None:
     async with open_studio(database) as studio:
         studio.backbone.notifier.attach(database.sessions)
         await studio.backbone.notifier.start()
@@ -247,7 +249,7 @@ async def listening(worker: Any) -> bool:
     return worker._listener.listening.is_set()
 
 
-async def test_a_purged_study_leaves_the_report_of_its_import(studio: Studio) -> None:
+async def test_purge_of_a_study_removes_texts_from_its_import_report(studio: Studio) -> None:
     path = await begun(studio, f"{BROKEN_GAME}\n{FILE}\nKe4 is next")
     async with running_worker(studio):
         report = (await wait_for_task_end(studio.teacher, path))["result"]
@@ -273,7 +275,7 @@ async def test_number_of_waiting_large_imports_of_a_user_is_limited(
     studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("backend.workspace.pgn._file_reader._GAMES_AT_ONCE_MAX", 1)
-    # Those that come at once are counted too.
+    # Concurrent requests are counted too.
     answers = await asyncio.gather(*(send_pgn(studio.teacher, games(2)) for _ in range(5)))
     assert sorted(one.status_code for one in answers) == [202] * 3 + [429] * 2
     refused = await send_pgn(studio.teacher, games(2))

@@ -1,4 +1,4 @@
-"""Imports of up to 200 games: rows, events and answer in one transaction, or nothing at all."""
+"""Imports of up to 200 games: rows, events and response commit in one transaction, or none of them."""
 
 import asyncio
 from typing import Any
@@ -24,11 +24,11 @@ from tests.fixtures.studio import Studio
 
 CHAPTERS_SQL = "SELECT * FROM workspace_chapters WHERE node_id = $1::uuid ORDER BY position"
 COMMAND = "SELECT payload::text, status::text FROM command_inbox WHERE command_type = 'ImportPgn'"
-#: The correlation ids of what was said of imports, and how often.
+#: The correlation ids of the events of imports, with the number of events.
 CHAINS = "SELECT DISTINCT correlation_id FROM domain_events WHERE event_type LIKE 'study.%'"
 
 
-async def test_a_file_becomes_a_study_with_a_chapter_for_each_game(studio: Studio) -> None:
+async def test_file_becomes_a_study_with_a_chapter_for_each_game(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Club")
     path = f"{IMPORT_PATH}?title=Spring&parent_id={root['id']}"
     answer = await send_pgn(studio.teacher, games(2), path)
@@ -46,7 +46,7 @@ async def test_a_file_becomes_a_study_with_a_chapter_for_each_game(studio: Studi
     assert [one["uci"] for one in moves["moves"]] == ["e2e4", "e7e5", "g1f3"]
 
 
-async def test_an_import_is_one_command_and_one_chain_of_events(studio: Studio) -> None:
+async def test_import_is_one_command_and_one_chain_of_events(studio: Studio) -> None:
     report = await import_pgn(studio.teacher, games(2))
     study_id = report["studies"][0]["id"]
     created, told, *chapters = await studio.stream(study_id)
@@ -63,7 +63,7 @@ async def test_an_import_is_one_command_and_one_chain_of_events(studio: Studio) 
     assert told == {"actor_id": "teacher", "target_id": study_id, "target_type": "STUDY", "version": 2}
 
 
-async def test_the_inbox_knows_a_file_again_and_nothing_of_what_it_says(studio: Studio) -> None:
+async def test_inbox_has_a_digest_of_the_file_and_none_of_its_content(studio: Studio) -> None:
     await import_pgn(studio.teacher, games(1))
     [command] = await fetch_rows(studio, COMMAND)
     assert command["status"] == "COMPLETED"
@@ -93,7 +93,7 @@ async def test_more_than_64_games_become_a_folder_of_studies(studio: Studio) -> 
     ]
 
 
-async def test_a_folder_of_studies_is_one_chain_that_begins_with_the_folder(studio: Studio) -> None:
+async def test_chain_of_a_folder_import_begins_with_the_folder(studio: Studio) -> None:
     report = await import_pgn(studio.teacher, games(65))
     [folder] = await studio.stream(report["folder_id"])
     assert (folder.type, folder.causation_id) == ("node.created", None)
@@ -106,13 +106,13 @@ async def test_a_folder_of_studies_is_one_chain_that_begins_with_the_folder(stud
     assert [one["correlation_id"] for one in await fetch_rows(studio, CHAINS)] == [folder.correlation_id]
 
 
-async def test_a_long_title_leaves_room_for_the_numbers_of_the_studies(studio: Studio) -> None:
+async def test_long_title_is_cut_so_that_study_numbers_fit(studio: Studio) -> None:
     report = await import_pgn(studio.teacher, games(65), f"{IMPORT_PATH}?title={'x' * 200}")
     assert [len(one["title"]) for one in report["studies"]] == [200, 200]
     assert report["studies"][1]["title"].endswith("x 65–65")
 
 
-async def test_games_are_added_to_a_study_behind_its_chapters(studio: Studio) -> None:
+async def test_games_are_added_to_a_study_after_its_chapters(studio: Studio) -> None:
     study = await studio.teacher.node("study", "Club")
     path = f"/studies/{study['id']}/import-pgn"
     await import_pgn(studio.teacher, games(2), path)
@@ -131,7 +131,7 @@ async def test_games_are_added_to_a_study_behind_its_chapters(studio: Studio) ->
 
 
 @pytest.mark.parametrize("before", [0, 60])
-async def test_a_study_that_lacks_the_room_refuses_the_whole_file(studio: Studio, before: int) -> None:
+async def test_file_is_refused_if_the_study_has_not_enough_room(studio: Studio, before: int) -> None:
     study = await studio.teacher.node("study", "Club")
     path = f"/studies/{study['id']}/import-pgn"
     if before:
@@ -144,7 +144,7 @@ async def test_a_study_that_lacks_the_room_refuses_the_whole_file(studio: Studio
     assert (await import_pgn(studio.teacher, games(64 - before), path))["chapters"] == 64 - before
 
 
-async def test_a_game_that_cannot_be_read_is_left_out_and_reported(studio: Studio) -> None:
+async def test_unreadable_game_is_left_out_and_reported(studio: Studio) -> None:
     report = await import_pgn(studio.teacher, f"{game(1)}\n{BROKEN_GAME}\n{game(3)}")
     assert (report["chapters"], report["skipped_count"]) == (2, 1)
     [skipped] = report["skipped"]
@@ -162,7 +162,7 @@ async def test_each_skipped_game_is_in_the_event_of_one_study(studio: Studio) ->
     assert [[one["game"] for one in payload["skipped"]] for payload in told] == [[1, 66], [69]]
 
 
-async def test_of_many_left_out_games_a_hundred_are_named_and_all_are_counted(studio: Studio) -> None:
+async def test_report_lists_100_skipped_games_and_counts_all(studio: Studio) -> None:
     report = await import_pgn(studio.teacher, game(1) + "\n" + "\n".join([BROKEN_GAME] * 101))
     assert (report["skipped_count"], len(report["skipped"])) == (101, 100)
 
@@ -182,7 +182,7 @@ async def test_strict_import_refuses_the_file_with_game_and_line(studio: Studio)
     assert await fetch_rows(studio, COMMAND) == []
 
 
-#: Files without a game, and the number of the one they tried to have.
+#: Files without a valid game, and the number of the game that the error names.
 NO_GAMES = {
     b"": None,
     b"\n\n  \n": None,
@@ -193,7 +193,7 @@ NO_GAMES = {
 }
 
 
-async def test_a_file_without_a_game_is_refused(studio: Studio) -> None:
+async def test_file_without_a_game_is_refused(studio: Studio) -> None:
     for file, numbered in NO_GAMES.items():
         refusal = await import_refused(studio.teacher, 422, file)
         assert (refusal["error_code"], refusal["game"]) == ("PGN_INVALID", numbered), file[:40]
@@ -201,7 +201,7 @@ async def test_a_file_without_a_game_is_refused(studio: Studio) -> None:
     assert await row_counts(studio) == NO_ROWS
 
 
-async def test_a_game_too_large_for_an_event_is_left_out(studio: Studio) -> None:
+async def test_game_too_large_for_an_event_is_left_out(studio: Studio) -> None:
     remark = "x" * 9_000
     plies = [f"{move} {{{remark}}}" for _ in range(30) for move in ("Nf3", "Nf6", "Ng1", "Ng8")]
     report = await import_pgn(studio.teacher, f"{game(1)}\n{game(2, ' '.join(plies) + ' *')}")
@@ -209,16 +209,16 @@ async def test_a_game_too_large_for_an_event_is_left_out(studio: Studio) -> None
     assert (report["skipped"][0]["game"], "split" in report["skipped"][0]["reason"]) == (2, True)
 
 
-async def test_a_file_of_too_many_games_is_refused_before_it_is_read(studio: Studio) -> None:
+async def test_file_with_too_many_games_is_refused_before_parsing(studio: Studio) -> None:
     file = '[Event "x"]\n\n1. e4 *\n\n' * (GAMES_MAX + 1)
     refusal = await import_refused(studio.teacher, 422, file)
     assert refusal["error_code"] == "PGN_TOO_MANY_GAMES"
 
 
-async def test_200_games_are_imported_at_once_and_one_more_is_left_to_a_worker(studio: Studio) -> None:
+async def test_worker_imports_files_of_more_than_200_games(studio: Studio) -> None:
     assert (await import_pgn(studio.teacher, games(200)))["chapters"] == 200
     assert (await send_pgn(studio.teacher, games(201))).status_code == 202
-    # Without headers games are only guessed at.
+    # Without tag pairs the number of games is only estimated.
     bare = "\n\n".join(["1. e4 e5"] * 201)
     assert (await send_pgn(studio.teacher, bare)).status_code == 202
 
@@ -236,7 +236,7 @@ async def test_failed_import_writes_nothing(studio: Studio) -> None:
     assert await fetch_rows(studio, COMMAND) == []
 
 
-async def test_an_import_needs_an_editor(studio: Studio) -> None:
+async def test_import_requires_the_role_editor(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Club")
     study = await studio.teacher.node("study", "Club", root)
     await studio.teacher.share(root, "pupil", "commenter")
@@ -268,7 +268,7 @@ async def test_import_replay_returns_the_same_report_and_imports_nothing(studio:
     assert other["error_code"] == "IDEMPOTENCY_KEY_REUSED"
 
 
-async def test_others_are_answered_while_a_file_is_read(studio: Studio) -> None:
+async def test_other_requests_are_served_while_a_file_is_parsed(studio: Studio) -> None:
     importing = asyncio.create_task(import_pgn(studio.teacher, games(200)))
     await asyncio.sleep(0)
     await studio.teacher.call("GET", "/nodes")
@@ -287,9 +287,7 @@ async def test_import_of_a_folder_does_not_block_its_parent(studio: Studio, supe
     assert (await importing)["chapters"] == 65
 
 
-async def test_a_parent_that_is_trashed_while_a_folder_is_written_refuses_it(
-    studio: Studio, superuser: Any
-) -> None:
+async def test_import_is_refused_if_its_parent_is_trashed_meanwhile(studio: Studio, superuser: Any) -> None:
     root = await studio.teacher.node("workspace", "Club")
     folder = await studio.teacher.node("folder", "Club", root)
     async with closed_gate(superuser, Gate("INSERT", "workspace_chapters")) as gate:
@@ -312,7 +310,7 @@ async def test_import_without_the_package_chess_is_501(
     assert refusal["error_code"] == "CHESS_NOT_INSTALLED"
 
 
-async def test_a_purged_study_takes_the_kept_answer_of_its_import_along(studio: Studio) -> None:
+async def test_purge_of_a_study_erases_the_stored_response_of_its_import(studio: Studio) -> None:
     keyed = {"headers": {"Idempotency-Key": "once"}}
     study = (await send_pgn(studio.teacher, games(1), **keyed)).json()["studies"][0]
     await studio.teacher.call("DELETE", f"/nodes/{study['id']}", match=2)

@@ -73,9 +73,7 @@ async def test_write_with_a_link_needs_a_bearer_token(studio: Studio) -> None:
     assert await studio.pupil.error_code(404, "GET", f"/nodes/{root['id']}") == "NODE_NOT_FOUND"
 
 
-async def test_token_and_password_are_stored_nowhere_but_as_hashes(
-    studio: Studio, database: Database
-) -> None:
+async def test_token_and_password_are_stored_only_as_hashes(studio: Studio, database: Database) -> None:
     node = await studio.teacher.node("workspace")
     headers = {"Idempotency-Key": "once"}
     path, body = f"/share/{node['id']}/links", {"role": "editor", "password": "correct horse"}
@@ -95,7 +93,7 @@ async def test_token_and_password_are_stored_nowhere_but_as_hashes(
     assert payload == {"link_id": link["id"], "role": "editor", "has_password": True, "expires_at": None}
 
 
-async def test_the_answer_with_a_token_is_given_once(studio: Studio) -> None:
+async def test_response_with_the_token_is_not_replayed(studio: Studio) -> None:
     node = await studio.teacher.node("workspace")
     path, body = f"/share/{node['id']}/links", {"role": "viewer"}
     asked = [
@@ -132,11 +130,11 @@ async def test_invalid_link_gets_the_response_of_an_unknown_one(
         await studio.anonymous.error_code(404, "POST", f"/links/{link['token']}/open", {}) == "LINK_NOT_FOUND"
     )
     if how not in ("unknown", "no token"):
-        # The share token of a guest that had opened the link is invalid at once.
+        # The share token of a guest who had opened the link is invalid at once.
         assert await guest.error_code(404, "GET", f"/nodes/{study['id']}") == "NODE_NOT_FOUND"
 
 
-async def test_a_revoked_link_leaves_no_secret_and_is_revoked_once(
+async def test_revoked_link_keeps_no_secret_and_cannot_be_revoked_again(
     studio: Studio, database: Database
 ) -> None:
     node = await studio.teacher.node("workspace")
@@ -151,7 +149,7 @@ async def test_a_revoked_link_leaves_no_secret_and_is_revoked_once(
         assert await connection.fetch("SELECT FROM workspace_link_secrets") == []
 
 
-async def test_only_an_admin_makes_and_revokes_links(studio: Studio) -> None:
+async def test_only_an_admin_creates_and_revokes_links(studio: Studio) -> None:
     node = await studio.teacher.node("workspace")
     link = await studio.teacher.link(node, "viewer")
     await studio.teacher.share(node, "pupil", "editor")
@@ -165,14 +163,14 @@ async def test_only_an_admin_makes_and_revokes_links(studio: Studio) -> None:
     "expires_at",
     ["2001-01-01T00:00:00Z", "9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+14:00", "2030-01-01T00:00:00"],
 )
-async def test_a_link_ends_at_a_time_ahead_and_not_too_far(studio: Studio, expires_at: str) -> None:
+async def test_expiry_of_a_link_is_in_the_future_and_bounded(studio: Studio, expires_at: str) -> None:
     node = await studio.teacher.node("workspace")
     body = {"role": "viewer", "expires_at": expires_at}
     code = await studio.teacher.error_code(422, "POST", f"/share/{node['id']}/links", body)
     assert code == "VALIDATION_ERROR"
 
 
-async def test_a_ticket_ends_with_its_link(studio: Studio) -> None:
+async def test_share_token_expires_with_its_link(studio: Studio) -> None:
     node = await studio.teacher.node("workspace")
     ends_at = datetime.now(timezone(timedelta(hours=5))) + timedelta(hours=2)
     link = await studio.teacher.link(node, "viewer", expires_at=ends_at.isoformat())
@@ -182,7 +180,7 @@ async def test_a_ticket_ends_with_its_link(studio: Studio) -> None:
     assert payload["expires_at"] == ends_at.astimezone(UTC).isoformat()
 
 
-async def test_a_node_has_a_bounded_number_of_links(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_number_of_links_of_a_node_is_limited(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(links, "LINKS_MAX", 1)
     node = await studio.teacher.node("workspace")
     await studio.teacher.link(node, "viewer")
@@ -200,12 +198,12 @@ async def test_link_with_a_password_opens_with_the_password(studio: Studio) -> N
     # A request without a password is not counted as a wrong password.
     for _ in range(link_door.TRIES_FREE):
         assert await studio.anonymous.error_code(403, "POST", path, {}) == "LINK_PASSWORD_WRONG"
-    # The same letters, composed otherwise.
+    # The same letters in another Unicode composition.
     guest = await studio.anonymous.open_link(link, password="Zoe\u0308 ☕")
     await guest.call("GET", f"/nodes/{node['id']}")
 
 
-async def test_wrong_passwords_cost_a_pause_that_grows(studio: Studio, database: Database) -> None:
+async def test_wrong_passwords_cause_a_growing_pause(studio: Studio, database: Database) -> None:
     node = await studio.teacher.node("workspace")
     link = await studio.teacher.link(node, "viewer", password="right")
     path, pauses = f"/links/{link['token']}/open", list[int]()
@@ -227,7 +225,7 @@ async def test_wrong_passwords_cost_a_pause_that_grows(studio: Studio, database:
     await studio.anonymous.open_link(link, password="right")
 
 
-async def test_two_hundred_tries_at_once_on_two_processes_are_five(
+async def test_200_concurrent_wrong_passwords_count_as_five_attempts(
     studio: Studio, database: Database
 ) -> None:
     node = await studio.teacher.node("workspace")
@@ -240,10 +238,10 @@ async def test_two_hundred_tries_at_once_on_two_processes_are_five(
     assert all(1 <= int(one.headers["retry-after"]) <= 30 for one in answers if one.status_code == 429)
 
 
-async def test_no_number_of_tries_at_once_gets_past_the_count_in_the_database(
+async def test_concurrent_attempts_cannot_exceed_the_count_in_the_database(
     studio: Studio, database: Database
 ) -> None:
-    """Without the order that one process keeps, as many processes would do."""
+    """Without the queue that a process keeps for a link: as if each attempt were in another process."""
     node = await studio.teacher.node("workspace")
     link = await studio.teacher.link(node, "viewer", password="right")
 
@@ -258,7 +256,7 @@ async def test_no_number_of_tries_at_once_gets_past_the_count_in_the_database(
     assert sum(await asyncio.gather(*(begin() for _ in range(50)))) == 5
 
 
-async def test_passwords_beyond_the_places_are_refused_at_once(
+async def test_passwords_beyond_the_hashing_limit_are_refused_at_once(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     going_on, compute = threading.Event(), passwords._scrypt
@@ -278,7 +276,7 @@ async def test_passwords_beyond_the_places_are_refused_at_once(
             for _ in range(HASHES_PER_HOLDER_MAX + 1)
         ]
         try:
-            # All others wait for the first one's hash.
+            # All other requests wait for the first hash.
             [refused], _ = await asyncio.wait(opening, return_when=asyncio.FIRST_COMPLETED)
         finally:
             going_on.set()
@@ -300,7 +298,7 @@ async def test_threads_for_passwords_end_with_the_application(database: Database
     assert not threads() - before
 
 
-async def test_a_class_that_opens_a_link_at_once_is_let_in(studio: Studio) -> None:
+async def test_30_users_can_open_a_link_at_the_same_time(studio: Studio) -> None:
     node = await studio.teacher.node("workspace")
     link = await studio.teacher.link(node, "viewer", password="right")
     path = f"/links/{link['token']}/open"
@@ -308,7 +306,7 @@ async def test_a_class_that_opens_a_link_at_once_is_let_in(studio: Studio) -> No
     assert Counter(one.status_code for one in await asyncio.gather(*people)) == {200: 30}
 
 
-async def test_a_ticket_is_no_bearer_token_and_a_bearer_token_no_ticket(studio: Studio) -> None:
+async def test_share_token_and_bearer_token_are_not_interchangeable(studio: Studio) -> None:
     node = await studio.teacher.node("workspace")
     link = await studio.teacher.link(node, "viewer")
     ticket = (await studio.anonymous.open_link(link)).share_token
@@ -322,7 +320,7 @@ async def test_a_ticket_is_no_bearer_token_and_a_bearer_token_no_ticket(studio: 
         assert await studio.teacher.error_code(401, "PATCH", path, {}, match=1, headers=as_ticket)
 
 
-async def test_a_role_by_grant_and_one_by_link_do_not_lower_each_other(studio: Studio) -> None:
+async def test_higher_role_of_a_grant_and_a_link_counts(studio: Studio) -> None:
     node = await studio.teacher.node("workspace")
     link = await studio.teacher.link(node, "viewer")
     await studio.teacher.share(node, "pupil", "editor")
@@ -351,7 +349,7 @@ async def test_neither_token_nor_password_is_logged(
     assert b"battery" not in to_json([one.payload for one in await studio.stream(node["id"])])
 
 
-async def test_wrong_passwords_are_forgotten_with_time(studio: Studio, database: Database) -> None:
+async def test_count_of_wrong_passwords_decreases_with_time(studio: Studio, database: Database) -> None:
     node = await studio.teacher.node("workspace")
     link = await studio.teacher.link(node, "viewer", password="correct horse")
     path, wrong = f"/links/{link['token']}/open", {"password": "a wrong one"}
@@ -380,7 +378,7 @@ async def test_link_holds_no_connection_while_its_password_is_hashed(
     assert free == [0]
 
 
-async def test_no_shared_cache_keeps_what_a_link_shows(studio: Studio) -> None:
+async def test_shared_caches_do_not_store_responses_to_share_tokens(studio: Studio) -> None:
     node = await studio.teacher.node("workspace")
     guest = await studio.anonymous.open_link(await studio.teacher.link(node, "viewer"))
     for path in (f"/nodes/{node['id']}", f"/nodes/{node['id']}/children", "/nodes/x"):

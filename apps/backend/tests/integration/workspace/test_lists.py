@@ -8,7 +8,7 @@ from tests.fixtures.studio import Person, Studio
 
 
 async def _forest(studio: Studio) -> tuple[Any, dict[str, Any]]:
-    """A public tree in which all visibilities nest; some nodes have a grant, some a link."""
+    """Create a public tree with nested visibilities; some nodes have a grant, some a link."""
     root = await studio.teacher.node("workspace", visibility="public")
     nodes = {root["id"]: root}
     linked: dict[str, Any] = {}
@@ -40,7 +40,7 @@ async def _askers(studio: Studio, linked: dict[str, Any]) -> list[Person]:
 
 
 @pytest.mark.guarantee("G81")
-async def test_lists_have_what_can_be_read_by_itself_and_nothing_else(studio: Studio) -> None:
+async def test_lists_contain_exactly_the_nodes_that_can_be_read(studio: Studio) -> None:
     nodes, linked = await _forest(studio)
     for asker in await _askers(studio, linked):
         read = {one for one in nodes if (await asker.send("GET", f"/nodes/{one}")).is_success}

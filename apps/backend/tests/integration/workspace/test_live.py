@@ -1,4 +1,4 @@
-"""The live stream of a node: everything in order, for as long as one may read the node."""
+"""The live stream of a node: all events in order, as long as the client may read the node."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ class Ear:
         self._lines = lines
 
     async def next(self) -> Any:
-        """The next event with its ``id`` and ``type``; null where the stream has ended."""
+        """Return the next event with its ``id`` and ``type``, or null if the stream has ended."""
         fields: dict[str, str] = {}
         async for line in self._lines:
             name, _, value = line.partition(": ")
@@ -38,11 +38,11 @@ class Ear:
         return None
 
     async def types(self, count: int) -> list[str]:
-        """The types of so many events."""
+        """Return the types of the next events."""
         return [(await self.next())["type"] for _ in range(count)]
 
     async def rest(self) -> list[str]:
-        """The types of all events until the stream ends."""
+        """Return the types of all events until the stream ends."""
         found: list[str] = []
         while (event := await self.next()) is not None:
             found.append(event["type"])
@@ -50,20 +50,20 @@ class Ear:
 
 
 class Broadcast:
-    """The club's application on a socket, with its streams running."""
+    """The club's application on a socket, with running streams."""
 
     def __init__(self, club: Club, http: httpx.AsyncClient) -> None:
         self._club, self._http = club, http
 
     def as_heard(self, person: Person) -> Person:
-        """The same person over the socket."""
+        """Return the same user as a client of the socket."""
         return Person(self._http, person.name, person.share_token)
 
     @asynccontextmanager
     async def follow(
         self, person: Person, node_id: str | None = None, *, last: object = None, **params: Any
     ) -> AsyncIterator[Ear]:
-        """The stream of a node, the study unless told otherwise; leaving the context cuts it."""
+        """Open the stream of a node (by default the study); leaving the context closes it."""
         headers = self.as_heard(person).headers() | ({} if last is None else {"Last-Event-ID": str(last)})
         path = f"{PREFIX}/nodes/{node_id or self._club.study}/events"
         async with (
@@ -79,14 +79,14 @@ class Broadcast:
 
 @pytest.fixture
 async def studio(database: Database) -> AsyncIterator[Studio]:
-    """An application of the test's own: streams that were stopped do not start again."""
+    """Start an application for this test only, because stopped streams do not start again."""
     async with open_studio(database) as one:
         yield one
 
 
 @pytest.fixture
 async def broadcast(club: Club, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Broadcast]:
-    # What ends a stream in these tests is news, unless told otherwise.
+    # By default, streams in these tests end by a notification, not by a poll.
     for name in ("_PING_S", "_POLL_S"):
         monkeypatch.setattr(_live, name, 1_000.0)
     backbone = club.studio.backbone
@@ -106,7 +106,7 @@ FIRST = ["study.created", "study.chapter.created"]
 
 
 @pytest.mark.guarantee("G84")
-async def test_a_nodes_stream_tells_history_and_then_what_happens(club: Club, broadcast: Broadcast) -> None:
+async def test_stream_sends_recorded_events_and_then_new_ones(club: Club, broadcast: Broadcast) -> None:
     async with broadcast.follow(club.viewer) as ear:
         assert await ear.types(2) == FIRST
         thread = await club.thread(chapter_id=str(club.chapter.id), move_path="e2e4")
@@ -120,9 +120,7 @@ async def test_a_nodes_stream_tells_history_and_then_what_happens(club: Club, br
     }
 
 
-async def test_a_nodes_stream_does_not_bring_back_what_was_changed_since(
-    club: Club, broadcast: Broadcast
-) -> None:
+async def test_stream_does_not_send_text_that_was_changed_later(club: Club, broadcast: Broadcast) -> None:
     path = f"/studies/{club.study}/chapters/{club.chapter.id}/moves/e2e4/annotation"
     for words in ("a secret", "another"):
         await club.owner.call("PUT", path, {"text": words}, match="*")
@@ -132,9 +130,7 @@ async def test_a_nodes_stream_does_not_bring_back_what_was_changed_since(
 
 
 @pytest.mark.guarantee("G84")
-async def test_a_nodes_stream_cut_anywhere_is_resumed_without_gap_or_duplicate(
-    club: Club, broadcast: Broadcast
-) -> None:
+async def test_interrupted_stream_resumes_without_gap_or_duplicate(club: Club, broadcast: Broadcast) -> None:
     thread, seen = await club.thread(), []
     for number in range(5):
         async with broadcast.follow(club.viewer, last=seen[-1] if seen else None) as ear:
@@ -147,9 +143,7 @@ async def test_a_nodes_stream_cut_anywhere_is_resumed_without_gap_or_duplicate(
         assert await ear.rest() == ["reset"]
 
 
-async def test_words_that_were_deleted_cannot_be_heard_by_beginning_anew(
-    club: Club, broadcast: Broadcast
-) -> None:
+async def test_stream_from_the_beginning_has_no_deleted_text(club: Club, broadcast: Broadcast) -> None:
     thread = await club.thread(body="a private word", title="a private title")
     reply = await club.reply(thread, body="a private answer")
     await club.commenter.call("DELETE", f"/replies/{reply['id']}")
@@ -159,7 +153,7 @@ async def test_words_that_were_deleted_cannot_be_heard_by_beginning_anew(
     assert "private" not in str(told)
 
 
-async def test_a_public_node_is_heard_without_a_token(club: Club, broadcast: Broadcast) -> None:
+async def test_public_node_is_streamed_without_a_token(club: Club, broadcast: Broadcast) -> None:
     anonymous, path = broadcast.as_heard(club.anonymous), f"/nodes/{club.study}/events"
     assert await anonymous.error_code(401, "GET", path) == "TOKEN_MISSING"
     await club.set_visibility("public")
@@ -194,7 +188,7 @@ async def test_ticket_opens_one_stream_of_its_node_without_a_header(club: Club, 
     )
 
 
-async def test_a_ticket_does_not_stand_for_a_link(club: Club) -> None:
+async def test_ticket_does_not_give_access_by_a_link(club: Club) -> None:
     guest = await club.stranger.open_link(await club.owner.link(club.chapter.study, "viewer"))
     assert await guest.error_code(404, "POST", f"/nodes/{club.study}/stream-ticket") == "NODE_NOT_FOUND"
 
@@ -208,7 +202,7 @@ async def make_private(club: Club) -> None:
 
 
 async def take_away(club: Club) -> None:
-    """Out of the tree in which the reader has a grant."""
+    """Move the node out of the tree in which the reader has a grant."""
     version = (await club.owner.call("GET", f"/nodes/{club.study}"))["version"]
     path = f"/nodes/{club.study}/move"
     await club.owner.call("POST", path, {"parent_id": None}, match=version)
@@ -229,7 +223,7 @@ async def test_stream_ends_when_access_to_the_node_is_lost(
 
 
 @pytest.mark.guarantee("G84")
-async def test_a_stream_without_a_token_ends_when_the_node_is_public_no_more(
+async def test_stream_without_a_token_ends_when_the_node_is_not_public(
     club: Club, broadcast: Broadcast
 ) -> None:
     await club.set_visibility("public")
@@ -240,7 +234,7 @@ async def test_a_stream_without_a_token_ends_when_the_node_is_public_no_more(
 
 
 @pytest.mark.guarantee("G84")
-async def test_a_link_that_is_revoked_ends_its_streams(club: Club, broadcast: Broadcast) -> None:
+async def test_revoked_link_ends_its_streams(club: Club, broadcast: Broadcast) -> None:
     link = await club.owner.link(club.chapter.study, "viewer")
     async with broadcast.follow(await club.anonymous.open_link(link)) as ear:
         assert await ear.types(3) == [*FIRST, "acl.link_created"]
@@ -249,7 +243,7 @@ async def test_a_link_that_is_revoked_ends_its_streams(club: Club, broadcast: Br
 
 
 @pytest.mark.guarantee("G84")
-async def test_bin_and_back_stand_in_the_order_of_everything_else(club: Club, broadcast: Broadcast) -> None:
+async def test_trashing_and_restoring_are_streamed_in_order(club: Club, broadcast: Broadcast) -> None:
     async with broadcast.follow(club.viewer) as ear:
         assert await ear.types(2) == FIRST
         await club.trash(club.study)
@@ -263,7 +257,7 @@ async def test_bin_and_back_stand_in_the_order_of_everything_else(club: Club, br
 
 
 @pytest.mark.guarantee("G84")
-async def test_streams_below_end_with_what_is_trashed_above(club: Club, broadcast: Broadcast) -> None:
+async def test_streams_of_nodes_below_a_trashed_node_end(club: Club, broadcast: Broadcast) -> None:
     async with broadcast.follow(club.viewer) as ear:
         assert await ear.types(2) == FIRST
         await club.trash(club.root["id"])

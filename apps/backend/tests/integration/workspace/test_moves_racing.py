@@ -1,4 +1,4 @@
-"""Moves that race: none makes a cycle, and none waits in one."""
+"""Concurrent moves: they never create a cycle and never deadlock."""
 
 import asyncio
 import random
@@ -11,7 +11,7 @@ from relaybox.db import Database
 from tests.fixtures.studio import Studio
 from tests.fixtures.waiting import eventually
 
-#: Of one request that is told to try again.
+#: Attempts of one request that gets a 503 to retry.
 _SENT_MAX: Final = 20
 
 _REACHED = """
@@ -30,7 +30,7 @@ _DEADLOCKS = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_dat
 
 
 async def told(studio: Studio, path: str, body: Any = None) -> httpx.Response:
-    """What a POST comes to, sent again while it is told to try again, a bounded number of times."""
+    """Send a POST until the response is not a retryable error, a bounded number of times."""
     for _ in range(_SENT_MAX):
         answer = await studio.teacher.send("POST", path, body, match="*")
         if answer.status_code != 503:
@@ -39,13 +39,13 @@ async def told(studio: Studio, path: str, body: Any = None) -> httpx.Response:
 
 
 async def move(studio: Studio, node: Any, parent: Any) -> tuple[int, str]:
-    """Put *node* below *parent*; status and error code."""
+    """Move *node* below *parent* and return status and error code."""
     answer = await told(studio, f"/nodes/{node['id']}/move", {"parent_id": parent["id"]})
     return answer.status_code, "" if answer.is_success else answer.json()["error_code"]
 
 
 async def race(studio: Studio, database: Database, *, rounds: int) -> None:
-    """Two folders or three, in two trees, each moved at once into the next one, or into a folder of that."""
+    """Move two or three folders in two trees concurrently, each into the next one or into a folder of it."""
     trees = [await studio.teacher.node("workspace") for _ in range(2)]
     folders = [await studio.teacher.node("folder", parent=tree) for tree in (trees[0], *trees)]
     inner = [await studio.teacher.node("folder", parent=folder) for folder in folders]
@@ -64,19 +64,17 @@ async def race(studio: Studio, database: Database, *, rounds: int) -> None:
                 assert await move(studio, folders[place], trees[place // 2]) == (200, "")
 
 
-async def test_moves_into_each_other_never_make_a_cycle(studio: Studio, database: Database) -> None:
+async def test_concurrent_moves_never_make_a_cycle(studio: Studio, database: Database) -> None:
     await race(studio, database, rounds=20)
 
 
 @pytest.mark.long
-async def test_moves_into_each_other_never_make_a_cycle_in_500_rounds(
-    studio: Studio, database: Database
-) -> None:
+async def test_concurrent_moves_never_make_a_cycle_in_500_rounds(studio: Studio, database: Database) -> None:
     await race(studio, database, rounds=500)
 
 
 async def deadlocks(database: Database) -> int:
-    """How many there were in the test's database; a backend tells of its own when it ends, at the latest."""
+    """Return the number of deadlocks in the test's database; a backend reports its own when it ends."""
     await database.engine.dispose()
     async with database.connection() as connection:
 
@@ -89,10 +87,8 @@ async def deadlocks(database: Database) -> int:
     return row["deadlocks"]
 
 
-async def test_moves_between_trees_do_not_wait_for_each_other_in_a_circle(
-    studio: Studio, database: Database
-) -> None:
-    """Folders change trees, and become roots and stop being some, while others wait for the same ones."""
+async def test_concurrent_moves_between_trees_do_not_deadlock(studio: Studio, database: Database) -> None:
+    """Folders change trees and become or stop being roots, while other transactions wait for the same rows."""
     trees = [await studio.teacher.node("workspace") for _ in range(2)]
     folders = [await studio.teacher.node("folder", parent=tree) for tree in trees for _ in range(5)]
     places = [one["id"] for one in (*trees, *folders)]

@@ -1,4 +1,4 @@
-"""Nodes: created, read, listed, changed and moved, each write an event of the node."""
+"""Nodes: creating, reading, listing, changing and moving them; each change records an event of the node."""
 
 from typing import Any
 from uuid import uuid4
@@ -19,7 +19,7 @@ async def row_of(database: Database, node: Any) -> Any:
     return row
 
 
-async def test_a_node_is_made_with_its_event_in_one_transaction(studio: Studio, database: Database) -> None:
+async def test_node_is_created_with_its_event_in_one_transaction(studio: Studio, database: Database) -> None:
     root = await studio.teacher.node("workspace", "Club")
     folder = await studio.teacher.node("folder", "Openings", root, layout={"x": 1.5})
     [event] = await studio.stream(folder["id"])
@@ -37,7 +37,7 @@ async def test_response_has_etag_and_location(studio: Studio) -> None:
     assert detail["role"] == "owner"
 
 
-async def test_a_study_is_a_leaf_and_a_workspace_a_root(studio: Studio) -> None:
+async def test_study_has_no_children_and_workspace_has_no_parent(studio: Studio) -> None:
     root = await studio.teacher.node("workspace")
     study = await studio.teacher.node("study", parent=root)
     body = {"kind": "folder", "title": "below", "parent_id": study["id"]}
@@ -46,7 +46,7 @@ async def test_a_study_is_a_leaf_and_a_workspace_a_root(studio: Studio) -> None:
     assert await studio.teacher.error_code(422, "POST", "/nodes", body) == "PARENT_INVALID"
 
 
-async def test_two_live_studies_of_a_folder_do_not_share_a_title(studio: Studio) -> None:
+async def test_two_live_studies_of_a_folder_cannot_have_one_title(studio: Studio) -> None:
     root = await studio.teacher.node("workspace")
     study = await studio.teacher.node("study", "Endgames", root)
     await studio.teacher.node("folder", "Endgames", root)
@@ -62,7 +62,7 @@ async def test_two_live_studies_of_a_folder_do_not_share_a_title(studio: Studio)
     )
 
 
-async def test_a_title_is_taken_by_a_study_that_is_named_to_its_readers_alone(studio: Studio) -> None:
+async def test_error_names_the_study_with_the_title_only_to_its_readers(studio: Studio) -> None:
     root = await studio.teacher.node("workspace")
     await studio.teacher.share(root, "pupil", "editor")
     await studio.teacher.node("study", "Plan", root, visibility="private")
@@ -72,7 +72,7 @@ async def test_a_title_is_taken_by_a_study_that_is_named_to_its_readers_alone(st
     assert answer["message"] == "a study in the same folder has this title; choose another title"
 
 
-async def test_a_change_names_the_version_it_is_meant_for(studio: Studio) -> None:
+async def test_change_of_a_node_requires_its_version(studio: Studio) -> None:
     node = await studio.teacher.node("folder", "before")
     path, change = f"/nodes/{node['id']}", {"title": "after", "layout": {"view_mode": "grid"}}
     assert await studio.teacher.error_code(428, "PATCH", path, change) == "IF_MATCH_MISSING"
@@ -85,7 +85,7 @@ async def test_a_change_names_the_version_it_is_meant_for(studio: Studio) -> Non
     assert types == ["node.created", "node.updated", "node.layout_updated"]
 
 
-async def test_a_replay_is_recognised_before_the_version_is_compared(studio: Studio) -> None:
+async def test_replay_is_recognised_before_the_version_is_compared(studio: Studio) -> None:
     node = await studio.teacher.node("folder", "before")
     ask = {"match": 1, "headers": {"Idempotency-Key": "once"}}
     first = await studio.teacher.send("PATCH", f"/nodes/{node['id']}", {"title": "after"}, **ask)
@@ -95,7 +95,7 @@ async def test_a_replay_is_recognised_before_the_version_is_compared(studio: Stu
     assert again.headers["idempotent-replayed"] == "true"
 
 
-async def test_a_moved_node_takes_everything_below_it_along(studio: Studio) -> None:
+async def test_move_includes_everything_below_the_node(studio: Studio) -> None:
     root = await studio.teacher.node("workspace")
     here, there = (
         await studio.teacher.node("folder", "a", root),
@@ -124,7 +124,7 @@ async def test_node_cannot_be_moved_below_itself(studio: Studio) -> None:
     )
 
 
-async def test_folders_nest_a_hundred_deep_and_not_without_end(studio: Studio) -> None:
+async def test_folders_nest_100_deep_but_not_without_limit(studio: Studio) -> None:
     parent = await studio.teacher.node("workspace")
     for _ in range(LEVELS_MAX - 1):
         parent = await studio.teacher.node("folder", parent=parent)
@@ -132,7 +132,7 @@ async def test_folders_nest_a_hundred_deep_and_not_without_end(studio: Studio) -
     assert await studio.teacher.error_code(422, "POST", "/nodes", body) == "TREE_TOO_DEEP"
 
 
-async def test_lists_go_page_by_page_and_the_tree_is_whole(studio: Studio) -> None:
+async def test_lists_are_paged_and_the_tree_is_complete(studio: Studio) -> None:
     root = await studio.teacher.node("workspace")
     made = [await studio.teacher.node("folder", parent=root) for _ in range(5)]
     await studio.teacher.node("study", parent=made[0])
@@ -151,7 +151,7 @@ async def test_lists_go_page_by_page_and_the_tree_is_whole(studio: Studio) -> No
     assert [one["id"] for one in (await studio.teacher.call("GET", "/nodes"))["items"]] == [root["id"]]
 
 
-async def test_a_cursor_that_no_page_gave_is_refused(studio: Studio) -> None:
+async def test_invalid_cursor_of_nodes_is_refused(studio: Studio) -> None:
     node = await studio.teacher.node("folder")
     below, own = f"/nodes/{node['id']}/children?cursor=", "/nodes?cursor="
     for path, place in [
@@ -164,7 +164,7 @@ async def test_a_cursor_that_no_page_gave_is_refused(studio: Studio) -> None:
 
 
 @pytest.mark.guarantee("G81")
-async def test_a_strangers_node_is_answered_like_a_missing_one(studio: Studio) -> None:
+async def test_node_of_another_user_gets_the_response_of_a_missing_one(studio: Studio) -> None:
     node = await studio.teacher.node("folder")
     theirs = await studio.stranger.send("GET", f"/nodes/{node['id']}")
     missing = await studio.stranger.send("GET", f"/nodes/{uuid4()}")

@@ -1,4 +1,4 @@
-"""Purging: a batch leaves PostgreSQL for good, with every copy of what was in it; the facts stay."""
+"""Purging removes a batch and every copy of its content from PostgreSQL; events stay without content."""
 
 import asyncio
 from typing import Any
@@ -15,7 +15,7 @@ from tests.fixtures.node_events import assert_rows_match_events, grant, record_n
 from tests.fixtures.studio import Person, Studio
 from tests.fixtures.table_contents import table_checksums, tables_containing
 
-#: In every text of what is to go.
+#: Part of every text that the purge must remove.
 SECRET = "Qxb7-whispered"
 _LINK_SECRET = (
     "INSERT INTO workspace_link_secrets (link_id, node_id, token_hash, password_hash)"
@@ -25,7 +25,7 @@ _TASK = (
     "INSERT INTO async_tasks (task_type, aggregate_id, input_data)"
     " VALUES ('ImportPgn', $1::uuid, jsonb_build_object('pgn', $2::text))"
 )
-#: Of a folder further up, and with what is in the study.
+#: Part of texts that must remain: of a folder further up, and of its events about the study.
 _EXPORT = """
     WITH task AS (
         INSERT INTO async_tasks (task_type, aggregate_id, status, result_data)
@@ -44,7 +44,7 @@ async def trash(person: Person, node: Any, **query: str) -> None:
 
 
 async def fill(studio: Studio, database: Database, study: Any) -> None:
-    """Give *study* one of everything that a node can have, with the secret in each."""
+    """Give *study* one of each thing that a node can have, each with the secret."""
     chapter, thread, link = (str(uuid4()) for _ in range(3))
     await record_node_events(
         studio,
@@ -72,7 +72,7 @@ async def fill(studio: Studio, database: Database, study: Any) -> None:
 
 
 async def secret_batch(studio: Studio, database: Database) -> tuple[Any, Any]:
-    """A folder in the bin with a study in it, both full of the secret; the folder and its root."""
+    """Trash a folder with a study, both with the secret everywhere; return the folder and its root."""
     root = await studio.teacher.node("workspace", "Club")
     body = {"kind": "folder", "title": SECRET, "parent_id": root["id"]}
     folder = await studio.teacher.call("POST", "/nodes", body, headers={"Idempotency-Key": "made"})
@@ -82,7 +82,7 @@ async def secret_batch(studio: Studio, database: Database) -> tuple[Any, Any]:
     return root, folder
 
 
-async def test_nothing_of_the_content_is_left_in_postgresql(
+async def test_purge_leaves_none_of_the_content_in_postgresql(
     studio: Studio, database: Database, superuser: asyncpg.Connection
 ) -> None:
     root, folder = await secret_batch(studio, database)
@@ -114,7 +114,7 @@ async def test_nothing_of_the_content_is_left_in_postgresql(
     assert [one["id"] for one in tree["items"]] == [root["id"]]
 
 
-async def test_the_facts_stay_and_the_purge_is_one(studio: Studio, database: Database) -> None:
+async def test_purge_is_recorded_and_keeps_events_without_content(studio: Studio, database: Database) -> None:
     _, folder = await secret_batch(studio, database)
     before = await studio.stream(folder["id"])
     await studio.teacher.call("DELETE", f"/nodes/{folder['id']}/purge")
@@ -140,7 +140,7 @@ async def test_purge_with_an_unknown_or_repeated_parameter_is_refused(
     assert await table_checksums(superuser) == before
 
 
-async def test_a_dry_run_counts_what_a_purge_takes_and_writes_nothing(
+async def test_dry_run_counts_what_a_purge_removes_and_writes_nothing(
     studio: Studio, database: Database, superuser: asyncpg.Connection
 ) -> None:
     _, folder = await secret_batch(studio, database)
@@ -163,12 +163,12 @@ async def test_a_dry_run_counts_what_a_purge_takes_and_writes_nothing(
     await studio.teacher.call("DELETE", path)
     [row] = await superuser.fetch("SELECT events, commands, tasks + 1, answers FROM event_erasures")
     assert tuple(row) == (counts["events"], counts["commands"], counts["tasks"], counts["stored_answers"])
-    # The export's own file went with what was in it; the rest of its result is no content.
+    # The file of the export is removed with its content; the rest of the result contains no content.
     [row] = await superuser.fetch("SELECT result_data FROM async_tasks WHERE task_type = 'workspace.export'")
     assert from_json(row["result_data"]).keys() == {"nodes", "studies"}
 
 
-async def test_a_batch_that_is_erased_in_pieces_is_erased_whole(
+async def test_batch_erased_in_several_steps_is_erased_completely(
     studio: Studio, database: Database, superuser: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("backend.workspace.trash._purge._NODES_MAX", 1)
@@ -224,13 +224,13 @@ async def test_nested_batch_of_a_purged_tree_becomes_a_root_of_its_owner(
     [item] = (await studio.teacher.call("GET", "/trash"))["items"]
     assert item["id"] == folder["id"]
     back = await studio.teacher.call("POST", f"/nodes/{folder['id']}/restore")
-    # As private as the tree was.
+    # The node is as private as its tree was.
     assert (back["restored_to"], back["fallback"], back["visibility"]) == (None, True, "private")
     restored = (await studio.stream(folder["id"]))[-1]
     assert restored.payload["owner_id"] == "teacher"
 
 
-async def test_a_purge_is_the_owners_alone(studio: Studio) -> None:
+async def test_only_the_owner_purges(studio: Studio) -> None:
     root = await studio.teacher.node("workspace")
     await grant(studio, root, "pupil", "admin")
     await grant(studio, root, "viewer", "viewer")
@@ -253,7 +253,7 @@ async def test_a_purge_is_the_owners_alone(studio: Studio) -> None:
     assert await studio.pupil.error_code(404, "POST", f"/nodes/{folder['id']}/restore") == "NODE_NOT_FOUND"
 
 
-async def test_a_repeated_purge_is_answered_as_the_first_one(studio: Studio) -> None:
+async def test_repeated_purge_with_a_key_gets_the_first_response(studio: Studio) -> None:
     node = await studio.teacher.node("folder")
     await trash(studio.teacher, node)
     path, key = f"/nodes/{node['id']}/purge", {"Idempotency-Key": "gone"}
@@ -265,7 +265,7 @@ async def test_a_repeated_purge_is_answered_as_the_first_one(studio: Studio) -> 
 
 
 @pytest.mark.parametrize("path", ["/nodes", "/studies"])
-async def test_an_answer_about_what_was_purged_is_not_given_again(studio: Studio, path: str) -> None:
+async def test_stored_response_about_a_purged_node_is_not_replayed(studio: Studio, path: str) -> None:
     root = await studio.teacher.node("workspace")
     body = {"title": SECRET, "parent_id": root["id"]} | ({"kind": "folder"} if path == "/nodes" else {})
     made = await studio.teacher.call("POST", path, body, headers={"Idempotency-Key": "made"})
@@ -279,7 +279,7 @@ async def test_an_answer_about_what_was_purged_is_not_given_again(studio: Studio
 async def test_purge_includes_concurrent_writes(
     studio: Studio, database: Database, superuser: asyncpg.Connection
 ) -> None:
-    """A write that began before its study went into the bin ends after the purge has begun."""
+    """A write that began before its study was trashed commits after the purge has begun."""
     folder = await studio.teacher.node("folder")
     study = await studio.teacher.node("study", parent=folder)
     path, change = f"/nodes/{study['id']}", {"description": SECRET}
@@ -299,8 +299,8 @@ async def test_purge_includes_concurrent_writes(
         assert not await connection.fetch(_ROW, study["id"])
 
 
-async def test_a_purge_locks_in_the_order_of_everybody(studio: Studio, superuser: asyncpg.Connection) -> None:
-    """Its tree, then ids: the root of the batch is not held while something before it is waited for."""
+async def test_purge_locks_in_the_common_order(studio: Studio, superuser: asyncpg.Connection) -> None:
+    """The tree is locked first, then ids: the batch's root is not locked while an earlier row is waited for."""
     root = await studio.teacher.node("workspace")
     while True:
         batch = await studio.teacher.node("folder", parent=root)

@@ -1,4 +1,4 @@
-"""Answers that are kept under keys leave with the node they are about, whatever route gave them."""
+"""Stored responses are erased with the node that they are about, whatever route returned them."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ SECRET = "Najdorf-with-a-twist"
 
 
 async def test_purge_erases_stored_responses_of_a_node(studio: Studio, superuser: asyncpg.Connection) -> None:
-    """The words stand in answers alone, once the rest of the node is purged."""
+    """The text is only in stored responses when the rest of the node has been purged."""
     number = 0
 
     async def keyed(method: str, path: str, body: Any) -> Any:

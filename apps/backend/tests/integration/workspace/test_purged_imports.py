@@ -1,4 +1,4 @@
-"""A purge reaches the imports into what it purges: what they were given, and what they tell."""
+"""A purge also erases the imports into the purged nodes: their files and their reports."""
 
 import asyncio
 from typing import Any
@@ -21,7 +21,7 @@ from tests.fixtures.pgn import (
 from tests.fixtures.studio import Studio
 from tests.fixtures.table_contents import tables_containing
 
-#: In the file, as a move that is none, so that its refusal quotes it.
+#: Part of the file as an illegal move, so that the error quotes it.
 SECRET = "Qxb7whispered"
 WHISPERED = BROKEN_GAME.replace("Ke4", SECRET)
 KEY = "whispered-key"
@@ -44,7 +44,7 @@ async def folder(studio: Studio) -> Any:
 
 
 async def begun(studio: Studio, folder: Any) -> str:
-    """Where the task of a large import into *folder* stands, which a worker would refuse."""
+    """Start a large import into *folder*, which a worker would refuse, and return the path of its task."""
     inner = await studio.teacher.node("folder", "Inner", folder)
     answer = await send_pgn(
         studio.teacher,
@@ -60,7 +60,7 @@ async def purge(studio: Studio, folder: Any) -> None:
     await studio.teacher.call("DELETE", f"/nodes/{folder['id']}/purge")
 
 
-async def test_nothing_is_left_of_an_import_that_failed_below_what_was_purged(
+async def test_purge_erases_failed_imports_into_its_nodes(
     studio: Studio, folder: Any, superuser: asyncpg.Connection
 ) -> None:
     path = await begun(studio, folder)
@@ -74,14 +74,12 @@ async def test_nothing_is_left_of_an_import_that_failed_below_what_was_purged(
     assert tuple(task) == (*command, None) == ("FAILED", None, None, None, None)
 
 
-async def test_an_import_that_waits_is_cancelled_when_its_place_is_purged(
-    studio: Studio, folder: Any
-) -> None:
+async def test_purge_of_its_folder_cancels_a_waiting_import(studio: Studio, folder: Any) -> None:
     path = await begun(studio, folder)
     await studio.teacher.call("DELETE", f"/nodes/{folder['id']}", match="*")
     purging = f"/nodes/{folder['id']}/purge"
     counts = await studio.teacher.call("DELETE", purging, params={"dry_run": "true"})
-    # Two folders were made, one trashed; and the import.
+    # Two folders were created, one was trashed; and the import.
     assert (counts["tasks"], counts["commands"]) == (1, 4)
     await studio.teacher.call("DELETE", purging)
     [task], [command] = await fetch_rows(studio, _TASK), await fetch_rows(studio, _COMMAND)
@@ -99,7 +97,7 @@ async def test_import_into_another_folder_is_not_cancelled_by_a_purge(studio: St
         assert (await wait_for_task_end(studio.teacher, path))["status"] == "COMPLETED"
 
 
-async def test_an_import_that_begins_while_its_place_is_purged_is_found(
+async def test_import_that_starts_during_the_purge_of_its_folder_is_erased(
     studio: Studio, folder: Any, superuser: asyncpg.Connection
 ) -> None:
     async with closed_gate(superuser, Gate("INSERT", "async_tasks", "true")) as gate:

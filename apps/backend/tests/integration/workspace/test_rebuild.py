@@ -1,4 +1,4 @@
-"""`backend rebuild workspace`: rows are what their events say, and are made so again."""
+"""`backend rebuild workspace`: rows equal the state that their events describe, and can be rebuilt."""
 
 import asyncio
 import os
@@ -25,13 +25,13 @@ async def run(database: Database, *, write: bool) -> tuple[RebuildReport, list[D
 
 
 async def checksum(superuser: asyncpg.Connection) -> dict[str, str]:
-    """Of all rows of every table, whatever order they lie in."""
+    """Return a checksum of all rows of every table, independent of their physical order."""
     query = "SELECT md5(coalesce(string_agg(one::text, '|' ORDER BY one::text), '')) FROM workspace_{} AS one"
     return {table: await superuser.fetchval(query.format(table)) for table in TABLES}
 
 
 async def story(studio: Studio) -> UUID:
-    """A tree in which everything has happened that can happen to a node; its root."""
+    """Create a tree with every kind of event that a node can have; return its root."""
     root = await studio.teacher.node("workspace", "Club")
     here = await studio.teacher.node("folder", "a", root)
     there = await studio.teacher.node("folder", "b", root, layout={"x": 0.1})
@@ -42,13 +42,13 @@ async def story(studio: Studio) -> UUID:
     return UUID(root["id"])
 
 
-async def test_rows_that_are_what_events_say_are_left_alone(studio: Studio, database: Database) -> None:
+async def test_rebuild_changes_no_rows_that_equal_their_events(studio: Studio, database: Database) -> None:
     await story(studio)
     report, found = await run(database, write=True)
     assert (report.aggregates, report.differences, found) == (4, 0, [])
 
 
-async def test_lost_tables_are_made_again_byte_for_byte(
+async def test_rebuild_restores_truncated_tables_byte_for_byte(
     studio: Studio, database: Database, superuser: asyncpg.Connection
 ) -> None:
     await story(studio)
@@ -60,7 +60,7 @@ async def test_lost_tables_are_made_again_byte_for_byte(
     assert await checksum(superuser) == before
 
 
-async def test_a_row_that_was_tampered_with_is_named_and_repaired(
+async def test_rebuild_names_and_repairs_a_changed_row(
     studio: Studio, database: Database, superuser: asyncpg.Connection
 ) -> None:
     root = await story(studio)
@@ -73,7 +73,7 @@ async def test_a_row_that_was_tampered_with_is_named_and_repaired(
     assert await checksum(superuser) == before
 
 
-async def test_rows_without_events_are_removed(
+async def test_rebuild_removes_rows_without_events(
     studio: Studio, database: Database, superuser: asyncpg.Connection
 ) -> None:
     await story(studio)
@@ -86,7 +86,7 @@ async def test_rows_without_events_are_removed(
     assert await checksum(superuser) == before
 
 
-async def test_a_gap_in_the_events_stops_the_rebuild(
+async def test_rebuild_stops_at_a_gap_in_the_events(
     studio: Studio, database: Database, superuser: asyncpg.Connection
 ) -> None:
     root = await story(studio)
@@ -98,7 +98,7 @@ async def test_a_gap_in_the_events_stops_the_rebuild(
         await run(database, write=True)
 
 
-async def test_the_command_exits_with_1_until_everything_is_repaired(
+async def test_rebuild_exits_with_1_until_every_difference_is_repaired(
     studio: Studio, postgres_settings: PostgresSettings, superuser: asyncpg.Connection
 ) -> None:
     root = await story(studio)

@@ -1,4 +1,4 @@
-"""Requests that are refused say what is wrong with them, and with which code."""
+"""Responses to refused requests have a code and say what is wrong."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from tests.fixtures.pgn import IMPORT_PATH, import_pgn, send_pgn
 from tests.fixtures.studio import Studio
 
 
-async def test_role_that_cannot_be_granted_is_named_as_json_has_it(studio: Studio) -> None:
+async def test_error_lists_the_roles_that_can_be_granted(studio: Studio) -> None:
     root = await studio.teacher.node("workspace")
     body = {"user_id": "pupil", "role": "owner"}
     answer = await studio.teacher.send("POST", f"/share/{root['id']}/users", body)
@@ -77,14 +77,16 @@ async def test_title_from_a_file_is_one_line(studio: Studio) -> None:
         ('"other", W/"1"', 412, "VERSION_STALE"),
     ],
 )
-async def test_invalid_if_match_names_the_reason(studio: Studio, header: str, status: int, code: str) -> None:
+async def test_error_names_why_if_match_is_invalid(
+    studio: Studio, header: str, status: int, code: str
+) -> None:
     root = await studio.teacher.node("workspace")
     answer = await studio.teacher.send("PATCH", f"/nodes/{root['id']}", {"title": "x"}, match=header)
     assert (answer.status_code, answer.json()["error_code"]) == (status, code)
 
 
 @pytest.mark.parametrize("header", ['"1"', ' "1" ', '"7" , "1"', 'W/"1", "1"', ',"1",', "*"])
-async def test_if_match_with_the_tag_among_others_matches(studio: Studio, header: str) -> None:
+async def test_if_match_with_the_current_tag_among_others_matches(studio: Studio, header: str) -> None:
     root = await studio.teacher.node("workspace")
     changed = await studio.teacher.call("PATCH", f"/nodes/{root['id']}", {"title": "x"}, match=header)
     assert changed["version"] == 2
