@@ -1,4 +1,4 @@
-"""Tests of the backend use its whole schema."""
+"""Fixtures of the backend's tests, which use the schemas of the library and of the applications."""
 
 import pytest
 from backend.migrations import ALL
@@ -7,5 +7,5 @@ from relaybox.db import Migrations
 
 @pytest.fixture(scope="session")
 def migration_lines() -> tuple[Migrations, ...]:
-    """The migrations of the backbone and of the applications."""
+    """Return the migration branches of the library and of the applications."""
     return ALL

@@ -36,7 +36,7 @@ async def test_invalid_setting_stops_the_product_before_any_server(
 
 
 def test_connection_settings_are_shared_unchanged() -> None:
-    """Without the pooler setting, a process with the output of `backend env` would be refused by a pooler."""
+    """Without the setting of the pooler, a pooler would refuse a process that uses `backend env`."""
     links = {
         "POSTGRES_POOLER": "transaction",
         "POSTGRES_DIRECT_HOST": "db.example",

@@ -107,7 +107,7 @@ def test_stage_proposals_are_for_the_later_stages(story: Story) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_the_same_request_again_is_a_duplicate_of_the_pending_one(story: Story, stage: GenesisStage) -> None:
+def test_repeated_request_is_a_duplicate_of_the_pending_one(story: Story, stage: GenesisStage) -> None:
     story.advance_to(stage)
     command_id = story.request()
     with pytest.raises(DuplicateCommand) as refused:
@@ -148,7 +148,7 @@ def test_only_the_newest_feedback_is_kept(story: Story) -> None:
 
 
 def test_largest_request_and_proposal_fit_into_one_event(story: Story) -> None:
-    long = "\x01" * 1200  # six bytes a character as JSON, the most there is
+    long = "\x01" * 1200  # six bytes a character as JSON, the maximum
     place = {"description": long}
     world = {
         **content(GenesisStage.WORLDVIEW),
@@ -203,12 +203,12 @@ def test_details_of_invalid_content_are_bounded(story: Story) -> None:
     assert max(len(detail["field"]) for detail in refused.value.details) <= 200
 
 
-def test_a_choice_without_a_proposal_is_refused(story: Story) -> None:
+def test_choice_without_a_proposal_is_refused(story: Story) -> None:
     with pytest.raises(NoProposal, match="content"):
         story.send("ConfirmStage", {"choice": 0})
 
 
-def test_a_proposal_of_an_earlier_stage_cannot_be_chosen(story: Story) -> None:
+def test_proposal_of_an_earlier_stage_cannot_be_chosen(story: Story) -> None:
     story.request()
     story.propose()
     story.send("ConfirmStage", {"choice": 0})
@@ -226,7 +226,7 @@ def test_choice_of_a_missing_option_is_refused(story: Story) -> None:
 
 
 @pytest.mark.parametrize("stage", LATER_STAGES)
-def test_a_double_click_cannot_skip_a_stage(story: Story, stage: GenesisStage) -> None:
+def test_double_click_cannot_skip_a_stage(story: Story, stage: GenesisStage) -> None:
     story.advance_to(stage)
     earlier = STAGES[STAGES.index(stage) - 1]
     with pytest.raises(WrongStage, match=stage.value):
@@ -234,7 +234,7 @@ def test_a_double_click_cannot_skip_a_stage(story: Story, stage: GenesisStage) -
     assert story.session.current_stage is stage
 
 
-def test_the_last_confirmation_finishes_the_session(story: Story) -> None:
+def test_last_confirmation_finishes_the_session(story: Story) -> None:
     story.advance_to(GenesisStage.PLOT_OUTLINE)
     story.send("ConfirmStage", {"content": content(GenesisStage.PLOT_OUTLINE)})
     assert names(story)[-2:] == ["StageConfirmed", "Finished"]
@@ -316,6 +316,6 @@ def test_invalid_payload_is_refused(story: Story) -> None:
         story.send("RequestConceptGeneration", {"theme": ["typo"]})
 
 
-def test_an_unknown_command_is_refused(story: Story) -> None:
+def test_unknown_command_is_refused(story: Story) -> None:
     with pytest.raises(UnknownCommand):
         story.send("Dance")

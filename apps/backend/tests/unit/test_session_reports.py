@@ -41,7 +41,7 @@ def last_name(story: Story) -> str:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_an_agent_can_work_from_the_request_alone(story: Story, stage: GenesisStage) -> None:
+def test_request_event_is_sufficient_for_an_agent(story: Story, stage: GenesisStage) -> None:
     story.advance_to(stage)
     command_id = story.request({"notes": "an island"})
     wanted = ProposalRequest.model_validate(story.events[-1]["payload"])
@@ -90,7 +90,7 @@ def test_proposal_is_kept_after_a_later_failure(story: Story) -> None:
 
 @pytest.mark.guarantee("G06")
 @both
-def test_a_second_report_for_one_request_is_superseded(story: Story, report: Report) -> None:
+def test_second_report_for_one_request_is_superseded(story: Story, report: Report) -> None:
     command_id = story.request()
     failure(story, command_id)
     with pytest.raises(ReportSuperseded, match=str(command_id)):
@@ -138,7 +138,7 @@ def test_proposal_with_invalid_content_is_refused(story: Story) -> None:
 
 
 @pytest.mark.parametrize("command_type", ["ReportProposal", "ReportFailure"])
-def test_a_writer_cannot_send_an_agents_report(story: Story, command_type: str) -> None:
+def test_writer_cannot_send_an_agents_report(story: Story, command_type: str) -> None:
     command = Command(aggregate_id=story.id, command_type=command_type, payload={}, caller=WRITER)
     loaded = LoadedAggregate(owner="writer", state=story.session.model_dump_json(), pending={})
     with pytest.raises(UnknownCommand):

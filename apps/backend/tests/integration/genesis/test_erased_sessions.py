@@ -113,7 +113,7 @@ async def test_erased_session_is_readable_as_abandoned_and_empty(database: Datab
     assert [one["session_id"] for one in (await writer.get("")).json()["items"]] == [session_id]
 
 
-async def test_erased_session_refuses_every_command_by_one_code(database: Database, writer: Writer) -> None:
+async def test_erased_session_refuses_every_command_with_one_code(database: Database, writer: Writer) -> None:
     session_id = await confirmed(writer)
     await writer.command(session_id, "RequestStageProposal")
     await erase_session(database, session_id)
@@ -168,7 +168,7 @@ async def test_command_concurrent_with_an_erasure_is_decided_again(
 ) -> None:
     erased, kept = await confirmed(writer), await confirmed(writer)
     await erase_session(database, erased)
-    # The rows of commands that were decided before the erasure committed, with the present versions: only the
+    # Commands that were decided before the erasure committed, with current versions in their rows: only the
     # erasure refuses the first.
     versions = {str(row["id"]): row["version"] for row in await execute(database, _VERSIONS)}
     document = '{"id": "%s", "expected_version": %d, "version": 9, "feedback": [{"feedback": "late"}]}'

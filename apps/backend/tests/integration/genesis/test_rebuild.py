@@ -156,7 +156,7 @@ async def test_row_without_events_is_named_and_removed(
     assert await rows(database) == before
 
 
-async def test_a_dry_run_changes_nothing(database: Database, sessions: tuple[UUID, ...]) -> None:
+async def test_dry_run_changes_nothing(database: Database, sessions: tuple[UUID, ...]) -> None:
     await execute(database, "UPDATE genesis_sessions SET user_id = 'stranger'")
     before = await rows(database)
     await rebuild(database, write=False)
@@ -275,9 +275,7 @@ async def test_rebuild_command_reports_unreachable_postgresql_in_one_line(
     assert "PostgreSQL cannot be reached" in err
 
 
-async def test_the_list_pages_through_a_writers_sessions_newest_first(
-    database: Database, writer: Writer
-) -> None:
+async def test_session_list_is_paged_newest_first(database: Database, writer: Writer) -> None:
     ids = [uuid4() for _ in range(5)]
     for one in ids:
         await writer.send(one, "CreateSession")

@@ -53,7 +53,7 @@ class Endpoint:
     closing: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def answer(self, request: Request) -> Response:
-        """The next answer of the script."""
+        """Return the next response of the script."""
         self.asked.append(from_json(await request.body()))
         self.keys.append(request.headers["authorization"])
         answer = self.script.pop(0)

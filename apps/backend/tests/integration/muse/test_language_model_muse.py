@@ -275,7 +275,7 @@ def test_missing_library_is_an_error_with_the_install_command(monkeypatch: pytes
         ("MUSE_BASE_URL", "nowhere"),
     ],
 )
-def test_a_malformed_setting_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_names_a_malformed_setting(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from relaybox.settings import load_settings
 
     monkeypatch.setenv(name, value)

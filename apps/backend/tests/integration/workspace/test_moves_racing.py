@@ -88,7 +88,7 @@ async def deadlocks(database: Database) -> int:
 
 
 async def test_concurrent_moves_between_trees_do_not_deadlock(studio: Studio, database: Database) -> None:
-    """Folders change trees and become or stop being roots, while other transactions wait for the same rows."""
+    """Folders change trees and become or stop being roots, while other moves wait for the same rows."""
     trees = [await studio.teacher.node("workspace") for _ in range(2)]
     folders = [await studio.teacher.node("folder", parent=tree) for tree in trees for _ in range(5)]
     places = [one["id"] for one in (*trees, *folders)]

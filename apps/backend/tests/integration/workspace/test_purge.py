@@ -300,7 +300,7 @@ async def test_purge_includes_concurrent_writes(
 
 
 async def test_purge_locks_in_the_common_order(studio: Studio, superuser: asyncpg.Connection) -> None:
-    """The tree is locked first, then ids: the batch's root is not locked while an earlier row is waited for."""
+    """The tree is locked first, then ids: the batch's root is unlocked while an earlier row is waited for."""
     root = await studio.teacher.node("workspace")
     while True:
         batch = await studio.teacher.node("folder", parent=root)

@@ -1,4 +1,4 @@
-"""Replies: nested, edited with a history, deleted with their place kept; reactions."""
+"""Replies: nested, edited with a history, deleted without breaking the thread; reactions."""
 
 import asyncio
 from typing import Any
@@ -14,7 +14,7 @@ from tests.fixtures.club import Club
 
 
 async def shown(club: Club, thread: Any) -> Any:
-    """The replies as (body, [those below])."""
+    """Return the replies as (body, [replies to it])."""
 
     def tree(views: list[Any]) -> list[Any]:
         return [(one["body"], tree(one["replies"])) for one in views]
@@ -22,7 +22,7 @@ async def shown(club: Club, thread: Any) -> Any:
     return tree((await club.viewer.call("GET", f"/discussions/{thread['id']}"))["replies"])
 
 
-async def test_a_reply_is_written_with_its_event(club: Club) -> None:
+async def test_reply_is_written_with_its_event(club: Club) -> None:
     thread = await club.thread()
     made = await club.other.send("POST", f"/discussions/{thread['id']}/replies", {"body": "See @anna"})
     assert (made.status_code, made.headers["etag"]) == (201, '"1"')
@@ -33,7 +33,7 @@ async def test_a_reply_is_written_with_its_event(club: Club) -> None:
     assert event.payload["thread_id"] == thread["id"]
 
 
-async def test_replies_nest_five_deep(club: Club) -> None:
+async def test_replies_nest_at_most_five_deep(club: Club) -> None:
     thread = await club.thread()
     reply = await club.reply(thread)
     for depth in range(2, 6):
@@ -43,7 +43,7 @@ async def test_replies_nest_five_deep(club: Club) -> None:
     assert await club.commenter.error_code(422, "POST", path, body) == "REPLY_TOO_DEEP"
 
 
-async def test_a_reply_answers_one_of_its_own_thread(club: Club) -> None:
+async def test_reply_must_be_to_a_reply_of_the_same_thread(club: Club) -> None:
     thread, other = await club.thread(), await club.thread()
     elsewhere, gone = await club.reply(other), await club.reply(thread)
     await club.reply(thread, parent_id=gone["id"])
@@ -54,7 +54,7 @@ async def test_a_reply_answers_one_of_its_own_thread(club: Club) -> None:
         assert await club.commenter.error_code(404, "POST", path, body) == "NOT_FOUND_IN_NODE"
 
 
-async def test_a_thread_has_room_for_so_many_replies(club: Club, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_number_of_replies_of_a_thread_is_limited(club: Club, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replies, "REPLIES_MAX", 2)
     thread = await club.thread()
     first = await club.reply(thread)
@@ -87,7 +87,7 @@ async def test_edit_with_an_equal_body_writes_nothing(club: Club) -> None:
     assert "discussion.reply.edited" not in await club.types()
 
 
-async def test_an_edit_names_the_version_it_is_meant_for(club: Club) -> None:
+async def test_edit_of_a_reply_requires_its_version(club: Club) -> None:
     reply = await club.reply(await club.thread())
     path = f"/replies/{reply['id']}"
     assert await club.commenter.error_code(428, "PATCH", path, {"body": "x"}) == "IF_MATCH_MISSING"
@@ -95,7 +95,7 @@ async def test_an_edit_names_the_version_it_is_meant_for(club: Club) -> None:
     assert (stale.status_code, stale.json()["current_version"]) == (412, 1)
 
 
-async def test_of_two_edits_at_once_one_is_stale(club: Club) -> None:
+async def test_one_of_two_concurrent_edits_is_stale(club: Club) -> None:
     reply = await club.reply(await club.thread())
     path = f"/replies/{reply['id']}"
     answers = await asyncio.gather(
@@ -105,7 +105,7 @@ async def test_of_two_edits_at_once_one_is_stale(club: Club) -> None:
     assert (await club.types()).count("discussion.reply.edited") == 1
 
 
-async def test_a_reply_is_changed_by_its_author_or_an_admin(club: Club) -> None:
+async def test_reply_is_changed_by_its_author_or_an_admin(club: Club) -> None:
     reply = await club.reply(await club.thread())
     path = f"/replies/{reply['id']}"
     for person in (club.editor, club.other, club.viewer):
@@ -122,9 +122,7 @@ async def test_author_who_is_now_a_viewer_cannot_change_the_reply(club: Club) ->
     assert await club.other.error_code(403, "PATCH", path, {"body": "x"}, match=1) == "ROLE_MISSING"
 
 
-async def test_a_deleted_reply_keeps_its_place_until_the_last_answer_goes(
-    club: Club, database: Database
-) -> None:
+async def test_deleted_reply_stays_until_its_last_reply_is_deleted(club: Club, database: Database) -> None:
     thread = await club.thread()
     one = await club.reply(thread, body="1")
     two = await club.reply(thread, body="1.1", parent_id=one["id"])
@@ -160,7 +158,7 @@ async def reactions(club: Club, reply: Any) -> Any:
     return detail["replies"][0]["reactions"]
 
 
-async def test_reacting_twice_is_one_reaction_and_writes_nothing_the_second_time(club: Club) -> None:
+async def test_repeated_reaction_writes_nothing(club: Club) -> None:
     reply = await club.reply(await club.thread())
     path = f"/replies/{reply['id']}/reactions/👍"
     for _ in range(2):
@@ -177,21 +175,21 @@ async def test_reacting_twice_is_one_reaction_and_writes_nothing_the_second_time
     assert (await club.types()).count("discussion.reaction.removed") == 2
 
 
-async def test_a_reaction_makes_no_edit_stale(club: Club) -> None:
+async def test_reaction_does_not_change_the_version_of_a_reply(club: Club) -> None:
     reply = await club.reply(await club.thread())
     await club.other.call("PUT", f"/replies/{reply['id']}/reactions/👍")
     await club.commenter.call("PATCH", f"/replies/{reply['id']}", {"body": "x"}, match=1)
     assert await reactions(club, reply) == {"👍": ["other"]}
 
 
-async def test_two_reactions_at_once_are_both_there(club: Club) -> None:
+async def test_two_concurrent_reactions_are_both_stored(club: Club) -> None:
     reply = await club.reply(await club.thread())
     path = f"/replies/{reply['id']}/reactions/👍"
     await asyncio.gather(club.other.call("PUT", path), club.commenter.call("PUT", path))
     assert sorted((await reactions(club, reply))["👍"]) == ["commenter", "other"]
 
 
-async def test_a_reaction_is_an_emoji_of_a_commenter(club: Club) -> None:
+async def test_reaction_is_one_emoji_and_requires_a_commenter(club: Club) -> None:
     reply = await club.reply(await club.thread())
     path = f"/replies/{reply['id']}/reactions"
     assert await club.other.error_code(422, "PUT", f"{path}/like") == "EMOJI_INVALID"
@@ -199,7 +197,7 @@ async def test_a_reaction_is_an_emoji_of_a_commenter(club: Club) -> None:
     assert await club.viewer.error_code(403, "PUT", f"{path}/👍") == "ROLE_MISSING"
 
 
-async def test_a_reply_has_fifty_different_emoji_at_most(club: Club, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_reply_has_at_most_50_different_emoji(club: Club, monkeypatch: pytest.MonkeyPatch) -> None:
     reply = await club.reply(await club.thread())
     path = f"/replies/{reply['id']}/reactions"
     for number in range(50):
@@ -224,7 +222,7 @@ async def test_reply_racing_a_thread_deletion_is_deleted_or_refused(club: Club, 
         assert await connection.fetch("SELECT id FROM workspace_replies") == []
 
 
-async def test_discussions_are_made_again_from_their_events(club: Club, database: Database) -> None:
+async def test_discussions_are_rebuilt_from_their_events(club: Club, database: Database) -> None:
     thread = await club.thread(club.editor, chapter_id=str(club.chapter.id), move_path="e2e4")
     path = f"/discussions/{thread['id']}"
     await club.editor.call("PATCH", path, {"title": "T", "resolved": True, "pinned": True}, match=1)

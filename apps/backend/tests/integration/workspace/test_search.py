@@ -11,7 +11,7 @@ from tests.fixtures.studies import StudyFactory
 from tests.fixtures.studio import Person, Studio
 
 GAME = '[White "Judit Polgár"]\n[Black "Garry Kasparov"]\n[Event "Moscow"]\n[ChapterName "One"]\n\n1. e4 *'
-#: As many trees of other people's as make a whole table worth avoiding.
+#: So many trees of other users that a plan which scans the whole table would be noticed.
 OTHERS = """
 INSERT INTO workspace_nodes (id, kind, parent_id, owner_id, title, created_by, created_at, changed_at)
 SELECT gen_random_uuid(), 'study', NULL, 'other ' || n, 'Endgames ' || n, 'other', now(), now()
@@ -24,7 +24,7 @@ SELECT id, 0, 'Endgames', now(), now() FROM workspace_nodes WHERE owner_id LIKE 
 
 
 async def found(person: Person, words: str, **options: Any) -> list[tuple[str, str | None, str]]:
-    """Title of the node, title of the chapter, and where the words stand, of every hit in order."""
+    """Return node title, chapter title and place of the match for each result, in order."""
     seen: list[tuple[str, str | None, str]] = []
     params = {"q": words, **options}
     while True:
@@ -54,7 +54,7 @@ async def test_words_are_found_in_titles_descriptions_chapters_and_players(
 
 
 @pytest.mark.parametrize(("words", "title"), [("100%", "100% sure"), ("a_b", "a_b"), (r"c\d", r"c\d")])
-async def test_search_takes_wildcards_literally(studio: Studio, words: str, title: str) -> None:
+async def test_search_treats_wildcards_as_text(studio: Studio, words: str, title: str) -> None:
     for one in ("100 times", "axb", "cd", title):
         await studio.teacher.node("folder", one)
     assert await found(studio.teacher, words) == [(title, None, "title")]
@@ -84,7 +84,7 @@ async def test_search_omits_hidden_nodes(studio: Studio) -> None:
     assert await studio.anonymous.error_code(401, "GET", "/search?q=endgames") == "TOKEN_MISSING"
 
 
-async def test_a_grant_in_a_trashed_or_private_place_finds_nothing(studio: Studio) -> None:
+async def test_search_finds_no_node_granted_in_a_trashed_or_private_tree(studio: Studio) -> None:
     roots = [await studio.teacher.node("workspace", f"Root {number}") for number in range(2)]
     for root in roots:
         inner = await studio.teacher.node("folder", "Endgames", root)
@@ -105,7 +105,7 @@ async def test_search_with_a_share_link_finds_its_node(studio: Studio) -> None:
     assert await found(guest, "endgames") == []
 
 
-async def test_search_reads_no_rows_of_other_people(studio: Studio, database: Database) -> None:
+async def test_search_reads_no_rows_of_other_users(studio: Studio, database: Database) -> None:
     root = await studio.teacher.node("workspace", "Endgames of all")
     await studio.teacher.node("study", "Endgames, inner", root)
     theirs = await studio.stranger.node("workspace", "Endgames of others")
@@ -127,5 +127,5 @@ async def test_search_reads_no_rows_of_other_people(studio: Studio, database: Da
 @pytest.mark.parametrize(
     "query", ["", "q=", "q=%20", "q=%00", "q=" + "x" * 201, "q=x&limit=0", "q=x&cursor=x"]
 )
-async def test_nonsense_is_refused(studio: Studio, query: str) -> None:
+async def test_invalid_search_is_refused(studio: Studio, query: str) -> None:
     assert await studio.teacher.error_code(422, "GET", f"/search?{query}") == "VALIDATION_ERROR"

@@ -10,7 +10,7 @@ from backend.workspace.sharing import _sharing as sharing
 from tests.fixtures.studio import Studio
 
 
-async def test_a_grant_is_an_event_and_opens_the_node_and_all_below_it(studio: Studio) -> None:
+async def test_grant_is_an_event_and_permits_reading_the_node_and_below(studio: Studio) -> None:
     root = await studio.teacher.node("workspace")
     folder = await studio.teacher.node("folder", parent=root)
     study = await studio.teacher.node("study", parent=folder)
@@ -24,7 +24,7 @@ async def test_a_grant_is_an_event_and_opens_the_node_and_all_below_it(studio: S
     assert await studio.pupil.error_code(404, "GET", f"/nodes/{root['id']}") == "NODE_NOT_FOUND"
 
 
-async def test_a_role_is_changed_where_it_was_granted_and_nowhere_else(studio: Studio) -> None:
+async def test_role_is_changed_only_where_it_was_granted(studio: Studio) -> None:
     root = await studio.teacher.node("workspace")
     folder = await studio.teacher.node("folder", parent=root)
     await studio.teacher.share(root, "pupil", "viewer")
@@ -75,7 +75,7 @@ async def test_share_with_oneself_or_with_the_owner_is_refused(studio: Studio) -
     assert await studio.teacher.error_code(422, "POST", path, body) == "VALIDATION_ERROR"
 
 
-async def test_an_admin_gives_and_takes_all_roles_but_an_admins(studio: Studio) -> None:
+async def test_admin_grants_and_revokes_all_roles_except_admin(studio: Studio) -> None:
     root = await studio.teacher.node("workspace")
     folder = await studio.teacher.node("folder", parent=root)
     for name in ("ann", "bob"):
@@ -87,7 +87,7 @@ async def test_an_admin_gives_and_takes_all_roles_but_an_admins(studio: Studio) 
     assert await ann.error_code(403, "PUT", f"{path}/pupil", {"role": "admin"}) == "ROLE_MISSING"
     assert await ann.error_code(403, "PUT", f"{path}/bob", {"role": "viewer"}) == "ROLE_MISSING"
     assert await ann.error_code(403, "DELETE", f"{path}/bob") == "ROLE_MISSING"
-    # Further down it would be the same.
+    # The same applies to nodes further down.
     lower = {"user_id": "bob", "role": "viewer"}
     assert await ann.error_code(403, "POST", f"/share/{folder['id']}/users", lower) == "ROLE_MISSING"
     await studio.teacher.call("PUT", f"{path}/bob", {"role": "viewer"})
@@ -95,7 +95,7 @@ async def test_an_admin_gives_and_takes_all_roles_but_an_admins(studio: Studio) 
     await ann.call("DELETE", f"{path}/pupil")
 
 
-async def test_an_editor_shares_nothing(studio: Studio) -> None:
+async def test_editor_cannot_share(studio: Studio) -> None:
     node = await studio.teacher.node("workspace")
     await studio.teacher.share(node, "pupil", "editor")
     await studio.teacher.share(node, "other", "viewer")
@@ -119,7 +119,7 @@ async def test_users_may_leave_unless_they_would_get_a_higher_role(studio: Studi
     assert await studio.pupil.error_code(404, "DELETE", lower) == "NODE_NOT_FOUND"
 
 
-async def test_an_admins_list_has_the_grant_that_counts_for_each_and_no_secret(studio: Studio) -> None:
+async def test_list_for_admins_has_the_effective_grants_and_no_secrets(studio: Studio) -> None:
     root = await studio.teacher.node("workspace")
     folder = await studio.teacher.node("folder", parent=root)
     for name in ("ann", "bob", "cec"):
@@ -141,7 +141,7 @@ async def test_an_admins_list_has_the_grant_that_counts_for_each_and_no_secret(s
     )
 
 
-async def test_a_node_has_a_bounded_number_of_grants(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_number_of_grants_of_a_node_is_limited(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sharing, "GRANTS_MAX", 2)
     node = await studio.teacher.node("workspace")
     for name in ("ann", "bob"):
@@ -197,7 +197,7 @@ async def test_private_node_suspends_grants_and_links_and_keeps_them(studio: Stu
         await person.call("GET", path)
 
 
-async def test_below_what_is_private_something_may_be_shared_again(studio: Studio) -> None:
+async def test_node_below_a_private_node_can_be_shared(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", visibility="private")
     study = await studio.teacher.node("study", parent=root, visibility="shared")
     await studio.teacher.share(root, "pupil", "viewer")
@@ -214,7 +214,7 @@ async def test_trashed_public_node_gets_the_response_of_a_missing_one(studio: St
         assert await studio.stranger.error_code(404, "GET", f"/nodes/{gone}") == "NODE_NOT_FOUND"
 
 
-async def test_a_cursor_of_nobodys_is_refused(studio: Studio) -> None:
+async def test_invalid_cursor_of_grants_is_refused(studio: Studio) -> None:
     node = await studio.teacher.node("workspace")
     for part in ('["\\u0000"]', '["a", "b"]', "[1]", "{}"):
         cursor = b64encode(part.encode()).decode()
@@ -258,12 +258,12 @@ async def test_shared_with_me_omits_trashed_and_own_nodes(studio: Studio) -> Non
     assert [one["id"] for one in listed] == [given["id"]]
     await studio.teacher.call("POST", f"/nodes/{given['id']}/move", {"parent_id": mine["id"]}, match=1)
     assert (await studio.pupil.call("GET", "/shared-with-me"))["items"] == []
-    # What it was worth is still there: it can be left.
+    # The grant still exists, so the user can revoke it.
     await studio.pupil.call("DELETE", f"/share/{given['id']}/users/pupil")
 
 
 @pytest.mark.guarantee("G81")
-async def test_sharing_tells_strangers_nothing(studio: Studio) -> None:
+async def test_sharing_of_a_node_is_not_found_by_strangers(studio: Studio) -> None:
     node, missing = await studio.teacher.node("workspace"), str(uuid4())
     link = await studio.teacher.link(node, "viewer")
     body: dict[str, Any] = {"user_id": "eve", "role": "viewer"}

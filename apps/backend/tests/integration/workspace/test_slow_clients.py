@@ -1,4 +1,4 @@
-"""Clients that send a request's head and no body: the API serves others meanwhile, and ends the wait."""
+"""Clients that send the head of a request and no body: the API serves others and ends the wait."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,7 +12,7 @@ from tests.fixtures.http_serving import raw_connection, request_head, serve_app
 from tests.fixtures.studio import PREFIX, Person, Studio, open_studio
 
 POOL_SIZE = 2
-#: Each route with a body is asked once, so they are more than the pool has connections.
+#: One request to each route with a body: more requests than the pool has connections.
 ROUTES = (
     ("PATCH", "/nodes/{node}"),
     ("POST", "/nodes/{node}/move"),
@@ -33,7 +33,7 @@ KEYS = pytest.mark.parametrize("key", [{}, {"Idempotency_Key": "k"}], ids=["no k
 async def served_studio(
     settings: PostgresSettings, http: HttpSettings | None = None
 ) -> AsyncIterator[tuple[Studio, int]]:
-    """A studio with a small pool, behind a server; with the server's port."""
+    """Serve a studio with a small pool; return it with the port."""
     small = settings.model_copy(update={"pool_size": POOL_SIZE})
     database = Database(small, application_name="slow clients")
     async with open_studio(database, http) as studio, serve_app(studio.app) as port:
@@ -42,7 +42,7 @@ async def served_studio(
 
 
 def unfinished(studio: Studio, method: str, path: str, **headers: str) -> str:
-    """A head that announces a body, and asks the server to say when it waits for it."""
+    """Return a head that announces a body and asks for "100 Continue"."""
     sender = studio.teacher.headers()
     told = {"Content_Type": "application/json", "Content_Length": "100", "Expect": "100-continue"}
     return request_head(method, PREFIX + path, **told, **sender, **headers)
@@ -50,7 +50,7 @@ def unfinished(studio: Studio, method: str, path: str, **headers: str) -> str:
 
 @pytest.mark.guarantee("G83")
 @KEYS
-async def test_clients_without_their_body_hold_no_connection(
+async def test_requests_without_their_body_hold_no_connection(
     postgres_settings: PostgresSettings, key: dict[str, str]
 ) -> None:
     async with served_studio(postgres_settings) as (studio, port), AsyncExitStack() as slow:
@@ -71,7 +71,7 @@ async def test_clients_without_their_body_hold_no_connection(
 
 @pytest.mark.guarantee("G83")
 @KEYS
-async def test_a_body_that_does_not_arrive_is_408(
+async def test_body_that_does_not_arrive_is_408(
     postgres_settings: PostgresSettings, key: dict[str, str]
 ) -> None:
     hasty = HttpSettings(body_timeout_s=0.05)
@@ -80,6 +80,6 @@ async def test_a_body_that_does_not_arrive_is_408(
         await client.send(unfinished(studio, "PATCH", f"/nodes/{node['id']}", **key))
         assert (await client.status(), await client.status()) == (100, 408)
         assert b'"BODY_TIMEOUT"' in await client.rest()
-        # The key was used by no request.
+        # The key is unused.
         headers = {name.replace("_", "-"): value for name, value in key.items()}
         await studio.teacher.call("PATCH", f"/nodes/{node['id']}", {"title": "x"}, match=1, headers=headers)

@@ -1,4 +1,4 @@
-"""Studies: made, read, renamed; nothing but a study is found under their address."""
+"""Studies: creating, reading and renaming them; routes of studies find no other kind of node."""
 
 import sys
 from uuid import uuid4
@@ -9,7 +9,7 @@ from tests.fixtures.studies import StudyFactory
 from tests.fixtures.studio import Studio
 
 
-async def test_a_study_is_made_with_its_event_and_read_with_its_chapters(
+async def test_study_is_created_with_its_event_and_read_with_its_chapters(
     studio: Studio, studies: StudyFactory
 ) -> None:
     root = await studio.teacher.node("workspace", "Club")
@@ -31,7 +31,7 @@ async def test_a_study_is_made_with_its_event_and_read_with_its_chapters(
     assert "moves" not in detail["chapters"][0]
 
 
-async def test_a_study_keeps_the_rules_of_the_tree(studio: Studio, studies: StudyFactory) -> None:
+async def test_study_follows_the_rules_of_the_tree(studio: Studio, studies: StudyFactory) -> None:
     root = await studio.teacher.node("workspace")
     study = await studies.study(title="Endgames", parent_id=root["id"])
     taken = {"title": "Endgames", "parent_id": root["id"]}
@@ -45,7 +45,7 @@ async def test_a_study_keeps_the_rules_of_the_tree(studio: Studio, studies: Stud
     assert await studio.anonymous.error_code(401, "POST", "/studies", here) == "TOKEN_MISSING"
 
 
-async def test_title_and_description_change_for_the_version_that_was_read(
+async def test_change_of_title_or_description_requires_the_version(
     studio: Studio, studies: StudyFactory
 ) -> None:
     study = await studies.study(title="before")
@@ -77,7 +77,7 @@ REFUSED = [
 
 
 @pytest.mark.guarantee("G82")
-async def test_a_study_of_the_wrong_form_is_refused(studio: Studio, studies: StudyFactory) -> None:
+async def test_invalid_study_is_refused(studio: Studio, studies: StudyFactory) -> None:
     there = f"/studies/{(await studies.study())['id']}"
     for method, body in REFUSED:
         path = "/studies" if method == "POST" else there
@@ -96,7 +96,7 @@ async def test_folder_is_not_found_under_studies(studio: Studio, studies: StudyF
 
 
 @pytest.mark.guarantee("G81")
-async def test_a_strangers_study_is_answered_like_a_missing_one(
+async def test_study_of_another_user_gets_the_response_of_a_missing_one(
     studio: Studio, studies: StudyFactory
 ) -> None:
     chapter = await studies.chapter()

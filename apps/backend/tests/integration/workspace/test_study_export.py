@@ -1,4 +1,4 @@
-"""A study as PGN: whole, without comments, the main line, or a clip of it."""
+"""A study as PGN: complete, without comments, only the main line, or from one move on."""
 
 from uuid import UUID
 
@@ -25,7 +25,7 @@ def movetext(file: str) -> str:
     return " ".join(line for line in file.splitlines() if line and not line.startswith("["))
 
 
-async def test_the_whole_study_read_again_is_the_same_study(studio: Studio, studies: StudyFactory) -> None:
+async def test_exported_and_imported_study_is_the_same(studio: Studio, studies: StudyFactory) -> None:
     chapter = await studies.chapter(PGN)
     await studies.chapter("1. d4 { Größe } d5 *", study=chapter.study, position=1)
     file = await exported(studio.teacher, chapter)
@@ -46,7 +46,7 @@ async def test_export_mode_omits_the_requested_parts(studio: Studio, studies: St
     assert line == "1. e4 $1 { [%clk 1:30:00] best } 1... e5 2. Nf3 1-0"
 
 
-async def test_a_clip_begins_at_a_move(studio: Studio, studies: StudyFactory) -> None:
+async def test_clip_begins_at_a_move(studio: Studio, studies: StudyFactory) -> None:
     chapter = await studies.chapter(PGN)
     query = f"?mode=clip&chapter_id={chapter.id}&move_path=e2e4.c7c5"
     clip = await exported(studio.teacher, chapter, query)
@@ -54,9 +54,7 @@ async def test_a_clip_begins_at_a_move(studio: Studio, studies: StudyFactory) ->
     assert movetext(clip) == "1... c5 { sharp } 2. Nf3 1-0"
 
 
-async def test_one_chapter_is_exported_alone_and_an_empty_study_is_an_empty_file(
-    studio: Studio, studies: StudyFactory
-) -> None:
+async def test_one_chapter_or_an_empty_study_can_be_exported(studio: Studio, studies: StudyFactory) -> None:
     chapter = await studies.chapter(PGN)
     other = await studies.chapter("1. d4 d5 *", study=chapter.study, position=1)
     assert movetext(await exported(studio.teacher, chapter, f"?chapter_id={other.id}")) == "1. d4 d5 *"
@@ -65,10 +63,12 @@ async def test_one_chapter_is_exported_alone_and_an_empty_study_is_an_empty_file
     assert (answer.status_code, answer.content) == (200, b"")
 
 
-async def test_the_file_is_named_after_the_study_and_safely(studio: Studio, studies: StudyFactory) -> None:
+async def test_name_of_the_file_is_the_title_with_unsafe_characters_removed(
+    studio: Studio, studies: StudyFactory
+) -> None:
     study = await studies.study()
     chapter = await studies.chapter(PGN, study=study)
-    # Titles of this form are refused today; rows of an earlier version may have them.
+    # Such titles are refused now; rows of an earlier version may have them.
     async with studio.backbone.database.connection() as connection:
         await connection.fetch(
             "UPDATE workspace_nodes SET title = $2 WHERE id = $1",
@@ -90,7 +90,7 @@ async def test_anonymous_requester_exports_a_public_study(studio: Studio, studie
 
 
 @pytest.mark.guarantee("G82")
-async def test_an_export_that_cannot_be_is_refused(studio: Studio, studies: StudyFactory) -> None:
+async def test_invalid_export_is_refused(studio: Studio, studies: StudyFactory) -> None:
     chapter = await studies.chapter(PGN)
     clip = f"mode=clip&chapter_id={chapter.id}"
     for status, code, query in [

@@ -1,4 +1,4 @@
-"""The purger of the bin: what has been there for too long is purged, each batch once."""
+"""The automatic purge: each batch is purged once after its time in the recycle bin."""
 
 import asyncio
 from typing import Any
@@ -30,7 +30,7 @@ def purger_of(database: Database, days: int = 30) -> TrashPurger:
 
 
 async def aged(studio: Studio, superuser: asyncpg.Connection, days: int, *nodes: Any) -> None:
-    """Put *nodes* into the bin, as if it had been *days* ago."""
+    """Trash *nodes* as if it had been *days* ago."""
     for node in nodes:
         await studio.teacher.call("DELETE", f"/nodes/{node['id']}", match="*")
         await superuser.execute(_AGE, node["id"], days)
@@ -40,7 +40,7 @@ async def bin_of(studio: Studio) -> list[str]:
     return [one["title"] for one in (await studio.teacher.call("GET", "/trash"))["items"]]
 
 
-async def test_what_is_kept_for_long_enough_leaves_and_nothing_else(
+async def test_only_batches_whose_time_has_passed_are_purged(
     studio: Studio, database: Database, superuser: asyncpg.Connection
 ) -> None:
     old, young = await studio.teacher.node("folder", "old"), await studio.teacher.node("folder", "young")
@@ -55,7 +55,7 @@ async def test_what_is_kept_for_long_enough_leaves_and_nothing_else(
     assert tuple(row) == ("workspace-worker", "in the bin for over 30 days")
 
 
-async def test_a_batch_that_is_due_leaves_what_was_trashed_in_it_later(
+async def test_purge_of_a_batch_keeps_what_was_trashed_in_it_later(
     studio: Studio, database: Database, superuser: asyncpg.Connection
 ) -> None:
     outer = await studio.teacher.node("folder", "outer")
@@ -66,7 +66,7 @@ async def test_a_batch_that_is_due_leaves_what_was_trashed_in_it_later(
     assert await bin_of(studio) == ["inner"]
 
 
-async def test_two_purgers_never_take_the_same_batch(
+async def test_two_purgers_never_purge_the_same_batch(
     studio: Studio, database: Database, superuser: asyncpg.Connection
 ) -> None:
     trees = [await studio.teacher.node("workspace") for _ in range(3)]
@@ -81,7 +81,7 @@ async def test_two_purgers_never_take_the_same_batch(
         assert [one.type for one in await studio.stream(node["id"])].count("node.purged") == 1
 
 
-async def test_a_tree_that_somebody_works_on_is_left_for_later(
+async def test_locked_tree_is_purged_later(
     studio: Studio, database: Database, superuser: asyncpg.Connection
 ) -> None:
     root = await studio.teacher.node("workspace")
@@ -99,7 +99,7 @@ async def test_a_tree_that_somebody_works_on_is_left_for_later(
     await studio.teacher.call("GET", f"/nodes/{old['id']}")
 
 
-async def test_what_cannot_be_purged_holds_up_nothing_else(
+async def test_batch_that_cannot_be_purged_does_not_delay_others(
     studio: Studio, database: Database, superuser: asyncpg.Connection
 ) -> None:
     await superuser.execute(_STUCK)
@@ -112,7 +112,7 @@ async def test_what_cannot_be_purged_holds_up_nothing_else(
     assert await purger_of(database).purge_due() == 1
 
 
-async def test_it_runs_until_it_is_told_to_stop(
+async def test_purger_runs_until_it_is_stopped(
     studio: Studio, database: Database, superuser: asyncpg.Connection
 ) -> None:
     purger = purger_of(database)
@@ -144,7 +144,7 @@ async def test_purger_keeps_running_while_the_database_is_unavailable(
     await running
 
 
-async def test_what_takes_too_long_holds_up_nothing_else(
+async def test_slow_purge_of_a_batch_does_not_delay_others(
     studio: Studio, database: Database, superuser: asyncpg.Connection
 ) -> None:
     await superuser.execute(_STUCK.replace("RAISE EXCEPTION 'stuck'", "PERFORM pg_sleep(60)"))
@@ -163,7 +163,7 @@ async def test_what_takes_too_long_holds_up_nothing_else(
     assert await bin_of(studio) == ["stuck"]
 
 
-async def test_any_number_of_batches_that_cannot_be_purged_holds_up_nothing_else(
+async def test_many_batches_that_cannot_be_purged_do_not_delay_others(
     studio: Studio, database: Database, superuser: asyncpg.Connection
 ) -> None:
     await superuser.execute(_STUCK)
@@ -172,11 +172,11 @@ async def test_any_number_of_batches_that_cannot_be_purged_holds_up_nothing_else
     purger = purger_of(database)
     assert [await purger.purge_due() for _ in range(2)] == [0, 1]
     await superuser.execute("DROP TRIGGER stuck ON workspace_nodes")
-    # Those that failed are tried again, a few at each look.
+    # A few of the failed batches are retried in each run.
     assert [await purger.purge_due() for _ in range(3)] == [5, 5, 2]
 
 
-async def test_what_failed_and_came_back_takes_nobodys_turn(
+async def test_failed_and_restored_batches_do_not_delay_others(
     studio: Studio, database: Database, superuser: asyncpg.Connection
 ) -> None:
     await superuser.execute(_STUCK)
@@ -188,5 +188,5 @@ async def test_what_failed_and_came_back_takes_nobodys_turn(
     for node in nodes[:5]:
         await studio.teacher.call("POST", f"/nodes/{node['id']}/restore")
     await superuser.execute("DROP TRIGGER stuck ON workspace_nodes")
-    # The first look is the turn of those that are not there any more.
+    # The first run tries the batches that have been restored.
     assert [await purger.purge_due() for _ in range(2)] == [0, 1]

@@ -286,7 +286,7 @@ def world_on(postgres_settings: PostgresSettings) -> Iterator[World]:
 
 
 def compare(postgres_settings: PostgresSettings, *, steps: int, examples: int) -> Counter[str]:
-    """Take at least *steps*, some examples at a time; how often what was done."""
+    """Run at least *steps* steps in several examples; return how often each operation occurred."""
     with world_on(postgres_settings) as world:
         while world.steps.total() < steps:
             limits = settings(max_examples=examples, stateful_step_count=50, deadline=None)
@@ -295,7 +295,7 @@ def compare(postgres_settings: PostgresSettings, *, steps: int, examples: int) -
         return world.steps + world.special
 
 
-def test_tree_and_bin_are_what_the_model_says(postgres_settings: PostgresSettings) -> None:
+def test_tree_and_bin_match_the_model(postgres_settings: PostgresSettings) -> None:
     assert compare(postgres_settings, steps=150, examples=3)
 
 

@@ -1,4 +1,4 @@
-"""Versions: a study kept as it was, compared, and brought back without losing anything."""
+"""Versions of a study: storing, comparing and restoring them without losing anything."""
 
 import asyncio
 from typing import Any
@@ -22,7 +22,7 @@ async def kept(studio: Studio, chapter: Chapter, label: str = "") -> Any:
     return await studio.teacher.call("POST", f"{chapter.study_path}/versions", {"label": label})
 
 
-async def test_a_version_keeps_the_study_as_it_is(
+async def test_version_is_a_copy_of_the_study(
     studio: Studio, studies: StudyFactory, database: Database
 ) -> None:
     chapter = await studies.chapter()
@@ -39,7 +39,7 @@ async def test_a_version_keeps_the_study_as_it_is(
     assert detail["chapters"][0]["id"] == str(chapter.id)
     assert detail["chapters"][0]["moves"]["moves"][0] == {"parent": -1, "uci": "e2e4"}
     assert detail["chapters"][1]["title"] == "Game 1"
-    # To keep it changes nothing of it.
+    # Storing a version does not change the study.
     assert (await studio.teacher.call("GET", chapter.study_path))["version"] == before
     types = [event.type for event in await studio.stream(chapter.study["id"])]
     assert types[-2:] == ["study.snapshot_created", "study.chapter.annotation_updated"]
@@ -48,7 +48,7 @@ async def test_a_version_keeps_the_study_as_it_is(
     assert found == []
 
 
-async def test_versions_are_listed_newest_first_page_by_page(studio: Studio, studies: StudyFactory) -> None:
+async def test_versions_are_listed_newest_first_and_paged(studio: Studio, studies: StudyFactory) -> None:
     chapter = await studies.chapter()
     assert await studio.teacher.call("GET", f"{chapter.study_path}/versions") == {
         "items": [],
@@ -65,7 +65,7 @@ async def test_versions_are_listed_newest_first_page_by_page(studio: Studio, stu
     assert [*seen, *(one["label"] for one in page["items"])] == ["v5", "v4", "v3", "v2", "v1"]
 
 
-async def test_a_diff_tells_what_changed_until_now_or_another_version(
+async def test_diff_shows_changes_to_the_present_or_another_version(
     studio: Studio, studies: StudyFactory
 ) -> None:
     chapter = await studies.chapter()
@@ -95,7 +95,7 @@ async def test_a_diff_tells_what_changed_until_now_or_another_version(
     assert (same["added"], same["changed"], same["reordered"]) == ([], [], False)
 
 
-async def test_a_rollback_is_a_new_version_and_keeps_what_was_there(
+async def test_rollback_is_a_new_version_and_stores_the_former_state(
     studio: Studio, studies: StudyFactory, database: Database
 ) -> None:
     chapter = await studies.chapter()
@@ -110,7 +110,7 @@ async def test_a_rollback_is_a_new_version_and_keeps_what_was_there(
     assert answer.headers["location"] == f"/api/v1{chapter.study_path}/versions/3"
     assert (version["number"], version["restored_from"], version["chapters_count"]) == (3, 1, 1)
     study = await studio.teacher.call("GET", chapter.study_path)
-    # The title stays: another study may have the former one by now.
+    # The title stays, because another study may have the former title now.
     assert (study["title"], study["description"], study["version"]) == ("New", "", 5)
     assert [one["id"] for one in study["chapters"]] == [str(chapter.id)]
     shown = await studio.teacher.send("GET", chapter.path)
@@ -131,18 +131,20 @@ async def test_a_rollback_is_a_new_version_and_keeps_what_was_there(
     assert found == []
 
 
-async def test_a_rollback_keeps_nothing_twice(studio: Studio, studies: StudyFactory) -> None:
+async def test_rollback_does_not_store_an_unchanged_state_again(
+    studio: Studio, studies: StudyFactory
+) -> None:
     chapter = await studies.chapter("1. e4 { [%clk 0:10:00.5] } *")
     await kept(studio, chapter)
     path = f"{chapter.study_path}/rollback"
-    # What is there is what the latest version has: nothing would be lost.
+    # The study equals its latest version: a rollback would lose nothing.
     assert (await studio.teacher.call("POST", path, {"version": 1}, match=2))["number"] == 2
     assert (await studio.teacher.call("POST", path, {"version": 1}, match=3))["number"] == 3
     page = await studio.teacher.call("GET", f"{chapter.study_path}/versions")
     assert [one["restored_from"] for one in page["items"]] == [1, 1, None]
 
 
-async def test_a_rollback_is_meant_for_the_study_that_was_read(studio: Studio, studies: StudyFactory) -> None:
+async def test_rollback_requires_the_version_of_the_study(studio: Studio, studies: StudyFactory) -> None:
     chapter = await studies.chapter()
     await kept(studio, chapter)
     path = f"{chapter.study_path}/rollback"
@@ -154,15 +156,13 @@ async def test_a_rollback_is_meant_for_the_study_that_was_read(studio: Studio, s
     assert [one["number"] for one in page["items"]] == [2, 1]
 
 
-async def test_versions_of_many_at_once_are_numbered_without_a_gap(
-    studio: Studio, studies: StudyFactory
-) -> None:
+async def test_concurrent_versions_are_numbered_without_gaps(studio: Studio, studies: StudyFactory) -> None:
     chapter = await studies.chapter()
     made = await asyncio.gather(*(kept(studio, chapter) for _ in range(5)))
     assert sorted(one["number"] for one in made) == [1, 2, 3, 4, 5]
 
 
-async def test_a_version_under_a_key_is_made_once(studio: Studio, studies: StudyFactory) -> None:
+async def test_version_with_a_key_is_stored_once(studio: Studio, studies: StudyFactory) -> None:
     chapter = await studies.chapter()
     for below, body, headers in [
         ("/versions", {"label": "x"}, {}),
@@ -179,7 +179,7 @@ async def test_a_version_under_a_key_is_made_once(studio: Studio, studies: Study
 
 
 @pytest.mark.guarantee("G82")
-async def test_a_version_that_cannot_be_is_refused(studio: Studio, studies: StudyFactory) -> None:
+async def test_invalid_version_is_refused(studio: Studio, studies: StudyFactory) -> None:
     chapter = await studies.chapter()
     await kept(studio, chapter)
     big = 10**12
@@ -212,7 +212,7 @@ async def test_a_version_that_cannot_be_is_refused(studio: Studio, studies: Stud
         assert await studio.teacher.error_code(404, method, path, body, match="*") == "NOT_FOUND_IN_NODE"
 
 
-async def test_a_study_has_so_many_versions_and_no_more(
+async def test_number_of_versions_of_a_study_is_limited(
     studio: Studio, studies: StudyFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("backend.workspace.studies._versions._VERSIONS_MAX", 3)
@@ -222,7 +222,7 @@ async def test_a_study_has_so_many_versions_and_no_more(
     back = f"{chapter.study_path}/rollback"
     await say(studio, chapter, "worse")
     before = await studio.stream(chapter.study["id"])
-    # What is there would be kept first, as the third; there is no room for the fourth.
+    # The current state would be stored first, as the third version; there is no room for a fourth.
     assert await studio.teacher.error_code(409, "POST", back, {"version": 1}, match="*") == "VERSIONS_FULL"
     assert await studio.stream(chapter.study["id"]) == before
     await kept(studio, chapter)
@@ -231,7 +231,7 @@ async def test_a_study_has_so_many_versions_and_no_more(
     assert len((await studio.teacher.call("GET", path))["items"]) == 3
 
 
-async def test_a_study_that_is_too_large_is_not_kept_by_half(
+async def test_study_that_is_too_large_is_not_stored_in_part(
     studio: Studio, studies: StudyFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chapter = await studies.chapter()

@@ -1,4 +1,4 @@
-"""Visibility is an admin's to decide: by a change, by making a node with another one, by moving it there."""
+"""Only admins change a visibility: by an update, by creating a node, or by moving one."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from tests.fixtures.studio import Studio
 
 
 async def _tree(studio: Studio) -> dict[str, Any]:
-    """A shared tree with an open folder in it; the pupil edits all of it."""
+    """Create a shared tree with a public folder; the pupil is an editor of the tree."""
     root = await studio.teacher.node("workspace")
     await studio.teacher.share(root, "pupil", "editor")
     await studio.teacher.share(root, "ada", "admin")
@@ -20,7 +20,7 @@ async def _tree(studio: Studio) -> dict[str, Any]:
     }
 
 
-async def test_an_editor_makes_no_node_with_a_visibility_of_its_own(studio: Studio) -> None:
+async def test_editor_cannot_create_a_node_with_its_own_visibility(studio: Studio) -> None:
     root = (await _tree(studio))["root"]
     for visibility in ("public", "private", "shared"):
         body = {"title": visibility, "parent_id": root["id"], "visibility": visibility}
@@ -42,11 +42,11 @@ async def test_editor_cannot_move_a_node_to_another_inherited_visibility(studio:
     )
     moved = await studio.person("ada").call("POST", move, there, match=1)
     assert moved["visibility"] == "public"
-    # An editor may not move a public node to a place where it would be hidden either.
+    # An editor cannot move a public node to a place where it would be hidden either.
     assert await studio.pupil.error_code(403, "POST", move, back, match=2) == "ROLE_MISSING"
 
 
-async def test_an_editor_moves_what_is_seen_by_the_same_there(studio: Studio) -> None:
+async def test_editor_can_move_a_node_that_keeps_its_visibility(studio: Studio) -> None:
     tree = await _tree(studio)
     to_open = {"parent_id": tree["open"]["id"]}
     moved = await studio.pupil.call("POST", f"/nodes/{tree['own']['id']}/move", to_open, match=1)

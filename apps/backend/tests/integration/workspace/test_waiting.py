@@ -1,4 +1,4 @@
-"""Writers of one tree wait for each other, and never for each other in a circle."""
+"""Concurrent writers of one tree wait for each other and never deadlock."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ def statuses(answers: list[httpx.Response]) -> set[int]:
     return {answer.status_code for answer in answers}
 
 
-async def test_many_nodes_are_made_below_a_root_at_once(studio: Studio) -> None:
+async def test_many_nodes_are_created_below_a_root_concurrently(studio: Studio) -> None:
     root = await studio.teacher.node("workspace")
     bodies = [{"kind": "folder", "title": str(one), "parent_id": root["id"]} for one in range(10)]
     answers = await asyncio.gather(*(studio.teacher.send("POST", "/nodes", body) for body in bodies))
@@ -20,7 +20,7 @@ async def test_many_nodes_are_made_below_a_root_at_once(studio: Studio) -> None:
     assert [one["position"] for one in children["items"]] == [*range(10)]
 
 
-async def test_a_folder_is_filled_renamed_and_moved_at_once(studio: Studio) -> None:
+async def test_folder_is_filled_renamed_and_moved_concurrently(studio: Studio) -> None:
     root = await studio.teacher.node("workspace")
     for _ in range(5):
         folder = await studio.teacher.node("folder", parent=root)

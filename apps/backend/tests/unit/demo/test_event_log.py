@@ -1,4 +1,4 @@
-"""Which events the demo accepts, and which are faults."""
+"""The demo accepts events of one chain in order, and reports all others as faults."""
 
 from uuid import UUID, uuid4
 

@@ -145,7 +145,7 @@ async def test_three_concepts_differ_in_hero_and_theme(preferences: Preferences)
         assert len({getattr(concept, field) for concept in concepts}) == 3, field
 
 
-async def test_the_writers_themes_and_styles_are_in_every_concept() -> None:
+async def test_every_concept_contains_the_writers_themes_and_styles() -> None:
     for concept in (await propose(preferences=CHINESE)).options:
         assert isinstance(concept, Concept)
         assert set(CHINESE.theme_preferences) < set(concept.themes)
@@ -161,7 +161,7 @@ async def test_unknown_theme_is_in_every_concept() -> None:
     ("theme", "place"),
     [("武侠", "断云渡"), ("历史", "永宁坊"), ("fantasy", "Vellamar"), ("western", "Cutler's Pass")],
 )
-async def test_a_genre_decides_the_world(theme: str, place: str) -> None:
+async def test_genre_determines_the_world(theme: str, place: str) -> None:
     proposal = await propose(preferences=Preferences(theme_preferences=(theme,)))
     assert all(isinstance(one, Concept) and place in one.logline for one in proposal.options)
 
@@ -198,7 +198,7 @@ async def test_outline_uses_all_confirmed_contents(preferences: Preferences, see
 
 
 @pytest.mark.parametrize("seed", [str(n) for n in range(5)])
-async def test_the_two_options_of_a_later_stage_differ(seed: str) -> None:
+async def test_two_options_of_a_later_stage_differ(seed: str) -> None:
     story = await whole_story(preferences=ENGLISH, seed=seed)
     for stage in STAGES[1:]:
         first, second = (option.model_dump() for option in story[stage].options)

@@ -111,12 +111,12 @@ SAID = st.tuples(st.sampled_from([None, *Visibility]), st.sampled_from(GRANTED),
 
 
 @given(path=st.lists(SAID, min_size=1, max_size=6), owner=st.booleans())
-def test_all_rules_together_are_those_of_the_plain_model(path: list[Said], owner: bool) -> None:
+def test_all_rules_together_equal_the_plain_model(path: list[Said], owner: bool) -> None:
     assert role_on(*path, subject="owner" if owner else "pupil") is plain_model(path, owner=owner)
 
 
 def accessed(role: Role | None, trashed_level: int | None = None) -> Access:
-    """Return a user's access with *role* to a grandchild; *trashed_level* levels above, a node is trashed."""
+    """Return the access with *role* to a grandchild; the node *trashed_level* levels above is trashed."""
     said = [NOTHING, NOTHING, (None, role, None)]
     chain = [node(2 - level, said[2 - level], trashed=level == trashed_level) for level in range(3)]
     return access_of(chain, "pupil")
@@ -141,7 +141,7 @@ def test_hidden_node_is_not_found_and_readable_node_is_role_missing(
         access.require(needed)
 
 
-def test_a_node_is_in_the_bin_by_itself_or_with_an_ancestor() -> None:
+def test_trashed_node_is_in_the_bin_itself_or_with_an_ancestor() -> None:
     accessed(EDITOR).require_live()
     accessed(EDITOR, 0).require_trashed()
     with pytest.raises(NodeTrashed):
@@ -159,7 +159,7 @@ def test_a_node_is_in_the_bin_by_itself_or_with_an_ancestor() -> None:
     before=st.sampled_from(GRANTED),
     after=st.sampled_from(GRANTED),
 )
-def test_only_owners_change_admins_and_no_user_raises_the_own_role(
+def test_only_owners_change_admins_and_no_user_raises_their_own_role(
     actor: Role, own: bool, before: Role | None, after: Role | None
 ) -> None:
     ranks = [0 if role is None else 1 + role.rank for role in (before, after)]

@@ -1,4 +1,4 @@
-"""What readers are told of events."""
+"""The parts of events that readers may see."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -142,7 +142,7 @@ def test_activity_entry_has_the_finest_target_and_a_summary(
     assert ((told.target.type, told.target.id), told.summary) == (target, summary)
 
 
-def test_a_change_names_what_has_changed_and_not_to_what() -> None:
+def test_entry_of_a_change_names_the_fields_without_values() -> None:
     one = event(WorkspaceEvent.NODE_UPDATED, title="new", description="", visibility="public")
     expected = {"visibility": "public", "changed": ["title", "description", "visibility"]}
     assert redact_for_reader(one, access(Role.VIEWER)).payload == expected

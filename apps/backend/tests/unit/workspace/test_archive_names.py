@@ -1,4 +1,4 @@
-"""Paths in an archive: safe on every system, and each only once."""
+"""Paths in a zip are valid on every operating system, and unique."""
 
 from typing import Any
 from uuid import UUID
@@ -27,7 +27,7 @@ from pydantic_core import to_json
         ("e\u0301tude", "\u00e9tude"),
     ],
 )
-def test_a_name_is_what_every_system_takes(title: str, name: str) -> None:
+def test_file_name_is_valid_on_every_system(title: str, name: str) -> None:
     assert safe_name(title) == name
 
 
@@ -60,7 +60,7 @@ def test_archive_path_starts_at_the_exported_node() -> None:
     assert paths(node(3, "study", "s", 2, 0)) == ["s.pgn"]
 
 
-def test_equal_names_of_a_folder_are_numbered_whatever_their_case() -> None:
+def test_equal_names_of_a_folder_are_numbered_ignoring_case() -> None:
     tree = (
         node(1, "folder", "Club", None, 0),
         node(2, "folder", "a", 1, 1),
@@ -73,7 +73,7 @@ def test_equal_names_of_a_folder_are_numbered_whatever_their_case() -> None:
     assert paths(*tree) == ["Club/a/s.pgn", "Club/a/S (2).pgn", "Club/a/s (2) (2).pgn", "Club/A (2)/s.pgn"]
 
 
-def test_every_node_that_a_path_names_is_known_and_no_other() -> None:
+def test_nodes_in_a_path_are_recorded_and_no_others() -> None:
     tree = (
         node(1, "workspace", "Club", None, 0),
         node(2, "folder", "a", 1, 1),

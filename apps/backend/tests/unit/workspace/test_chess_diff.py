@@ -1,4 +1,4 @@
-"""What a version's comparison says."""
+"""The comparison of two versions of a study."""
 
 from uuid import UUID
 
@@ -35,7 +35,7 @@ def chapter(text: str = "1. e4 *", chapter_id: UUID = FIRST, title: str = "One")
     return ChapterContent(chapter_id=chapter_id, title=title, headers={}, tree=tree_of(text))
 
 
-def test_chapters_come_go_change_their_titles_and_their_order() -> None:
+def test_diff_lists_added_deleted_renamed_and_reordered_chapters() -> None:
     second, third = chapter(chapter_id=SECOND, title="Two"), chapter(chapter_id=THIRD, title="Three")
     found = diff([chapter(), second], [chapter(title="Uno"), third])
     assert found.removed == (ChapterRef(chapter_id=SECOND, title="Two"),)
@@ -46,7 +46,7 @@ def test_chapters_come_go_change_their_titles_and_their_order() -> None:
     assert diff([chapter(), second, third], [third, chapter()]).reordered
 
 
-def test_moves_come_and_go_with_all_that_follows_them() -> None:
+def test_diff_lists_added_and_deleted_moves_with_those_after_them() -> None:
     before = chapter("1. e4 e5 (1... c5 2. Nf3 d6) 2. Nf3 *")
     after = chapter("1. e4 e5 2. Nf3 (2. f4 exf4) 2... Nc6 *")
     (found,) = diff([before], [after]).changed
@@ -103,7 +103,7 @@ def test_diff_of_equal_states_is_empty_and_reverse_diff_is_symmetric(
         assert there.moves_removed == back.moves_added == ()
 
 
-def test_a_study_is_compared_with_an_empty_one() -> None:
+def test_study_can_be_compared_with_an_empty_one() -> None:
     added = add_move(MoveTree(), {}, "", "e4").tree
     mine = ChapterContent(chapter_id=FIRST, title="One", headers={}, tree=added)
     assert diff([], [mine]).added == (ChapterRef(chapter_id=FIRST, title="One"),)

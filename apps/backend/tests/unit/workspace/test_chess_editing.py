@@ -1,4 +1,4 @@
-"""What may be done to a tree of moves, and what is refused."""
+"""Allowed and refused changes of a tree of moves."""
 
 import random
 
@@ -45,7 +45,7 @@ Chapter = tuple[dict[str, str], MoveTree]
 
 
 def grown(*lines: str) -> MoveTree:
-    """A tree of lines of SAN, each a variation of those before it."""
+    """Return a tree of lines in SAN, each a variation of those before it."""
     tree = MoveTree()
     for line in lines:
         path = ""
@@ -68,7 +68,7 @@ def lines(tree: MoveTree) -> list[str]:
     return [tree.path_of(index) for index in range(len(tree.moves)) if not children[index]]
 
 
-def test_moves_are_added_by_san_and_by_uci_and_named_by_their_path() -> None:
+def test_moves_are_added_by_san_or_uci_and_have_a_path() -> None:
     first = add_move(MoveTree(), {}, "", "e4")
     assert (first.path, first.uci) == ("e2e4", "e2e4")
     second = add_move(first.tree, {}, first.path, "e7e5")
@@ -86,12 +86,12 @@ def test_move_with_a_glyph_is_refused(glyph: str) -> None:
 
 
 @pytest.mark.parametrize("word", ["O-O", "o-o", "0-0", "O–O", "O‑O"])
-def test_castling_is_read_as_files_write_it(word: str) -> None:
+def test_castling_is_accepted_in_the_spellings_of_files(word: str) -> None:
     headers = {"FEN": "4k3/8/8/8/8/8/8/4K2R w K - 0 1", "SetUp": "1"}
     assert add_move(MoveTree(), headers, "", word).rendered.san == "O-O"
 
 
-def test_a_move_becomes_the_last_variation_where_it_stands() -> None:
+def test_new_move_is_the_last_variation_at_its_place() -> None:
     tree = grown("e4 e5 Nf3", "e4 c5 Nf3", "d4 d5")
     last = add_move(tree, {}, "e2e4", "e6").tree
     assert [last.moves[one].uci for one in last.children()[0]] == ["e7e5", "c7c5", "e7e6"]
@@ -101,25 +101,25 @@ def test_a_move_becomes_the_last_variation_where_it_stands() -> None:
         one.check()
 
 
-def test_a_move_that_is_there_is_refused_and_named() -> None:
+def test_existing_move_is_refused_and_named() -> None:
     with pytest.raises(MoveExists, match=r"e2e4\.e7e5") as refused:
         add_move(grown("e4 e5"), {}, "e2e4", "e7e5")
     assert refused.value.error_code == "MOVE_EXISTS"
 
 
 @pytest.mark.parametrize("move", ["Ke2", "e2e5", "e7e5", "Zz9", "", "Nd2", "e9", "x" * 500, "0000e2e4"])
-def test_an_illegal_move_is_refused_with_the_position(move: str) -> None:
+def test_error_for_an_illegal_move_shows_the_position(move: str) -> None:
     with pytest.raises(MoveIllegal, match="rnbqkbnr/pppppppp/8/8/8/8/PPPPPPPP/RNBQKBNR w KQkq - 0 1"):
         add_move(MoveTree(), {}, "", move)
 
 
-def test_pass_in_check_is_illegal() -> None:
+def test_null_move_in_check_is_illegal() -> None:
     tree = grown("e4 d5 Bb5+")
     with pytest.raises(MoveIllegal):
         add_move(tree, {}, "e2e4.d7d5.f1b5", "--")
 
 
-def test_castling_has_one_name_however_it_is_sent() -> None:
+def test_castling_has_one_path_in_every_spelling() -> None:
     headers = {"FEN": "4k3/8/8/8/8/8/8/4K2R w K - 0 1"}
     for move in ("O-O", "e1g1", "0-0"):
         assert add_move(MoveTree(), headers, "", move).uci == "e1g1"
@@ -127,21 +127,21 @@ def test_castling_has_one_name_however_it_is_sent() -> None:
         assert add_move(MoveTree(), {**headers, "Variant": "Chess960"}, "", move).uci == "e1h1"
 
 
-def test_a_move_has_at_most_ten_variations() -> None:
+def test_tree_move_has_at_most_ten_variations() -> None:
     tree = grown("e4", "d4", "c4", "b4", "a4", "f4", "g4", "h4", "e3", "d3", "c3")
     assert len(tree.moves) == VARIATIONS_MAX + 1
     with pytest.raises(VariationsFull):
         add_move(tree, {}, "", "a3")
 
 
-def test_a_tree_has_at_most_so_many_moves() -> None:
+def test_number_of_moves_of_a_tree_is_limited() -> None:
     circle = ("g1f3", "g8f6", "f3g1", "f6g8")
     tree = MoveTree(tuple(Move(at - 1, circle[at % 4]) for at in range(MOVES_MAX)))
     with pytest.raises(MovesFull):
         add_move(tree, {}, "", "e4")
 
 
-def test_an_unknown_path_is_refused_by_every_operation() -> None:
+def test_every_operation_refuses_an_unknown_path() -> None:
     tree = grown("e4 e5")
     for path in ("e2e3", "e2e4.e7e6", "e2e4.e7e5.g1f3", "e2e4.", "e7e5", "."):
         for act in (delete_move, promote, demote):
@@ -156,14 +156,14 @@ def test_an_unknown_path_is_refused_by_every_operation() -> None:
             act(tree, "")
 
 
-def test_deleting_takes_all_that_follows_and_the_next_variation_leads() -> None:
+def test_deleting_a_main_move_promotes_the_next_variation() -> None:
     tree = grown("e4 e5 Nf3 Nc6", "e4 e5 f4", "e4 c5 Nf3", "d4 d5")
     assert lines(delete_move(tree, "e2e4.e7e5")) == ["e2e4.c7c5.g1f3", "d2d4.d7d5"]
     assert lines(delete_move(tree, "e2e4")) == ["d2d4.d7d5"]
     assert delete_move(grown("e4"), "e2e4") == MoveTree()
 
 
-def test_promotion_and_demotion_go_one_step() -> None:
+def test_promotion_and_demotion_move_a_variation_by_one_place() -> None:
     tree = grown("e4 e5 Nf3", "d4 d5", "c4")
     up = promote(tree, "c2c4")
     assert lines(up) == ["e2e4.e7e5.g1f3", "c2c4", "d2d4.d7d5"]
@@ -186,7 +186,7 @@ def test_text_before_a_promoted_variation_moves_into_its_text() -> None:
     assert led.moves[0].annotation == Annotation(text="Best")
 
 
-def test_an_annotation_is_kept_as_a_file_would_give_it_back() -> None:
+def test_annotation_is_stored_as_pgn_would_return_it() -> None:
     sent = Annotation(
         text=" [%clk 0:01:30.25]\r\nTake [%cal Ge2e4,Rd1d8] care \ufeff[%csl Ya1] [%eval 0.5] ",
         nags=(146, 1, 1),
@@ -235,7 +235,7 @@ def test_annotation_that_pgn_cannot_express_is_refused(annotation: Annotation) -
         annotate(grown("e4", "d4"), "d2d4", annotation)
 
 
-def test_an_annotation_holds_what_the_contract_promises() -> None:
+def test_annotation_can_have_the_documented_maximum() -> None:
     full = Annotation(
         text="x" * TEXT_CHARS_MAX,
         circles=tuple(f"{c}{one}" for c in "RGYB" for one in chess.SQUARE_NAMES)[:SHAPES_MAX],
@@ -244,14 +244,14 @@ def test_an_annotation_holds_what_the_contract_promises() -> None:
     assert annotate(grown("e4"), "e2e4", full).moves[0].annotation == full
 
 
-def test_the_start_has_no_glyphs() -> None:
+def test_start_cannot_have_glyphs() -> None:
     with pytest.raises(AnnotationInvalid, match="start"):
         annotate(MoveTree(), "", Annotation(nags=(1,)))
 
 
 @PROPERTY_SETTINGS
 @given(annotations())
-def test_canonical_is_final(annotation: Annotation) -> None:
+def test_canonical_form_of_an_annotation_does_not_change_again(annotation: Annotation) -> None:
     assert to_canonical(annotation) == annotation
     assert Annotation.from_document(from_json(to_json(annotation.document()))) == annotation
 
@@ -287,7 +287,7 @@ def test_random_changes_keep_the_invariants_of_the_tree(chapter: Chapter, rng: r
 
 @PROPERTY_SETTINGS
 @given(chapters())
-def test_paths_go_on_naming_their_moves_when_variations_change_places(chapter: Chapter) -> None:
+def test_paths_stay_valid_when_variations_change_places(chapter: Chapter) -> None:
     _, tree = chapter
     for index in range(len(tree.moves)):
         path = tree.path_of(index)
@@ -302,7 +302,7 @@ def test_paths_go_on_naming_their_moves_when_variations_change_places(chapter: C
 
 @PROPERTY_SETTINGS
 @given(st.sampled_from(START_POSITIONS), st.lists(st.integers(0, 300), max_size=12))
-def test_moves_mean_what_the_rules_say(start: dict[str, str], choices: list[int]) -> None:
+def test_moves_follow_the_rules_of_chess(start: dict[str, str], choices: list[int]) -> None:
     board = chess.Board(start.get("FEN", chess.STARTING_FEN), chess960=start.get("Variant") == "Chess960")
     board.chess960 = board.chess960 or board.has_chess960_castling_rights()
     for choice in choices:
@@ -332,7 +332,7 @@ SANS = {
 }
 
 
-def test_with_san_a_board_can_be_drawn() -> None:
+def test_san_and_position_allow_drawing_a_board() -> None:
     tree = grown("e4 e5 Nf3", "e4 c5", "d4")
     shown = render_moves(tree, {})
     assert [(one.san, one.ply) for one in shown] == [("e4", 1), ("e5", 2), ("Nf3", 3), ("c5", 2), ("d4", 1)]
@@ -352,17 +352,17 @@ def test_with_san_a_board_can_be_drawn() -> None:
         {"FEN": "k6P/8/8/8/8/8/8/K7 w - - 0 1"},
     ],
 )
-def test_headers_that_name_no_position_are_refused(headers: dict[str, str]) -> None:
+def test_headers_without_a_valid_position_are_refused(headers: dict[str, str]) -> None:
     with pytest.raises(PositionInvalid):
         start_board(headers)
 
 
-def test_a_position_of_the_usual_chess_may_say_so() -> None:
+def test_start_position_may_be_given_explicitly() -> None:
     fen = "4k3/8/8/8/8/8/4P3/4K3 w - - 0 1"
     assert start_board({"FEN": fen, "Variant": "From Position"}).fen() == fen
 
 
-def test_a_game_is_called_after_its_players() -> None:
+def test_title_of_a_game_is_made_of_its_players() -> None:
     assert game_title({"White": "A", "Black": "?"}) == "A – ?"
     assert game_title({"White": "?", "Black": "?", "Event": "Cup"}) == "Cup"
     assert game_title({"White": "A", "ChapterName": "Mine"}) == "Mine"

@@ -34,7 +34,7 @@ def test_backend_with_chess_logs_nothing() -> None:
     require_chess()
 
 
-def test_every_reason_has_a_code_of_its_own() -> None:
+def test_every_reason_has_its_own_code() -> None:
     errors = [
         one
         for one in vars(chess_errors).values()
@@ -45,7 +45,7 @@ def test_every_reason_has_a_code_of_its_own() -> None:
     assert not issubclass(ChessNotInstalled, ChessError)
 
 
-def test_chess_is_imported_in_one_place() -> None:
+def test_chess_is_imported_only_in_one_module() -> None:
     elsewhere = [
         str(path.relative_to(ROOT))
         for path in modules("src")

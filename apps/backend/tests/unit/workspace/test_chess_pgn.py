@@ -1,4 +1,4 @@
-"""Round trip: what is read, written and read again is the same."""
+"""A chapter that is exported and imported again is the same."""
 
 import io
 from collections.abc import Iterator
@@ -46,7 +46,7 @@ def chapter_of(game: ReadGame) -> ChapterContent:
 
 @PROPERTY_SETTINGS
 @given(chapters())
-def test_a_chapter_survives_export_and_import(chapter: Chapter) -> None:
+def test_chapter_is_the_same_after_export_and_import(chapter: Chapter) -> None:
     headers, tree = chapter
     game = read_one(write_game(headers, tree))
     assert game.headers == headers
@@ -73,7 +73,7 @@ def moves_of(node: chess.pgn.GameNode, path: str = "") -> Iterator[tuple[str, tu
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_a_file_survives_import_export_and_import(path: Path) -> None:
+def test_file_is_the_same_after_import_export_and_import(path: Path) -> None:
     games = good(path.read_bytes())
     assert games
     again = good(write_file(map(chapter_of, games)).encode())
@@ -89,7 +89,7 @@ def test_trees_of_real_files_keep_their_invariants(path: Path) -> None:
         assert MoveTree.from_document(game.tree.document()) == game.tree
 
 
-def test_a_game_is_written_in_export_format() -> None:
+def test_game_is_written_in_export_format() -> None:
     game = read_one("""
 [ECO "C50"]
 [Event "Club \\"A\\""]
@@ -137,7 +137,7 @@ STUDY = """
 """
 
 
-def test_without_comments_moves_and_variations_are_left() -> None:
+def test_export_without_comments_has_moves_and_variations() -> None:
     game = read_one(STUDY)
     bare = read_one(write_game(game.headers, game.tree, mode=ExportMode.NO_COMMENT))
     assert moves_only(bare.tree) == moves_only(game.tree)
@@ -153,7 +153,7 @@ def test_main_line_export_keeps_its_annotations() -> None:
     assert main.start == Annotation(text="Start")
 
 
-def test_a_clip_begins_at_its_move_and_holds_what_follows() -> None:
+def test_clip_contains_its_move_and_all_moves_after_it() -> None:
     game = read_one(STUDY)
     text = write_game(game.headers, game.tree, mode=ExportMode.CLIP, path="f2f4.d7d5")
     clip = read_one(text)
@@ -163,13 +163,13 @@ def test_a_clip_begins_at_its_move_and_holds_what_follows() -> None:
     assert "2... d5" in text
 
 
-def test_a_clip_of_the_first_move_has_the_position_of_the_chapter() -> None:
+def test_clip_of_the_first_move_has_the_position_of_the_chapter() -> None:
     game = read_one("1. e4 e5 (1... c5) *")
     clip = read_one(write_game(game.headers, game.tree, mode=ExportMode.CLIP, path="e2e4"))
     assert (clip.headers, clip.tree) == (game.headers, game.tree)
 
 
-def test_a_clip_of_chess960_stays_chess960() -> None:
+def test_clip_of_chess960_stays_chess960() -> None:
     headers = {"FEN": "rk2r3/pppppppp/8/8/8/8/PPPPPPPP/R3K2R w KQea - 0 1"}
     tree = MoveTree()
     for path, san in ("", "a3"), ("a2a3", "O-O"), ("a2a3.b8e8", "O-O"):
@@ -178,7 +178,7 @@ def test_a_clip_of_chess960_stays_chess960() -> None:
     assert [one.uci for one in clip.tree.moves] == ["e1h1"]
 
 
-def test_a_clip_needs_its_move() -> None:
+def test_clip_requires_its_move() -> None:
     with pytest.raises(ClipPathMissing):
         write_game({}, MoveTree(), mode=ExportMode.CLIP)
 
@@ -189,9 +189,9 @@ def test_custom_title_survives_export_and_import() -> None:
     assert read_one(write_file([mine])).title == "The open game"
 
 
-def test_variations_nested_as_deep_as_a_tree_is_large_are_read_and_written() -> None:
+def test_variations_nested_to_the_maximum_are_read_and_written() -> None:
     depth = 2_000
-    # Each variation replaces the last move, makes one more, and holds the next variation.
+    # Each variation replaces the last move, adds one move, and contains the next variation.
     other, last = ("Nf3", "Nf6", "Ng1", "Ng8"), ("Nc3", "Nc6")
     opened = "".join(f" ({other[ply % 4]} {last[(ply + 1) % 2]}" for ply in range(depth))
     game = read_one(f'[Event "Deep"]\n\nNc3{opened}{")" * depth} *')

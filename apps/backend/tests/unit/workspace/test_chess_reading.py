@@ -1,4 +1,4 @@
-"""PGN files as they are in the world: what is read of them, and what is skipped and why."""
+"""Reading PGN files of other programs: what is read, and what is skipped for which reason."""
 
 import io
 from collections.abc import Callable
@@ -92,7 +92,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_is_read_whole(name: str) -> None:
+def test_every_game_of_a_file_is_read(name: str) -> None:
     found = games(name)
     assert [(one.line, one.title, len(one.tree.moves)) for one in found] == FILES[name]
     assert [one.number for one in found] == [*range(1, len(found) + 1)]
@@ -152,7 +152,7 @@ def test_latin_1_is_detected_and_glyph_or_text_before_a_move_is_kept() -> None:
     assert said(game.tree, gambit) == Annotation(before="oder", text="mit Gambit")
 
 
-def test_files_of_two_encodings_put_together_are_read_by_their_bytes() -> None:
+def test_file_with_two_encodings_is_decoded_byte_by_byte() -> None:
     first, second = (
         '[White "Jürgen"]\n\n1. e4 *\n\n'.encode("latin-1"),
         '\ufeff[White "Łódź"]\n\n1. d4 *'.encode(),
@@ -167,7 +167,7 @@ def test_chess960_castling_goes_onto_the_rook() -> None:
     assert paths(second.tree) == ["b1e1", "b1e1.b8a8", "b1a1"]
 
 
-def test_comments_of_both_kinds_are_joined_and_hidden_lines_are_not_read() -> None:
+def test_both_kinds_of_comments_are_joined_and_escaped_lines_skipped() -> None:
     first, second = games("comments_and_escapes")
     assert "Site" in first.headers
     assert first.headers["Site"] == "?"
@@ -179,7 +179,7 @@ def test_comments_of_both_kinds_are_joined_and_hidden_lines_are_not_read() -> No
     assert second.tree.moves[-1].annotation.text == "Mate with a bishop."
 
 
-def test_results_come_from_the_header_and_else_from_the_end_of_the_moves() -> None:
+def test_result_is_that_of_the_header_or_of_the_end_of_the_moves() -> None:
     results = {
         '[Result "1-0"]\n\n1. e4 0-1': "1-0",
         '[Result "*"]\n\n1. e4 0-1': "0-1",
@@ -194,7 +194,7 @@ def test_results_come_from_the_header_and_else_from_the_end_of_the_moves() -> No
         assert game.headers["Result"] == result, text
 
 
-def test_headers_are_completed_by_the_roster_and_keep_their_values() -> None:
+def test_missing_headers_of_the_roster_are_added() -> None:
     (game,) = read(
         '[FEN "4k3/8/8/8/8/8/4P3/4K3 w - - 0 1"][White "A \\"B\\" \\\\ C"]\n'
         ' [Black "D "E" F"]\n[Round 3]\n\n*'
@@ -209,16 +209,16 @@ def test_headers_are_completed_by_the_roster_and_keep_their_values() -> None:
     assert game.headers["SetUp"] == "1"
 
 
-def test_moves_may_stand_on_the_line_of_the_headers() -> None:
+def test_moves_may_be_on_the_line_of_the_headers() -> None:
     assert paths(tree_of('[Event "x"] 1. e4 e5 *')) == ["e2e4", "e2e4.e7e5"]
 
 
-def test_signs_that_annotators_write_are_glyphs() -> None:
+def test_signs_of_annotators_are_read_as_glyphs() -> None:
     tree = tree_of("1. e4 e5 += 2. Nf3 N Nc6 ± 3. Bc4 !? Bc5 e.p. *")
     assert [one.annotation.nags for one in tree.moves] == [(), (14,), (146,), (16,), (5,), ()]
 
 
-def test_a_move_given_twice_is_one_move_and_the_main_line_stays_the_first() -> None:
+def test_repeated_move_is_merged_and_the_main_line_stays() -> None:
     tree = tree_of(
         "1. e4 {a} (1. e4 {b} c5 (1... e5 2. d4) 2. c3) ({c} 1. e4 $1 e6) (1. d4) 1... e5 "
         "2. Nf3 (2. d4 exd4) *"
@@ -238,7 +238,7 @@ def test_a_move_given_twice_is_one_move_and_the_main_line_stays_the_first() -> N
     tree.check()
 
 
-def test_a_comment_after_a_variation_is_about_the_move_before_it() -> None:
+def test_comment_after_a_variation_belongs_to_the_move_before_it() -> None:
     tree = tree_of("1. e4 (1. d4) {later} 1... e5 () ({only words}) *")
     assert said(tree, "e2e4").text == "later"
     assert said(tree, "e2e4.e7e5").text == "only words"
@@ -274,20 +274,20 @@ def test_text_without_a_chess_game_is_refused(text: str, line: int, reason: str)
     assert reason in game.reason
 
 
-def test_a_move_has_ten_variations_and_not_eleven() -> None:
+def test_move_of_a_file_has_at_most_ten_variations() -> None:
     others = ("a3", "a4", "b3", "b4", "c3", "c4", "d3", "d4", "e3", "f3", "f4")
     ten = "".join(f" (1. {one})" for one in others[:10])
     assert len(tree_of(f"1. e4{ten} e5 *").moves) == 12
     assert "at most 10 variations" in skipped(f"1. e4{ten} (1. {others[10]}) e5 *").reason
 
 
-def test_a_game_has_as_many_moves_as_a_tree_and_not_one_more() -> None:
+def test_game_has_at_most_as_many_moves_as_a_tree() -> None:
     circle = "Nf3 Nf6 Ng1 Ng8 " * (MOVES_MAX // 4)
     assert len(tree_of(f"1. {circle}*").moves) == MOVES_MAX
     assert "at most 20000 moves" in skipped(f"1. {circle} Nf3 *").reason
 
 
-def test_nul_is_not_read() -> None:
+def test_nul_is_removed() -> None:
     (game,) = read(b'[White "A\0B"]\n\n1. e4 {x\0y} *\0')
     assert isinstance(game, ReadGame)
     assert game.headers["White"] == "AB"
@@ -301,7 +301,7 @@ def test_text_without_games_has_none() -> None:
 
 
 @pytest.mark.parametrize("name", sorted({*FILES, "broken"} - {"comments_and_escapes"}))
-def test_games_are_counted_about_right_without_reading_them(name: str) -> None:
+def test_number_of_games_is_estimated_without_parsing(name: str) -> None:
     assert abs(count_games((PGN / f"{name}.pgn").read_bytes()) - len(file(name))) <= 1
 
 
@@ -321,7 +321,7 @@ MAIN_LINES = [
 
 
 @pytest.mark.parametrize("name", MAIN_LINES)
-def test_the_main_line_is_the_one_that_other_programs_read(name: str) -> None:
+def test_main_line_is_the_one_that_other_programs_read(name: str) -> None:
     data = (PGN / f"{name}.pgn").read_bytes()
     handle = io.StringIO(data.decode("cp1252" if "latin1" in name else "utf-8"))
     for game in games(name):
@@ -333,7 +333,7 @@ def test_the_main_line_is_the_one_that_other_programs_read(name: str) -> None:
         assert mine[: len(line)] == line
 
 
-#: Files that would take a day where time grew with the square of their length.
+#: Files that would take a day if the time grew with the square of their length.
 HOSTILE: dict[str, Callable[[int], str]] = {
     "parentheses": lambda n: "1. e4 " + "(" * n,
     "variations in one another": lambda n: "1. e4 " + "(1. e4 " * (n // 7),

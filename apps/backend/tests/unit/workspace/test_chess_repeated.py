@@ -1,4 +1,4 @@
-"""Variations that repeat moves: the main line of a file stays the main line, and nothing goes unreported."""
+"""Variations that repeat moves: the main line of a file stays the same, and every change is reported."""
 
 import io
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ def notes_of(game: ReadGame, *, dropped: bool) -> list[str]:
     return [one.note for one in game.notes if one.dropped is dropped]
 
 
-#: Every shape of a repeated variation, and what is exported of it.
+#: Every form of a repeated variation, and its export.
 SHAPES = {
     "repeats the last move and goes on": (
         "1. e4 e5 (1... e5 2. Nf3 Nc6) 1-0",
@@ -155,7 +155,7 @@ def test_moves_without_room_in_the_text_are_reported_as_dropped() -> None:
 
 
 def test_moves_after_a_main_line_of_many_moves_are_kept() -> None:
-    """The position after thousands of moves is none that a FEN tag may give."""
+    """The position after thousands of moves is not accepted in a FEN tag."""
     circle = "Nf3 Nf6 Ng1 Ng8 " * 3_000
     game = read_one(f"{circle} e4 (e4 e5) *")
     assert _length(game.tree) == 12_001
@@ -167,7 +167,7 @@ Board = chess.Board
 
 @st.composite
 def lines(draw: st.DrawFn, board: Board, depth: int, forced: list[chess.Move]) -> str:
-    """Moves from *board*, with variations; *forced* are the first ones, which another line plays too."""
+    """Return moves from *board*, with variations, after the *forced* moves, which another line has too."""
     tokens: list[str] = []
     board = board.copy(stack=False)
     length = draw(st.integers(1 if depth else 0, 4))
@@ -230,7 +230,7 @@ def test_import_export_import_is_a_fixed_point(text: str) -> None:
 
 @PROPERTY_SETTINGS
 @given(files)
-def test_every_move_of_the_file_is_there_or_reported(text: str) -> None:
+def test_every_move_of_the_file_is_imported_or_reported(text: str) -> None:
     theirs, game = chess.pgn.read_game(io.StringIO(text)), read_one(text)
     assert theirs is not None
     mine = {game.tree.path_of(index) for index in range(len(game.tree.moves))}

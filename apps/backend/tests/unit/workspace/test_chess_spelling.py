@@ -1,4 +1,4 @@
-"""What files write in place of PGN: read, and noted as normalised or dropped."""
+"""Spellings of files that are not PGN: they are read, and reported as normalised or dropped."""
 
 import pytest
 from backend.workspace.chess import Annotation, ReadGame, SkippedGame, count_games, read_games
@@ -61,7 +61,7 @@ def test_sign_of_a_glyph_is_read_and_noted(sign: str, nag: int) -> None:
     assert notes(game) == [(1, f"{sign} is read as the glyph ${nag}", False)]
 
 
-def test_only_move_sign_may_cling_to_its_move() -> None:
+def test_only_move_sign_may_directly_follow_its_move() -> None:
     [game] = read("1. e4 e5□ 2. Nf3□! *")
     assert [one.annotation.nags for one in game.tree.moves] == [(), (7,), (1, 7)]
     assert notes(game) == [(1, "□ is read as the glyph $7", False)]
@@ -86,7 +86,7 @@ FORUM_NOTE = "[pgn] and [/pgn] around games are passed over"
         '[pgn]\n[White "A"]\n\n1. e4 e5\n[/pgn]\n\n[pgn]\n[White "B"]\n[/pgn]\n',
     ],
 )
-def test_forum_tags_around_games_are_passed_over(text: str) -> None:
+def test_forum_tags_around_games_are_skipped(text: str) -> None:
     first, second = read(text)
     assert [one.uci for one in first.tree.moves] == ["e2e4", "e7e5"]
     assert second.number == 2
@@ -94,7 +94,7 @@ def test_forum_tags_around_games_are_passed_over(text: str) -> None:
     assert abs(count_games(text.encode()) - 2) <= 1
 
 
-def test_game_in_forum_tags_is_found_behind_one_that_is_not_read() -> None:
+def test_game_in_forum_tags_after_an_invalid_one_is_found() -> None:
     text = '[pgn][White "A"]\n\n1. e4 Ke4[/pgn]\n[pgn][White "B"]\n\n1. d4 *[/pgn]'
     refused, game = read_games(text.encode())
     assert isinstance(refused, SkippedGame)
@@ -156,12 +156,12 @@ def test_dropped_content_is_reported(text: str, note: tuple[int, str, bool]) -> 
 @pytest.mark.parametrize(
     "text", ["1. e4 e5 0-1", "{a} 1. e4 {b} e5 $1 (1... c5) *", '[Result "*"]\n\n1. e4 1-0']
 )
-def test_file_as_the_standard_has_it_has_no_notes(text: str) -> None:
+def test_file_that_follows_the_standard_has_no_notes(text: str) -> None:
     assert read(text)[0].notes == ()
 
 
 @pytest.mark.parametrize("word", ["ep" * 2_000, "e4" + "." * 3_000, "□" * 5_000, "‑" * 5_000, "h4,"])
-def test_odd_word_is_refused_and_nothing_else(word: str) -> None:
+def test_unknown_word_refuses_only_its_game(word: str) -> None:
     refused, game = read_games(f"1. e4 {word} *\n\n1. d4 d5 *".encode())
     assert isinstance(refused, SkippedGame)
     assert refused.reason.startswith(f'"{word[:50]}')
@@ -170,7 +170,7 @@ def test_odd_word_is_refused_and_nothing_else(word: str) -> None:
     assert [one.uci for one in game.tree.moves] == ["d2d4", "d7d5"]
 
 
-def test_eleventh_variation_with_an_odd_word_is_refused() -> None:
+def test_eleventh_variation_with_an_unknown_word_is_refused() -> None:
     ten = "".join(f"(1. {at}{rank}) " for at in "abcdf" for rank in (3, 4))
     [game] = read_games(f"1. e4 {ten}(1. h4.) *".encode())
     assert isinstance(game, SkippedGame)

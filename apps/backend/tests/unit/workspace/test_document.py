@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of the workspace's routes."""
+"""The routes of the workspace in the OpenAPI document."""
 
 import re
 from typing import Any
@@ -13,7 +13,7 @@ from relaybox.settings import JwtSettings, PostgresSettings
 
 @pytest.fixture(scope="module")
 def operations() -> list[tuple[str, Any]]:
-    """Every operation with its path; nothing connects for it."""
+    """Return every operation with its path; no server is needed."""
     jwt = JwtSettings(secret=SecretStr("a-secret-that-is-long-enough-for-hs256"))
     database = Database(PostgresSettings(password=SecretStr("none")))
     backbone = Backbone(database, [], verifier=SharedSecretVerifier(jwt), service="test")
@@ -35,14 +35,14 @@ def test_every_parameter_of_a_path_is_named_once(operations: list[tuple[str, Any
         assert all(one["required"] for one in operation.get("parameters", ()) if one["in"] == "path")
 
 
-def test_routes_name_the_headers_that_their_answers_are_about(operations: list[tuple[str, Any]]) -> None:
+def test_routes_document_the_headers_of_their_responses(operations: list[tuple[str, Any]]) -> None:
     for path, operation in operations:
         named, answers = _named(operation, "header"), operation["responses"]
         assert named.count("if-match") == ("428" in answers), path
         assert named.count("idempotency-key") == ("410" in answers), path
 
 
-def test_the_document_has_changes_with_a_version_and_writes_with_a_key(
+def test_document_has_if_match_for_changes_and_keys_for_writes(
     operations: list[tuple[str, Any]],
 ) -> None:
     assert sum("428" in one["responses"] for _, one in operations) >= 10

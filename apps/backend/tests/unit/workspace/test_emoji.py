@@ -1,4 +1,4 @@
-"""What may be a reaction."""
+"""Valid and invalid reactions."""
 
 import pytest
 from backend.workspace.discussions._emoji import parse_emoji
@@ -44,6 +44,6 @@ def test_one_emoji_is_a_reaction(emoji: str) -> None:
         "👍‍" * 12,
     ],
 )
-def test_anything_else_is_none(text: str) -> None:
+def test_other_text_is_no_reaction(text: str) -> None:
     with pytest.raises(EmojiInvalid):
         parse_emoji(text)

@@ -1,4 +1,4 @@
-"""Forms with a file, and what is none."""
+"""Valid and invalid forms with a file."""
 
 import pytest
 from backend.workspace.errors import FormMalformed
@@ -13,12 +13,12 @@ def form(*parts: bytes, end: bytes = b"--x--\r\n") -> bytes:
     return b"".join(b"--x\r\n" + part + b"\r\n" for part in parts) + end
 
 
-def test_a_form_has_one_file_and_text_beside_it() -> None:
+def test_form_has_one_file_and_text_fields() -> None:
     read = read_form(form(TITLE, FILE + b"\xff1. e4\r\n*"), TYPE)
     assert (read.fields, read.file_name, read.file) == ({"title": "Spring"}, "März.pgn", b"\xff1. e4\r\n*")
 
 
-def test_a_file_may_be_empty_and_hold_what_looks_like_a_boundary() -> None:
+def test_file_may_be_empty_or_contain_text_like_a_boundary() -> None:
     assert read_form(form(FILE), TYPE).file == b""
     assert read_form(form(FILE + b"\r\n--y\r\n--\r\n-x"), TYPE).file == b"\r\n--y\r\n--\r\n-x"
 

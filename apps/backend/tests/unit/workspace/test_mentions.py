@@ -15,7 +15,7 @@ from backend.workspace.discussions._mentions import MENTIONS_MAX, find_mentions
         ("@anna\n- @bob\n    - @carl", ["anna", "bob", "carl"]),
     ],
 )
-def test_a_name_is_a_word_behind_an_at(markdown: str, names: list[str]) -> None:
+def test_mention_is_a_name_after_an_at_sign(markdown: str, names: list[str]) -> None:
     assert find_mentions(markdown) == names
 
 
@@ -33,7 +33,7 @@ def test_a_name_is_a_word_behind_an_at(markdown: str, names: list[str]) -> None:
         "> said\n\n    @no",
     ],
 )
-def test_names_in_code_are_no_mentions(code: str) -> None:
+def test_names_in_code_are_not_mentions(code: str) -> None:
     assert find_mentions(f"@first\n\n{code}") == ["first"]
 
 
@@ -53,11 +53,11 @@ def test_text_that_looks_like_code_has_mentions(prose: str) -> None:
     assert find_mentions(prose) == ["yes"]
 
 
-def test_so_many_names_are_kept_and_none_that_no_token_has() -> None:
+def test_mentions_are_limited_and_only_valid_token_subjects() -> None:
     assert len(find_mentions(" ".join(f"@user{number}" for number in range(60)))) == MENTIONS_MAX
     assert find_mentions(f"@{'x' * 255} @{'y' * 256}") == ["x" * 255]
 
 
-def test_runs_of_backticks_that_nothing_ends_are_no_code() -> None:
+def test_unclosed_backticks_are_not_code() -> None:
     runs = " ".join("`" * length for length in range(1, 140))
     assert find_mentions(f"{runs} @yes") == ["yes"]

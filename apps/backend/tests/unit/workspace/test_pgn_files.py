@@ -1,4 +1,4 @@
-"""Games in their studies, files as text, and what is too much for one import."""
+"""Distribution of games over studies, stored text of files, and limits of one import."""
 
 import pytest
 from backend.workspace.errors import PgnInvalid, PgnTooManyGames
@@ -17,7 +17,7 @@ from shared_types.workspace_pgn_api import SkippedPgn
 
 
 def file_of(marks: str) -> ParsedFile:
-    """A file whose games are imported (``.``) or left out (``x``)."""
+    """Return a file whose games are imported (``.``) or left out (``x``)."""
     numbered = list(enumerate(marks, 1))
     games = [Game(number=n, title="", headers={}, moves=b"{}") for n, mark in numbered if mark == "."]
     skipped = [SkippedPgn(game=n, line=n, reason="") for n, mark in numbered if mark == "x"]
@@ -29,7 +29,7 @@ def reader(text: str, *, strict: bool = False, event_bytes_max: int = 1_000_000)
 
 
 @pytest.mark.parametrize(("games", "studies"), [(1, 1), (64, 1), (65, 2), (128, 2), (129, 3)])
-def test_a_study_has_64_chapters_and_the_last_what_is_left(games: int, studies: int) -> None:
+def test_games_are_divided_into_studies_of_64_chapters(games: int, studies: int) -> None:
     parts = split_into_studies(file_of("." * games))
     assert len(parts) == studies
     assert [game.number for part in parts for game in part.games] == list(range(1, games + 1))
@@ -43,13 +43,13 @@ def test_skipped_game_belongs_to_the_study_of_its_neighbours() -> None:
     assert [one.game for one in second.skipped] == [69]
 
 
-def test_a_file_is_packed_whatever_its_bytes() -> None:
+def test_stored_file_has_the_same_bytes_after_unpacking() -> None:
     data = bytes(range(256)) * 100
     assert decode_file(encode_file(data)) == data
     assert len(encode_file(b"1. e4 e5 " * 10_000)) < 5_000
 
 
-def test_a_file_is_read_batch_by_batch() -> None:
+def test_file_is_parsed_in_batches() -> None:
     games = reader('[White "A"]\n\n1. e4 *\n\n' * 5)
     assert (games.read(2), games.seen) == (True, 2)
     assert (games.read(2), games.seen) == (True, 4)
@@ -58,7 +58,7 @@ def test_a_file_is_read_batch_by_batch() -> None:
     assert (game.number, game.headers["White"], from_json(game.moves)["moves"][0]["uci"]) == (1, "A", "e2e4")
 
 
-def test_a_left_out_game_counts_and_a_strict_reader_stops_at_it() -> None:
+def test_skipped_game_is_counted_and_ends_a_strict_import() -> None:
     text = "1. e4 *\n\n1. e5 *\n\n1. d4 *\n"
     games = reader(text)
     assert (games.read(9), games.games, games.seen) == (False, 2, 3)
@@ -73,7 +73,7 @@ def test_import_over_the_games_limit_is_refused_even_if_none_is_valid() -> None:
         games.read(1)
 
 
-def test_a_game_takes_what_an_event_has_room_for() -> None:
+def test_game_larger_than_an_event_is_skipped() -> None:
     text = "1. e4 {" + "x," * 1_500 + "} *"
     for room, taken in ((12_000 + 6_000, 1), (12_000 + 4_000, 0)):
         games = reader(text, event_bytes_max=room)

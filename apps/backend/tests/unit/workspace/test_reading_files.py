@@ -1,4 +1,4 @@
-"""Files that several requests read at a time."""
+"""Several requests that parse files concurrently."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ from backend.workspace.pgn._file_reader import PgnFileReader
 _GAMES = b'[Event "one"]\n\n1. e4 e5 2. Nf3 *\n'
 
 
-def test_more_files_than_threads_are_read_in_one_event_loop_after_another() -> None:
+def test_more_files_than_threads_are_parsed_one_after_another() -> None:
     reading = PgnFileReader(event_bytes_max=1_000_000)
 
     async def read_four() -> int:

@@ -1,4 +1,4 @@
-"""What was decided about a chapter's moves, and what history makes of the record, are the same tree."""
+"""The tree that a command decides equals the tree that its recorded event produces."""
 
 import random
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ AT = datetime(2026, 11, 21, tzinfo=UTC)
 
 
 class Recorded:
-    """A chapter that is changed by what is recorded of it, as JSON carries it."""
+    """A chapter that is changed only by its recorded events, after a round trip through JSON."""
 
     def __init__(self, tree: MoveTree | None = None) -> None:
         node = WorkspaceNode(
@@ -90,12 +90,12 @@ def some_move(dice: random.Random, tree: MoveTree, path: str) -> str:
     board = chess.Board()
     for uci in filter(None, path.split(".")):
         board.push_uci(uci)
-    # Few to choose from, so that some are there already.
+    # Few moves to choose from, so that some exist already.
     return dice.choice([move.uci() for move in board.legal_moves][:5])
 
 
 def changed(dice: random.Random, recorded: Recorded) -> MoveTree | None:
-    """Change *recorded* somehow; the tree by the rules of chess. Null: they refuse."""
+    """Change *recorded* at random; return the tree by the rules of chess, or None if they refuse."""
     tree, chapter = recorded.tree, recorded.chapter
     path = tree.path_of(dice.randrange(START, len(tree.moves)))
     match dice.choice(["add", "add", "add", "delete", "up", "up", "down", "say", "say"]):
@@ -129,7 +129,7 @@ def changed(dice: random.Random, recorded: Recorded) -> MoveTree | None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_history_repeats_without_the_rules_what_the_rules_decided(seed: int) -> None:
+def test_projection_equals_the_decided_tree(seed: int) -> None:
     dice, recorded, done = random.Random(seed), Recorded(), 0
     for _ in range(300):
         try:
@@ -144,7 +144,7 @@ def test_history_repeats_without_the_rules_what_the_rules_decided(seed: int) -> 
     assert recorded.state.present.version == 1
 
 
-def test_a_variation_that_becomes_the_main_line_takes_its_words_along() -> None:
+def test_promoted_variation_keeps_its_text() -> None:
     recorded = Recorded()
     for move, words in [("e4", {}), ("d4", {"before": "or", "text": "sharper"})]:
         request = AddMove(after="", move=move, annotation=SetAnnotation(**words))
@@ -155,7 +155,7 @@ def test_a_variation_that_becomes_the_main_line_takes_its_words_along() -> None:
     assert recorded.chapter.moves["moves"][0] == {"parent": START, "uci": "d2d4", "text": "or\nsharper"}
 
 
-def test_moves_are_shared_with_the_document_before() -> None:
+def test_moves_are_shared_with_the_previous_document() -> None:
     recorded = Recorded()
     for after, move in [("", "e4"), ("e2e4", "e5"), ("", "d4")]:
         request = AddMove(after=after, move=move)
@@ -177,9 +177,7 @@ def test_moves_are_shared_with_the_document_before() -> None:
         (WorkspaceEvent.ANNOTATION_UPDATED, {"move_path": "d2d4.d7d5", "annotation": {}}),
     ],
 )
-def test_an_event_about_a_move_that_is_not_there_is_no_history(
-    type_: WorkspaceEvent, payload: dict[str, Any]
-) -> None:
+def test_event_about_a_missing_move_is_an_error(type_: WorkspaceEvent, payload: dict[str, Any]) -> None:
     recorded = Recorded(add_move(MoveTree(), {}, "", "d4").tree)
     with pytest.raises(KeyError):
         recorded.happen(type_, {"chapter_id": str(recorded.id), **payload})

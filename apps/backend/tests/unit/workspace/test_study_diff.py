@@ -1,4 +1,4 @@
-"""What changed between two states of a study, as it is answered."""
+"""The response with the differences between two states of a study."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -32,7 +32,7 @@ def study(number: int | None, *chapters: dict[str, Any], title: str = "Study") -
     return StudyContent(number=number, title=title, description="", chapters=chapters)
 
 
-def test_a_difference_names_what_came_and_went() -> None:
+def test_diff_names_added_and_deleted_parts() -> None:
     before = study(1, chapter(FIRST, line(), title="Old"), chapter(SECOND, []))
     after = study(None, chapter(FIRST, line()[:2], headers={"White": "Boris"}), title="Other")
     found = diff_versions(before, after)
@@ -44,7 +44,7 @@ def test_a_difference_names_what_came_and_went() -> None:
     assert [(one.path, one.moves) for one in of.moves_removed] == [("g1f3.g8f6.f3g1", 2)]
 
 
-def test_paths_are_listed_while_there_is_room_and_all_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_diff_lists_a_limited_number_of_paths_and_counts_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_diff, "PATHS_CHARS_MAX", 4 + 9 + 4)
     before = study(1, chapter(FIRST, line()), chapter(SECOND, line()))
     after = study(2, chapter(FIRST, line(text="x")), chapter(SECOND, line(text="x")))

@@ -51,7 +51,7 @@ def test_migrate_up_check_and_down(
 
 
 @pytest.mark.parametrize("one_role", [True, False])
-def test_migrate_up_with_one_role_names_the_loss(
+def test_migrate_up_with_one_role_names_the_disadvantage(
     empty_postgres_settings: PostgresSettings, one_role: bool
 ) -> None:
     settings = empty_postgres_settings

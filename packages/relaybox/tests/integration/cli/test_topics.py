@@ -89,7 +89,7 @@ def test_raise_limit_names_a_topic_that_does_not_exist(kafka_settings: KafkaSett
     assert "'no-such-topic' cannot be raised" in line
 
 
-def test_check_of_sound_topics_exits_with_0(check: Check, topic: str) -> None:
+def test_check_of_faultless_topics_exits_with_0(check: Check, topic: str) -> None:
     checked = check(topic)
     assert (checked.exit_code, checked.stderr) == (0, "")
     [line] = [line for line in checked.stdout.splitlines() if line.startswith(topic)]

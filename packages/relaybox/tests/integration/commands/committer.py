@@ -1,4 +1,4 @@
-"""A process that sends one command and may be killed: the settings and the counter come as arguments."""
+"""Send one command; the tests kill this process. Settings and counter id are arguments."""
 
 import asyncio
 import sys

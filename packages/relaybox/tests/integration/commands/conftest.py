@@ -1,4 +1,4 @@
-"""Command services on the test's own database, and a look at what they wrote."""
+"""Command services on the test's own database, and checks of the rows that they wrote."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -22,7 +22,7 @@ ServiceFactory = Callable[..., CommandService]
 
 @pytest.fixture
 async def make_service(postgres_settings: PostgresSettings) -> AsyncIterator[ServiceFactory]:
-    """``make_service(**settings)``: a service with connections of its own, as another process would have."""
+    """``make_service(**settings)``: a service with its own connections, like another process."""
     async with AsyncExitStack() as stack:
 
         def make(**changes: Any) -> CommandService:
@@ -44,13 +44,13 @@ async def service(make_service: ServiceFactory) -> CommandService:
 
 @pytest.fixture
 async def counter_id(service: CommandService) -> UUID:
-    """A counter of Ada's at version 1."""
+    """Return the id of a counter of the user "ada" at version 1."""
     return (await submit(service, "CreateCounter")).aggregate_id
 
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """What one aggregate has in the four tables."""
+    """The rows of one aggregate in the four tables."""
 
     version: int
     total: int
@@ -59,7 +59,7 @@ class Written:
     outbox: int
 
     def check(self) -> "Written":
-        """Inbox, events, outbox and snapshot agree (G01)."""
+        """Check that inbox, events, outbox and snapshot agree (G01)."""
         assert self.version == self.events == self.outbox
         assert self.commands <= self.events
         return self
@@ -67,7 +67,7 @@ class Written:
 
 @pytest.fixture
 def written(superuser: asyncpg.Connection) -> Callable[[UUID], Awaitable[Written]]:
-    """``await written(id)``: what is there, after checking that it is whole and gapless."""
+    """``await written(id)``: the rows of an aggregate, checked for completeness and gaps."""
 
     async def look(aggregate_id: UUID) -> Written:
         versions = await superuser.fetch(

@@ -1,4 +1,4 @@
-"""A command decided by the application, with its events, in the application's transaction."""
+"""A command decided by the application, written with its events in the application's transaction."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -56,14 +56,14 @@ async def recorded(
     isolation: Isolation = "READ COMMITTED",
     **options: Any,
 ) -> None:
-    """In a transaction of its own, once."""
+    """Record once, in a separate transaction."""
     await database.run_in_transaction(
         lambda db: append_events(db, command, events, **options), isolation=isolation, attempts_max=1
     )
 
 
 async def everything(superuser: asyncpg.Connection) -> tuple[int, int, int]:
-    """Rows of the inbox, of events, of the outbox."""
+    """Return the numbers of rows in the inbox, of events, and in the outbox."""
     row = await superuser.fetchrow(
         "SELECT (SELECT count(*) FROM command_inbox), (SELECT count(*) FROM domain_events),"
         " (SELECT count(*) FROM event_outbox)"
@@ -73,7 +73,7 @@ async def everything(superuser: asyncpg.Connection) -> tuple[int, int, int]:
 
 @pytest.mark.guarantee("G01")
 @pytest.mark.parametrize("isolation", ISOLATIONS)
-async def test_a_command_and_the_facts_of_several_aggregates_commit_together(
+async def test_command_and_events_of_several_aggregates_commit_together(
     database: Database, superuser: asyncpg.Connection, isolation: Isolation
 ) -> None:
     command = a_command(key="the client's")
@@ -112,7 +112,7 @@ async def test_a_command_and_the_facts_of_several_aggregates_commit_together(
 
 
 @pytest.mark.guarantee("G01")
-async def test_nothing_of_it_remains_if_the_caller_rolls_back(
+async def test_nothing_is_written_if_the_caller_rolls_back(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     async with database.sessions() as db:
@@ -121,7 +121,7 @@ async def test_nothing_of_it_remains_if_the_caller_rolls_back(
     assert await everything(superuser) == (0, 0, 0)
 
 
-async def test_each_thousand_events_take_one_round_trip(
+async def test_each_1000_events_take_one_round_trip(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     statements: list[str] = []
@@ -139,7 +139,7 @@ async def test_each_thousand_events_take_one_round_trip(
     assert await everything(superuser) == (2, 2_001, 2_001)
 
 
-async def test_the_time_of_an_event_is_that_of_the_transaction(database: Database) -> None:
+async def test_time_of_an_event_is_that_of_the_transaction(database: Database) -> None:
     async with database.sessions() as db:
         now = await db.scalar(text("SELECT now()"))
         await append_events(db, a_command(), [new_event()])
@@ -164,7 +164,7 @@ async def test_completed_command_without_events_is_refused(database: Database) -
 
 @pytest.mark.guarantee("G03")
 @pytest.mark.parametrize("isolation", ISOLATIONS)
-async def test_a_second_pending_command_of_the_type_is_a_duplicate(
+async def test_second_pending_command_of_its_type_is_a_duplicate(
     database: Database, superuser: asyncpg.Connection, isolation: Isolation
 ) -> None:
     first = a_command(status=CommandStatus.RECEIVED)
@@ -176,7 +176,7 @@ async def test_a_second_pending_command_of_the_type_is_a_duplicate(
     assert await everything(superuser) == (1, 1, 1)
 
 
-async def test_one_that_is_done_at_once_may_pass_a_pending_one(database: Database, superuser) -> None:
+async def test_completed_command_may_follow_a_pending_one(database: Database, superuser) -> None:
     first = a_command(status=CommandStatus.RECEIVED)
     await recorded(database, first, [])
     await recorded(database, a_command(first.aggregate_id), [new_event()])
@@ -207,7 +207,7 @@ async def test_transaction_with_an_old_snapshot_retries_and_sees_the_pending(
 
 @pytest.mark.guarantee("G04")
 @pytest.mark.parametrize("isolation", ISOLATIONS)
-async def test_a_version_that_is_taken_is_a_lost_race(
+async def test_existing_version_is_a_lost_race(
     database: Database, superuser: asyncpg.Connection, isolation: Isolation
 ) -> None:
     await recorded(database, a_command(), [new_event(), new_event(version=2)])
@@ -217,7 +217,7 @@ async def test_a_version_that_is_taken_is_a_lost_race(
     assert await everything(superuser) == (1, 2, 2)
 
 
-async def test_a_gap_is_refused_and_nothing_is_written(
+async def test_gap_in_versions_is_refused_and_nothing_is_written(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     await recorded(database, None, [new_event()])
@@ -228,7 +228,7 @@ async def test_a_gap_is_refused_and_nothing_is_written(
     assert await everything(superuser) == (0, 1, 1)
 
 
-async def test_an_id_that_stands_there_already_is_named(database: Database) -> None:
+async def test_error_names_an_id_that_exists(database: Database) -> None:
     command, event = a_command(), new_event()
     await recorded(database, command, [event])
     with pytest.raises(ConstraintViolated, match="domain_events_event_id_key"):
@@ -246,7 +246,7 @@ async def test_an_id_that_stands_there_already_is_named(database: Database) -> N
         (new_event(payload={"note": "x" * 1_000_000}), MessageTooLarge),
     ],
 )
-async def test_what_no_relay_could_publish_is_refused_before_anything_is_written(
+async def test_event_that_no_relay_could_publish_is_refused_before_writing(
     database: Database, superuser: asyncpg.Connection, event: EventEnvelope, refusal: type[Exception]
 ) -> None:
     async with database.sessions() as db:
@@ -256,7 +256,7 @@ async def test_what_no_relay_could_publish_is_refused_before_anything_is_written
     assert await everything(superuser) == (0, 0, 0)
 
 
-async def test_a_topic_must_be_declared_and_routes_count(
+async def test_topic_must_be_declared_and_routes_apply(
     database: Database, superuser: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(TopicUndeclared, match="elsewhere"):
@@ -269,7 +269,7 @@ async def test_a_topic_must_be_declared_and_routes_count(
 
 
 @pytest.mark.parametrize("payload", [{"n": "\0"}, {"n": object()}])
-async def test_a_payload_that_cannot_be_stored_is_refused(
+async def test_payload_that_cannot_be_stored_is_refused(
     database: Database, superuser: asyncpg.Connection, payload: dict[str, Any]
 ) -> None:
     with pytest.raises(PayloadInvalid, match="MoveNode"):
@@ -286,7 +286,7 @@ class _Told(Notifier):
         self.told += keys
 
 
-async def test_relays_are_told_of_each_aggregate_once_after_the_commit(database: Database) -> None:
+async def test_relays_are_notified_once_per_aggregate_after_the_commit(database: Database) -> None:
     notifier = _Told(database)
     notifier.attach(database.sessions)
     events = [new_event(aggregate_id=one, version=v) for one in ("a", "b") for v in (1, 2)]
@@ -302,7 +302,7 @@ async def test_relays_are_told_of_each_aggregate_once_after_the_commit(database:
     ("status", "error"),
     [(CommandStatus.COMPLETED, None), (CommandStatus.FAILED, {"error_code": "PGN_INVALID"})],
 )
-async def test_a_worker_ends_the_command_once(
+async def test_worker_can_end_a_command_only_once(
     database: Database, superuser: asyncpg.Connection, status: CommandStatus, error: Any
 ) -> None:
     command = a_command(status=CommandStatus.RECEIVED)
@@ -316,7 +316,7 @@ async def test_a_worker_ends_the_command_once(
     await recorded(database, a_command(command.aggregate_id, status=CommandStatus.RECEIVED), [])
 
 
-async def test_events_published_and_facts_recorded_share_one_stream(database: Database) -> None:
+async def test_published_and_appended_events_share_one_stream(database: Database) -> None:
     await recorded(database, a_command(), [new_event()])
     await database.run_in_transaction(lambda db: EventBus(db).publish(new_event(version=2)))
     await recorded(database, a_command(), [new_event(version=3)])

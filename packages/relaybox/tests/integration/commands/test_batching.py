@@ -1,4 +1,4 @@
-"""Commands of one batch: none fails, waits for ever or is written twice because of another."""
+"""Commands of one batch: none fails, waits for ever or is written twice because of another one."""
 
 import asyncio
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ async def counters_of(service: CommandService, count: int) -> list[UUID]:
 
 
 async def together(service: CommandService, wishes: Sequence[tuple[UUID, dict[str, Any]]]) -> list[Any]:
-    """Submit all before the first leaves, so that they travel in one statement."""
+    """Submit all commands before the first is written, so that one statement contains them."""
     return await asyncio.gather(
         *(submit(service, "Increase", one, **payload) for one, payload in wishes), return_exceptions=True
     )
@@ -48,7 +48,7 @@ async def together(service: CommandService, wishes: Sequence[tuple[UUID, dict[st
     ],
     ids=["schema", "rules", "nul", "no JSON number", "too large", "broken decider", "constraint"],
 )
-async def test_neighbours_of_a_bad_command_are_written_once_and_it_is_not(
+async def test_commands_beside_a_failing_one_are_written_once(
     service: CommandService, superuser: asyncpg.Connection, written, bad: dict[str, Any], error
 ) -> None:
     await superuser.execute("ALTER TABLE aggregate_snapshots ADD CHECK (state ->> 'total' <> '13')")
@@ -77,7 +77,7 @@ async def test_batch_with_a_locked_aggregate_writes_the_others_once(
     assert [(await written(one)).version for one in ids] == [2, 2, 2, 1, 2, 2, 2, 2]
 
 
-async def test_what_is_written_before_a_neighbour_fails_is_not_written_again(
+async def test_commands_written_before_a_failure_are_not_written_again(
     service: CommandService, superuser: asyncpg.Connection, written
 ) -> None:
     ids = await counters_of(service, 3)
@@ -95,7 +95,7 @@ async def test_what_is_written_before_a_neighbour_fails_is_not_written_again(
     assert [(await written(one.aggregate_id)).version for one in (news[0], news[2])] == [1, 1]
 
 
-async def test_commands_of_one_aggregate_that_arrive_together_keep_their_order(
+async def test_concurrent_commands_of_one_aggregate_keep_their_order(
     service: CommandService, counter_id: UUID, written
 ) -> None:
     answers = await together(service, [(counter_id, {"by": by}) for by in range(1, 31)])
@@ -103,7 +103,7 @@ async def test_commands_of_one_aggregate_that_arrive_together_keep_their_order(
     assert (await written(counter_id)).total == sum(range(1, 31))
 
 
-async def test_more_than_may_wait_are_answered_busy_and_the_others_are_served(
+async def test_commands_over_the_queue_limit_get_busy(
     service: CommandService,
 ) -> None:
     answers = await together(service, [(uuid4(), {}) for _ in range(2_300)])
@@ -111,7 +111,7 @@ async def test_more_than_may_wait_are_answered_busy_and_the_others_are_served(
     assert kinds == [AggregateNotFound] * 2_000 + [DatabaseBusy] * 300
 
 
-async def test_a_command_that_waited_too_long_is_answered_busy_and_not_written(
+async def test_command_that_waited_too_long_is_busy_and_not_written(
     service: CommandService, counter_id: UUID, written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_batcher, "_WAIT_S_MAX", -1)
@@ -121,7 +121,7 @@ async def test_a_command_that_waited_too_long_is_answered_busy_and_not_written(
 
 
 @pytest.mark.guarantee("G64")
-async def test_a_caller_that_is_cancelled_in_flight_leaves_a_whole_command(
+async def test_cancelled_caller_leaves_a_complete_command(
     service: CommandService, counter_id: UUID, superuser: asyncpg.Connection, until_blocked, written
 ) -> None:
     async with superuser.transaction():
@@ -141,7 +141,7 @@ async def test_a_caller_that_is_cancelled_in_flight_leaves_a_whole_command(
     assert (look.version, look.commands, look.total) == (2, 2, 1)
 
 
-async def test_closing_waits_for_what_is_in_flight(
+async def test_close_waits_for_commands_in_flight(
     service: CommandService, counter_id: UUID, superuser: asyncpg.Connection, until_blocked, written
 ) -> None:
     async with superuser.transaction():
@@ -160,7 +160,7 @@ async def test_closing_waits_for_what_is_in_flight(
 async def test_command_sent_from_a_result_callback_is_executed(
     service: CommandService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # With one worker it is certain that the answer comes while the worker ends.
+    # With one worker the result always arrives while the worker ends.
     monkeypatch.setattr(_batcher, "_WORKERS_MAX", 1)
     (one,) = await counters_of(service, 1)
     async with asyncio.timeout(WAIT_S):

@@ -1,4 +1,4 @@
-"""All or nothing: the process or its connection dies at every table the command writes."""
+"""A command is written completely or not at all when its process or connection dies at any table."""
 
 import asyncio
 import os
@@ -29,7 +29,7 @@ _ALIVE = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database
 async def held_at(
     request: pytest.FixtureRequest, superuser: asyncpg.Connection, counter_id: UUID
 ) -> AsyncIterator[str]:
-    """Commands stop in the middle of their statement, where they write the table of this name."""
+    """Stop commands within their statement, where they write the table of this name."""
     await superuser.execute(
         "CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS"
         " 'BEGIN PERFORM pg_advisory_xact_lock_shared(7); RETURN NEW; END';"
@@ -74,7 +74,7 @@ async def start_committer(settings: PostgresSettings, counter_id: UUID) -> async
 
 @pytest.mark.guarantee("G01")
 @pytest.mark.parametrize("released", [False, True], ids=["noticed by the server", "not noticed in time"])
-async def test_a_killed_process_leaves_all_of_it_or_none(
+async def test_killed_process_leaves_the_whole_command_or_nothing(
     postgres_settings: PostgresSettings,
     service: CommandService,
     counter_id: UUID,
@@ -115,7 +115,7 @@ async def test_lock_held_too_long_is_busy_and_writes_nothing(
 
 
 @pytest.mark.guarantee("G01", "G02")
-async def test_what_was_acknowledged_is_there_however_often_connections_die(
+async def test_acknowledged_commands_exist_after_any_number_of_lost_connections(
     service: CommandService, counter_id: UUID, superuser: asyncpg.Connection, written
 ) -> None:
     acknowledged: list[int] = []

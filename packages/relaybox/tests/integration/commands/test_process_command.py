@@ -1,4 +1,4 @@
-"""A command inside the caller's own transaction."""
+"""A command in the caller's own transaction."""
 
 from uuid import UUID, uuid4
 
@@ -27,7 +27,7 @@ async def begun(db: AsyncSession, isolation: Isolation) -> None:
 
 @pytest.mark.guarantee("G01")
 @pytest.mark.parametrize("isolation", ISOLATIONS)
-async def test_the_command_is_taken_if_the_caller_commits(
+async def test_command_is_written_if_the_caller_commits(
     service: CommandService, database: Database, counter_id: UUID, written, isolation: Isolation
 ) -> None:
     async with database.sessions() as db:
@@ -41,7 +41,7 @@ async def test_the_command_is_taken_if_the_caller_commits(
 
 @pytest.mark.guarantee("G01")
 @pytest.mark.parametrize("isolation", ISOLATIONS)
-async def test_nothing_of_it_remains_if_the_caller_rolls_back(
+async def test_command_is_not_written_if_the_caller_rolls_back(
     service: CommandService, database: Database, counter_id: UUID, written, isolation: Isolation
 ) -> None:
     before = await written(counter_id)
@@ -52,7 +52,7 @@ async def test_nothing_of_it_remains_if_the_caller_rolls_back(
     assert await written(counter_id) == before
 
 
-async def test_its_isolation_is_the_callers(
+async def test_isolation_is_that_of_the_callers_transaction(
     service: CommandService, database: Database, counter_id: UUID
 ) -> None:
     for isolation in ISOLATIONS:
@@ -62,7 +62,7 @@ async def test_its_isolation_is_the_callers(
             assert await db.scalar(text("SHOW transaction_isolation")) == isolation.lower()
 
 
-async def test_two_commands_in_one_transaction_follow_each_other(
+async def test_second_command_of_a_transaction_sees_the_first(
     service: CommandService, database: Database, counter_id: UUID, written
 ) -> None:
     async def both(db: AsyncSession) -> list[CommandResult]:
@@ -72,7 +72,7 @@ async def test_two_commands_in_one_transaction_follow_each_other(
     assert (await written(counter_id)).total == 3
 
 
-async def test_it_can_make_an_aggregate(service: CommandService, database: Database, written) -> None:
+async def test_command_can_create_an_aggregate(service: CommandService, database: Database, written) -> None:
     new = uuid4()
 
     async def create(db: AsyncSession) -> CommandResult:
@@ -84,7 +84,7 @@ async def test_it_can_make_an_aggregate(service: CommandService, database: Datab
 
 @pytest.mark.guarantee("G03")
 @pytest.mark.parametrize("isolation", ISOLATIONS)
-async def test_a_pending_command_is_a_duplicate_with_its_id(
+async def test_pending_command_makes_the_next_a_duplicate_with_its_id(
     service: CommandService, database: Database, counter_id: UUID, isolation: Isolation
 ) -> None:
     pending = await submit(service, "RequestCount", counter_id)
@@ -98,7 +98,7 @@ async def test_a_pending_command_is_a_duplicate_with_its_id(
 
 @pytest.mark.guarantee("G04")
 @pytest.mark.parametrize("isolation", ISOLATIONS[1:])
-async def test_a_lost_race_is_told_and_never_retried_in_the_callers_transaction(
+async def test_lost_race_is_not_retried_in_the_callers_transaction(
     service: CommandService, database: Database, counter_id: UUID, written, isolation: Isolation
 ) -> None:
     async with database.sessions() as db:
@@ -129,7 +129,7 @@ async def test_loser_of_a_pending_race_gets_the_winners_id_on_retry(
 
 
 @pytest.mark.guarantee("G03")
-async def test_the_unique_index_is_recognised_by_its_name(
+async def test_violation_of_the_unique_index_is_a_duplicate(
     service: CommandService, database: Database, counter_id: UUID, superuser
 ) -> None:
     """The constraint finds an inbox row that another transaction wrote after the snapshot."""
@@ -143,7 +143,7 @@ async def test_the_unique_index_is_recognised_by_its_name(
 
 
 @pytest.mark.guarantee("G81")
-async def test_it_keeps_others_out_when_told_who_asks(
+async def test_caller_argument_hides_aggregates_of_other_users(
     service: CommandService, database: Database, counter_id: UUID
 ) -> None:
     async with database.sessions() as db:
@@ -152,7 +152,7 @@ async def test_it_keeps_others_out_when_told_who_asks(
                 await service.process_command(one, "Increase", {}, db, caller=BOB)
 
 
-async def test_an_unknown_command_is_named(service: CommandService, database: Database) -> None:
+async def test_error_names_an_unknown_command(service: CommandService, database: Database) -> None:
     async with database.sessions() as db:
         with pytest.raises(UnknownCommand, match="'Explode'"):
             await service.process_command(uuid4(), "Explode", {}, db)

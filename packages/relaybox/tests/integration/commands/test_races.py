@@ -1,4 +1,4 @@
-"""Services that race for one aggregate, as processes of one product do."""
+"""Several services that write to one aggregate concurrently, as the processes of a product do."""
 
 import asyncio
 from collections import Counter
@@ -42,7 +42,7 @@ async def test_one_of_64_identical_pending_commands_is_recorded(
 
 
 @pytest.mark.guarantee("G03")
-async def test_a_settlement_in_the_middle_of_the_race_lets_exactly_one_more_in(
+async def test_settlement_during_a_race_lets_one_more_command_succeed(
     services: list[CommandService], written
 ) -> None:
     for _ in range(ROUNDS):

@@ -1,4 +1,4 @@
-"""One command at a time: what it writes, and what it leaves alone."""
+"""One command at a time: the rows that it writes and those that it leaves unchanged."""
 
 import json
 from uuid import UUID, uuid4
@@ -24,7 +24,7 @@ from tests.fixtures.counters import ADA, AGENT, BOB, TooMuch, counters, submit
 
 
 @pytest.mark.guarantee("G01")
-async def test_a_command_writes_inbox_events_outbox_and_snapshot(
+async def test_command_writes_inbox_events_outbox_and_snapshot(
     service: CommandService, counter_id: UUID, database: Database, superuser: asyncpg.Connection, written
 ) -> None:
     result = await submit(service, "Increase", counter_id, by=2, steps=2)
@@ -57,7 +57,7 @@ async def _row(connection: asyncpg.Connection, query: str, *arguments: object) -
     return dict(await connection.fetchrow(query, *arguments))
 
 
-async def test_a_pending_command_holds_back_its_own_type_until_it_is_settled(
+async def test_pending_command_blocks_its_own_type_until_it_ends(
     service: CommandService, counter_id: UUID, written
 ) -> None:
     first = await submit(service, "RequestCount", counter_id)
@@ -76,7 +76,7 @@ async def test_a_pending_command_holds_back_its_own_type_until_it_is_settled(
 @pytest.mark.parametrize(
     ("found", "command", "task"), [(3, "COMPLETED", "COMPLETED"), (None, "FAILED", "FAILED")]
 )
-async def test_a_settlement_ends_the_command_and_its_tasks_with_the_fact(
+async def test_settlement_ends_the_command_and_its_tasks_with_an_event(
     service: CommandService, counter_id: UUID, superuser: asyncpg.Connection, found, command: str, task: str
 ) -> None:
     pending = (await submit(service, "RequestCount", counter_id)).command_id
@@ -110,7 +110,7 @@ async def test_a_settlement_ends_the_command_and_its_tasks_with_the_fact(
     assert same == 1
 
 
-async def test_a_settlement_of_what_has_ended_already_changes_nothing(
+async def test_settlement_of_an_ended_command_changes_nothing(
     service: CommandService, counter_id: UUID, superuser: asyncpg.Connection
 ) -> None:
     pending = (await submit(service, "RequestCount", counter_id)).command_id
@@ -129,7 +129,7 @@ async def test_a_settlement_of_what_has_ended_already_changes_nothing(
         ("ReportCount", {"command_id": str(uuid4())}, UnknownCommand),
     ],
 )
-async def test_a_refused_command_leaves_no_trace(
+async def test_refused_command_writes_nothing(
     service: CommandService, counter_id: UUID, written, command_type: str, payload, error: type[Exception]
 ) -> None:
     before = await written(counter_id)
@@ -139,7 +139,7 @@ async def test_a_refused_command_leaves_no_trace(
 
 
 @pytest.mark.guarantee("G81")
-async def test_a_foreign_counter_looks_like_one_that_does_not_exist(
+async def test_counter_of_another_user_is_not_found(
     service: CommandService, counter_id: UUID, written
 ) -> None:
     missing = uuid4()
@@ -152,7 +152,7 @@ async def test_a_foreign_counter_looks_like_one_that_does_not_exist(
     assert (await written(counter_id)).version == 1
 
 
-async def test_an_aggregate_of_another_domain_does_not_exist_here(
+async def test_aggregate_of_another_domain_is_not_found(
     service: CommandService, counter_id: UUID, superuser: asyncpg.Connection
 ) -> None:
     await superuser.execute("UPDATE aggregate_snapshots SET aggregate_type = 'OTHER'")
@@ -160,9 +160,7 @@ async def test_an_aggregate_of_another_domain_does_not_exist_here(
         await submit(service, "Increase", counter_id, caller=AGENT)
 
 
-async def test_an_expected_version_that_has_passed_is_refused(
-    service: CommandService, counter_id: UUID, written
-) -> None:
+async def test_stale_expected_version_is_refused(service: CommandService, counter_id: UUID, written) -> None:
     def at(version: int) -> Command:
         return Command(
             aggregate_id=counter_id, command_type="Increase", payload={}, caller=ADA, expected_version=version
@@ -175,7 +173,7 @@ async def test_an_expected_version_that_has_passed_is_refused(
     assert (await written(counter_id)).version == 2
 
 
-async def test_an_id_that_is_taken_is_refused_with_the_constraints_name(
+async def test_existing_id_is_refused_with_the_name_of_the_constraint(
     service: CommandService, counter_id: UUID, written
 ) -> None:
     taken = Command(
@@ -187,7 +185,7 @@ async def test_an_id_that_is_taken_is_refused_with_the_constraints_name(
     assert (await written(counter_id)).total == 0
 
 
-async def test_the_snapshot_is_what_its_events_say(
+async def test_snapshot_equals_the_folded_events(
     service: CommandService, counter_id: UUID, database: Database
 ) -> None:
     for by in (3, 4):
@@ -200,9 +198,7 @@ async def test_the_snapshot_is_what_its_events_say(
     assert not view.pending
 
 
-async def test_reading_shows_what_is_pending_to_the_owner_alone(
-    service: CommandService, counter_id: UUID
-) -> None:
+async def test_only_the_owner_sees_pending_commands(service: CommandService, counter_id: UUID) -> None:
     pending = await submit(service, "RequestCount", counter_id)
     view = await service.read(counters, counter_id, actor="ada")
     assert view.pending == {"RequestCount": pending.command_id}
@@ -211,7 +207,7 @@ async def test_reading_shows_what_is_pending_to_the_owner_alone(
         await service.read(counters, counter_id, actor="bob")
 
 
-async def test_a_command_alone_costs_two_statements(make_service, counter_id: UUID, superuser) -> None:
+async def test_single_command_takes_two_statements(make_service, counter_id: UUID, superuser) -> None:
     service = make_service(pool_size=1)
     await submit(service, "Increase", counter_id)
     calls: list[str] = []

@@ -1,4 +1,4 @@
-"""PostgreSQL goes away and comes back; the process stays."""
+"""PostgreSQL stops and starts again while the process continues to run."""
 
 import asyncio
 
@@ -35,7 +35,7 @@ async def test_first_use_connects_and_fails_without_a_server(postgres_settings, 
     ("change", "hint"),
     [({"db": "no_such_database"}, "POSTGRES_DB"), ({"user": "nobody_at_all"}, "POSTGRES_USER")],
 )
-async def test_a_server_that_refuses_us_is_unavailable_and_says_which_setting(
+async def test_rejected_connection_is_unavailable_and_names_the_setting(
     postgres_settings, change: dict[str, str], hint: str
 ) -> None:
     database = Database(postgres_settings.model_copy(update=change))
@@ -46,7 +46,7 @@ async def test_a_server_that_refuses_us_is_unavailable_and_says_which_setting(
     await database.close()
 
 
-async def test_a_wrong_password_is_unavailable_and_is_not_shown(postgres_settings) -> None:
+async def test_wrong_password_is_unavailable_and_not_shown(postgres_settings) -> None:
     wrong = SecretStr("a-password-that-must-not-leak")
     database = Database(postgres_settings.model_copy(update={"password": wrong}))
     with pytest.raises(DatabaseUnavailable, match="POSTGRES_PASSWORD") as refused:
@@ -56,7 +56,7 @@ async def test_a_wrong_password_is_unavailable_and_is_not_shown(postgres_setting
     assert wrong.get_secret_value() not in repr(database)
 
 
-async def test_a_dead_connection_in_the_pool_is_replaced_without_an_error(
+async def test_dead_pooled_connection_is_replaced_without_an_error(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     driver = await driver_of(database)
@@ -69,7 +69,7 @@ async def test_a_dead_connection_in_the_pool_is_replaced_without_an_error(
 
 
 @pytest.mark.guarantee("G85")
-async def test_a_server_that_comes_back_is_used_again_without_a_new_process(
+async def test_restarted_server_is_used_again_by_the_same_process(
     postgres_server, database: Database
 ) -> None:
     assert await database.run_in_transaction(one) == 1

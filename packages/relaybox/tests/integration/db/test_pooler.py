@@ -26,7 +26,7 @@ _LIMITS = {
 
 @pytest.fixture(params=MODES)
 async def pooler(request: pytest.FixtureRequest, start_pgbouncer: StartPgBouncer) -> PgBouncer:
-    """A PgBouncer in each mode."""
+    """Run a PgBouncer in each mode."""
     return await start_pgbouncer(request.param)
 
 
@@ -34,7 +34,7 @@ async def pooler(request: pytest.FixtureRequest, start_pgbouncer: StartPgBouncer
 async def pooled(
     pooler: PgBouncer, postgres_settings: PostgresSettings, superuser: asyncpg.Connection
 ) -> AsyncIterator[Database]:
-    """Connections through *pooler* with short limits; in transaction mode they are the role's."""
+    """Return connections through *pooler* with short limits, which the role has in transaction mode."""
     short = {"lock_timeout_ms": 200, "statement_timeout_ms": 2_000, "idle_in_transaction_timeout_ms": 300}
     settings = pooler.settings(postgres_settings.model_copy(update=short))
     if pooler.mode == "transaction":
@@ -47,7 +47,7 @@ async def pooled(
     await database.close()
 
 
-async def test_pooler_without_its_setting_is_named_with_the_setting(
+async def test_error_names_the_setting_for_a_pooler(
     start_pgbouncer: StartPgBouncer, postgres_settings: PostgresSettings
 ) -> None:
     pooler = await start_pgbouncer("session")
@@ -57,7 +57,7 @@ async def test_pooler_without_its_setting_is_named_with_the_setting(
     await database.close()
 
 
-async def test_transaction_pooler_taken_for_a_session_pooler_is_named(
+async def test_error_names_a_wrong_pool_mode(
     start_pgbouncer: StartPgBouncer, postgres_settings: PostgresSettings
 ) -> None:
     pooler = await start_pgbouncer("transaction")
@@ -95,7 +95,7 @@ async def test_lock_and_statement_timeouts_cancel_through_the_pooler(
 
 
 @pytest.mark.guarantee("G69")
-async def test_idle_transaction_is_taken_back_through_the_pooler(
+async def test_idle_transaction_is_rolled_back_through_the_pooler(
     pooled: Database, superuser: asyncpg.Connection
 ) -> None:
     db = await pooled.begin()
@@ -117,7 +117,7 @@ async def _backend(db: AsyncSession) -> int:
     return (await db.execute(text("SELECT pg_backend_pid()"))).scalar_one()
 
 
-async def test_statements_of_many_clients_find_their_parameters(pooled: Database) -> None:
+async def test_statements_of_many_clients_have_their_own_parameters(pooled: Database) -> None:
     async def by_driver(number: int) -> int:
         async with pooled.connection() as connection:
             rows = await connection.fetch("SELECT $1::int + 1 AS next, pg_sleep(0.001)", number)
@@ -135,7 +135,7 @@ async def test_statements_of_many_clients_find_their_parameters(pooled: Database
         assert await asyncio.gather(*map(ask, numbers)) == [number + 1 for number in numbers]
 
 
-async def test_listening_goes_past_the_pooler(pooled: Database) -> None:
+async def test_listen_bypasses_the_pooler(pooled: Database) -> None:
     heard = asyncio.Event()
     connection = await pooled.dedicated()
     try:
@@ -160,7 +160,7 @@ async def test_transaction_pooler_without_limits_is_refused_with_the_remedy(
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_migrations_go_past_the_pooler(
+async def test_migrations_bypass_a_transaction_pooler(
     start_pgbouncer: StartPgBouncer, empty_postgres_settings: PostgresSettings, mode: PoolMode
 ) -> None:
     pooler = await start_pgbouncer(mode)

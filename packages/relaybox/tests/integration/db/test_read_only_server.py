@@ -1,4 +1,4 @@
-"""A server that takes no writes: a standby, or a primary that was demoted."""
+"""A server that accepts no writes: a standby, or a primary that was demoted."""
 
 import asyncpg
 import pytest
@@ -21,7 +21,7 @@ async def write_by_driver(database: Database) -> None:
 
 
 async def process_ids(database: Database) -> set[int]:
-    """Backends of two connections that are checked out at the same time."""
+    """Return the backend process ids of two connections that are in use at the same time."""
     async with database.connection() as one, database.connection() as two:
         assert isinstance(one, asyncpg.Connection)
         assert isinstance(two, asyncpg.Connection)

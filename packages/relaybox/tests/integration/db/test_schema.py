@@ -1,4 +1,4 @@
-"""A schema of the library's own (``POSTGRES_SCHEMA``) beside an application's tables of the same names."""
+"""The library in its own schema (``POSTGRES_SCHEMA``), beside application tables with the same names."""
 
 import os
 import subprocess
@@ -48,9 +48,9 @@ from tests.fixtures.relays import put_events, read_topic, rows_of, running, wait
 from tests.fixtures.waiting import eventually
 
 REVISIONS = [one.revision for one in BACKBONE.script().walk_revisions()][::-1]
-#: Tables of an application, each with one row; most have the name of one of the library's.
+#: Tables of an application, each with one row; most have the name of a library table.
 OWN_TABLES = sorted({"users", "tasks", *TABLES})
-#: One row for each kind of clean-up.
+#: One row for each kind of removal.
 OLD_ROWS = (
     "INSERT INTO event_outbox (topic, payload, status, sent_at) VALUES ('t', '{}', 'SENT', 'epoch')",
     "UPDATE event_outbox_slots SET opened_at = 'epoch' WHERE slot = 0",
@@ -68,19 +68,19 @@ Connect = Callable[[PostgresSettings], Database]
 
 @pytest.fixture
 def shop(empty_postgres_settings: PostgresSettings) -> PostgresSettings:
-    """The settings of a product in the schema ``shop``, which does not exist yet."""
+    """Return the settings of a product in the schema ``shop``, which does not exist yet."""
     return empty_postgres_settings.model_copy(update={"schema_name": "shop"})
 
 
 @pytest.fixture
 def club(empty_postgres_settings: PostgresSettings) -> PostgresSettings:
-    """Another product in the same database; its schema is named by a reserved word."""
+    """Return the settings of a product of the same database whose schema has a reserved word as name."""
     return empty_postgres_settings.model_copy(update={"schema_name": "user"})
 
 
 @pytest.fixture
 async def connect() -> AsyncIterator[Connect]:
-    """``connect(settings)``: connections that are closed at the end."""
+    """``connect(settings)``: open connections that are closed at the end."""
     async with AsyncExitStack() as stack:
 
         def to(settings: PostgresSettings) -> Database:
@@ -95,7 +95,7 @@ async def connect() -> AsyncIterator[Connect]:
 async def admin(
     postgres_server: LocalPostgres, empty_postgres_settings: PostgresSettings
 ) -> AsyncIterator[asyncpg.Connection]:
-    """The application's own connection, whose search_path is PostgreSQL's default."""
+    """Open a connection of the application, which has PostgreSQL's default search_path."""
     connection = await superuser_of(postgres_server, empty_postgres_settings.db)
     await connection.execute(f"SET ROLE {postgres_server.owner_user}")
     yield connection
@@ -103,7 +103,7 @@ async def admin(
 
 
 def public_part(server: LocalPostgres, settings: PostgresSettings) -> list[str]:
-    """What pg_dump says about the schema public."""
+    """Return the output of pg_dump for the schema public."""
     return [line for line in dump_schema(server, settings).splitlines() if "public." in line]
 
 
@@ -111,7 +111,7 @@ async def rows_in_public(admin: asyncpg.Connection) -> list[str]:
     return [await admin.fetchval(f"SELECT owned FROM public.{name}") for name in OWN_TABLES]
 
 
-async def test_a_schema_beside_an_applications_tables_leaves_public_untouched(
+async def test_own_schema_leaves_application_tables_in_public_unchanged(
     shop: PostgresSettings,
     admin: asyncpg.Connection,
     connect: Connect,
@@ -149,7 +149,7 @@ async def test_a_schema_beside_an_applications_tables_leaves_public_untouched(
     assert await rows_in_public(admin) == OWN_TABLES
 
 
-async def test_two_schemas_of_one_database_do_not_see_each_other(
+async def test_two_schemas_of_one_database_are_separate(
     shop: PostgresSettings, club: PostgresSettings, connect: Connect, topic: str
 ) -> None:
     await migrate_up(shop, BACKBONE)
@@ -164,7 +164,7 @@ async def test_two_schemas_of_one_database_do_not_see_each_other(
         assert await IdempotencyService(second).try_lock("k"), "the keys of two products are two locks"
 
 
-async def test_a_notification_is_heard_in_its_schema_alone(
+async def test_notification_is_received_only_in_its_schema(
     shop: PostgresSettings, club: PostgresSettings, connect: Connect
 ) -> None:
     for settings in (shop, club):
@@ -188,12 +188,12 @@ async def test_a_notification_is_heard_in_its_schema_alone(
     assert heard == {"shop": {"of shop"}, "user": {"of club"}}
 
 
-async def test_relays_wake_by_the_channels_of_their_schema(
+async def test_relays_are_woken_by_notifications_of_their_schema_only(
     shop: PostgresSettings, connect: Connect, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     await migrate_up(shop, BACKBONE)
     database = connect(shop)
-    # Neither polls nor heartbeats come within the test.
+    # No poll and no heartbeat occurs during the test.
     settings = RelaySettings(poll_interval=3_600, lease_s=3_600)
     async with running(Relay(database, kafka_settings, settings)):
         await eventually("all lanes", lambda: has_lanes(database, 8))
@@ -214,13 +214,13 @@ async def has_lanes(database: Database, lanes: int) -> bool:
     return sum(relay.lanes for relay in status.relays) == lanes
 
 
-async def test_clean_up_of_one_schema_does_not_stop_that_of_another(
+async def test_sweep_of_one_schema_does_not_block_that_of_another(
     shop: PostgresSettings, club: PostgresSettings, connect: Connect
 ) -> None:
     for settings in (shop, club):
         await migrate_up(settings, BACKBONE)
     async with connect(shop).sessions() as busy, connect(club).connection() as connection:
-        # What it locks in one schema stays locked until this transaction ends.
+        # Its locks in one schema are held until this transaction ends.
         await clean_up(executor_of(busy))
         async with connect(club.as_owner()).connection() as owner:
             for statement in OLD_ROWS:
@@ -229,7 +229,7 @@ async def test_clean_up_of_one_schema_does_not_stop_that_of_another(
 
 
 async def clean_up(db: Executor) -> tuple[object, ...]:
-    """Remove everything that may be removed, and say what was."""
+    """Remove all expired rows and return which ones were removed."""
     steps = await retain(db, keep_h=0)
     swept = await sweep(db, IdempotencySettings(ttl_h=1e-9))
     kept = RetentionSettings(commands_h=10, tasks_h=10, consumed_events_h=10)
@@ -245,13 +245,13 @@ async def clean_up(db: Executor) -> tuple[object, ...]:
     )
 
 
-async def test_the_script_makes_the_same_schema_as_the_migrations(
+async def test_sql_script_and_migrations_create_equal_schemas(
     shop: PostgresSettings, postgres_server: LocalPostgres, admin: asyncpg.Connection
 ) -> None:
     printed = relaybox(shop, "migrate", "sql")
     assert printed.stdout == schema_script(BACKBONE, schema="shop")
     await admin.execute(printed.stdout)
-    # Nothing is left to apply; the rights are granted.
+    # No migration is left to apply; the rights are granted.
     assert await migrate_up(shop, BACKBONE) == []
     made = dump_schema(postgres_server, shop)
     await admin.execute("DROP SCHEMA shop CASCADE")
@@ -260,7 +260,7 @@ async def test_the_script_makes_the_same_schema_as_the_migrations(
     assert public_part(postgres_server, shop) == []
 
 
-async def test_tables_in_another_schema_are_not_left_behind_by_accident(
+async def test_migrate_up_refuses_to_abandon_tables_in_another_schema(
     empty_postgres_settings: PostgresSettings, shop: PostgresSettings
 ) -> None:
     await migrate_up(shop, BACKBONE)
@@ -268,7 +268,7 @@ async def test_tables_in_another_schema_are_not_left_behind_by_accident(
     unset = PostgresSettings.model_construct(chosen - {"schema_name"}, **empty_postgres_settings.model_dump())
     with pytest.raises(MigrationFailed, match=r"another schema \(shop\); set POSTGRES_SCHEMA"):
         await migrate_up(unset, BACKBONE)
-    # A second installation on purpose, and its own upgrade afterwards.
+    # A deliberate second installation, and an upgrade of it.
     assert await migrate_up(unset.model_copy(update={"schema_name": "public"}), BACKBONE) == REVISIONS
     assert await migrate_up(unset, BACKBONE) == []
 
@@ -285,11 +285,11 @@ async def test_migration_of_locks_refuses_a_function_that_lacks_its_lock(
         await admin.execute(statement)
 
 
-async def test_down_in_a_schema_that_does_not_exist_removes_nothing(shop: PostgresSettings) -> None:
+async def test_migrate_down_in_a_missing_schema_removes_nothing(shop: PostgresSettings) -> None:
     assert await migrate_down(shop, BACKBONE) == []
 
 
-def test_a_schema_that_is_no_plain_name_is_refused_in_one_line(
+def test_invalid_schema_name_is_refused_in_one_line(
     empty_postgres_settings: PostgresSettings,
 ) -> None:
     odd = empty_postgres_settings.model_copy(update={"schema_name": 'My "Shop"'})
@@ -311,7 +311,7 @@ def relaybox(settings: PostgresSettings, *words: str) -> subprocess.CompletedPro
 
 
 @pytest.mark.parametrize("search_path", ["public", "shop"])
-async def test_autogenerate_hides_tables_of_the_librarys_schema_alone(
+async def test_autogenerate_ignores_only_tables_of_the_librarys_schema(
     shop: PostgresSettings,
     admin: asyncpg.Connection,
     connect: Connect,
@@ -332,7 +332,7 @@ async def test_autogenerate_hides_tables_of_the_librarys_schema_alone(
 
 
 def proposed(connection: Connection) -> set[tuple[str, str]]:
-    """Schema and name of the tables that an application without a model would drop."""
+    """Return schema and name of the tables that autogenerate would drop if there were no model."""
     with EnvironmentContext(Config(), None) as env:  # pyright: ignore[reportArgumentType] - of no script
         env.configure(connection=connection, include_name=include_name, include_schemas=True)
         differences = compare_metadata(env.get_context(), MetaData())

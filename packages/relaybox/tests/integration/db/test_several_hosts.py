@@ -1,4 +1,4 @@
-"""Several servers of which one takes writes."""
+"""Several servers, one of which accepts writes."""
 
 import socket
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from tests.fixtures.outages import read_only
 
 @pytest.fixture
 def silent() -> Iterator[socket.socket]:
-    """A listener that takes connections and never answers."""
+    """Return the port of a listener that accepts connections and never responds."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
         yield listener
@@ -62,7 +62,7 @@ async def test_error_names_every_host_that_was_tried(
 
 
 @pytest.mark.guarantee("G35")
-async def test_read_only_server_is_passed_over_unless_any_is_asked_for(
+async def test_read_only_server_is_skipped_unless_the_setting_is_any(
     postgres_settings: PostgresSettings, postgres_server: LocalPostgres
 ) -> None:
     strict = Database(postgres_settings)

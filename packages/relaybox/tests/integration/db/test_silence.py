@@ -1,4 +1,4 @@
-"""A PostgreSQL that keeps its connections and says nothing."""
+"""A PostgreSQL that keeps its connections open and does not respond."""
 
 import asyncio
 

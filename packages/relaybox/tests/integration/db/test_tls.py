@@ -32,7 +32,7 @@ async def is_encrypted(settings: PostgresSettings) -> bool:
 
 
 async def refusal(settings: PostgresSettings) -> str:
-    """What is said to a pooled connection and, in the same words, to one outside the pool."""
+    """Return the error of a pooled connection, which equals that of a connection outside the pool."""
     database = Database(settings)
     try:
         with pytest.raises(DatabaseUnavailable) as pooled:
@@ -47,7 +47,7 @@ async def refusal(settings: PostgresSettings) -> str:
 
 @pytest.fixture
 async def make_database(tls_postgres: LocalPostgres) -> AsyncIterator[Any]:
-    """``await make_database(name, **settings)``: one on the server that wants TLS."""
+    """``await make_database(name, **settings)``: a database on the server that requires TLS."""
     names: list[str] = []
 
     async def make(name: str = "any", **settings: Any) -> PostgresSettings:
@@ -60,7 +60,7 @@ async def make_database(tls_postgres: LocalPostgres) -> AsyncIterator[Any]:
         await drop_database(tls_postgres, name)
 
 
-async def test_pool_listener_and_migrations_come_in_by_tls_that_knows_the_server(
+async def test_pool_listener_and_migrations_connect_with_verified_tls(
     make_database, certificates: Certificates
 ) -> None:
     settings = await make_database(ssl_mode="verify-full", ssl_ca_file=certificates.ca)
@@ -77,7 +77,7 @@ async def test_verify_full_checks_each_host_by_its_own_name(
     make_database, certificates: Certificates
 ) -> None:
     settings = await make_database(ssl_mode="verify-full", ssl_ca_file=certificates.ca)
-    # The certificate is of 127.0.0.1 alone.
+    # The certificate is only for 127.0.0.1.
     hosts = f"localhost:{settings.port},127.0.0.1:{settings.port}"
     assert await is_encrypted(settings.model_copy(update={"host": hosts}))
     wrong = f"localhost:{settings.port},localhost:{settings.port}"
@@ -90,12 +90,12 @@ async def test_require_mode_encrypts_without_checking_the_server(make_database, 
     assert await is_encrypted(await make_database(ssl_mode=mode))
 
 
-async def test_an_unencrypted_connection_is_refused_and_the_mode_is_named(make_database) -> None:
+async def test_error_for_an_unencrypted_connection_names_the_mode(make_database) -> None:
     assert "check POSTGRES_USER, POSTGRES_SSL_MODE" in await refusal(await make_database(ssl_mode="disable"))
 
 
 @pytest.mark.parametrize("mode", ["verify-ca", "verify-full"])
-async def test_a_server_of_another_authority_is_refused(
+async def test_certificate_of_another_authority_is_refused(
     make_database, certificates: Certificates, mode: str
 ) -> None:
     told = await refusal(await make_database(ssl_mode=mode, ssl_ca_file=certificates.other_ca))
@@ -103,12 +103,12 @@ async def test_a_server_of_another_authority_is_refused(
     assert "check POSTGRES_SSL_CA_FILE" in told
 
 
-async def test_without_a_file_the_systems_authorities_count(make_database) -> None:
+async def test_system_authorities_are_used_without_a_file(make_database) -> None:
     told = await refusal(await make_database(ssl_mode="verify-full"))
     assert "check POSTGRES_SSL_CA_FILE" in told
 
 
-async def test_a_server_of_another_name_is_refused_by_verify_full_alone(
+async def test_only_verify_full_refuses_a_certificate_of_another_name(
     make_database, certificates: Certificates
 ) -> None:
     settings = await make_database(ssl_mode="verify-full", ssl_ca_file=certificates.ca, host="localhost")
@@ -118,9 +118,7 @@ async def test_a_server_of_another_name_is_refused_by_verify_full_alone(
     assert await is_encrypted(settings.model_copy(update={"ssl_mode": "verify-ca"}))
 
 
-async def test_a_client_shows_its_certificate_where_one_is_asked_for(
-    make_database, certificates: Certificates
-) -> None:
+async def test_client_sends_its_certificate_on_request(make_database, certificates: Certificates) -> None:
     files = {"ssl_cert_file": certificates.client, "ssl_key_file": certificates.client_key}
     settings = await make_database("certified", ssl_mode="require")
     assert "POSTGRES_SSL_CERT_FILE" in await refusal(settings)
@@ -128,7 +126,7 @@ async def test_a_client_shows_its_certificate_where_one_is_asked_for(
 
 
 @pytest.mark.parametrize("key", ["server_key", "client_key_encrypted", "ca"])
-async def test_a_key_that_does_not_fit_is_named_and_no_password_is_asked_for(
+async def test_error_names_a_key_of_another_certificate(
     make_database, certificates: Certificates, key: str
 ) -> None:
     files = {"ssl_cert_file": certificates.client, "ssl_key_file": getattr(certificates, key)}
@@ -136,16 +134,20 @@ async def test_a_key_that_does_not_fit_is_named_and_no_password_is_asked_for(
     assert told.startswith("POSTGRES_SSL_CERT_FILE with POSTGRES_SSL_KEY_FILE cannot be used: ")
 
 
-async def test_an_authority_file_without_one_is_named(make_database, certificates: Certificates) -> None:
+async def test_error_names_an_authority_file_without_certificate(
+    make_database, certificates: Certificates
+) -> None:
     settings = await make_database(ssl_mode="verify-ca", ssl_ca_file=certificates.client_key)
     assert (await refusal(settings)).startswith("POSTGRES_SSL_CA_FILE cannot be used: ")
 
 
-async def test_prefer_does_without_where_the_server_wants_none(make_database) -> None:
+async def test_prefer_connects_unencrypted_if_the_server_refuses_tls(make_database) -> None:
     assert not await is_encrypted(await make_database("bare", ssl_mode="prefer"))
 
 
-async def test_prefer_does_without_where_the_server_has_none(postgres_settings: PostgresSettings) -> None:
+async def test_prefer_connects_unencrypted_if_the_server_has_no_tls(
+    postgres_settings: PostgresSettings,
+) -> None:
     assert postgres_settings.ssl_mode == "prefer"
     assert not await is_encrypted(postgres_settings)
 
@@ -159,18 +161,18 @@ async def test_server_without_tls_is_rejected_if_tls_is_required(
 
 
 @pytest.mark.parametrize("mode", ["disable", "prefer"])
-async def test_nothing_is_looked_for_in_a_home(
+async def test_no_file_in_the_home_directory_is_read(
     postgres_settings: PostgresSettings, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     def deny(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", "/closed/.postgresql/postgresql.key")
 
-    # As a home that this user may not enter; root may enter any.
+    # A home directory that this user may not enter; root may enter any directory.
     monkeypatch.setattr("asyncpg.connect_utils._dot_postgresql_path", deny)
     assert not await is_encrypted(postgres_settings.model_copy(update={"ssl_mode": mode}))
 
 
-async def test_a_wrong_password_is_not_tried_again_without_tls(
+async def test_wrong_password_is_not_tried_again_without_tls(
     make_database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database = Database(await make_database(password=SecretStr("a-wrong-one")))

@@ -1,4 +1,4 @@
-"""Transactions that own their BEGIN: lost races are run again, a bounded number of times."""
+"""Transactions that the library begins: after a lost race the work runs again, a bounded number of times."""
 
 import asyncio
 from uuid import UUID, uuid4
@@ -15,7 +15,7 @@ WRITE = text("UPDATE aggregate_snapshots SET state = jsonb_build_object('n', (:n
 
 @pytest.fixture
 async def rows(database: Database) -> list[UUID]:
-    """Two rows, each with n = 0."""
+    """Create two rows, each with n = 0."""
     ids = [uuid4(), uuid4()]
     async with database.connection() as connection:
         await connection.fetch(
@@ -32,7 +32,7 @@ async def n_of(database: Database, row: UUID) -> int:
 
 
 @pytest.mark.guarantee("G02")
-async def test_the_result_comes_after_the_commit(database: Database, rows: list[UUID]) -> None:
+async def test_result_is_returned_after_the_commit(database: Database, rows: list[UUID]) -> None:
     async def work(db: AsyncSession) -> str:
         await db.execute(WRITE, {"id": rows[0], "n": 5})
         return str(await db.scalar(text("SHOW transaction_isolation")))
@@ -41,9 +41,7 @@ async def test_the_result_comes_after_the_commit(database: Database, rows: list[
     assert await n_of(database, rows[0]) == 5
 
 
-async def test_an_error_of_the_work_rolls_back_and_is_not_retried(
-    database: Database, rows: list[UUID]
-) -> None:
+async def test_error_of_the_work_rolls_back_and_is_not_retried(database: Database, rows: list[UUID]) -> None:
     attempts: list[int] = []
 
     async def work(db: AsyncSession) -> None:
@@ -57,7 +55,7 @@ async def test_an_error_of_the_work_rolls_back_and_is_not_retried(
 
 
 @pytest.mark.parametrize("value", ["no-id", "\0", 7])
-async def test_an_argument_that_is_refused_is_the_callers_mistake_and_no_outage(
+async def test_refused_argument_is_an_error_of_the_caller_not_an_outage(
     database: Database, value: object
 ) -> None:
     with pytest.raises(asyncpg.DataError, match="argument"):
@@ -68,7 +66,7 @@ async def test_an_argument_that_is_refused_is_the_callers_mistake_and_no_outage(
             await db.execute(text("SELECT CAST(:value AS uuid)"), {"value": value})
 
 
-async def test_data_that_postgresql_refuses_are_no_outage_either(database: Database) -> None:
+async def test_refused_data_is_an_error_of_the_caller_not_an_outage(database: Database) -> None:
     with pytest.raises(Exception, match="uuid") as refused:
         async with database.connection() as connection:
             await connection.fetch("SELECT 'no-id'::text::uuid")
@@ -76,7 +74,7 @@ async def test_data_that_postgresql_refuses_are_no_outage_either(database: Datab
 
 
 @pytest.mark.guarantee("G04")
-async def test_a_real_serialization_failure_is_run_again_in_a_new_snapshot(
+async def test_serialization_failure_runs_the_work_in_a_new_snapshot(
     database: Database, rows: list[UUID]
 ) -> None:
     attempts: list[int] = []
@@ -97,7 +95,7 @@ async def test_a_real_serialization_failure_is_run_again_in_a_new_snapshot(
 
 
 @pytest.mark.guarantee("G04")
-async def test_a_real_deadlock_ends_with_both_done(database: Database, rows: list[UUID]) -> None:
+async def test_deadlock_is_retried_and_both_transactions_commit(database: Database, rows: list[UUID]) -> None:
     both_hold_one = asyncio.Barrier(2)
     attempts: list[int] = []
 
@@ -123,7 +121,7 @@ async def test_a_real_deadlock_ends_with_both_done(database: Database, rows: lis
 
 @pytest.mark.guarantee("G04")
 @pytest.mark.parametrize("attempts_max", [1, 3])
-async def test_the_attempts_are_bounded(database: Database, attempts_max: int) -> None:
+async def test_number_of_attempts_is_bounded(database: Database, attempts_max: int) -> None:
     attempts: list[int] = []
 
     async def always_lose(db: AsyncSession) -> None:
@@ -135,7 +133,7 @@ async def test_the_attempts_are_bounded(database: Database, attempts_max: int) -
     assert len(attempts) == attempts_max
 
 
-async def test_a_lock_that_does_not_come_in_time_is_busy(postgres_settings, rows: list[UUID]) -> None:
+async def test_lock_timeout_is_busy(postgres_settings, rows: list[UUID]) -> None:
     impatient = Database(postgres_settings.model_copy(update={"lock_timeout_ms": 50}))
 
     async def hold(db: AsyncSession) -> None:
@@ -151,7 +149,7 @@ async def test_a_lock_that_does_not_come_in_time_is_busy(postgres_settings, rows
     await impatient.close()
 
 
-async def test_a_statement_that_runs_too_long_is_busy(postgres_settings) -> None:
+async def test_statement_timeout_is_busy(postgres_settings) -> None:
     impatient = Database(postgres_settings.model_copy(update={"statement_timeout_ms": 50}))
     async with impatient.sessions() as holder:
         await holder.execute(text("SELECT pg_advisory_xact_lock(1)"))
@@ -161,7 +159,7 @@ async def test_a_statement_that_runs_too_long_is_busy(postgres_settings) -> None
     await impatient.close()
 
 
-async def test_a_pool_without_a_free_connection_is_busy(postgres_settings) -> None:
+async def test_exhausted_pool_is_busy(postgres_settings) -> None:
     small = Database(postgres_settings.model_copy(update={"pool_size": 1, "connect_timeout_s": 1}))
     async with small.connection():
         with pytest.raises(DatabaseBusy, match="POSTGRES_POOL_SIZE"):
@@ -170,7 +168,7 @@ async def test_a_pool_without_a_free_connection_is_busy(postgres_settings) -> No
     await small.close()
 
 
-async def test_other_errors_of_the_database_pass_unchanged(database: Database) -> None:
+async def test_other_errors_of_the_database_are_passed_on_unchanged(database: Database) -> None:
     async def wrong(db: AsyncSession) -> None:
         await db.execute(text("SELECT 1 / 0"))
 
@@ -180,7 +178,7 @@ async def test_other_errors_of_the_database_pass_unchanged(database: Database) -
     assert not isinstance(error.value, DatabaseError)
 
 
-async def test_an_error_does_not_show_what_was_to_be_written(database: Database) -> None:
+async def test_error_does_not_show_values_of_the_statement(database: Database) -> None:
     async def write(db: AsyncSession) -> None:
         await db.execute(text("SELECT CAST(:what AS text) / 1"), {"what": "text-that-must-not-leak"})
 

@@ -1,4 +1,4 @@
-"""Erasing what was said about some aggregates, wherever PostgreSQL holds it."""
+"""Erasing the content of events of some aggregates from every table."""
 
 import asyncio
 from typing import Any
@@ -25,7 +25,7 @@ from tests.fixtures.gates import wait_for_row_lock_waiter
 from tests.fixtures.task_rows import TASK_TYPE
 
 SECRET = "1. e4 e5, my own analysis"
-#: Where a text of the user's may be; erased_at and the like cannot hold one.
+#: Columns that may have a text of the user; erased_at and the like cannot.
 EVERYWHERE = """
     SELECT 'event' AS place FROM domain_events AS r WHERE r::text LIKE $1
     UNION ALL SELECT 'outbox' FROM event_outbox AS r WHERE r::text LIKE $1
@@ -39,7 +39,7 @@ EVERYWHERE = """
 
 
 async def places(superuser: asyncpg.Connection) -> list[str]:
-    """Where the secret stands."""
+    """Return the tables and columns that contain the secret."""
     return [row["place"] for row in await superuser.fetch(EVERYWHERE, f"%{SECRET}%", SECRET.encode())]
 
 
@@ -65,7 +65,7 @@ def a_command(aggregate_id: UUID, **changes: Any) -> InboxCommand:
 
 
 async def fill(db: AsyncSession, aggregate_id: UUID) -> UUID:
-    """Everything that can be about an aggregate; its open task."""
+    """Write a row with the secret into every table for an aggregate; return its open task."""
     pending = a_command(aggregate_id, status=CommandStatus.RECEIVED)
     await append_events(db, a_command(aggregate_id), [a_fact(aggregate_id)])
     await append_events(db, pending, [a_fact(aggregate_id, 2)])
@@ -92,7 +92,7 @@ async def fill(db: AsyncSession, aggregate_id: UUID) -> UUID:
 
 @pytest.fixture
 async def two(database: Database) -> tuple[UUID, UUID]:
-    """Two aggregates of which everything knows."""
+    """Create two aggregates with rows in every table."""
     ids = uuid4(), uuid4()
     async with database.sessions() as db:
         for one in ids:
@@ -101,7 +101,7 @@ async def two(database: Database) -> tuple[UUID, UUID]:
     return ids
 
 
-async def test_nothing_of_the_content_is_left_and_others_keep_theirs(
+async def test_erasure_removes_the_content_of_its_aggregates_only(
     database: Database, superuser: asyncpg.Connection, two: tuple[UUID, UUID]
 ) -> None:
     before = await places(superuser)
@@ -115,7 +115,7 @@ async def test_nothing_of_the_content_is_left_and_others_keep_theirs(
     assert await places(superuser) == []
 
 
-async def test_it_counts_if_the_transaction_commits(
+async def test_erasure_takes_effect_if_the_transaction_commits(
     database: Database, superuser: asyncpg.Connection, two: tuple[UUID, UUID]
 ) -> None:
     before = await places(superuser)
@@ -127,9 +127,7 @@ async def test_it_counts_if_the_transaction_commits(
     assert await superuser.fetchval("SELECT count(*) FROM event_erasures") == 0
 
 
-async def test_the_facts_stay_and_say_that_they_were_erased(
-    database: Database, two: tuple[UUID, UUID]
-) -> None:
+async def test_erased_events_stay_and_are_marked(database: Database, two: tuple[UUID, UUID]) -> None:
     await erased(database, two[0])
     async with database.connection() as connection:
         gone = await fetch_stream(connection, "COUNTER", str(two[0]))
@@ -143,7 +141,7 @@ async def test_the_facts_stay_and_say_that_they_were_erased(
     assert [one.erased for one in there] == [False, False]
 
 
-async def test_commands_stay_without_content_and_what_was_open_ends(
+async def test_erased_commands_lose_content_and_pending_ones_end(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     aggregate_id = uuid4()
@@ -159,7 +157,7 @@ async def test_commands_stay_without_content_and_what_was_open_ends(
     assert (task.status, task.input_data, task.lease_token) == (TaskStatus.CANCELLED, None, None)
 
 
-async def test_a_task_that_knows_its_command_alone_is_found_too(database: Database) -> None:
+async def test_task_that_refers_only_to_its_command_is_erased(database: Database) -> None:
     command = a_command(uuid4(), status=CommandStatus.RECEIVED)
 
     async def take(db: AsyncSession) -> UUID | None:
@@ -207,14 +205,14 @@ async def test_outbox_row_is_erased_in_every_status_and_slot(
     after = dict(await superuser.fetchrow("SELECT * FROM event_outbox"))
     envelope = EventEnvelope.model_validate_json(after.pop("payload"))
     kept = {name: value for name, value in event.metadata.items() if name != "note"}
-    # The target may be a person; domain_events does not keep it either.
+    # The target may be a person; domain_events does not store it.
     gone = {"payload": {"erased": True}, "metadata": kept, "target_id": None}
     assert envelope == event.model_copy(update=gone)
     del before["payload"]
     assert after == before
 
 
-async def test_a_row_whose_key_is_not_its_aggregate_is_found_while_it_waits(
+async def test_pending_row_with_a_key_other_than_its_aggregate_is_erased(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     event = a_fact("c-1")
@@ -223,7 +221,7 @@ async def test_a_row_whose_key_is_not_its_aggregate_is_found_while_it_waits(
     assert await places(superuser) == []
 
 
-async def test_the_same_id_of_another_type_is_another_aggregate(
+async def test_same_id_of_another_type_is_not_erased(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     await database.run_in_transaction(lambda db: EventBus(db).publish(a_fact("c-1")))
@@ -232,7 +230,7 @@ async def test_the_same_id_of_another_type_is_another_aggregate(
     assert await places(superuser) == ["event", "outbox"]
 
 
-async def test_erasing_again_finds_nothing_and_is_on_record_too(
+async def test_repeated_erasure_finds_nothing_and_is_recorded(
     database: Database, superuser: asyncpg.Connection, two: tuple[UUID, UUID]
 ) -> None:
     first, again = await erased(database, *two), await erased(database, *two)
@@ -241,7 +239,9 @@ async def test_erasing_again_finds_nothing_and_is_on_record_too(
     assert [row["events"] for row in rows] == [4, 0]
 
 
-async def test_many_are_erased_a_hundred_at_a_time(database: Database, superuser: asyncpg.Connection) -> None:
+async def test_aggregates_are_erased_in_steps_of_100(
+    database: Database, superuser: asyncpg.Connection
+) -> None:
     facts = [a_fact(f"c-{number}") for number in range(101)]
     await database.run_in_transaction(lambda db: append_events(db, None, facts))
     done = await erased(database, *(fact.aggregate_id for fact in facts))
@@ -270,7 +270,7 @@ async def test_erasure_locks_outbox_rows_in_the_order_of_relays(
     monkeypatch.setattr(f"relaybox.events._erase.{pieces}", 1)
     for one in ("c-2", "c-3", "c-1"):
         await database.run_in_transaction(lambda db, one=one: EventBus(db).publish(a_fact(one)))
-    # Slots come before numbers.
+    # Rows are ordered by slot, then by number.
     await superuser.execute("UPDATE event_outbox SET slot = 3 WHERE key LIKE '%c-2'")
     async with superuser.transaction():
         await superuser.execute("SELECT FROM event_outbox WHERE key LIKE '%c-3' FOR UPDATE")
@@ -281,8 +281,8 @@ async def test_erasure_locks_outbox_rows_in_the_order_of_relays(
     assert await places(superuser) == []
 
 
-async def test_an_aggregate_goes_on_after_its_erasure(database: Database, superuser) -> None:
-    """The fact of the erasure itself is recorded after it, and keeps its content."""
+async def test_aggregate_can_record_events_after_its_erasure(database: Database, superuser) -> None:
+    """The event about the erasure is recorded after it, and keeps its content."""
 
     async def purge(db: AsyncSession) -> None:
         await erase(db, "COUNTER", ["c-1"], actor="ann", reason="purged")
@@ -299,10 +299,10 @@ async def test_an_aggregate_goes_on_after_its_erasure(database: Database, superu
     assert [from_json(row["payload"]) for row in sent] == [{"erased": True}, {"mode": "purge"}]
 
 
-async def test_what_a_relay_marks_meanwhile_is_found_and_the_mark_counts(
+async def test_row_that_a_relay_marks_concurrently_is_erased_and_sent(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
-    """A relay has marked, and not yet committed, when the erasure comes to its row: both have their way."""
+    """The relay has marked the row and not yet committed when the erasure reaches it: both take effect."""
     await database.run_in_transaction(lambda db: EventBus(db).publish(a_fact("c-1")))
     async with superuser.transaction():
         await superuser.execute("UPDATE event_outbox SET status = 'SENT', sent_at = now()")
@@ -317,7 +317,9 @@ async def test_what_a_relay_marks_meanwhile_is_found_and_the_mark_counts(
 
 
 @pytest.mark.parametrize("wrong", [{"ids": []}, {"actor": ""}, {"reason": ""}])
-async def test_an_erasure_names_what_who_and_why(database: Database, wrong: dict[str, Any]) -> None:
+async def test_record_of_an_erasure_has_its_actor_reason_and_aggregates(
+    database: Database, wrong: dict[str, Any]
+) -> None:
     fields = {"ids": ["c-1"], "actor": "ann", "reason": "purged", **wrong}
     ids = fields.pop("ids")
     async with database.sessions() as db:
@@ -325,7 +327,9 @@ async def test_an_erasure_names_what_who_and_why(database: Database, wrong: dict
             await erase(db, "COUNTER", ids, **fields)
 
 
-async def test_a_lock_that_does_not_come_is_told(database: Database, superuser: asyncpg.Connection) -> None:
+async def test_lock_timeout_of_an_erasure_is_reported(
+    database: Database, superuser: asyncpg.Connection
+) -> None:
     await database.run_in_transaction(lambda db: EventBus(db).publish(a_fact("c-1")))
     async with superuser.transaction(), database.sessions() as db:
         await superuser.execute("SELECT FROM event_outbox FOR UPDATE")

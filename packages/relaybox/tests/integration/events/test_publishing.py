@@ -24,7 +24,7 @@ def _fresh_limits() -> Iterator[None]:
     append.outbox_settings.cache_clear()
 
 
-async def test_an_event_is_recorded_and_on_its_way_as_it_was_given(database: Database) -> None:
+async def test_event_is_recorded_and_in_the_outbox_as_given(database: Database) -> None:
     cause = uuid4()
     event = new_event(
         causation_id=cause, metadata={"source_service": "suite"}, event_version=2, actor_id="me"
@@ -51,7 +51,7 @@ async def test_an_event_is_recorded_and_on_its_way_as_it_was_given(database: Dat
     assert EventEnvelope.model_validate_json(row["payload"]) == event
 
 
-async def test_the_same_id_again_returns_the_recorded_event_and_writes_nothing(
+async def test_repeated_id_returns_the_recorded_event_and_writes_nothing(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     first = await publish_event(database, "evt_123")
@@ -66,7 +66,7 @@ async def test_the_same_id_again_returns_the_recorded_event_and_writes_nothing(
     assert await superuser.fetchval(numbers) == used
 
 
-async def test_the_same_id_again_in_one_transaction_is_recorded_once(database: Database) -> None:
+async def test_repeated_id_in_one_transaction_is_recorded_once(database: Database) -> None:
     async with database.sessions() as db:
         first = await EventBus(db).publish(new_event(), "evt_123")
         assert await EventBus(db).publish(new_event(), "evt_123") == first
@@ -74,7 +74,7 @@ async def test_the_same_id_again_in_one_transaction_is_recorded_once(database: D
     assert await row_counts(database) == (1, 1)
 
 
-async def test_an_id_that_is_no_uuid_is_mapped_and_may_be_named_as_a_cause(database: Database) -> None:
+async def test_id_that_is_no_uuid_is_mapped_also_as_a_cause(database: Database) -> None:
     first = await publish_event(database, "evt_123")
     assert (
         first.event_id
@@ -86,7 +86,7 @@ async def test_an_id_that_is_no_uuid_is_mapped_and_may_be_named_as_a_cause(datab
     assert second.correlation_id == event_uuid("order-7")
 
 
-async def test_an_envelope_published_twice_is_recognised_by_its_own_id(database: Database) -> None:
+async def test_repeated_envelope_is_recognised_by_its_own_id(database: Database) -> None:
     event = new_event()
     async with database.sessions() as db:
         assert await EventBus(db).publish(event) == await EventBus(db).publish(event, str(event.event_id))
@@ -94,7 +94,7 @@ async def test_an_envelope_published_twice_is_recognised_by_its_own_id(database:
     assert await row_counts(database) == (1, 1)
 
 
-async def test_what_a_repetition_makes_anew_does_not_count(database: Database) -> None:
+async def test_generated_fields_are_not_compared(database: Database) -> None:
     first = await publish_event(database, "evt_123")
     later = datetime.now(UTC) + timedelta(hours=1)
     for changes in (
@@ -130,7 +130,7 @@ CHAIN, CAUSE = UUID(int=2), UUID(int=3)
         ((CHAIN, "evt_9"), {}, "causation_id", f"'{CAUSE}', not '{event_uuid('evt_9')}'"),
     ],
 )
-async def test_another_content_under_a_recorded_id_is_refused_by_what_differs(
+async def test_error_for_different_content_names_the_difference(
     database: Database, given: tuple[Any, ...], changes: dict[str, Any], differs: str, says: str
 ) -> None:
     first = await publish_event(database, "evt_123", CHAIN, CAUSE)
@@ -146,14 +146,14 @@ async def test_another_content_under_a_recorded_id_is_refused_by_what_differs(
     assert await row_counts(database) == (1, 1)
 
 
-async def test_all_that_differs_is_told_at_once(database: Database) -> None:
+async def test_error_names_all_differences_at_once(database: Database) -> None:
     await publish_event(database, "evt_123")
     with pytest.raises(EventIdReused) as refused:
         await publish_event(database, "evt_123", aggregate_id="c-2", event_version=2, payload={})
     assert refused.value.differs == ("event_version", "aggregate_id", "payload")
 
 
-async def test_a_rollback_leaves_nothing_and_the_id_is_free_again(database: Database) -> None:
+async def test_rollback_leaves_nothing_and_the_id_can_be_used_again(database: Database) -> None:
     async with database.sessions() as db:
         await EventBus(db).publish(new_event(), "evt_123")
         await db.rollback()
@@ -192,7 +192,7 @@ async def test_event_refused_by_the_outbox_leaves_the_transaction_usable(
         ({"payload": {"a": float("nan")}}, "22P02"),
     ],
 )
-async def test_what_postgresql_cannot_hold_is_refused_in_words(
+async def test_error_says_which_content_postgresql_cannot_store(
     database: Database, changes: dict[str, Any], state: str
 ) -> None:
     with pytest.raises(EventIncomplete, match=rf"cannot store the event \(SQLSTATE {state}\)"):
@@ -200,7 +200,7 @@ async def test_what_postgresql_cannot_hold_is_refused_in_words(
     assert await row_counts(database) == (0, 0)
 
 
-async def test_an_event_goes_where_its_domain_is_routed(
+async def test_event_follows_the_route_of_its_domain(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OUTBOX_TOPICS", "domain-events, suite-events, chosen")
@@ -213,7 +213,7 @@ async def test_an_event_goes_where_its_domain_is_routed(
 
 
 @pytest.mark.guarantee("G28")
-async def test_a_new_event_is_told_at_its_commit_and_a_repeated_one_is_not(database: Database) -> None:
+async def test_new_event_is_notified_at_its_commit_and_a_repeated_one_not(database: Database) -> None:
     told: list[set[str]] = []
 
     class Ears(Notifier):

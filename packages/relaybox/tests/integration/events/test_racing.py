@@ -23,7 +23,7 @@ ISOLATIONS = pytest.mark.parametrize("isolation", get_args(Isolation))
 
 @pytest.fixture
 async def wide(postgres_settings: PostgresSettings) -> AsyncIterator[Database]:
-    """Connections for as many transactions at once as these tests want."""
+    """Return a database with a connection for each concurrent transaction of these tests."""
     database = Database(postgres_settings.model_copy(update={"pool_size": MANY}), application_name="wide")
     yield database
     await database.close()
@@ -31,7 +31,7 @@ async def wide(postgres_settings: PostgresSettings) -> AsyncIterator[Database]:
 
 @pytest.fixture
 def until_waiting(superuser: asyncpg.Connection) -> Callable[[], Awaitable[None]]:
-    """Return once a transaction waits for the end of another."""
+    """Return when a transaction waits for the end of another one."""
     waiting = (
         "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) "
         "WHERE locktype = 'transactionid' AND NOT granted AND datname = current_database()"
@@ -45,7 +45,7 @@ def until_waiting(superuser: asyncpg.Connection) -> Callable[[], Awaitable[None]
 
 @asynccontextmanager
 async def transaction(database: Database, isolation: Isolation) -> AsyncGenerator[AsyncSession]:
-    """A transaction of the caller's own; rolled back unless committed."""
+    """Begin a transaction of the caller; it is rolled back unless committed."""
     async with database.sessions() as db:
         await db.connection(execution_options={"isolation_level": isolation})
         await db.execute(text("SELECT 1"))  # takes the snapshot
@@ -53,7 +53,7 @@ async def transaction(database: Database, isolation: Isolation) -> AsyncGenerato
 
 
 @ISOLATIONS
-async def test_of_32_at_once_under_one_id_one_is_recorded_and_everybody_gets_it(
+async def test_32_concurrent_publishers_of_one_id_get_one_recorded_event(
     wide: Database, isolation: Isolation
 ) -> None:
     async def one(turn: int, begun: asyncio.Barrier) -> RecordedEvent:
@@ -61,7 +61,7 @@ async def test_of_32_at_once_under_one_id_one_is_recorded_and_everybody_gets_it(
 
         async def work(db: AsyncSession) -> RecordedEvent:
             await db.execute(text("SELECT 1"))
-            while waits:  # only the first run; a retry finds the others ended
+            while waits:  # only in the first run: in a retry the others have ended
                 await waits.pop()()
             return await EventBus(db).publish(new_event(aggregate_id=f"c-{turn}"), f"evt_{turn}")
 
@@ -106,7 +106,7 @@ async def test_read_committed_second_publisher_waits_and_gets_the_event(
 
 
 @ISOLATIONS
-async def test_the_second_records_its_own_where_the_first_rolls_back(
+async def test_second_publisher_records_its_event_if_the_first_rolls_back(
     database: Database, until_waiting: Callable[[], Awaitable[None]], isolation: Isolation
 ) -> None:
     async with transaction(database, isolation) as one, transaction(database, isolation) as other:
@@ -121,7 +121,7 @@ async def test_the_second_records_its_own_where_the_first_rolls_back(
 
 @pytest.mark.parametrize("isolation", SNAPSHOTS)
 @pytest.mark.parametrize("version", [1, 2])
-async def test_who_cannot_see_the_winner_is_told_to_run_again(
+async def test_publisher_with_an_old_snapshot_must_run_again(
     database: Database, isolation: Isolation, version: int
 ) -> None:
     async with transaction(database, isolation) as late:
@@ -133,7 +133,9 @@ async def test_who_cannot_see_the_winner_is_told_to_run_again(
 
 
 @ISOLATIONS
-async def test_a_version_that_is_taken_is_a_lost_race(database: Database, isolation: Isolation) -> None:
+async def test_existing_version_of_a_published_event_is_a_lost_race(
+    database: Database, isolation: Isolation
+) -> None:
     await publish_event(database, "evt_1")
     async with transaction(database, isolation) as db:
         with pytest.raises(RetryTransaction, match="version 1 of COUNTER 'c-1' is not the next"):
@@ -142,9 +144,9 @@ async def test_a_version_that_is_taken_is_a_lost_race(database: Database, isolat
 
 
 @ISOLATIONS
-async def test_a_version_that_leaves_a_gap_is_not_recorded(database: Database, isolation: Isolation) -> None:
+async def test_version_that_leaves_a_gap_is_not_recorded(database: Database, isolation: Isolation) -> None:
     await publish_event(database, "evt_1")
-    for version in (1, 2):  # others' versions fill no gap
+    for version in (1, 2):  # versions of other aggregates fill no gap
         await publish_event(database, aggregate_id="c-2", version=version)
         await publish_event(database, aggregate_type="NODE", version=version)
     async with transaction(database, isolation) as db:
@@ -174,7 +176,7 @@ async def test_version_read_in_the_transaction_keeps_the_stream_gapless(
     assert [row["version"] for row in rows] == list(range(1, MANY + 1))
 
 
-async def test_two_that_publish_in_opposite_order_both_end(database: Database) -> None:
+async def test_two_publishers_in_opposite_order_both_end(database: Database) -> None:
     met = asyncio.Barrier(2)
 
     async def both(*names: str) -> list[RecordedEvent]:
@@ -182,7 +184,7 @@ async def test_two_that_publish_in_opposite_order_both_end(database: Database) -
 
         async def work(db: AsyncSession) -> list[RecordedEvent]:
             first = await EventBus(db).publish(new_event(aggregate_id=names[0]), names[0])
-            while waits:  # only the first run; a retry finds the other ended
+            while waits:  # only in the first run: in a retry the other one has ended
                 await waits.pop()()
             return [first, await EventBus(db).publish(new_event(aggregate_id=names[1]), names[1])]
 

@@ -1,4 +1,4 @@
-"""Reading recorded events: streams, chains, and all streams of a type page by page."""
+"""Reading recorded events: streams, chains, and all streams of a type in pages."""
 
 from dataclasses import replace
 from uuid import UUID, uuid4
@@ -23,7 +23,7 @@ async def a_counter(service: CommandService, steps: int) -> UUID:
     return one
 
 
-async def test_a_stream_begins_after_a_version_and_ends_at_a_limit(
+async def test_stream_begins_after_a_version_and_ends_at_a_limit(
     database: Database, service: CommandService
 ) -> None:
     one, _other = await a_counter(service, 5), await a_counter(service, 2)
@@ -36,7 +36,7 @@ async def test_a_stream_begins_after_a_version_and_ends_at_a_limit(
     assert (end, foreign) == ([], [])
 
 
-async def test_the_newest_events_come_first_page_by_page(database: Database, service: CommandService) -> None:
+async def test_newest_events_are_listed_first_and_paged(database: Database, service: CommandService) -> None:
     one, _other = await a_counter(service, 4), await a_counter(service, 2)
     async with database.connection() as connection:
         page = await fetch_recent(connection, "COUNTER", str(one), limit=2)
@@ -47,7 +47,7 @@ async def test_the_newest_events_come_first_page_by_page(database: Database, ser
 
 
 @pytest.mark.guarantee("G08")
-async def test_a_chain_is_everything_that_followed_from_one_command_causes_first(
+async def test_chain_has_all_events_of_one_command_causes_first(
     database: Database, service: CommandService
 ) -> None:
     one = await a_counter(service, 1)
@@ -66,7 +66,7 @@ async def test_a_chain_is_everything_that_followed_from_one_command_causes_first
 
 
 @pytest.mark.parametrize("page_rows", [1, 3, 1_000])
-async def test_all_streams_are_read_whole_whatever_the_page(
+async def test_all_streams_are_read_completely_with_any_page_size(
     database: Database, service: CommandService, monkeypatch: pytest.MonkeyPatch, page_rows: int
 ) -> None:
     lengths = {str(await a_counter(service, steps)): steps + 1 for steps in (1, 2, 5)}
