@@ -1,4 +1,4 @@
-"""A shop with idempotent endpoints on the test's own database."""
+"""Fixtures: a shop application with idempotent endpoints, on the test's own database."""
 
 from collections.abc import AsyncIterator
 

@@ -1,4 +1,4 @@
-"""Aggregates that are shown as they are, over HTTP and a real PostgreSQL."""
+"""Aggregates whose snapshot is returned as it is, over HTTP and a real PostgreSQL."""
 
 from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
@@ -37,7 +37,7 @@ async def http(database: Database) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def test_an_aggregate_is_created_and_read_by_its_owner(http: httpx.AsyncClient) -> None:
+async def test_aggregate_is_created_and_read_by_its_owner(http: httpx.AsyncClient) -> None:
     created = await http.post("/counters", json={"start": 7})
     assert created.status_code == 201
     counter = created.json()
@@ -46,7 +46,7 @@ async def test_an_aggregate_is_created_and_read_by_its_owner(http: httpx.AsyncCl
     assert (await http.get(created.headers["location"])).json() == counter
 
 
-async def test_commands_of_the_domain_are_served_beside(http: httpx.AsyncClient) -> None:
+async def test_commands_of_the_domain_have_a_route(http: httpx.AsyncClient) -> None:
     created = await http.post("/counters", json={})
     where = created.headers["location"].removesuffix("/state")
     sent = await http.post(f"{where}/commands", json={"command_type": "Increase", "payload": {"by": 5}})
@@ -55,7 +55,7 @@ async def test_commands_of_the_domain_are_served_beside(http: httpx.AsyncClient)
     assert (state["total"], state["version"]) == (5, 2)
 
 
-async def test_nobody_else_sees_it(http: httpx.AsyncClient) -> None:
+async def test_aggregate_is_not_found_by_other_users(http: httpx.AsyncClient) -> None:
     created = await http.post("/counters", json={})
     foreign = await http.get(created.headers["location"], headers=headers("bob"))
     missing = await http.get(f"/counters/{uuid4()}/state")
@@ -63,7 +63,7 @@ async def test_nobody_else_sees_it(http: httpx.AsyncClient) -> None:
     assert foreign.json()["error_code"] == missing.json()["error_code"] == "NOT_FOUND"
 
 
-async def test_a_payload_that_does_not_fit_names_its_fields(http: httpx.AsyncClient) -> None:
+async def test_error_for_an_invalid_payload_names_its_fields(http: httpx.AsyncClient) -> None:
     refused = await http.post("/counters", json={"start": "many"})
     assert refused.status_code == 422
     assert refused.json()["details"][0]["field"] == "body.start"
@@ -76,7 +76,7 @@ async def test_both_routes_are_documented_with_the_aggregate(http: httpx.AsyncCl
     assert created == shown["application/json"]["schema"] == {"$ref": "#/components/schemas/Counter"}
 
 
-def test_a_domain_must_say_by_which_command_it_creates(database: Database) -> None:
+def test_route_of_a_domain_requires_a_creating_command(database: Database) -> None:
     class Thing(Aggregate):
         pass
 
@@ -104,7 +104,7 @@ def test_a_domain_must_say_by_which_command_it_creates(database: Database) -> No
         aggregate_router(backbone, things)
 
 
-async def test_a_backbone_is_made_of_the_environment(
+async def test_backbone_is_created_from_the_environment(
     postgres_settings: PostgresSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("POSTGRES_DB", postgres_settings.db)
@@ -114,7 +114,7 @@ async def test_a_backbone_is_made_of_the_environment(
     assert (await backbone.verifier.verify(make_token(JWT, "ada"))).subject == "ada"
 
 
-async def test_undeclared_refusal_is_warned_of_once(http: httpx.AsyncClient) -> None:
+async def test_undeclared_refusal_is_logged_once(http: httpx.AsyncClient) -> None:
     created = await http.post("/counters", json={})
     where = created.headers["location"].removesuffix("/state")
     with capture_logs() as logs:

@@ -26,7 +26,7 @@ Connect = Callable[..., Any]
 
 
 class Work:
-    """Counts how often it was done, and answers with the number."""
+    """An endpoint that counts its executions and responds with the number."""
 
     def __init__(self) -> None:
         self.done = 0
@@ -47,7 +47,7 @@ def work() -> Work:
 
 @pytest.fixture
 def connect(database: Database) -> Connect:
-    """``async with connect(app, prefixes=…) as client``: on PostgreSQL, with users by a header."""
+    """``async with connect(app, prefixes=…) as client``: on PostgreSQL, with the user in a header."""
 
     async def service(_request: Request) -> IdempotencyService:
         return IdempotencyService(database.sessions(), settings=IdempotencySettings(body_bytes_max=1_000))
@@ -123,7 +123,7 @@ async def test_repeated_key_gets_the_stored_response(connect: Connect, work: Wor
     assert (bob.json(), work.done) == ({"done": 2}, 2)
 
 
-async def test_what_is_decided_ahead_of_an_endpoint_keeps_no_secrets(connect: Connect, work: Work) -> None:
+async def test_secret_endpoint_is_refused_in_cache_mode(connect: Connect, work: Work) -> None:
     @idempotent(secret=True)
     async def endpoint(request: Request) -> JSONResponse:
         return JSONResponse(await work.do())
@@ -133,7 +133,7 @@ async def test_what_is_decided_ahead_of_an_endpoint_keeps_no_secrets(connect: Co
     assert work.done == 0
 
 
-async def test_a_starlette_application_is_served_too(connect: Connect, work: Work) -> None:
+async def test_starlette_application_is_supported(connect: Connect, work: Work) -> None:
     @idempotent(required=True)
     async def endpoint(request: Request) -> JSONResponse:
         return JSONResponse(await work.do() | {"body": (await request.body()).decode()})
@@ -161,7 +161,7 @@ async def test_key_in_use_is_refused_at_once(connect: Connect, work: Work) -> No
 
 @pytest.mark.guarantee("G65")
 @pytest.mark.parametrize("status", [400, 401, 404, 422, 429, 500, 503])
-async def test_an_error_is_not_kept(connect: Connect, work: Work, status: int) -> None:
+async def test_error_is_not_stored(connect: Connect, work: Work, status: int) -> None:
     async with connect(fastapi_app(work)) as ann:
         for _ in range(2):
             assert (await ann.post(f"/status/{status}", headers=KEY)).status_code == status
@@ -183,14 +183,12 @@ async def test_large_response_and_stream_leave_tombstones(connect: Connect, work
     assert work.done == 2
 
 
-async def test_a_stream_without_a_key_flows(connect: Connect, work: Work) -> None:
+async def test_stream_without_a_key_is_sent_as_a_stream(connect: Connect, work: Work) -> None:
     async with connect(fastapi_app(work)) as ann:
         assert (await ann.post("/stream")).content == b"ab"
 
 
-async def test_only_the_methods_and_prefixes_given_count_and_others_say_so(
-    connect: Connect, work: Work
-) -> None:
+async def test_only_given_methods_and_prefixes_support_keys(connect: Connect, work: Work) -> None:
     async with connect(fastapi_app(work), prefixes=["/work"], methods=["POST"]) as ann:
         outside = [
             await ann.post("/works", headers=KEY),
@@ -201,7 +199,7 @@ async def test_only_the_methods_and_prefixes_given_count_and_others_say_so(
     assert "idempotency-status" not in inside.headers
 
 
-async def test_a_mark_counts_wherever_its_endpoint_is(connect: Connect, work: Work) -> None:
+async def test_decorator_applies_wherever_its_endpoint_is_mounted(connect: Connect, work: Work) -> None:
     async with connect(fastapi_app(work), prefixes=["/elsewhere"]) as ann:
         missing = await ann.post("/marked/work", json={})
         first, again = [await ann.post("/marked/work", json={}, headers=KEY) for _ in range(2)]
@@ -209,14 +207,14 @@ async def test_a_mark_counts_wherever_its_endpoint_is(connect: Connect, work: Wo
     assert (again.content, work.done) == (first.content, 1)
 
 
-async def test_a_key_is_made_of_the_request(connect: Connect, work: Work) -> None:
+async def test_key_is_generated_from_the_request(connect: Connect, work: Work) -> None:
     async with connect(fastapi_app(work)) as ann:
         first, again = [await ann.post("/auto", json={"a": 1}) for _ in range(2)]
         other = await ann.post("/auto", json={"a": 2})
     assert (again.content, other.json()) == (first.content, {"done": 2})
 
 
-async def test_nobody_in_particular_has_no_keys(connect: Connect, work: Work) -> None:
+async def test_anonymous_caller_has_no_keys(connect: Connect, work: Work) -> None:
     async with connect(fastapi_app(work)) as ann:
         unnamed = [await ann.post("/work", headers={**KEY, "X-User": ""}) for _ in range(2)]
         ann.headers.pop("x-user")
@@ -225,9 +223,7 @@ async def test_nobody_in_particular_has_no_keys(connect: Connect, work: Work) ->
     assert work.done == 3
 
 
-async def test_a_body_too_large_to_be_compared_is_refused_before_any_work(
-    connect: Connect, work: Work
-) -> None:
+async def test_body_too_large_to_compare_is_refused_before_any_work(connect: Connect, work: Work) -> None:
     async with connect(fastapi_app(work)) as ann:
         refused = await ann.post("/work", content=b"x" * 1_001, headers=KEY)
     assert (refused.status_code, work.done) == (413, 0)
@@ -240,7 +236,7 @@ async def test_response_that_cannot_be_stored_is_sent_and_logged(
 
     @app.post("/last", status_code=201)
     async def last() -> dict[str, int]:
-        # The store's connection dies while the endpoint does its work.
+        # The store's connection ends while the endpoint works.
         async with database.connection() as connection:
             others = (
                 "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND pid <> $1"
@@ -257,7 +253,7 @@ async def test_response_that_cannot_be_stored_is_sent_and_logged(
     _ = last
 
 
-async def test_a_principal_may_refuse_in_the_frameworks_words(database: Database, work: Work) -> None:
+async def test_principal_function_may_raise_http_exceptions(database: Database, work: Work) -> None:
     async def service(_request: Request) -> IdempotencyService:
         return IdempotencyService(database.sessions())
 
@@ -273,7 +269,7 @@ async def test_a_principal_may_refuse_in_the_frameworks_words(database: Database
 
 
 async def test_cache_mode_beside_units_of_work_does_not_exhaust_the_pool(database: Database) -> None:
-    """Each request looks the key up and then begins its unit: with one connection at a time."""
+    """Each request looks its key up and then begins its unit of work, with one connection at a time."""
 
     async def service(_request: Request) -> IdempotencyService:
         return IdempotencyService(database.sessions())
@@ -299,7 +295,7 @@ async def test_cache_mode_beside_units_of_work_does_not_exhaust_the_pool(databas
     _ = now
 
 
-async def test_who_asks_must_be_told() -> None:
+async def test_middleware_requires_a_principal() -> None:
     async def service(_request: Request) -> IdempotencyService:
         raise NotImplementedError
 

@@ -1,4 +1,4 @@
-"""The client and the unit of work together: one effect, whatever gets lost between them."""
+"""The client and the unit of work together: one effect, whatever requests or responses are lost."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,7 +18,7 @@ from tests.fixtures.events import make_event
 
 
 class Lossy(httpx.AsyncBaseTransport):
-    """Carries every request to the application, and loses so many answers."""
+    """Passes every request to the application, and drops the given number of responses."""
 
     def __init__(self, app: FastAPI) -> None:
         self.loses = 0
@@ -75,7 +75,7 @@ async def told(database: Database) -> list[str]:
     return [row["event_id"] for row in rows]
 
 
-async def test_a_wish_whose_answers_got_lost_takes_effect_once(
+async def test_request_with_lost_responses_takes_effect_once(
     database: Database, line: Lossy, client: IdempotentClient
 ) -> None:
     line.loses = 2

@@ -1,4 +1,4 @@
-"""The client behind a real connection: what breaks it, and what is then sent again."""
+"""The client on real connections that break: which requests it sends again."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,10 +11,10 @@ ANSWER = b"HTTP/1.1 201 Created\r\nContent-Length: 4\r\n\r\ndone"
 
 
 class Server:
-    """Reads a request, sends so much of the answer, and closes the connection."""
+    """Reads a request, sends a part of the response, and closes the connection."""
 
     def __init__(self) -> None:
-        #: What to send to each request in turn; the whole answer when they have run out.
+        #: The bytes to send for each request in turn; afterwards the whole response.
         self.sends: list[bytes] = []
         self.received: list[bytes] = []
 
@@ -40,7 +40,7 @@ async def client(server: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
         yield IdempotentClient(http, attempts_max=4)
 
 
-async def test_a_connection_that_breaks_before_or_amid_the_answer_is_made_anew(
+async def test_connection_that_breaks_before_or_in_a_response_is_retried(
     server: Server, client: IdempotentClient
 ) -> None:
     server.sends = [b"", ANSWER[:20], ANSWER[:-1]]
@@ -51,9 +51,7 @@ async def test_a_connection_that_breaks_before_or_amid_the_answer_is_made_anew(
     assert b'\r\nIdempotency-Key: "' in server.received[0]
 
 
-async def test_a_server_that_never_answers_leaves_the_key_with_the_caller(
-    server: Server, client: IdempotentClient
-) -> None:
+async def test_error_for_a_silent_server_has_the_key(server: Server, client: IdempotentClient) -> None:
     server.sends = [b""] * 4
     with pytest.raises(ResponseUnknown) as unknown:
         await client.request("POST", "/orders", json={"n": 1})

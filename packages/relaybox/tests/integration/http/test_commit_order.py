@@ -1,4 +1,4 @@
-"""What leaves when: the first byte of an answer after COMMIT, also when the client has gone (G63, G64)."""
+"""The first byte of a response is sent after COMMIT, also if the client has disconnected (G63, G64)."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ _BODY = json.dumps({"article": "tea"}).encode()
 
 
 def scope(key: str) -> dict[str, Any]:
-    """A request as a server hands it to the application."""
+    """Return the ASGI scope of a request."""
     headers = {
         "authorization": f"Bearer {make_token(JWT, 'ann')}",
         "content-type": "application/json",
@@ -82,10 +82,10 @@ async def test_request_cancelled_before_commit_leaves_nothing(shop: Shop) -> Non
 
 
 @pytest.mark.guarantee("G64")
-async def test_request_cancelled_during_commit_is_executed_whole(
+async def test_request_cancelled_during_commit_is_executed_completely(
     shop: Shop, superuser: asyncpg.Connection
 ) -> None:
-    """A deferred trigger holds COMMIT up until the request has been cancelled."""
+    """A deferred trigger delays COMMIT until the request has been cancelled."""
     await superuser.execute(
         "CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS "
         "$$ BEGIN PERFORM pg_advisory_xact_lock(42); RETURN NULL; END $$;"
@@ -107,4 +107,4 @@ async def test_request_cancelled_during_commit_is_executed_whole(
 
 
 async def _nobody(_message: object) -> None:
-    """The client has gone."""
+    """Report that the client has disconnected."""

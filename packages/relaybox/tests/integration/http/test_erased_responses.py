@@ -1,4 +1,4 @@
-"""Answers that know what they are about: erased with it, and never given or carried out again."""
+"""Stored responses about an aggregate are erased with it, and their requests never executed again."""
 
 import json
 from typing import Annotated, Any
@@ -70,7 +70,7 @@ async def create(client: httpx.AsyncClient, key: str | None = "k", size: int = 1
     return await client.post("/nodes", params={"size": size}, headers=headers)
 
 
-async def test_the_claim_says_what_the_answer_is_about(
+async def test_claim_has_the_aggregates_of_its_response(
     superuser: asyncpg.Connection, ann: httpx.AsyncClient
 ) -> None:
     assert (await create(ann)).status_code == 201
@@ -80,7 +80,7 @@ async def test_the_claim_says_what_the_answer_is_about(
 
 
 @pytest.mark.parametrize("size", [0, 10, 3_000, 5_000], ids=["empty", "short", "apart", "too large"])
-async def test_an_erased_answer_is_neither_given_nor_carried_out_again(
+async def test_erased_response_is_not_replayed_nor_its_request_executed(
     superuser: asyncpg.Connection, ann: httpx.AsyncClient, size: int
 ) -> None:
     first = await create(ann, size=size)
@@ -98,8 +98,8 @@ async def test_an_erased_answer_is_neither_given_nor_carried_out_again(
     assert "sss" not in left
 
 
-async def test_the_erasers_own_answer_is_given_again(ann: httpx.AsyncClient) -> None:
-    """It is kept after the erasure, in the same transaction."""
+async def test_response_of_the_erasing_request_is_replayed(ann: httpx.AsyncClient) -> None:
+    """It is stored after the erasure, in the same transaction."""
     first, again = [await ann.delete("/nodes", headers={"Idempotency-Key": "p"}) for _ in range(2)]
     assert (first.status_code, again.status_code) == (204, 204)
     assert again.headers["idempotent-replayed"] == "true"
@@ -114,14 +114,14 @@ async def test_another_request_under_an_erased_responses_key_is_refused(
     assert (await create(ann, size=11)).json()["error_code"] == "IDEMPOTENCY_KEY_REUSED"
 
 
-async def test_without_a_key_there_is_nothing_to_note(
+async def test_about_without_a_key_has_no_effect(
     superuser: asyncpg.Connection, ann: httpx.AsyncClient
 ) -> None:
     assert (await create(ann, None)).status_code == 201
     assert await superuser.fetchval("SELECT count(*) FROM idempotency_cache") == 0
 
 
-async def test_an_answer_is_about_a_hundred_things_at_the_most(
+async def test_response_is_about_at_most_100_aggregates(
     superuser: asyncpg.Connection, ann: httpx.AsyncClient
 ) -> None:
     assert (await ann.post("/many", headers={"Idempotency-Key": "m"})).status_code == 500

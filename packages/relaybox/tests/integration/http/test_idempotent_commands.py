@@ -1,4 +1,4 @@
-"""Commands under a client's key: recorded with the command, answered again whatever became of it."""
+"""Commands with a client's key: the key is recorded with the command, and a repetition is replayed."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -72,7 +72,7 @@ async def test_key_is_in_the_inbox_and_gets_the_stored_response(
     assert len(rows) == 2
 
 
-async def test_an_asynchronous_command_is_answered_again_after_it_has_completed(
+async def test_asynchronous_command_is_replayed_after_it_has_completed(
     ada: httpx.AsyncClient, backbone: Backbone, counter: str
 ) -> None:
     path = f"{counter}/commands"
@@ -95,7 +95,7 @@ async def test_an_asynchronous_command_is_answered_again_after_it_has_completed(
     assert fresh.json()["command_id"] != command_id
 
 
-async def test_creating_under_a_key_makes_one_aggregate(
+async def test_creation_with_a_repeated_key_creates_one_aggregate(
     ada: httpx.AsyncClient, superuser: asyncpg.Connection
 ) -> None:
     first, again = [await ada.post("/counters", json={"start": 7}, headers=keyed("k")) for _ in range(2)]
@@ -106,7 +106,7 @@ async def test_creating_under_a_key_makes_one_aggregate(
 
 
 @pytest.mark.guarantee("G62")
-async def test_another_command_under_the_same_key_is_refused(ada: httpx.AsyncClient, counter: str) -> None:
+async def test_other_command_with_the_same_key_is_refused(ada: httpx.AsyncClient, counter: str) -> None:
     path = f"{counter}/commands"
     await ada.post(path, json=INCREASE, headers=keyed("k"))
     other = await ada.post(path, json={"command_type": "Increase", "payload": {"by": 6}}, headers=keyed("k"))
@@ -119,7 +119,7 @@ async def test_another_command_under_the_same_key_is_refused(ada: httpx.AsyncCli
 
 
 @pytest.mark.guarantee("G65")
-async def test_a_refused_command_leaves_its_key_free(ada: httpx.AsyncClient, counter: str) -> None:
+async def test_key_of_a_refused_command_stays_unused(ada: httpx.AsyncClient, counter: str) -> None:
     path = f"{counter}/commands"
     refused = await ada.post(
         path, json={"command_type": "Increase", "payload": {"by": 101}}, headers=keyed("k")
@@ -136,13 +136,13 @@ async def test_key_does_not_open_another_principals_aggregate(
     await ada.post(path, json=INCREASE, headers=keyed("k"))
     bob = {"Authorization": f"Bearer {make_token(JWT, 'bob')}", **keyed("k")}
     assert (await ada.post(path, json=INCREASE, headers=bob)).status_code == 404
-    # Another principal owns the aggregate since: the first owner may not see the stored response.
+    # The aggregate now has another owner: the first owner may not get the stored response.
     await superuser.execute("UPDATE aggregate_snapshots SET owner = 'bob'")
     assert (await ada.post(path, json=INCREASE, headers=keyed("k"))).status_code == 404
 
 
 @pytest.mark.guarantee("G70")
-async def test_an_expired_key_is_a_new_command(
+async def test_expired_key_starts_a_new_command(
     ada: httpx.AsyncClient, counter: str, superuser: asyncpg.Connection
 ) -> None:
     path = f"{counter}/commands"
@@ -154,7 +154,7 @@ async def test_an_expired_key_is_a_new_command(
     assert (await ada.get(f"{counter}/state")).json()["total"] == 10
 
 
-async def test_a_malformed_key_is_refused(ada: httpx.AsyncClient, counter: str) -> None:
+async def test_malformed_key_of_a_command_is_refused(ada: httpx.AsyncClient, counter: str) -> None:
     refused = await ada.post(f"{counter}/commands", json=INCREASE, headers=keyed("a b"))
     assert (refused.status_code, refused.json()["error_code"]) == (400, "IDEMPOTENCY_KEY_INVALID")
 
@@ -175,7 +175,7 @@ async def test_key_resolves_a_command_whose_response_was_lost(ada: httpx.AsyncCl
 async def test_row_decides_a_key_race_of_two_processes(
     ada: httpx.AsyncClient, postgres_settings: object, database: Database
 ) -> None:
-    """Two creations under one key in two processes: no aggregate serialises them, only the claim does."""
+    """Two creations with one key in two processes: no aggregate serialises them, only the claim does."""
     other = Backbone(Database(database.settings), [counters], verifier=SharedSecretVerifier(JWT))
     app = create_app(title="t", version="1", lifespan=other.lifespan, checks={}, registry=other.registry)
     app.add_middleware(IdempotencyMiddleware)

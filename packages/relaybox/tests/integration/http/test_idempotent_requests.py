@@ -1,4 +1,4 @@
-"""The same key, one effect, the same answer: the rules of keys over HTTP, on a real PostgreSQL."""
+"""The rules of idempotency keys over HTTP, on a real PostgreSQL: one effect and one response per key."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -27,9 +27,7 @@ async def order(client: httpx.AsyncClient, key: str | None, **changes: Any) -> h
     return await client.post("/orders", json=TEA | changes, headers=headers)
 
 
-async def test_the_same_key_again_gets_the_same_answer_and_nothing_runs_twice(
-    shop: Shop, ann: httpx.AsyncClient
-) -> None:
+async def test_repeated_key_gets_the_same_response_and_one_effect(shop: Shop, ann: httpx.AsyncClient) -> None:
     first, again = await order(ann, "k"), await order(ann, "k")
     assert (first.status_code, again.status_code) == (201, 201)
     assert again.content == first.content
@@ -38,7 +36,7 @@ async def test_the_same_key_again_gets_the_same_answer_and_nothing_runs_twice(
     assert await shop.counts() == (1, 1, 1)
 
 
-async def test_without_a_key_every_request_runs(shop: Shop, ann: httpx.AsyncClient) -> None:
+async def test_every_request_without_a_key_is_executed(shop: Shop, ann: httpx.AsyncClient) -> None:
     first, again = await order(ann, None), await order(ann, None)
     assert first.json() != again.json()
     assert await shop.counts() == (2, 2, 0)
@@ -57,7 +55,7 @@ async def test_quoted_and_bare_keys_in_either_header_are_the_same_key(
 
 @pytest.mark.guarantee("G60")
 @pytest.mark.parametrize("key", WRONG_KEYS)
-async def test_a_malformed_key_is_refused_before_anything_is_written(
+async def test_malformed_key_is_refused_before_anything_is_written(
     shop: Shop, ann: httpx.AsyncClient, key: str
 ) -> None:
     raw = [(b"Idempotency-Key", key.encode())]
@@ -75,9 +73,7 @@ async def test_several_keys_are_refused(shop: Shop, ann: httpx.AsyncClient, name
     assert refused.json()["error_code"] == "IDEMPOTENCY_KEY_INVALID"
 
 
-async def test_an_endpoint_that_wants_a_key_refuses_before_any_work(
-    shop: Shop, ann: httpx.AsyncClient
-) -> None:
+async def test_required_key_is_checked_before_any_work(shop: Shop, ann: httpx.AsyncClient) -> None:
     refused = await ann.post("/required", json=TEA)
     assert (refused.status_code, refused.json()["error_code"]) == (400, "IDEMPOTENCY_KEY_MISSING")
     assert await shop.counts() == (0, 0, 0)
@@ -85,7 +81,7 @@ async def test_an_endpoint_that_wants_a_key_refuses_before_any_work(
     assert taken.status_code == 201
 
 
-async def test_an_endpoint_that_knows_no_keys_says_so(ann: httpx.AsyncClient) -> None:
+async def test_endpoint_without_support_for_keys_reports_ignored(ann: httpx.AsyncClient) -> None:
     answer = await ann.post("/plain", json=TEA, headers=keyed("k"))
     assert answer.headers["idempotency-status"] == "ignored"
     assert "idempotency-status" not in (await ann.post("/plain", json=TEA)).headers
@@ -132,7 +128,7 @@ async def test_key_in_use_is_refused_at_once(shop: Shop, ann: httpx.AsyncClient)
     ],
     ids=["body", "query", "method", "route"],
 )
-async def test_another_request_under_the_same_key_is_refused(
+async def test_other_request_with_the_same_key_is_refused(
     shop: Shop, ann: httpx.AsyncClient, other: dict[str, Any]
 ) -> None:
     first = await ann.post("/orders", content=b'{"article": "tea"}', headers=_json("k"))
@@ -191,7 +187,7 @@ async def test_error_response_is_not_stored_and_its_effect_rolled_back(
 
 
 @pytest.mark.guarantee("G65")
-async def test_what_raises_or_does_not_fit_leaves_nothing_and_the_key_is_free(
+async def test_exception_or_invalid_response_leaves_the_key_unused(
     shop: Shop, ann: httpx.AsyncClient
 ) -> None:
     assert (await order(ann, "k", then="raise")).status_code == 500
@@ -229,9 +225,7 @@ async def test_body_read_as_a_stream_is_in_the_fingerprint(shop: Shop, ann: http
 
 
 @pytest.mark.guarantee("G66")
-async def test_a_replay_repeats_the_headers_of_the_list_and_no_other(
-    shop: Shop, ann: httpx.AsyncClient
-) -> None:
+async def test_replay_repeats_only_the_listed_headers(shop: Shop, ann: httpx.AsyncClient) -> None:
     first = await order(ann, "k", then="headers")
     again = await order(ann, "k", then="headers")
     kept = ("content-language", "location", "content-location", "etag", "last-modified", "link")
@@ -268,7 +262,7 @@ async def test_streaming_response_is_refused_and_its_effect_rolled_back(
 
 
 @pytest.mark.guarantee("G68")
-async def test_who_may_not_ask_any_more_gets_no_replay(shop: Shop, ann: httpx.AsyncClient) -> None:
+async def test_caller_without_permission_gets_no_replay(shop: Shop, ann: httpx.AsyncClient) -> None:
     first = await order(ann, "k")
     shop.banned.add("ann")
     refused = await order(ann, "k")
@@ -296,14 +290,14 @@ async def test_expiry_is_published_and_an_expired_key_executes_again(
     assert await shop.counts() == (2, 2, 1)
 
 
-async def test_an_endpoint_has_a_time_of_its_own(shop: Shop, ann: httpx.AsyncClient) -> None:
+async def test_endpoint_can_have_its_own_ttl(shop: Shop, ann: httpx.AsyncClient) -> None:
     await ann.post("/required", json=TEA, headers=keyed("k"))
     kept = "SELECT extract(epoch FROM expires_at - created_at) FROM idempotency_cache"
     assert 3_599 < await shop.superuser.fetchval(kept) < 3_601
 
 
 @pytest.mark.guarantee("G71")
-async def test_keys_are_nowhere_in_logs_and_hashed_in_the_table(shop: Shop, ann: httpx.AsyncClient) -> None:
+async def test_keys_are_not_logged_and_only_stored_as_hashes(shop: Shop, ann: httpx.AsyncClient) -> None:
     key = "a-key-that-must-not-be-seen"
     with capture_logs() as lines:
         for then in ("answer", "answer", "raise"):
@@ -317,7 +311,7 @@ async def test_keys_are_nowhere_in_logs_and_hashed_in_the_table(shop: Shop, ann:
 
 
 @pytest.mark.guarantee("G71")
-async def test_every_outcome_is_counted_by_route_with_the_age_of_replays(
+async def test_outcomes_are_counted_by_route_and_replays_have_an_age(
     shop: Shop, ann: httpx.AsyncClient
 ) -> None:
     for key in ("a", "a", None):
@@ -338,9 +332,7 @@ async def test_every_outcome_is_counted_by_route_with_the_age_of_replays(
     assert "relaybox_idempotency_replay_age_seconds_count 1.0" in figures
 
 
-async def test_a_key_is_made_of_the_request_where_the_endpoint_asks_for_it(
-    shop: Shop, ann: httpx.AsyncClient
-) -> None:
+async def test_auto_endpoint_generates_a_key_from_the_request(shop: Shop, ann: httpx.AsyncClient) -> None:
     headers = {"Content-Type": "application/json"}
     first = await ann.post("/auto", content=b'{"article": "tea", "n": 1}', headers=headers)
     again = await ann.post("/auto", content=b'{"n": 1,  "article": "tea"}', headers=headers)
@@ -353,7 +345,7 @@ async def test_a_key_is_made_of_the_request_where_the_endpoint_asks_for_it(
     assert len({one.content for one in (first, other, elsewhere, own_key, his)}) == 5
 
 
-async def test_a_unit_of_work_without_a_key_commits_before_its_answer_leaves(
+async def test_unit_without_a_key_commits_before_its_response_is_sent(
     shop: Shop, ann: httpx.AsyncClient, superuser: asyncpg.Connection
 ) -> None:
     answered = await ann.request("DELETE", "/orders", json=TEA)
@@ -370,7 +362,7 @@ async def test_response_compressed_inside_is_refused(shop: Shop, ann: httpx.Asyn
     assert (await order(ann, None, then="compressed")).status_code == 201
 
 
-async def test_an_error_may_stream_and_its_effect_is_taken_back_before(
+async def test_error_may_be_streamed_after_its_effect_is_rolled_back(
     shop: Shop, ann: httpx.AsyncClient
 ) -> None:
     refused = await order(ann, "k", then="streamed-error")
@@ -379,7 +371,7 @@ async def test_an_error_may_stream_and_its_effect_is_taken_back_before(
 
 
 @pytest.mark.guarantee("G63")
-async def test_what_postgresql_refuses_in_the_endpoint_is_answered_in_its_words(
+async def test_error_of_postgresql_in_an_endpoint_has_its_usual_response(
     shop: Shop, ann: httpx.AsyncClient, superuser: asyncpg.Connection
 ) -> None:
     async with superuser.transaction():

@@ -1,4 +1,4 @@
-"""Responses are written to the connection as a whole, and streams without delay."""
+"""Head and body of a response are written to the connection together, and streams without delay."""
 
 import asyncio
 from typing import Any, cast
@@ -16,7 +16,7 @@ TRANSPORTS: list[Any] = []
 
 
 class Noting:
-    """The server's transport; what is written to it is noted."""
+    """The server's transport; records what is written to it."""
 
     def __init__(self, transport: Any) -> None:
         self._transport = transport
@@ -25,16 +25,16 @@ class Noting:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Note *data* and send it."""
+        """Record *data* and send it."""
         WRITTEN.append(data)
         self._transport.write(data)
 
 
 class Recording(HeadTimeoutProtocol):
-    """The protocol on a transport that notes what is written."""
+    """The protocol on a transport that records what is written."""
 
     def connection_made(self, transport: Any) -> None:
-        """Begin with nothing written, and keep *transport*."""
+        """Start with no recorded writes, and store *transport*."""
         WRITTEN.clear()
         TRANSPORTS[:] = [transport]
         super().connection_made(cast("asyncio.BaseTransport", Noting(transport)))
@@ -45,7 +45,7 @@ class Recording(HeadTimeoutProtocol):
 
 
 async def whole(scope: Any, receive: Any, send: Any) -> None:
-    """Answer with a body of known length."""
+    """Respond with a body of known length."""
     length = (b"content-length", b"5")
     await send({"type": "http.response.start", "status": 200, "headers": [length]})
     await send({"type": "http.response.body", "body": b"whole"})

@@ -18,7 +18,9 @@ async def test_same_json_in_another_order_of_members_is_a_replay(shop: Shop, ann
     assert await shop.counts() == (1, 1, 1)
 
 
-async def test_answer_kept_by_bytes_before_an_upgrade_is_replayed(shop: Shop, ann: httpx.AsyncClient) -> None:
+async def test_response_stored_by_bytes_before_an_upgrade_is_replayed(
+    shop: Shop, ann: httpx.AsyncClient
+) -> None:
     body, headers = b'{"article": "tea"}', {"Content-Type": "application/json", "Idempotency-Key": "k"}
     first = await ann.post("/orders", content=body, headers=headers)
     by_bytes = fingerprint_of("POST", "/orders", b"", "application/json", hashlib.sha256(body).digest())

@@ -20,7 +20,7 @@ from tests.fixtures.counters import counters, submit
 
 
 class Door:
-    """Lets pages through until it is shut; tells how often it was asked."""
+    """An event filter that shows every page until it is closed, and counts its calls."""
 
     def __init__(self) -> None:
         self.pages: list[list[int]] = []
@@ -29,7 +29,7 @@ class Door:
         self._asked = asyncio.Event()
 
     async def until_asked(self) -> None:
-        """Return when a page without events was shown."""
+        """Return when an empty page was filtered."""
         while self.pages[-1]:
             self._asked.clear()
             await self._asked.wait()
@@ -86,7 +86,7 @@ async def following(
 
 
 @pytest.mark.guarantee("G84")
-async def test_what_a_reader_may_not_know_is_left_out_and_the_cursor_goes_on(stand: Stand) -> None:
+async def test_filtered_events_are_omitted_and_the_cursor_advances(stand: Stand) -> None:
     one, door = await stand.counter(), Door()
     async with following(stand, one, door) as stream:
         told = [await anext(stream), await anext(stream)]
@@ -97,7 +97,7 @@ async def test_what_a_reader_may_not_know_is_left_out_and_the_cursor_goes_on(sta
 
 
 @pytest.mark.guarantee("G84")
-async def test_who_lost_the_right_is_told_no_more_than_is_admitted(stand: Stand) -> None:
+async def test_reader_without_permission_gets_only_filtered_events(stand: Stand) -> None:
     one, door = await stand.counter(), Door()
     async with following(stand, one, door) as stream:
         assert [(await anext(stream)).id, (await anext(stream)).id] == [1, 2]
@@ -109,7 +109,7 @@ async def test_who_lost_the_right_is_told_no_more_than_is_admitted(stand: Stand)
 
 
 @pytest.mark.guarantee("G84")
-async def test_news_of_another_aggregate_can_end_a_stream(stand: Stand) -> None:
+async def test_event_of_another_aggregate_can_end_a_stream(stand: Stand) -> None:
     one, above, door = await stand.counter(), await stand.counter(), Door()
     async with following(stand, one, door, woken_by=[above]) as stream:
         assert [(await anext(stream)).id, (await anext(stream)).id] == [1, 2]
@@ -124,7 +124,7 @@ async def test_news_of_another_aggregate_can_end_a_stream(stand: Stand) -> None:
 
 
 @pytest.mark.guarantee("G84")
-async def test_a_silent_stream_asks_again_as_often_as_it_pings(
+async def test_idle_stream_calls_its_filter_at_every_ping(
     stand: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_live, "_PING_S", 0.01)
@@ -137,7 +137,7 @@ async def test_a_silent_stream_asks_again_as_often_as_it_pings(
     assert door.pages[-1] == []
 
 
-async def test_a_lost_hint_of_another_aggregate_is_found_by_the_poll(
+async def test_poll_finds_a_change_of_another_aggregate(
     stand: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_live, "_POLL_S", 0.01)
@@ -148,7 +148,7 @@ async def test_a_lost_hint_of_another_aggregate_is_found_by_the_poll(
     async with following(stand, one, door, woken_by=[above]) as stream:
         assert [(await anext(stream)).id, (await anext(stream)).id] == [1, 2]
         silent = asyncio.ensure_future(anext(stream))
-        await door.until_asked()  # its first look takes everything for news
+        await door.until_asked()  # The first poll takes every position for a change.
         await stand.increase(above)
         await door.until_asked()
         door.open = False

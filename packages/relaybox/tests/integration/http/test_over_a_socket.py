@@ -1,4 +1,4 @@
-"""The base behind a real server: large bodies and clients that go away."""
+"""An application on a real server: large bodies, and clients that disconnect."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -32,7 +32,7 @@ def reading() -> asyncio.Event:
 
 @pytest.fixture
 def ended() -> asyncio.Event:
-    """Set when the application is done with a request."""
+    """Set when the application has processed a request."""
     return asyncio.Event()
 
 
@@ -74,7 +74,7 @@ async def pieces() -> AsyncIterator[bytes]:
 
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize(("known", "status"), [(False, 401), (True, 413)])
-async def test_the_answer_to_a_body_of_5_megabytes_arrives(
+async def test_response_to_a_body_of_5_megabytes_is_received(
     http: httpx.AsyncClient, known: bool, status: int, chunked: bool
 ) -> None:
     token = make_token(JWT, "ann") if known else None
@@ -85,7 +85,7 @@ async def test_the_answer_to_a_body_of_5_megabytes_arrives(
     assert again.json() == 1
 
 
-async def test_a_client_that_goes_away_amid_its_body_is_no_error(
+async def test_client_that_disconnects_in_its_body_is_no_error(
     port: int, reading: asyncio.Event, ended: asyncio.Event
 ) -> None:
     with capture_logs() as lines:
@@ -101,7 +101,7 @@ async def test_a_client_that_goes_away_amid_its_body_is_no_error(
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"])
-async def test_head_is_answered_as_get_without_a_body(port: int, path: str) -> None:
+async def test_head_request_gets_the_response_of_get_without_a_body(port: int, path: str) -> None:
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
         looked, got = await http.head(path), await http.get(path)
     assert (looked.status_code, looked.content) == (200, b"")

@@ -1,4 +1,4 @@
-"""What an API answers while PostgreSQL takes no writes."""
+"""The API's responses while PostgreSQL accepts no writes."""
 
 import httpx2 as httpx
 import pytest

@@ -1,4 +1,4 @@
-"""What a plain ``uvicorn app:app`` writes: a real process of the orders example, which breaks on purpose."""
+"""The log of a plain ``uvicorn app:app``: a process of the orders example with a decider that raises."""
 
 import asyncio
 import os
@@ -32,7 +32,7 @@ logging.basicConfig(level="INFO", format="mine %(levelname)s %(name)s %(message)
 
 
 class Server:
-    """A running uvicorn; what it writes is read all the time, or a full pipe would stop it."""
+    """A running uvicorn, whose output is read continuously, because a full pipe would stop it."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -51,11 +51,11 @@ class Server:
             self._url.set_exception(AssertionError("".join(self._lines)))
 
     async def url(self) -> str:
-        """Its address, once it announces that it listens."""
+        """Return its address when it has logged that it listens."""
         return await self._url
 
     async def stop(self) -> str:
-        """End it and return all of its output."""
+        """Stop it and return all of its output."""
         self._process.send_signal(signal.SIGTERM)
         await self._reading
         await self._process.wait()
@@ -64,7 +64,7 @@ class Server:
 
 @asynccontextmanager
 async def serving(place: Path, postgres: PostgresSettings, preamble: str = "") -> AsyncIterator[Server]:
-    """``uvicorn app:app`` of an orders example whose only decider is broken."""
+    """Run ``uvicorn app:app`` with an orders example whose only decider raises."""
     source = _EXAMPLE.read_text(encoding="utf-8")
     works, breaks = "return [CREATED(command.model_dump())]", 'raise RuntimeError("broken on purpose")'
     broken = source.replace(works, breaks)
@@ -108,7 +108,7 @@ def check_nothing_leaked(output: str) -> None:
     assert output.count("Traceback (most recent call last)") == _REQUESTS
 
 
-async def test_plain_uvicorn_logs_no_token_key_or_local(
+async def test_plain_uvicorn_logs_no_token_key_or_local_variable(
     postgres_settings: PostgresSettings, tmp_path: Path
 ) -> None:
     async with serving(tmp_path, postgres_settings) as server:
@@ -119,7 +119,7 @@ async def test_plain_uvicorn_logs_no_token_key_or_local(
     assert "Application shutdown complete" in output
 
 
-async def test_plain_uvicorn_keeps_an_application_s_own_logging(
+async def test_plain_uvicorn_keeps_an_applications_own_logging(
     postgres_settings: PostgresSettings, tmp_path: Path
 ) -> None:
     async with serving(tmp_path, postgres_settings, _OWN_LOGGING) as server:

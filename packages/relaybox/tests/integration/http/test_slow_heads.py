@@ -12,13 +12,13 @@ from tests.fixtures.http_serving import raw_connection, request_head, serve_app
 
 
 class Timed(HeadTimeoutProtocol):
-    """The protocol with a time limit that each test sets for what is sent afterwards."""
+    """The protocol with a time limit that each test sets for the data sent afterwards."""
 
     head_timeout_s: ClassVar[float | None]
 
 
 async def answer(scope: Any, receive: Any, send: Any) -> None:
-    """Answer with the number of bytes received; ``/early`` answers before it reads any."""
+    """Respond with the number of bytes received; ``/early`` responds before it reads any."""
     taken_bytes, more = 0, scope["path"] != "/early"
     while more:
         message = await receive()
@@ -36,7 +36,7 @@ async def port() -> AsyncIterator[int]:
         yield bound
 
 
-def test_uvicorn_takes_the_protocol_by_its_name() -> None:
+def test_uvicorn_loads_the_protocol_by_its_name() -> None:
     config = uvicorn.Config(answer, http="relaybox.serving:HeadTimeoutProtocol", log_config=None)
     config.load()
     assert config.http_protocol_class is HeadTimeoutProtocol
@@ -48,14 +48,14 @@ UNFINISHED = {"nothing": "", "a part of the first line": "GET /", "a part of a h
 
 @pytest.mark.guarantee("G83")
 @pytest.mark.parametrize("sent", UNFINISHED.values(), ids=UNFINISHED)
-async def test_a_connection_without_a_whole_head_is_closed(port: int, sent: str) -> None:
+async def test_connection_without_a_complete_head_is_closed(port: int, sent: str) -> None:
     Timed.head_timeout_s = 0.1
     async with raw_connection(port) as client:
         await client.send(sent)
         assert await client.rest() == b""
 
 
-async def test_a_second_head_has_a_time_limit_too(port: int) -> None:
+async def test_second_head_of_a_connection_has_a_time_limit(port: int) -> None:
     async with raw_connection(port) as client:
         await client.send(HEAD)
         assert await client.status() == 200
@@ -64,7 +64,7 @@ async def test_a_second_head_has_a_time_limit_too(port: int) -> None:
         assert await client.rest() == b"0"
 
 
-async def test_the_rest_of_an_answered_body_has_a_time_limit(port: int) -> None:
+async def test_body_that_continues_after_the_response_has_a_time_limit(port: int) -> None:
     async with raw_connection(port) as client:
         await client.send(request_head("POST", "/early", Content_Length="1000"))
         assert await client.status() == 200
@@ -73,13 +73,13 @@ async def test_the_rest_of_an_answered_body_has_a_time_limit(port: int) -> None:
         assert await client.rest() == b"0"
 
 
-async def test_a_body_may_take_longer_than_a_head(port: int) -> None:
-    # The first head must arrive within it, also on a busy machine.
+async def test_body_may_take_longer_than_a_head(port: int) -> None:
+    # The first head must arrive within the limit, also on a busy machine.
     Timed.head_timeout_s = 1.0
     async with raw_connection(port) as slow, raw_connection(port) as silent:
         await slow.send(request_head("POST", "/", Content_Length="1", Expect="100-continue"))
         assert await slow.status() == 100
-        # Connected later, so that the first one's time limit has passed, too.
+        # This connection began later, so the time limit of the first one has passed.
         assert await silent.rest() == b""
         await slow.send("x")
         assert await slow.status() == 200

@@ -1,4 +1,4 @@
-"""When settings are read: at the start of the application, never when its module is imported."""
+"""Settings are read at the start of an application, never when its module is imported."""
 
 import asyncio
 import importlib.util
@@ -23,7 +23,7 @@ _LINES_MAX = 12
 
 
 def imported() -> ModuleType:
-    """The orders example, as its server, its tests or Alembic import it."""
+    """Import the orders example as its server, its tests or Alembic do."""
     spec = importlib.util.spec_from_file_location("orders_imported", _EXAMPLE / "app.py")
     assert spec is not None
     assert spec.loader is not None
@@ -45,7 +45,7 @@ def test_importing_an_application_reads_no_setting() -> None:
 
 
 @pytest.mark.usefixtures("malformed")
-async def test_start_names_every_setting_that_is_wrong_on_a_line() -> None:
+async def test_start_prints_a_line_for_every_invalid_setting() -> None:
     app = imported().app
     with pytest.raises(SettingsError) as raised:
         await app.router.lifespan_context(app).__aenter__()
@@ -59,7 +59,7 @@ async def test_start_names_every_setting_that_is_wrong_on_a_line() -> None:
     ]
 
 
-async def test_wrong_setting_of_a_middleware_is_reported_to_the_server(
+async def test_invalid_setting_of_a_middleware_stops_the_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("IDEMPOTENCY_TTL_H", "many")
@@ -78,7 +78,7 @@ async def test_wrong_setting_of_a_middleware_is_reported_to_the_server(
     assert failed["message"].startswith("IDEMPOTENCY_TTL_H: ")
 
 
-async def test_settings_made_after_the_import_are_used(
+async def test_settings_changed_after_the_import_are_used(
     postgres_settings: PostgresSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = imported().app
@@ -94,7 +94,7 @@ async def test_settings_made_after_the_import_are_used(
     assert placed.status_code == 201
 
 
-async def test_plain_uvicorn_shows_the_wrong_settings_not_a_traceback() -> None:
+async def test_plain_uvicorn_prints_invalid_settings_without_a_traceback() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "JWT_SECRET"}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "uvicorn", "app:app", "--port", "0"),

@@ -1,4 +1,4 @@
-"""What endpoints, dependencies and applications do to a unit of work, by mistake or by habit."""
+"""Mistakes and habits of endpoints, dependencies and applications with units of work."""
 
 from collections.abc import AsyncGenerator
 from typing import Annotated, Any
@@ -26,7 +26,7 @@ async def order(
 
 
 @pytest.mark.parametrize("headers", [KEY, None], ids=["keyed", "without a key"])
-async def test_an_endpoint_cannot_commit_by_itself(
+async def test_endpoint_cannot_commit_its_unit(
     shop: Shop, ann: httpx.AsyncClient, headers: dict[str, str] | None
 ) -> None:
     assert (await order(ann, "commit", headers)).status_code == 500
@@ -40,7 +40,7 @@ async def test_endpoint_may_commit_savepoints(shop: Shop, ann: httpx.AsyncClient
 
 
 @pytest.mark.parametrize("headers", [KEY, None], ids=["keyed", "without a key"])
-async def test_who_swallows_a_failed_statement_is_not_told_that_all_is_written(
+async def test_swallowed_error_of_a_statement_is_no_success_response(
     shop: Shop, ann: httpx.AsyncClient, headers: dict[str, str] | None
 ) -> None:
     assert (await order(ann, "swallow", headers)).status_code == 500
@@ -75,7 +75,7 @@ async def sender() -> str:
 
 
 def notes(database: Database) -> FastAPI:
-    """One endpoint, after a dependency that turns every exception into another."""
+    """An application with one endpoint, after a dependency that turns every exception into another."""
     app = FastAPI()
     unit = unit_of_work(database, sender)
 
@@ -130,9 +130,7 @@ async def test_stored_response_is_known_before_the_unit_of_work(
     assert await shop.counts() == (4, 4, 2)
 
 
-async def test_an_application_that_is_mounted_in_another_is_served_too(
-    shop: Shop, database: Database
-) -> None:
+async def test_mounted_application_supports_units_of_work(shop: Shop, database: Database) -> None:
     app = FastAPI()
     app.mount("/sub", notes(database))
     app.add_middleware(IdempotencyMiddleware)
@@ -142,9 +140,7 @@ async def test_an_application_that_is_mounted_in_another_is_served_too(
     assert await shop.counts() == (1, 1, 1)
 
 
-async def test_a_replay_reaches_the_client_whoever_catches_it_on_the_way(
-    shop: Shop, database: Database
-) -> None:
+async def test_replay_passes_middlewares_that_catch_all_exceptions(shop: Shop, database: Database) -> None:
     async def answer_everything(request: Request, call_next: Any) -> Any:
         try:
             return await call_next(request)
@@ -160,7 +156,7 @@ async def test_a_replay_reaches_the_client_whoever_catches_it_on_the_way(
     assert await shop.counts() == (1, 1, 1)
 
 
-async def test_two_middlewares_are_one(shop: Shop, database: Database) -> None:
+async def test_second_middleware_has_no_effect(shop: Shop, database: Database) -> None:
     app = notes(database)
     for _ in range(2):
         app.add_middleware(IdempotencyMiddleware)
@@ -170,7 +166,7 @@ async def test_two_middlewares_are_one(shop: Shop, database: Database) -> None:
     assert "idempotency-status" not in again.headers
 
 
-async def test_the_clients_key_is_the_units(database: Database) -> None:
+async def test_key_of_the_unit_is_that_of_the_client(database: Database) -> None:
     app = FastAPI()
     app.add_middleware(IdempotencyMiddleware)
     unit = unit_of_work(database, sender)
@@ -185,6 +181,6 @@ async def test_the_clients_key_is_the_units(database: Database) -> None:
         assert (await client.post("/key")).json() is None
 
 
-async def test_a_request_has_one_unit_of_work(shop: Shop, ann: httpx.AsyncClient) -> None:
+async def test_request_has_one_unit_of_work(shop: Shop, ann: httpx.AsyncClient) -> None:
     assert (await ann.post("/two-units", json={"article": "tea"})).status_code == 500
     assert await shop.counts() == (0, 0, 0)

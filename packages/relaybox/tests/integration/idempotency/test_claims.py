@@ -1,4 +1,4 @@
-"""``claim``: lock a key and say what is kept under it; every body comes back, wherever it lies."""
+"""``claim`` locks a key and returns its stored response; every body is found, wherever it is stored."""
 
 import asyncio
 from typing import Any
@@ -10,13 +10,13 @@ from tests.fixtures.stores import PostgresStores, Stores
 from tests.fixtures.waiting import eventually
 
 RESULT: dict[str, Any] = {"status": 201, "fingerprint": "1.abc"}
-#: Expired when the next statement looks.
+#: Expired when the next statement reads it.
 AT_ONCE_S = 0.001
 APART = 513 * b"x"
 
 
 async def keep(stores: Stores, result: dict[str, Any], **options: Any) -> None:
-    """Keep *result* under "k" as one whole request does."""
+    """Store *result* under the key "k" as one whole request does."""
     store = stores.open_store()
     assert await store.claim("k") is None
     assert await store.cache_idempotency_result("k", result, **options)
@@ -25,7 +25,7 @@ async def keep(stores: Stores, result: dict[str, Any], **options: Any) -> None:
 
 
 async def claimed(stores: Stores, **options: Any) -> StoredResponse | None:
-    """What another request finds, which lets go of the key again."""
+    """Return what another request finds, which then releases the key."""
     store = stores.open_store()
     try:
         return await store.claim("k", **options)
@@ -34,7 +34,7 @@ async def claimed(stores: Stores, **options: Any) -> StoredResponse | None:
 
 
 @pytest.mark.guarantee("G62")
-async def test_a_new_key_is_locked_and_nothing_is_kept_under_it(stores: Stores) -> None:
+async def test_new_key_is_locked_and_has_no_response(stores: Stores) -> None:
     holder = stores.open_store()
     assert await holder.claim("k") is None
     assert await stores.open_store().try_lock("k") is False
@@ -42,7 +42,7 @@ async def test_a_new_key_is_locked_and_nothing_is_kept_under_it(stores: Stores) 
 
 
 @pytest.mark.guarantee("G62")
-async def test_a_kept_key_is_locked_and_its_answer_told(stores: Stores) -> None:
+async def test_used_key_is_locked_and_its_response_returned(stores: Stores) -> None:
     await keep(stores, {**RESULT, "body": b"made"}, ttl=100)
     holder = stores.open_store()
     stored = await holder.claim("k")
@@ -57,7 +57,7 @@ async def test_a_kept_key_is_locked_and_its_answer_told(stores: Stores) -> None:
 
 
 @pytest.mark.guarantee("G62")
-async def test_a_key_that_somebody_has_is_in_flight(stores: Stores) -> None:
+async def test_locked_key_is_in_flight(stores: Stores) -> None:
     holder = stores.open_store()
     assert await holder.claim("k") is None
     with pytest.raises(RequestInFlight):
@@ -71,7 +71,7 @@ async def test_a_key_that_somebody_has_is_in_flight(stores: Stores) -> None:
 
 
 @pytest.mark.guarantee("G62")
-async def test_who_only_locked_a_key_has_it_too(stores: Stores) -> None:
+async def test_key_locked_by_try_lock_is_in_flight(stores: Stores) -> None:
     holder = stores.open_store()
     assert await holder.try_lock("k")
     with pytest.raises(RequestInFlight):
@@ -82,7 +82,7 @@ async def test_who_only_locked_a_key_has_it_too(stores: Stores) -> None:
 
 
 @pytest.mark.guarantee("G62")
-async def test_a_refused_one_does_not_free_the_key_and_may_ask_again(stores: Stores) -> None:
+async def test_refused_claim_does_not_release_the_key(stores: Stores) -> None:
     holder, late = stores.open_store(), stores.open_store()
     assert await holder.claim("k") is None
     for _ in range(2):
@@ -96,7 +96,7 @@ async def test_a_refused_one_does_not_free_the_key_and_may_ask_again(stores: Sto
 
 
 @pytest.mark.guarantee("G62")
-async def test_of_64_at_once_one_claims_the_key(stores: Stores) -> None:
+async def test_one_of_64_concurrent_claims_gets_the_key(stores: Stores) -> None:
     begin = asyncio.Event()
 
     async def come(store: IdempotencyStore) -> str:
@@ -116,7 +116,7 @@ async def test_of_64_at_once_one_claims_the_key(stores: Stores) -> None:
 @pytest.mark.guarantee("G63")
 @pytest.mark.parametrize("tries", range(20))
 async def test_holder_after_another_one_sees_its_response(stores: Stores, tries: int) -> None:
-    """The look is younger than the lock: a claim that meets COMMIT is in flight or a replay, never new."""
+    """The snapshot is younger than the lock: a claim during COMMIT is in flight or a replay, never new."""
     first, second = stores.open_store(), stores.open_store()
     assert await first.claim("k") is None
     await first.cache_idempotency_result("k", {"n": tries})
@@ -135,7 +135,7 @@ async def test_holder_after_another_one_sees_its_response(stores: Stores, tries:
 
 
 @pytest.mark.guarantee("G61")
-async def test_a_claim_is_its_scopes(stores: Stores) -> None:
+async def test_claims_of_two_scopes_are_independent(stores: Stores) -> None:
     assert await stores.open_store().claim("k", scope="anna") is None
     assert await claimed(stores, scope="bert") is None
     with pytest.raises(RequestInFlight):
@@ -144,7 +144,7 @@ async def test_a_claim_is_its_scopes(stores: Stores) -> None:
 
 @pytest.mark.guarantee("G70")
 @pytest.mark.parametrize("body", [b"first", APART], ids=["inside", "apart"])
-async def test_an_expired_key_is_claimed_as_a_new_one(stores: Stores, body: bytes) -> None:
+async def test_expired_key_is_claimed_as_a_new_one(stores: Stores, body: bytes) -> None:
     await keep(stores, {"n": 1, "body": body}, ttl=AT_ONCE_S)
 
     async def expired() -> bool:
@@ -186,7 +186,7 @@ BODIES = {
 
 @pytest.mark.guarantee("G66")
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
-async def test_every_body_is_claimed_and_found_byte_by_byte(stores: Stores, body: bytes) -> None:
+async def test_every_body_is_stored_and_claimed_byte_by_byte(stores: Stores, body: bytes) -> None:
     await keep(stores, {**RESULT, "body": body})
     claim, found = await claimed(stores), await stores.open_store().find("k")
     assert claim is not None
@@ -206,21 +206,21 @@ async def test_every_body_is_claimed_and_found_byte_by_byte(stores: Stores, body
     ],
     ids=["a value", "deep", "beside a text", "beside bytes"],
 )
-async def test_our_marks_are_words_like_any_other(stores: Stores, result: dict[str, Any]) -> None:
+async def test_body_may_contain_reserved_markers(stores: Stores, result: dict[str, Any]) -> None:
     await keep(stores, result)
     stored = await claimed(stores)
     assert stored is not None
     assert stored.document() == result
 
 
-async def test_a_result_that_uses_a_name_of_ours_is_refused(stores: Stores) -> None:
+async def test_result_with_a_reserved_name_is_refused(stores: Stores) -> None:
     with pytest.raises(ValueError, match="~t"):
         await stores.open_store().cache_idempotency_result("k", {"~t": "x"})
     assert await claimed(stores) is None
 
 
 @pytest.mark.guarantee("G63")
-async def test_what_postgresql_did_not_commit_is_claimed_as_new(
+async def test_uncommitted_response_is_not_claimed(
     postgres_stores: PostgresStores,
 ) -> None:
     holder = postgres_stores.open_store()

@@ -1,4 +1,4 @@
-"""What the store in Redis does beyond the promises of both: its lease, its names, its troubles."""
+"""Behaviour that only the store in Redis has: its leases, its key names, its failures."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -33,14 +33,14 @@ async def names(client: Redis, prefix: str) -> list[str]:
     return sorted([name.decode() async for name in client.scan_iter(f"{prefix}*")])
 
 
-async def test_a_client_that_decodes_is_refused(redis_server: RedisServer) -> None:
+async def test_client_that_decodes_responses_is_refused(redis_server: RedisServer) -> None:
     async with Redis(host=redis_server.host, port=redis_server.port, decode_responses=True) as client:
         with pytest.raises(ValueError, match="decode_responses=False"):
             RedisIdempotencyService(client, settings=SETTINGS)
 
 
 @pytest.mark.parametrize("lease_s", [0, -1, float("inf"), float("nan")])
-async def test_a_lease_has_an_end(redis_client: Redis, lease_s: float) -> None:
+async def test_lease_has_an_end(redis_client: Redis, lease_s: float) -> None:
     with pytest.raises(ValueError, match="lease_s"):
         RedisIdempotencyService(redis_client, settings=SETTINGS, lease_s=lease_s)
 
@@ -51,7 +51,7 @@ async def test_keys_and_principals_are_stored_hashed_and_all_expire(
     assert await store.try_lock("a-clients-key", scope="anna")
     await store.cache_idempotency_result("a-clients-key", RESULT, scope="anna")
     answer, lock = await names(redis_client, redis_prefix)
-    # Braces: both are on one node of a cluster, as scripts over both want.
+    # Braces: both keys are on one node of a cluster, because scripts use both.
     assert answer.startswith(f"{redis_prefix}:{{")
     assert answer.endswith("}")
     assert lock == f"{answer}:lock"
@@ -64,10 +64,10 @@ async def test_keys_and_principals_are_stored_hashed_and_all_expire(
 
 
 @pytest.mark.guarantee("G69")
-async def test_a_holder_whose_lease_ended_keeps_nothing_over_the_next_one(
+async def test_holder_without_lease_does_not_overwrite_the_next_response(
     redis_stores: RedisStores,
 ) -> None:
-    """Its effect has happened all the same: Redis cannot take that back, PostgreSQL would."""
+    """Its effect has occurred: Redis cannot undo it, PostgreSQL would."""
     redis_stores.lease_s = 0.05
     frozen_one = redis_stores.open_store()
     assert await frozen_one.try_lock("k")
@@ -81,7 +81,7 @@ async def test_a_holder_whose_lease_ended_keeps_nothing_over_the_next_one(
 
 
 @pytest.mark.guarantee("G69")
-async def test_a_holder_whose_lease_ended_does_not_free_the_lock_of_the_next_one(
+async def test_holder_without_lease_does_not_release_the_next_lock(
     redis_stores: RedisStores,
 ) -> None:
     redis_stores.lease_s = 0.05
@@ -95,7 +95,7 @@ async def test_a_holder_whose_lease_ended_does_not_free_the_lock_of_the_next_one
     assert not await redis_stores.open_store().try_lock("k")
 
 
-async def test_a_holder_whose_lease_ended_keeps_its_answer_if_nobody_came(
+async def test_holder_without_lease_stores_its_response_if_none_came_after(
     redis_stores: RedisStores, redis_client: Redis, redis_prefix: str
 ) -> None:
     holder = redis_stores.open_store()
@@ -105,7 +105,7 @@ async def test_a_holder_whose_lease_ended_keeps_its_answer_if_nobody_came(
 
 
 class Forgetful(Connection):
-    """Breaks where it is told to, after the server has done what it was asked."""
+    """A connection that breaks on demand after the server has executed the command."""
 
     forget = False
 
@@ -120,7 +120,7 @@ class Forgetful(Connection):
 
 @pytest.fixture
 async def retrying(redis_server: RedisServer, redis_prefix: str) -> AsyncIterator[RedisIdempotencyService]:
-    """A store with a client that retries once when a response is lost, as Redis clients do by default."""
+    """Return a store whose client retries once when a response is lost, as Redis clients do by default."""
     pool = BlockingConnectionPool(
         connection_class=Forgetful,
         host=redis_server.host,
@@ -130,20 +130,20 @@ async def retrying(redis_server: RedisServer, redis_prefix: str) -> AsyncIterato
     )
     async with Redis.from_pool(pool) as client:
         store = RedisIdempotencyService(client, settings=SETTINGS, prefix=redis_prefix)
-        # Its scripts are known to the server, so that the next answer is that of the next call.
+        # The server already has the scripts, so the next lost response is that of the call under test.
         await store.try_lock("warm")
         await store.cache_idempotency_result("warm", RESULT)
         yield store
         await store.release()
 
 
-async def test_who_lost_the_answer_has_the_lock_all_the_same(retrying: RedisIdempotencyService) -> None:
+async def test_lock_is_held_although_its_response_was_lost(retrying: RedisIdempotencyService) -> None:
     Forgetful.forget = True
     assert await retrying.try_lock("k") is True
     assert not Forgetful.forget
 
 
-async def test_who_lost_the_answer_has_kept_the_first_result_all_the_same(
+async def test_first_result_is_stored_although_its_response_was_lost(
     retrying: RedisIdempotencyService,
 ) -> None:
     Forgetful.forget = True
@@ -153,7 +153,7 @@ async def test_who_lost_the_answer_has_kept_the_first_result_all_the_same(
 
 
 async def everything_fails(store: RedisIdempotencyService, match: str) -> None:
-    """Every call says that the store is unreachable, in our words."""
+    """Assert that every call raises the error for an unreachable store."""
     calls = [
         store.try_lock("k"),
         store.find("k"),
@@ -167,7 +167,7 @@ async def everything_fails(store: RedisIdempotencyService, match: str) -> None:
             await call
 
 
-async def test_redis_away_is_an_error_of_ours_and_passes(
+async def test_unreachable_redis_is_our_error_until_it_is_back(
     store: RedisIdempotencyService, redis_server: RedisServer
 ) -> None:
     assert await store.try_lock("k")
@@ -179,7 +179,7 @@ async def test_redis_away_is_an_error_of_ours_and_passes(
     assert await store.try_lock("k")
 
 
-async def test_redis_that_falls_silent_is_an_error_of_ours(
+async def test_silent_redis_is_our_error(
     redis_server: RedisServer, redis_prefix: str, stack: AsyncExitStack
 ) -> None:
     client = Redis(
@@ -205,7 +205,7 @@ async def test_redis_without_memory_stores_nothing_in_part(
     assert await store.find("k") is None
 
 
-async def test_a_replica_that_takes_nothing_is_an_error_of_ours(
+async def test_read_only_replica_is_our_error(
     store: RedisIdempotencyService, redis_client: Redis, redis_server: RedisServer
 ) -> None:
     await redis_client.execute_command("REPLICAOF", redis_server.host, "1")
@@ -218,7 +218,7 @@ async def test_a_replica_that_takes_nothing_is_an_error_of_ours(
         await redis_client.execute_command("REPLICAOF", "NO", "ONE")
 
 
-async def test_what_is_a_mistake_is_not_taken_for_an_outage(
+async def test_programming_error_is_not_reported_as_an_outage(
     store: RedisIdempotencyService, redis_client: Redis, redis_prefix: str
 ) -> None:
     await store.cache_idempotency_result("k", RESULT)

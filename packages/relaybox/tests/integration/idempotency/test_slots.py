@@ -1,4 +1,4 @@
-"""Bodies that lie apart leave a slot at a time; a live one is never lost (G70)."""
+"""Separately stored bodies are removed a slot at a time; a body that has not expired is never lost (G70)."""
 
 import random
 from typing import Any
@@ -22,7 +22,9 @@ from tests.fixtures.stored_responses import (
 
 
 @pytest.mark.guarantee("G70")
-async def test_bodies_leave_without_a_dead_row(database: Database, superuser: asyncpg.Connection) -> None:
+async def test_bodies_are_removed_without_dead_rows(
+    database: Database, superuser: asyncpg.Connection
+) -> None:
     await store_expired(superuser, 1_000)
     assert (await sweep_once(database)).slots == 1
     size = "SELECT sum(pg_relation_size(relid)) FROM pg_partition_tree('idempotency_bodies') WHERE isleaf"
@@ -30,7 +32,7 @@ async def test_bodies_leave_without_a_dead_row(database: Database, superuser: as
 
 
 @pytest.mark.guarantee("G70")
-async def test_a_slot_closes_when_it_has_been_open_for_half_a_life(
+async def test_slot_is_closed_after_half_the_default_ttl(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     await advance_time(superuser, hours=100)
@@ -52,11 +54,9 @@ async def test_a_slot_closes_when_it_has_been_open_for_half_a_life(
 
 
 @pytest.mark.guarantee("G70")
-async def test_a_long_life_holds_back_its_own_slot_only(
-    database: Database, superuser: asyncpg.Connection
-) -> None:
+async def test_long_ttl_delays_only_its_own_slot(database: Database, superuser: asyncpg.Connection) -> None:
     await store_response(database, "long", ttl_h=1_000)
-    # More of them than there are slots: the turn passes over the one that is held back.
+    # More of them than there are slots: the delayed slot is skipped.
     for number in range(9):
         await store_response(database, f"short-{number}", ttl_h=1)
         await advance_time(superuser, hours=13)
@@ -71,7 +71,9 @@ async def test_a_long_life_holds_back_its_own_slot_only(
 
 
 @pytest.mark.guarantee("G70")
-async def test_bodies_go_round_all_slots_for_ever(database: Database, superuser: asyncpg.Connection) -> None:
+async def test_bodies_use_all_slots_in_turn_without_end(
+    database: Database, superuser: asyncpg.Connection
+) -> None:
     for number in range(9):
         await store_response(database, f"k-{number}", ttl_h=1)
         await advance_time(superuser, hours=13)
@@ -80,12 +82,12 @@ async def test_bodies_go_round_all_slots_for_ever(database: Database, superuser:
 
 
 @pytest.mark.guarantee("G70")
-async def test_nobody_waits_for_a_reader(database: Database, superuser: asyncpg.Connection) -> None:
+async def test_sweep_does_not_wait_for_a_reader(database: Database, superuser: asyncpg.Connection) -> None:
     await store_expired(superuser, 10)
     async with superuser.transaction():
         await superuser.fetch("SELECT FROM idempotency_bodies")
         assert await sweep_once(database) == SweepResult(claims=10, slots=0, busy=True)
-        # Behind nothing: neither writers nor readers.
+        # No lock is waited for: neither writers nor readers are blocked.
         await store_response(database, "k")
         assert await find_response(database, "k") == {"of": "k", "body": BODY}
     assert await sweep_once(database) == SweepResult(claims=0, slots=1, busy=False)
@@ -93,7 +95,7 @@ async def test_nobody_waits_for_a_reader(database: Database, superuser: asyncpg.
 
 
 @pytest.mark.guarantee("G70")
-async def test_who_reads_a_short_text_holds_up_no_slot(
+async def test_reader_of_a_short_text_blocks_no_slot(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     await store_expired(superuser, 10)
@@ -106,8 +108,8 @@ async def test_who_reads_a_short_text_holds_up_no_slot(
 
 
 @pytest.mark.guarantee("G70")
-async def test_short_lives_do_not_use_up_the_slots(database: Database, superuser: asyncpg.Connection) -> None:
-    """An endpoint that keeps its answers for six minutes, beside one that keeps them for a day."""
+async def test_short_ttls_do_not_use_up_the_slots(database: Database, superuser: asyncpg.Connection) -> None:
+    """An endpoint with a TTL of six minutes, beside one with a TTL of a day."""
     turns: list[int] = []
     for third in range(3 * 13):
         await store_response(database, f"short-{third}", ttl_h=0.1)
@@ -129,7 +131,7 @@ async def test_short_lives_do_not_use_up_the_slots(database: Database, superuser
 async def test_body_is_stored_for_the_longest_ttl_and_half_the_default(
     database: Database, superuser: asyncpg.Connection, lives_h: tuple[float, ...], stands_h_max: float
 ) -> None:
-    """Slots wait for a life over one and a half usual ones: twice that life, less a usual one."""
+    """Slots wait for a TTL over 1.5 times the default: for twice that TTL less the default."""
     step_h, stood_h = 6, 0.0
     for hour in range(0, int(2 * stands_h_max) + 1, step_h):
         for life_h in lives_h:
@@ -141,16 +143,16 @@ async def test_body_is_stored_for_the_longest_ttl_and_half_the_default(
             "SELECT convert_from(body, 'UTF8')::int AS hour FROM idempotency_bodies"
         )
         stood_h = max(stood_h, *(hour + step_h - row["hour"] for row in oldest), 0.0)
-    # The sweep that finds its time come may be a step late, once for closing and once for emptying.
+    # A sweep may be one step late, once for closing and once for emptying.
     assert stood_h <= stands_h_max + 2 * step_h
     assert stood_h >= stands_h_max - 3 * step_h, "the bound is no larger than it must be"
 
 
 @pytest.mark.guarantee("G70")
-async def test_a_body_that_comes_late_into_a_closed_slot_stays(
+async def test_body_written_late_into_a_closed_slot_stays(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
-    """As by a request that has read the open slot's number and was then held up."""
+    """As by a request that has read the number of the open slot and was then delayed."""
     await store_expired(superuser, 10)
     await store_response(database, "late")
     await superuser.execute("SELECT setval('idempotency_turn', 1)")
@@ -165,13 +167,13 @@ async def test_a_body_that_comes_late_into_a_closed_slot_stays(
 @pytest.mark.parametrize(
     "body", [BODY, b"text", b"", None], ids=["one that lies apart", "a text", "an empty one", "none"]
 )
-async def test_a_body_of_an_earlier_use_is_not_given_for_the_new_one(
+async def test_body_of_an_earlier_use_of_a_key_is_not_returned(
     database: Database, superuser: asyncpg.Connection, body: bytes | None
 ) -> None:
     await store_response(database, "beside it")
     await store_response(database, "k", b"old" * 200, ttl_h=1)
     await advance_time(superuser, hours=2)
-    # The next body goes to another slot, and the old one is not due yet.
+    # The next body is written to another slot, and the old slot is not due yet.
     await superuser.execute("SELECT setval('idempotency_turn', 1)")
     assert (await sweep_once(database)).slots == 0
     assert await store_response(database, "k", body)
@@ -187,7 +189,7 @@ async def test_services_role_cannot_empty_or_switch_slots(database: Database) ->
 
 
 class Story:
-    """Keeps, forgets, lets time go by and sweeps at random, and knows what must be found after each step."""
+    """Random steps (store, delete, advance the time, sweep), with the expected responses after each one."""
 
     KEYS = tuple(f"k-{number}" for number in range(8))
 
@@ -209,7 +211,7 @@ class Story:
             assert await find_response(self._database, key) == (result if until > self._hours else None), key
 
     async def _keep(self, key: str) -> None:
-        # Never at a full hour, so that the seconds that the test itself takes make no difference.
+        # Never at a full hour, so that the seconds that the test takes make no difference.
         ttl_h = self._dice.choice((0.5, 5.5, 11.5, 23.5, 99.5))
         body = self._dice.choice((None, b"", b"text", self._dice.randbytes(20), self._dice.randbytes(600)))
         is_new = key not in self._live or self._live[key][1] <= self._hours
@@ -236,7 +238,7 @@ class Story:
 
 @pytest.mark.guarantee("G70")
 @pytest.mark.parametrize("seed", range(4))
-async def test_every_live_response_is_found_whole_between_sweeps(
+async def test_every_live_response_is_found_complete_between_sweeps(
     database: Database, superuser: asyncpg.Connection, seed: int
 ) -> None:
     story = Story(database, superuser, seed)

@@ -1,4 +1,4 @@
-"""What every store of answers promises; where PostgreSQL and Redis differ, a test says so and why."""
+"""Conformance of both stores of responses; where PostgreSQL and Redis differ, a test says how and why."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -13,12 +13,12 @@ from tests.fixtures.stores import SETTINGS, PostgresStores, RedisStores, Stores
 from tests.fixtures.waiting import eventually
 
 RESULT: dict[str, Any] = {"status": 201, "fingerprint": "1.abc", "headers": {"location": "/orders/1"}}
-#: Expired when the next statement looks; the shortest that both clocks can tell from nothing.
+#: Expired when the next statement reads it; the shortest TTL that both clocks can represent.
 AT_ONCE_S = 0.001
 
 
 async def keep(stores: Stores, key: str = "k", result: Any = None, **options: Any) -> bool:
-    """Keep a result as one whole request does."""
+    """Store a result as one whole request does."""
     store = stores.open_store()
     kept = await store.cache_idempotency_result(key, result or RESULT, **options)
     await store.commit()
@@ -27,7 +27,7 @@ async def keep(stores: Stores, key: str = "k", result: Any = None, **options: An
 
 
 async def kept(stores: Stores, key: str = "k", scope: str = "") -> dict[str, Any] | None:
-    """What another request finds."""
+    """Return what another request finds."""
     store = stores.open_store()
     found = await store.check_idempotency_key(key, scope=scope)
     await store.release()
@@ -39,14 +39,14 @@ async def expired(stores: Stores, key: str = "k") -> bool:
 
 
 async def locks(stores: Stores, key: str = "k", scope: str = "") -> bool:
-    """Whether another store can lock the key now; it releases the key at once."""
+    """Return whether another store can lock the key now; it releases the key at once."""
     store = stores.open_store()
     mine = await store.try_lock(key, scope=scope)
     await store.release()
     return mine
 
 
-async def test_a_new_key_has_no_result(stores: Stores) -> None:
+async def test_new_key_has_no_result(stores: Stores) -> None:
     store = stores.open_store()
     assert await store.check_idempotency_key("k") is None
     assert await store.find("k") is None
@@ -58,7 +58,7 @@ async def test_a_new_key_has_no_result(stores: Stores) -> None:
     [b"", b"\x00", b"a\x00b\xff\xfe", bytes(range(256)), "科幻 🚀".encode(), bytes(range(256)) * 4_096],
     ids=["empty", "NUL", "no text", "every byte", "unicode", "1 MiB"],
 )
-async def test_a_body_comes_back_byte_by_byte(stores: Stores, body: bytes) -> None:
+async def test_body_is_returned_byte_by_byte(stores: Stores, body: bytes) -> None:
     assert await keep(stores, result={**RESULT, "body": body})
     assert await kept(stores) == {**RESULT, "body": body}
 
@@ -75,7 +75,7 @@ async def test_a_body_comes_back_byte_by_byte(stores: Stores, body: bytes) -> No
     ],
     ids=["no body", "nothing", "a text is no body", "unicode", "numbers"],
 )
-async def test_a_result_of_json_comes_back_equal(stores: Stores, result: dict[str, Any]) -> None:
+async def test_json_result_is_returned_equal(stores: Stores, result: dict[str, Any]) -> None:
     assert await stores.open_store().cache_idempotency_result("other", RESULT)
     store = stores.open_store()
     assert await store.cache_idempotency_result("k", result)
@@ -91,20 +91,20 @@ async def test_a_result_of_json_comes_back_equal(stores: Stores, result: dict[st
     [float("nan"), float("inf"), "a\x00b", "\ud800", object()],
     ids=["NaN", "infinite", "NUL", "half a pair", "object"],
 )
-async def test_what_is_no_json_is_refused_before_it_is_kept(stores: Stores, one: Any) -> None:
+async def test_result_that_is_no_json_is_refused_before_it_is_stored(stores: Stores, one: Any) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - the message depends on the writer of the JSON
         await stores.open_store().cache_idempotency_result("k", {"one": one})
     assert await keep(stores)
 
 
 @pytest.mark.guarantee("G70")
-async def test_what_is_kept_says_since_when_and_until_when(stores: Stores) -> None:
+async def test_stored_response_has_its_creation_and_expiry(stores: Stores) -> None:
     before = datetime.now(UTC)
     await keep(stores, ttl=100)
     after = datetime.now(UTC)
     stored = await stores.open_store().find("k")
     assert stored is not None
-    # Both servers have the clock of this machine; Redis rounds up to milliseconds.
+    # Both servers use the clock of this machine; Redis rounds up to milliseconds.
     assert before <= stored.created_at <= after
     assert (
         timedelta(0) <= stored.expires_at - stored.created_at - timedelta(seconds=100) < timedelta(seconds=9)
@@ -113,14 +113,14 @@ async def test_what_is_kept_says_since_when_and_until_when(stores: Stores) -> No
 
 
 @pytest.mark.guarantee("G62")
-async def test_the_first_answer_stays(stores: Stores) -> None:
+async def test_first_response_stays(stores: Stores) -> None:
     assert await keep(stores, result={"n": 1, "body": b"first"}) is True
     assert await keep(stores, result={"n": 2, "body": b"second"}) is False
     assert await keep(stores, result={"n": 3}) is False
     assert await kept(stores) == {"n": 1, "body": b"first"}
 
 
-async def test_the_same_request_keeps_one_answer_only(stores: Stores) -> None:
+async def test_repeated_request_stores_one_response(stores: Stores) -> None:
     store = stores.open_store()
     assert await store.try_lock("k")
     assert await store.cache_idempotency_result("k", {"n": 1}) is True
@@ -140,18 +140,18 @@ async def test_the_same_request_keeps_one_answer_only(stores: Stores) -> None:
     ],
     ids=["by default 24 h", "number", "part of a second", "timedelta", "a year"],
 )
-async def test_a_key_is_remembered_for_its_time(stores: Stores, ttl: Any, seconds: float) -> None:
+async def test_key_is_stored_for_its_ttl(stores: Stores, ttl: Any, seconds: float) -> None:
     store = stores.open_store()
     assert await store.cache_idempotency_result("k", RESULT, ttl)
     stored = await store.find("k")
     assert stored is not None
     life = stored.expires_at - stored.created_at
-    # PostgreSQL counts the creation from the beginning of the transaction.
+    # PostgreSQL takes the time of creation from the beginning of the transaction.
     assert timedelta(seconds=seconds) <= life < timedelta(seconds=seconds + 9)
 
 
 @pytest.mark.guarantee("G70")
-async def test_the_settings_say_how_long_by_default(stores: Stores) -> None:
+async def test_default_ttl_is_that_of_the_settings(stores: Stores) -> None:
     store = stores.open_store(IdempotencySettings(ttl_h=0.5))
     assert await store.cache_idempotency_result("k", RESULT)
     stored = await store.find("k")
@@ -164,13 +164,13 @@ async def test_the_settings_say_how_long_by_default(stores: Stores) -> None:
     [0, -1, timedelta(0), timedelta(seconds=-1), float("nan"), float("inf"), timedelta(days=366)],
     ids=str,
 )
-async def test_a_time_that_is_none_or_over_a_year_is_refused(stores: Stores, ttl: Any) -> None:
+async def test_ttl_of_zero_or_over_a_year_is_refused(stores: Stores, ttl: Any) -> None:
     with pytest.raises(ValueError, match="ttl must be"):
         await stores.open_store().cache_idempotency_result("k", RESULT, ttl)
 
 
 @pytest.mark.guarantee("G70")
-async def test_an_expired_key_is_a_new_one(stores: Stores) -> None:
+async def test_expired_key_is_a_new_one(stores: Stores) -> None:
     await keep(stores, result={"n": 1, "body": b"first"}, ttl=AT_ONCE_S)
     await eventually("expiry", lambda: expired(stores))
     assert await keep(stores, result={"n": 2, "body": b"second"})
@@ -178,7 +178,7 @@ async def test_an_expired_key_is_a_new_one(stores: Stores) -> None:
 
 
 @pytest.mark.guarantee("G70")
-async def test_nothing_of_an_expired_answer_is_in_the_next(stores: Stores) -> None:
+async def test_new_response_has_nothing_of_an_expired_one(stores: Stores) -> None:
     await keep(stores, result={"n": 1, "body": b"first"}, ttl=AT_ONCE_S)
     await eventually("expiry", lambda: expired(stores))
     assert await keep(stores, result={"n": 2})
@@ -186,7 +186,7 @@ async def test_nothing_of_an_expired_answer_is_in_the_next(stores: Stores) -> No
 
 
 @pytest.mark.guarantee("G61")
-async def test_scopes_do_not_see_each_other(stores: Stores) -> None:
+async def test_scopes_are_separate(stores: Stores) -> None:
     await keep(stores, result={"n": 1}, scope="anna")
     assert await kept(stores, scope="anna") == {"n": 1}
     assert await kept(stores, scope="bert") is None
@@ -197,7 +197,7 @@ async def test_scopes_do_not_see_each_other(stores: Stores) -> None:
 
 
 @pytest.mark.guarantee("G61")
-async def test_a_border_between_scope_and_key_does_not_move(stores: Stores) -> None:
+async def test_scope_and_key_are_not_ambiguous_when_joined(stores: Stores) -> None:
     await keep(stores, key="bc", scope="a")
     assert await kept(stores, key="c", scope="ab") is None
 
@@ -209,13 +209,13 @@ async def test_scopes_do_not_lock_each_other(stores: Stores) -> None:
     assert not await locks(stores, scope="anna")
 
 
-async def test_with_another_secret_nothing_is_found(stores: Stores) -> None:
+async def test_other_secret_finds_no_response(stores: Stores) -> None:
     await keep(stores)
     other = SETTINGS.model_copy(update={"secret": SecretStr("another secret of thirty-two bytes")})
     assert await stores.open_store(other).find("k") is None
 
 
-async def test_a_key_that_is_forgotten_is_a_new_one(stores: Stores) -> None:
+async def test_invalidated_key_is_a_new_one(stores: Stores) -> None:
     await keep(stores, result={"n": 1, "body": b"first"})
     store = stores.open_store()
     assert await store.invalidate_key("k") is True
@@ -227,7 +227,7 @@ async def test_a_key_that_is_forgotten_is_a_new_one(stores: Stores) -> None:
 
 
 @pytest.mark.guarantee("G62")
-async def test_one_at_a_time_has_a_key(stores: Stores) -> None:
+async def test_only_one_request_holds_a_key(stores: Stores) -> None:
     holder = stores.open_store()
     assert await holder.try_lock("k") is True
     assert await locks(stores) is False
@@ -236,7 +236,7 @@ async def test_one_at_a_time_has_a_key(stores: Stores) -> None:
 
 
 @pytest.mark.guarantee("G62")
-async def test_a_key_is_free_after_commit(stores: Stores) -> None:
+async def test_key_is_released_by_commit(stores: Stores) -> None:
     holder = stores.open_store()
     assert await holder.try_lock("k")
     await holder.cache_idempotency_result("k", RESULT)
@@ -245,7 +245,7 @@ async def test_a_key_is_free_after_commit(stores: Stores) -> None:
 
 
 @pytest.mark.guarantee("G62")
-async def test_a_key_is_free_after_close(stores: Stores) -> None:
+async def test_key_is_released_by_close(stores: Stores) -> None:
     holder = stores.open_store()
     assert await holder.try_lock("k")
     assert await holder.try_lock("another")
@@ -254,7 +254,7 @@ async def test_a_key_is_free_after_close(stores: Stores) -> None:
     assert await locks(stores, "another")
 
 
-async def test_who_did_not_get_a_key_does_not_free_it(stores: Stores) -> None:
+async def test_request_without_the_lock_does_not_release_it(stores: Stores) -> None:
     assert await stores.open_store().try_lock("k")
     late = stores.open_store()
     assert not await late.try_lock("k")
@@ -264,7 +264,7 @@ async def test_who_did_not_get_a_key_does_not_free_it(stores: Stores) -> None:
 
 
 async def test_lock_does_not_stop_a_store_that_never_locks(stores: Stores) -> None:
-    """As for a command, which locks nothing: the first response stays, whichever store has the lock."""
+    """Commands do not lock their key: the first response stays, whichever store has the lock."""
     holder = stores.open_store()
     assert await holder.try_lock("k")
     assert await keep(stores, result={"n": 1}) is True
@@ -289,7 +289,7 @@ async def test_one_of_64_concurrent_holders_gets_the_key(stores: Stores) -> None
 
 @pytest.mark.guarantee("G63")
 async def test_response_is_visible_together_with_its_effect(stores: Stores) -> None:
-    """In Redis it is there at once: there is no transaction that both could wait for."""
+    """In Redis it is visible at once, because there is no common transaction."""
     holder = stores.open_store()
     await holder.try_lock("k")
     await holder.cache_idempotency_result("k", RESULT)
@@ -301,7 +301,7 @@ async def test_response_is_visible_together_with_its_effect(stores: Stores) -> N
 
 @pytest.mark.guarantee("G63")
 async def test_uncommitted_result_is_not_stored(stores: Stores) -> None:
-    """Not in Redis: it stays; if the effect was rolled back, its answer is given all the same."""
+    """In Redis it is stored: if the effect was rolled back, the response is replayed nevertheless."""
     holder = stores.open_store()
     await holder.cache_idempotency_result("k", RESULT)
     await holder.release()
@@ -327,7 +327,7 @@ async def test_postgresql_frees_the_key_of_a_dead_holder_at_once(
 async def test_redis_keeps_the_key_of_a_dead_holder_until_its_lease_ends(
     redis_stores: RedisStores,
 ) -> None:
-    """A lock belongs to a token: Redis cannot know that its holder is dead."""
+    """A lock belongs to a token: Redis cannot know that the process that has it is dead."""
     redis_stores.lease_s = 0.3
     holder = redis_stores.open_store()
     assert await holder.try_lock("k")

@@ -1,4 +1,4 @@
-"""A sweep looks at what has expired, however much is live beside it (G70)."""
+"""A sweep reads only expired rows, however many live rows there are (G70)."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ _CLAIMS = """
     INSERT INTO idempotency_cache (key, result, expires_at)
     SELECT $2 || n, '{}', now() + $3 * interval '1 h' FROM generate_series(1, $1) AS n
 """
-#: In every slot, the open one too; all that lies in slot 3 has expired.
+#: Bodies in every slot, also in the open one; all bodies in slot 3 have expired.
 _BODIES = """
     INSERT INTO idempotency_bodies (key, slot, body, expires_at)
     SELECT 'k-' || n, slot, 'body', now() + CASE
@@ -29,7 +29,7 @@ statistics = pytest.mark.parametrize("analysed", [True, False], ids=["analysed",
 
 
 def parts(plan: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every node of *plan*."""
+    """Return every node of *plan*."""
     return [plan, *(part for child in plan.get("Plans", ()) for part in parts(child))]
 
 
@@ -37,10 +37,10 @@ def parts(plan: dict[str, Any]) -> list[dict[str, Any]]:
 @both_plans
 @statistics
 @pytest.mark.parametrize("expired", [3_000, 500], ids=["more than a batch", "less"])
-async def test_expiring_claims_reads_those_that_go_and_no_live_one(
+async def test_expiring_claims_reads_only_expired_claims(
     database: Database, superuser: asyncpg.Connection, plan: str, analysed: bool, expired: int
 ) -> None:
-    """Also where the statistics know of none that has expired: as after a night without a sweeper."""
+    """Also if the statistics show no expired claim, as after a night without a sweeper."""
     await superuser.execute("ALTER TABLE idempotency_cache SET (autovacuum_enabled = off)")
     await superuser.execute(_CLAIMS, LIVE, "live-", 1.0)
     if analysed:
@@ -62,7 +62,7 @@ async def test_expiring_claims_reads_those_that_go_and_no_live_one(
 @pytest.mark.guarantee("G70")
 @both_plans
 @statistics
-async def test_a_look_at_all_slots_reads_their_last_bodies_only(
+async def test_checking_all_slots_reads_only_their_last_bodies(
     database: Database, superuser: asyncpg.Connection, plan: str, analysed: bool
 ) -> None:
     await superuser.execute(_BODIES, LIVE // 4)
@@ -82,7 +82,7 @@ async def test_a_look_at_all_slots_reads_their_last_bodies_only(
             await connection.fetch("COMMIT")
     assert steps == ["emptied", "closed", None]
     assert [one["one_by_one"] for one in read] == [0, 0, 0]
-    # Each slot's last one; before it empties one, once more. Not one of 20,000.
+    # The last body of each slot, and that of the emptied slot once more; not all 20,000.
     assert [one["by_index"] for one in read] == [4, 3, 3]
 
 

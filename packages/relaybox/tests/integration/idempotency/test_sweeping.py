@@ -29,9 +29,7 @@ from tests.fixtures.waiting import eventually
 
 
 @pytest.mark.guarantee("G70")
-async def test_what_has_expired_leaves_and_nothing_else(
-    database: Database, superuser: asyncpg.Connection
-) -> None:
+async def test_only_expired_responses_are_removed(database: Database, superuser: asyncpg.Connection) -> None:
     await store_response(database, "short", ttl_h=1)
     await store_response(database, "short without", None, ttl_h=1)
     assert await sweep_once(database) == SweepResult(claims=0, slots=0, busy=False)
@@ -49,7 +47,7 @@ async def test_what_has_expired_leaves_and_nothing_else(
 
 
 class Watched:
-    """An executor that remembers what each statement did: how many claims went, or what step was taken."""
+    """An executor that records for each statement how many claims it deleted, or which step it took."""
 
     def __init__(self, inner: Executor) -> None:
         self._inner = inner
@@ -65,7 +63,9 @@ class Watched:
 
 
 @pytest.mark.guarantee("G70")
-async def test_claims_leave_a_thousand_at_a_time(database: Database, superuser: asyncpg.Connection) -> None:
+async def test_claims_are_deleted_in_batches_of_1000(
+    database: Database, superuser: asyncpg.Connection
+) -> None:
     await store_expired(superuser, 2_500)
     await store_response(database, "live")
     async with database.connection() as connection:
@@ -75,7 +75,7 @@ async def test_claims_leave_a_thousand_at_a_time(database: Database, superuser: 
 
 
 @pytest.mark.guarantee("G70")
-async def test_a_sweep_rests_after_each_step(
+async def test_sweep_pauses_after_each_step(
     database: Database, superuser: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rests: list[float] = []
@@ -88,13 +88,13 @@ async def test_a_sweep_rests_after_each_step(
     await store_expired(superuser, 2_500)
     monkeypatch.setattr(asyncio, "sleep", rest)
     await sweep_once(database)
-    # Two whole batches of claims; a slot that was closed, and emptied.
+    # Two full batches of claims; a slot that was closed, and emptied.
     assert len(rests) == 4
     assert min(rests) >= 0.02
 
 
 @pytest.mark.guarantee("G70")
-async def test_a_busy_slot_is_tried_again_within_the_sweep(
+async def test_busy_slot_is_retried_within_the_sweep(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     await store_expired(superuser, 10)
@@ -121,7 +121,9 @@ async def test_busy_slot_ends_the_sweep_after_claims_are_removed(
 
 
 @pytest.mark.guarantee("G70")
-async def test_no_live_row_is_waited_for(database: Database, superuser: asyncpg.Connection) -> None:
+async def test_sweep_does_not_wait_for_locked_live_rows(
+    database: Database, superuser: asyncpg.Connection
+) -> None:
     await store_expired(superuser, 10)
     await store_response(database, "live")
     async with superuser.transaction():
@@ -130,10 +132,10 @@ async def test_no_live_row_is_waited_for(database: Database, superuser: asyncpg.
 
 
 @pytest.mark.guarantee("G70")
-async def test_no_request_is_waited_for_that_uses_an_expired_key_again(
+async def test_sweep_does_not_wait_for_a_request_with_an_expired_key(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
-    """A sweep that waits would lock 1,000 rows meanwhile, and delay other requests."""
+    """A sweep that waits would hold locks on 1,000 rows meanwhile, and delay other requests."""
     for number in range(10):
         await store_response(database, f"k-{number}", ttl_h=1)
     await advance_time(superuser, hours=2)
@@ -146,7 +148,7 @@ async def test_no_request_is_waited_for_that_uses_an_expired_key_again(
 
 
 @pytest.mark.guarantee("G70")
-async def test_several_sweep_at_once_and_each_claim_is_counted_once(
+async def test_concurrent_sweeps_count_each_claim_once(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     await store_expired(superuser, 3_000)
@@ -168,7 +170,7 @@ async def test_only_one_service_sweeps_at_a_time(database: Database, superuser: 
     assert await sweep_once(database) == SweepResult(claims=10, slots=1, busy=False)
 
 
-async def test_the_sweeper_sweeps_and_says_what_stands_until_it_is_stopped(
+async def test_sweeper_sweeps_and_reports_metrics_until_it_is_stopped(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     await store_expired(superuser, 10)
@@ -189,7 +191,7 @@ async def test_the_sweeper_sweeps_and_says_what_stands_until_it_is_stopped(
     assert await count_rows(superuser) == (10, 10)
 
 
-async def test_a_stopped_sweeper_does_not_wait_for_its_next_turn(
+async def test_stopping_sweeper_does_not_wait_for_its_next_run(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     await store_expired(superuser, 10)
@@ -204,7 +206,7 @@ async def test_a_stopped_sweeper_does_not_wait_for_its_next_turn(
     await asyncio.wait_for(running, WAIT_S)
 
 
-async def test_the_sweeper_outlives_postgresql(
+async def test_sweeper_continues_after_an_outage_of_postgresql(
     database: Database, superuser: asyncpg.Connection, postgres_server: LocalPostgres
 ) -> None:
     await store_expired(superuser, 10)
@@ -227,7 +229,7 @@ async def test_the_sweeper_outlives_postgresql(
     await running
 
 
-async def test_the_sweeper_outlives_a_missing_schema_and_sweeps_once_it_is_there(
+async def test_sweeper_waits_for_a_missing_schema(
     empty_postgres_settings: PostgresSettings,
 ) -> None:
     database, owner = Database(empty_postgres_settings), Database(empty_postgres_settings.as_owner())

@@ -1,4 +1,4 @@
-"""Old rows of the inbox, the tasks and the consumers are removed; what is open or recent stays."""
+"""Old rows of inbox, tasks and consumed events are removed; open and recent rows stay."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ from relaybox.settings import IdempotencySettings, PostgresSettings, RetentionSe
 
 from tests.fixtures.waiting import eventually
 
-#: Of each status one row that is 100 hours old and one that is new.
+#: For each status one row that is 100 hours old and a new one.
 _COMMANDS = """
     INSERT INTO command_inbox (session_id, command_type, status, idempotency_key, created_at)
     SELECT gen_random_uuid(), 'Do', status, 'key of ' || status, now() - make_interval(hours => age)
@@ -35,7 +35,7 @@ _CONSUMED = """
     SELECT 'group', gen_random_uuid(), now() - make_interval(hours => age)
     FROM unnest('{100,0}'::int[]) AS age
 """
-#: An ended command, with a client's key or without.
+#: An ended command, with or without a client's key.
 _ENDED = """
     INSERT INTO command_inbox (session_id, command_type, status, idempotency_key, created_at)
     SELECT gen_random_uuid(), 'Do', 'COMPLETED', $1, now() - interval '100 h' FROM generate_series(1, $2)
@@ -89,7 +89,7 @@ async def test_client_keys_are_removed_after_a_day_and_their_commands_stay(
     assert (keys, await superuser.fetchval("SELECT count(*) FROM command_inbox")) == (4, 8)
 
 
-async def test_row_that_a_transaction_holds_is_removed_later(
+async def test_locked_row_is_removed_later(
     database: Database, superuser: asyncpg.Connection, filled: None
 ) -> None:
     async with superuser.transaction():
@@ -129,7 +129,7 @@ async def test_old_commands_are_removed_before_their_client_keys_are(
 
 async def test_command_with_a_client_key_writes_no_more_index_entries(superuser: asyncpg.Connection) -> None:
     written: list[int] = []
-    # Both once before: the first entry of an index writes its root too.
+    # Each statement runs once before: the first entry of an index also writes its root page.
     for key in (None, "a client's") * 2:
         [row] = await superuser.fetch("EXPLAIN (ANALYZE, WAL, FORMAT JSON) " + _ENDED, key, 1)
         written.append(from_json(row[0])[0]["Plan"]["WAL Records"])

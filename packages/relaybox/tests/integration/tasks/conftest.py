@@ -1,4 +1,4 @@
-"""A runner whose signals a test can wait for."""
+"""A task runner whose signals a test can wait for."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,7 +16,7 @@ from tests.fixtures.task_rows import TASK_TYPE
 
 
 class Running:
-    """A runner at work and what it announced."""
+    """A running task runner and its signals."""
 
     def __init__(self, runner: TaskRunner, signals: SignalRecorder, work: asyncio.Task[None]) -> None:
         self.runner, self.signals, self.work = runner, signals, work

@@ -1,4 +1,4 @@
-"""A runner while PostgreSQL is unreachable, or does not answer."""
+"""A task runner while PostgreSQL is unreachable or does not respond."""
 
 import asyncio
 
@@ -28,7 +28,7 @@ async def test_worker_survives_database_outage_and_its_result_counts(
         async with database.connection() as connection:
             await complete_task(connection, task.fence, result={})
 
-    # A lease that ends during the outage lets the task be taken again.
+    # A lease that ends during the outage would let another runner claim the task.
     async with start_runner(worker, lease_s=WAIT_S) as running:
         await asyncio.wait_for(started.wait(), WAIT_S)
         async with stopped(postgres_server):
@@ -57,7 +57,7 @@ async def test_failed_progress_report_does_not_end_the_worker(
         await running.signals.wait_for(TaskSignal.ENDED)
 
 
-async def test_a_frozen_postgresql_does_not_hold_up_a_stop(
+async def test_frozen_postgresql_does_not_delay_a_stop(
     database: Database, postgres_server: LocalPostgres, start_runner
 ) -> None:
     await add_task(database)

@@ -1,4 +1,4 @@
-"""The runner: claims, leases, take-over, cancellation, failed attempts, graceful stop."""
+"""The task runner: claims, leases, takeover, cancellation, failed attempts, graceful stop."""
 
 import asyncio
 from decimal import Decimal
@@ -12,7 +12,7 @@ from tests.fixtures.task_rows import add_task, cancel, expire_lease, fail, task_
 
 
 class Held:
-    """A worker that waits until the test lets it go, then completes its task."""
+    """A worker that waits until the test releases it, and then completes its task."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -58,7 +58,9 @@ async def test_polling_finds_a_task_without_wake(database: Database, held: Held,
     assert (await task_row(database, task_id))["status"] == "COMPLETED"
 
 
-async def test_a_runner_holds_at_most_its_concurrency(database: Database, held: Held, start_runner) -> None:
+async def test_runner_works_on_at_most_its_concurrency_of_tasks(
+    database: Database, held: Held, start_runner
+) -> None:
     for _ in range(5):
         await add_task(database)
     async with start_runner(held, concurrency=2) as running:
@@ -90,9 +92,7 @@ async def test_expired_lease_moves_the_task_and_rejects_the_late_result(
     assert (row["status"], row["attempts"], row["result_data"]) == ("COMPLETED", 2, '{"attempt": 2}')
 
 
-async def test_a_lease_is_renewed_while_its_worker_works(
-    database: Database, held: Held, start_runner
-) -> None:
+async def test_lease_is_renewed_while_its_worker_works(database: Database, held: Held, start_runner) -> None:
     task_id = await add_task(database)
     async with start_runner(held, lease_s=0.4) as running:
         await held.has_started()
@@ -104,7 +104,7 @@ async def test_a_lease_is_renewed_while_its_worker_works(
 
 
 @pytest.mark.guarantee("G43")
-async def test_a_cancelled_task_cancels_its_worker_at_the_next_heartbeat(
+async def test_cancelled_task_cancels_its_worker_at_the_next_heartbeat(
     database: Database, held: Held, start_runner
 ) -> None:
     task_id = await add_task(database)
@@ -117,9 +117,7 @@ async def test_a_cancelled_task_cancels_its_worker_at_the_next_heartbeat(
 
 
 @pytest.mark.guarantee("G43")
-async def test_a_cancelled_task_stops_its_worker_at_the_next_progress(
-    database: Database, start_runner
-) -> None:
+async def test_cancelled_task_stops_its_worker_at_the_next_progress(database: Database, start_runner) -> None:
     task_id = await add_task(database)
     refused = asyncio.Event()
 
@@ -140,7 +138,7 @@ async def test_a_cancelled_task_stops_its_worker_at_the_next_progress(
 
 
 @pytest.mark.guarantee("G43")
-async def test_progress_of_a_second_attempt_starts_at_the_first_ones(
+async def test_progress_of_a_second_attempt_starts_at_that_of_the_first(
     database: Database, start_runner
 ) -> None:
     task_id = await add_task(database)
@@ -210,7 +208,7 @@ async def test_task_left_open_by_its_worker_is_postponed(database: Database, sta
     assert "TASK_UNFINISHED" in (await task_row(database, task_id))["error_data"]
 
 
-async def test_a_graceful_stop_lets_a_worker_finish(database: Database, held: Held, start_runner) -> None:
+async def test_graceful_stop_lets_a_worker_finish(database: Database, held: Held, start_runner) -> None:
     task_id = await add_task(database)
     async with start_runner(held, stop_grace_s=60) as running:
         await held.has_started()

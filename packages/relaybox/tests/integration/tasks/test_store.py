@@ -32,7 +32,7 @@ async def claim_one(database: Database, lease_s: float = 60.0) -> Fence:
     return task.fence
 
 
-async def test_a_task_moves_its_command_to_processing(database: Database) -> None:
+async def test_created_task_sets_its_command_to_processing(database: Database) -> None:
     task_id = await add_task(database)
     row = await task_row(database, task_id)
     assert (row["status"], row["progress"], row["attempts"]) == ("PENDING", 0, 0)
@@ -44,7 +44,7 @@ async def test_a_task_moves_its_command_to_processing(database: Database) -> Non
 
 
 @pytest.mark.parametrize("status", ["PROCESSING", "COMPLETED", "FAILED"])
-async def test_a_command_that_no_longer_waits_gets_no_task(database: Database, status: str) -> None:
+async def test_command_that_is_no_longer_pending_gets_no_task(database: Database, status: str) -> None:
     command_id = await add_command(database, status=status)
     async with database.connection() as connection:
         made = await create_task(
@@ -61,13 +61,13 @@ async def test_claimed_task_cannot_be_claimed_again(database: Database) -> None:
         assert await claim_tasks(connection, [TASK_TYPE], tasks_max=10, lease_s=60) == []
 
 
-async def test_a_runner_takes_only_the_types_it_has_workers_for(database: Database) -> None:
+async def test_runner_claims_only_types_it_has_workers_for(database: Database) -> None:
     await add_task(database)
     async with database.connection() as connection:
         assert await claim_tasks(connection, ["other"], tasks_max=10, lease_s=60) == []
 
 
-async def test_the_input_comes_back_as_it_was_given(database: Database) -> None:
+async def test_input_is_returned_as_it_was_given(database: Database) -> None:
     await add_task(database)
     async with database.connection() as connection:
         (task,) = await claim_tasks(connection, [TASK_TYPE], tasks_max=1, lease_s=60)
@@ -76,7 +76,7 @@ async def test_the_input_comes_back_as_it_was_given(database: Database) -> None:
 
 
 @pytest.mark.guarantee("G43")
-async def test_a_result_of_a_worker_that_lost_its_task_is_refused(database: Database) -> None:
+async def test_result_of_a_worker_that_lost_its_task_is_refused(database: Database) -> None:
     task_id = await add_task(database)
     former = await claim_one(database)
     await expire_lease(database, task_id)
@@ -94,7 +94,7 @@ async def test_a_result_of_a_worker_that_lost_its_task_is_refused(database: Data
 
 
 @pytest.mark.guarantee("G43")
-async def test_cancel_wins_over_a_late_result(database: Database) -> None:
+async def test_cancelled_task_refuses_a_late_result(database: Database) -> None:
     task_id = await add_task(database)
     fence = await claim_one(database)
     await cancel(database, task_id)
@@ -105,7 +105,7 @@ async def test_cancel_wins_over_a_late_result(database: Database) -> None:
 
 
 @pytest.mark.guarantee("G43")
-async def test_progress_never_goes_back(database: Database) -> None:
+async def test_progress_never_decreases(database: Database) -> None:
     task_id = await add_task(database)
     fence = await claim_one(database)
     async with database.connection() as connection:
@@ -115,7 +115,7 @@ async def test_progress_never_goes_back(database: Database) -> None:
 
 
 @pytest.mark.guarantee("G43")
-async def test_a_task_that_ended_is_never_taken_again(database: Database) -> None:
+async def test_ended_task_is_never_claimed_again(database: Database) -> None:
     task_id = await add_task(database)
     fence = await claim_one(database)
     async with database.connection() as connection:
@@ -155,7 +155,7 @@ async def test_renewal_returns_lost_and_cancelled_tasks(
         assert await renew_leases(connection, [fence], lease_s=60) == {task_id}
 
 
-async def test_a_task_that_its_worker_has_just_ended_is_not_lost(database: Database) -> None:
+async def test_task_that_its_worker_has_just_ended_is_not_lost(database: Database) -> None:
     await add_task(database)
     fence = await claim_one(database)
     async with database.connection() as connection:
@@ -163,7 +163,7 @@ async def test_a_task_that_its_worker_has_just_ended_is_not_lost(database: Datab
         assert await renew_leases(connection, [fence], lease_s=60) == set()
 
 
-async def test_a_released_task_is_free_at_once_and_its_attempt_is_not_charged(database: Database) -> None:
+async def test_released_task_can_be_claimed_and_loses_no_attempt(database: Database) -> None:
     task_id = await add_task(database)
     fence = await claim_one(database)
     async with database.connection() as connection:
@@ -173,7 +173,7 @@ async def test_a_released_task_is_free_at_once_and_its_attempt_is_not_charged(da
     assert (row["status"], row["attempts"]) == ("PENDING", 0)
 
 
-async def test_a_result_that_is_refused_takes_the_transaction_with_it(database: Database) -> None:
+async def test_refused_result_rolls_back_its_transaction(database: Database) -> None:
     stranger = Fence(task_id=uuid4(), lease_token=uuid4())
     command_id = await add_command(database)
 
@@ -223,10 +223,10 @@ async def test_fetch_task_returns_the_stored_row(database: Database) -> None:
     )
 
 
-async def test_a_command_its_task_and_its_end_are_one_transaction_each(
+async def test_command_and_task_are_created_and_ended_in_one_transaction(
     database: Database, start_runner
 ) -> None:
-    """From an endpoint to a worker elsewhere: taken with its task; its facts and the end of both together."""
+    """Created together by an endpoint; events and both ends written together by a worker elsewhere."""
     command = InboxCommand(
         command_id=uuid4(),
         command_type="ImportPgn",

@@ -1,4 +1,4 @@
-"""The checks against a real PostgreSQL and a real Kafka: there, away, silent, without a schema."""
+"""Health checks of a real PostgreSQL and Kafka: running, stopped, silent, without a schema."""
 
 import asyncio
 import socket
@@ -17,7 +17,7 @@ from tests.fixtures.outages import read_only
 
 @pytest.fixture
 def silent_port() -> Iterator[int]:
-    """A port that takes connections and never says a word."""
+    """Return the port of a listener that accepts connections and never sends a byte."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 
@@ -29,7 +29,7 @@ def closed_port() -> int:
         return listener.getsockname()[1]
 
 
-async def test_a_migrated_postgresql_is_well_at_the_first_look_and_later(
+async def test_migrated_postgresql_is_ok_at_every_check(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("relaybox.telemetry._checks._FRESH_S", -1.0)
@@ -38,7 +38,7 @@ async def test_a_migrated_postgresql_is_well_at_the_first_look_and_later(
 
 
 @pytest.mark.guarantee("G35")
-async def test_read_only_postgresql_fails_until_it_takes_writes(
+async def test_read_only_postgresql_fails_until_it_accepts_writes(
     database: Database, postgres_server: LocalPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("relaybox.telemetry._checks._FRESH_S", -1.0)
@@ -50,7 +50,7 @@ async def test_read_only_postgresql_fails_until_it_takes_writes(
     assert (await check()).state is HealthState.OK
 
 
-async def test_a_schema_that_lacks_a_migration_fails_and_says_what_to_run(
+async def test_missing_migration_fails_and_names_the_command_to_run(
     empty_postgres_settings: PostgresSettings,
 ) -> None:
     database = Database(empty_postgres_settings)
@@ -62,7 +62,7 @@ async def test_a_schema_that_lacks_a_migration_fails_and_says_what_to_run(
     assert "relaybox migrate up" in result.detail
 
 
-async def test_postgresql_away_fails(postgres_settings: PostgresSettings, closed_port: int) -> None:
+async def test_stopped_postgresql_fails(postgres_settings: PostgresSettings, closed_port: int) -> None:
     database = Database(postgres_settings.model_copy(update={"port": closed_port}))
     result = await check_postgres(database, BACKBONE)()
     await database.close()
@@ -70,7 +70,7 @@ async def test_postgresql_away_fails(postgres_settings: PostgresSettings, closed
     assert "POSTGRES_HOST" in (result.detail or "")
 
 
-async def test_postgresql_that_went_away_after_a_good_look_fails(
+async def test_postgresql_stopped_after_a_successful_check_fails(
     database: Database, closed_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("relaybox.telemetry._checks._FRESH_S", -1.0)
@@ -81,7 +81,7 @@ async def test_postgresql_that_went_away_after_a_good_look_fails(
     assert (await check()).state is HealthState.FAILED
 
 
-async def test_a_postgresql_that_never_answers_is_given_up(
+async def test_silent_postgresql_fails_after_a_time_limit(
     postgres_settings: PostgresSettings, silent_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("relaybox.telemetry._checks.CHECK_LIMIT_S", 0.05)
@@ -91,12 +91,12 @@ async def test_a_postgresql_that_never_answers_is_given_up(
     assert result.state is HealthState.FAILED
 
 
-async def test_a_broker_that_answers_is_well(kafka_settings: KafkaSettings) -> None:
+async def test_running_broker_is_ok(kafka_settings: KafkaSettings) -> None:
     assert (await check_kafka(kafka_settings)()).state is HealthState.OK
 
 
 @pytest.mark.parametrize("away", [HealthState.DEGRADED, HealthState.FAILED])
-async def test_kafka_away_means_what_the_process_says(
+async def test_stopped_kafka_has_the_state_that_the_service_chooses(
     closed_port: int, away: HealthState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("relaybox.telemetry._checks.CHECK_LIMIT_S", 0.2)
@@ -106,7 +106,9 @@ async def test_kafka_away_means_what_the_process_says(
     assert f"127.0.0.1:{closed_port}" in (result.detail or "")
 
 
-async def test_the_loop_turns_while_kafka_is_asked(silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_event_loop_runs_while_kafka_is_checked(
+    silent_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("relaybox.telemetry._checks.CHECK_LIMIT_S", 0.3)
     monkeypatch.setattr("relaybox.service.CHECK_LIMIT_S", 0.3)
     asking = asyncio.create_task(check_kafka(KafkaSettings(host="127.0.0.1", port=silent_port))())
@@ -117,7 +119,7 @@ async def test_the_loop_turns_while_kafka_is_asked(silent_port: int, monkeypatch
     assert turns > 10
 
 
-async def test_the_pools_connections_are_followed(postgres_settings: PostgresSettings) -> None:
+async def test_metrics_follow_the_connections_of_the_pool(postgres_settings: PostgresSettings) -> None:
     registry = CollectorRegistry()
     database = Database(postgres_settings)
     DatabaseMetrics(registry).watch(database)

@@ -1,4 +1,4 @@
-"""Health beside a process's own work, over a real socket."""
+"""Health pages beside the work of a process, over a real socket."""
 
 import asyncio
 import signal
@@ -17,7 +17,7 @@ async def well() -> CheckResult:
 APP = health_app({"itself": well}, CollectorRegistry())
 
 
-async def test_the_pages_are_served_for_the_length_of_the_block() -> None:
+async def test_pages_are_served_until_the_block_ends() -> None:
     async with serve_health(APP, host="127.0.0.1", port=0) as port, httpx.AsyncClient() as http:
         for page in ("healthz", "readyz", "metrics"):
             assert (await http.get(f"http://127.0.0.1:{port}/{page}")).status_code == 200
@@ -26,14 +26,14 @@ async def test_the_pages_are_served_for_the_length_of_the_block() -> None:
             await http.get(f"http://127.0.0.1:{port}/healthz")
 
 
-async def test_the_signals_stay_with_the_process() -> None:
+async def test_signal_handlers_of_the_process_are_unchanged() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     async with serve_health(APP, host="127.0.0.1", port=0) as port, httpx.AsyncClient() as http:
         await http.get(f"http://127.0.0.1:{port}/healthz")
         assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
 
 
-async def test_a_taken_port_is_an_error_with_its_reason_and_ends_nothing_else() -> None:
+async def test_port_in_use_is_an_error_that_ends_nothing_else() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(
@@ -44,14 +44,14 @@ async def test_a_taken_port_is_an_error_with_its_reason_and_ends_nothing_else() 
 
 
 @pytest.mark.parametrize("host", ["nowhere.invalid", "999.1.1.1", "203.0.113.1"])
-async def test_an_address_that_is_not_this_machines_is_not_called_taken(host: str) -> None:
+async def test_address_of_another_machine_is_not_reported_as_in_use(host: str) -> None:
     with pytest.raises(HealthAddressUnusable, match=f"{host}:0: .*set HEALTH_HOST to") as refused:
         async with serve_health(APP, host=host, port=0):
             raise AssertionError
     assert "stop" not in str(refused.value)
 
 
-async def test_an_error_of_the_work_comes_through_and_still_stops_the_pages() -> None:
+async def test_error_of_the_work_is_raised_and_stops_the_pages() -> None:
     with pytest.raises(ZeroDivisionError):
         async with serve_health(APP, host="127.0.0.1", port=0) as port:
             _ = 1 // 0
