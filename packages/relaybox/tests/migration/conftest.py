@@ -1,4 +1,4 @@
-"""Every test here runs on each supported major version of PostgreSQL."""
+"""Run every test here on each supported major version of PostgreSQL."""
 
 from tests.fixtures.both_postgres import databases, postgres_server
 

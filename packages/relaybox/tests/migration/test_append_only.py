@@ -73,7 +73,7 @@ async def superuser(
 
 @pytest.fixture(autouse=True)
 async def one_event_stays_as_it_is(service: Executor) -> AsyncIterator[None]:
-    """Whatever a test tries, the event it began with is there at the end."""
+    """Check at the end of each test that the recorded event is unchanged."""
     await service.fetch(RECORD)
     before = await service.fetch(READ)
     yield
@@ -83,7 +83,7 @@ async def one_event_stays_as_it_is(service: Executor) -> AsyncIterator[None]:
 async def all_refused(
     executor: Executor, statements: list[str], error: type[asyncpg.PostgresError], says: str
 ) -> None:
-    """One database for all of them: a database per statement would take a minute."""
+    """Use one database for all tests of the file: a database per statement would take a minute."""
     for statement in statements:
         complaint = f"accepted: {statement}"
         try:
@@ -94,7 +94,7 @@ async def all_refused(
 
 
 @pytest.mark.guarantee("G07")
-async def test_the_services_role_cannot_change_an_event(service: Executor) -> None:
+async def test_services_role_cannot_change_an_event(service: Executor) -> None:
     await all_refused(service, CHANGES, asyncpg.InsufficientPrivilegeError, "permission denied")
 
 
@@ -104,28 +104,30 @@ async def test_services_role_cannot_bypass_append_only_events(service: Executor)
 
 
 @pytest.mark.guarantee("G07")
-async def test_the_services_role_cannot_grant_itself_more(service: Executor) -> None:
-    await service.fetch("GRANT ALL ON domain_events TO CURRENT_USER")  # a warning, and no effect
+async def test_services_role_cannot_grant_itself_rights(service: Executor) -> None:
+    await service.fetch(
+        "GRANT ALL ON domain_events TO CURRENT_USER"
+    )  # PostgreSQL gives a warning and changes nothing
     await all_refused(service, CHANGES, asyncpg.InsufficientPrivilegeError, "permission denied")
 
 
 @pytest.mark.guarantee("G07")
-async def test_the_owner_cannot_change_an_event_by_a_slip(owner: Executor) -> None:
+async def test_owner_cannot_change_an_event_by_mistake(owner: Executor) -> None:
     await all_refused(owner, CHANGES, asyncpg.RestrictViolationError, "append-only")
 
 
 @pytest.mark.guarantee("G07")
-async def test_no_session_setting_switches_the_rule_off(superuser: Executor) -> None:
+async def test_no_session_setting_disables_the_rule(superuser: Executor) -> None:
     await superuser.fetch("SET session_replication_role = replica")
     await all_refused(superuser, CHANGES, asyncpg.RestrictViolationError, "append-only")
 
 
 @pytest.mark.guarantee("G07")
-async def test_the_owner_may_not_even_try_that_setting(owner: Executor) -> None:
+async def test_owner_cannot_use_the_setting_for_replicas(owner: Executor) -> None:
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await owner.fetch("SET session_replication_role = replica")
 
 
-async def test_an_event_can_be_recorded_once_per_version(service: Executor) -> None:
+async def test_version_of_an_aggregate_is_recorded_once(service: Executor) -> None:
     with pytest.raises(asyncpg.UniqueViolationError, match="domain_events_aggregate_version_key"):
         await service.fetch(RECORD)

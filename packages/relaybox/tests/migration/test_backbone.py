@@ -1,4 +1,4 @@
-"""The backbone's own line of migrations, without any application's."""
+"""The library's own migrations, without those of an application."""
 
 from itertools import pairwise
 
@@ -11,7 +11,7 @@ from tests.fixtures.both_postgres import dump_schema
 REVISIONS = [one.revision for one in BACKBONE.script().walk_revisions()][::-1]
 
 
-async def test_up_down_and_up_again_ends_where_it_began(
+async def test_up_down_and_up_again_gives_the_same_schema(
     postgres_server: LocalPostgres, empty_postgres_settings: PostgresSettings
 ) -> None:
     settings = empty_postgres_settings
@@ -22,11 +22,11 @@ async def test_up_down_and_up_again_ends_where_it_began(
     assert dump_schema(postgres_server, settings) == first
 
 
-async def test_going_up_again_applies_nothing(postgres_settings: PostgresSettings) -> None:
+async def test_second_upgrade_applies_nothing(postgres_settings: PostgresSettings) -> None:
     assert await migrate_up(postgres_settings, BACKBONE) == []
 
 
-async def test_what_is_missing_is_named_before_and_not_after(
+async def test_missing_migrations_are_named_before_the_upgrade_only(
     empty_postgres_settings: PostgresSettings,
 ) -> None:
     database = Database(empty_postgres_settings)
@@ -36,7 +36,7 @@ async def test_what_is_missing_is_named_before_and_not_after(
     await database.close()
 
 
-async def test_the_lanes_cover_every_hash_once(database: Database) -> None:
+async def test_lanes_cover_every_hash_once(database: Database) -> None:
     async with database.connection() as connection:
         rows = await connection.fetch("SELECT hash_min, hash_max FROM relay_lanes ORDER BY hash_min")
     bounds = [(row["hash_min"], row["hash_max"]) for row in rows]

@@ -1,4 +1,4 @@
-"""The one exception to the append-only rule: one function, one change, on record (G07)."""
+"""The one exception to the append-only rule: one function, one kind of change, recorded (G07)."""
 
 import uuid
 from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ READ = """
     FROM domain_events ORDER BY id
 """
 ERASE = "SELECT * FROM relaybox_erase('THING', $1::text[], 'ann', 'asked to')"
-#: What an erasure leaves, and no erasure was put on record.
+#: The change that an erasure makes, without the record of an erasure.
 FORGED = """
     UPDATE domain_events SET payload = '{"erased": true}', metadata = relaybox_kept_metadata(metadata)
 """
@@ -55,7 +55,7 @@ async def two_events(service: Executor) -> None:
         await service.fetch(RECORD, str(one))
 
 
-async def test_an_event_keeps_everything_but_its_content(service: Executor) -> None:
+async def test_erased_event_keeps_everything_but_its_content(service: Executor) -> None:
     before = [dict(row) for row in await service.fetch(READ)]
     await service.fetch(ERASE, [str(THING)])
     erased, other = [dict(row) for row in await service.fetch(READ)]
@@ -64,7 +64,7 @@ async def test_an_event_keeps_everything_but_its_content(service: Executor) -> N
     assert erased == {**before[0], "payload": '{"erased": true}', "metadata": kept}
 
 
-async def test_an_erasure_is_on_record_and_services_can_only_read_it(
+async def test_erasure_is_recorded_and_services_only_read_the_record(
     service: Executor, owner: Executor
 ) -> None:
     await service.fetch(ERASE, [str(THING)])
@@ -82,13 +82,13 @@ async def test_an_erasure_is_on_record_and_services_can_only_read_it(
 
 
 @pytest.mark.parametrize("statement", NAMELESS)
-async def test_nothing_is_erased_without_a_name_and_a_reason(service: Executor, statement: str) -> None:
+async def test_erasure_requires_an_actor_and_a_reason(service: Executor, statement: str) -> None:
     with pytest.raises(asyncpg.IntegrityConstraintViolationError):
         await service.fetch(statement)
 
 
 @pytest.mark.guarantee("G07")
-async def test_the_services_role_erases_by_the_function_alone(database: Database) -> None:
+async def test_services_role_erases_only_by_the_function(database: Database) -> None:
     async with database.connection() as connection:
         with pytest.raises(asyncpg.InsufficientPrivilegeError, match="permission denied"):
             await connection.fetch(FORGED)
@@ -100,7 +100,7 @@ async def test_the_services_role_erases_by_the_function_alone(database: Database
 
 
 @pytest.mark.guarantee("G07")
-async def test_the_owner_erases_nothing_without_a_record(owner: asyncpg.Connection) -> None:
+async def test_owner_cannot_erase_without_a_record(owner: asyncpg.Connection) -> None:
     with pytest.raises(asyncpg.RestrictViolationError, match="append-only"):
         await owner.fetch(FORGED)
     await owner.fetch(ERASE, [str(THING)])
@@ -109,7 +109,7 @@ async def test_the_owner_erases_nothing_without_a_record(owner: asyncpg.Connecti
 
 
 @pytest.mark.guarantee("G07")
-async def test_a_record_of_one_transaction_is_worth_nothing_in_another(
+async def test_record_of_an_erasure_is_valid_only_in_its_transaction(
     owner: asyncpg.Connection, database: Database
 ) -> None:
     """Also while the first transaction is open, and with a forged time."""
@@ -128,7 +128,7 @@ async def test_a_record_of_one_transaction_is_worth_nothing_in_another(
 
 
 @pytest.mark.guarantee("G07")
-async def test_a_temporary_table_does_not_stand_in_for_the_record(owner: asyncpg.Connection) -> None:
+async def test_temporary_table_cannot_replace_the_record(owner: asyncpg.Connection) -> None:
     await owner.fetch("CREATE TEMPORARY TABLE event_erasures (LIKE public.event_erasures INCLUDING ALL)")
     async with owner.transaction():
         await owner.fetch(MADE_UP)
@@ -150,7 +150,7 @@ async def test_a_temporary_table_does_not_stand_in_for_the_record(owner: asyncpg
         f"{FORGED.split('SET')[1]}, event_id = gen_random_uuid()",
     ],
 )
-async def test_with_a_record_nothing_else_can_be_changed(owner: asyncpg.Connection, change: str) -> None:
+async def test_recorded_erasure_permits_no_other_change(owner: asyncpg.Connection, change: str) -> None:
     async with owner.transaction():
         await owner.fetch(ERASE, [str(THING)])
         for statement in (f"UPDATE domain_events SET {change}", "DELETE FROM domain_events"):
@@ -160,7 +160,7 @@ async def test_with_a_record_nothing_else_can_be_changed(owner: asyncpg.Connecti
 
 
 @pytest.mark.parametrize("isolation", ["repeatable_read", "serializable"])
-async def test_an_older_snapshot_would_not_see_all_of_it(database: Database, isolation: str) -> None:
+async def test_erasure_with_an_older_snapshot_is_refused(database: Database, isolation: str) -> None:
     async with database.connection() as connection:
         with pytest.raises(asyncpg.RaiseError, match="READ COMMITTED"):
             async with connection.transaction(isolation=isolation):

@@ -1,4 +1,4 @@
-"""A service closes and empties the slots of bodies by the function made for it, and by nothing else (G70)."""
+"""A service can close and empty slots of bodies only by the function for it (G70)."""
 
 from collections.abc import AsyncIterator
 
@@ -43,7 +43,7 @@ async def owner(postgres_settings: PostgresSettings) -> AsyncIterator[Executor]:
 
 
 async def steps(executor: Executor) -> list[str | None]:
-    """What is done until nothing is due."""
+    """Return the steps that are executed until none is due."""
     done: list[str | None] = []
     while not done or done[-1] is not None:
         [row] = await executor.fetch(RETAIN)
@@ -52,14 +52,14 @@ async def steps(executor: Executor) -> list[str | None]:
 
 
 @pytest.mark.guarantee("G70")
-async def test_the_services_role_has_no_right_of_its_own_on_slots(service: Executor) -> None:
+async def test_services_role_has_no_direct_right_on_slots(service: Executor) -> None:
     for statement in FORBIDDEN:
         with pytest.raises(asyncpg.InsufficientPrivilegeError, match=r"permission denied|must be owner"):
             await service.fetch(statement)
 
 
 @pytest.mark.guarantee("G70")
-async def test_the_function_closes_and_empties_in_the_owners_name(service: Executor, owner: Executor) -> None:
+async def test_function_closes_and_empties_slots_as_the_owner(service: Executor, owner: Executor) -> None:
     await service.fetch(EXPIRED)
     assert await steps(service) == [None], "the slot has just been opened"
     await owner.fetch("UPDATE idempotency_slots SET opened_at = now() - interval '13 h'")
@@ -70,7 +70,7 @@ async def test_the_function_closes_and_empties_in_the_owners_name(service: Execu
 
 
 @pytest.mark.guarantee("G70")
-async def test_a_temporary_table_does_not_stand_in_for_the_slots(service: Executor) -> None:
+async def test_temporary_table_cannot_replace_the_slots(service: Executor) -> None:
     await service.fetch(EXPIRED)
     await service.fetch("CREATE TEMPORARY TABLE idempotency_slots (opened_at TIMESTAMPTZ)")
     await service.fetch("INSERT INTO idempotency_slots VALUES ('2001-01-01')")
@@ -80,7 +80,7 @@ async def test_a_temporary_table_does_not_stand_in_for_the_slots(service: Execut
 
 
 @pytest.mark.guarantee("G70")
-async def test_there_is_one_open_slot(owner: Executor) -> None:
+async def test_exactly_one_slot_is_open(owner: Executor) -> None:
     for statement, refusal in (
         ("INSERT INTO idempotency_slots DEFAULT VALUES", asyncpg.UniqueViolationError),
         ("INSERT INTO idempotency_slots VALUES (false)", asyncpg.CheckViolationError),

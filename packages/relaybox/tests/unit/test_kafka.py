@@ -59,7 +59,7 @@ def test_stale_metadata_fails_after_the_time_limit() -> None:
 
 
 class Asked:
-    """A client: its first request for offsets times out without a leader, its next one succeeds."""
+    """A client whose first request for offsets times out without a leader, and whose next one succeeds."""
 
     def __init__(self) -> None:
         self.waited_s: list[float] = []
@@ -78,7 +78,7 @@ class Asked:
 
 
 def test_request_for_leaders_without_response_is_repeated_in_time() -> None:
-    """One of librdkafka's looked for leaders for 30 s that were there since long."""
+    """A client of librdkafka searched for leaders for 30 s although they had long been elected."""
     client = Asked()
     wait_for_leaders(client, {"topic": 2}, time.monotonic() + 60)
     assert len(client.waited_s) == 2

@@ -1,4 +1,4 @@
-"""Settings that protect the links: what belongs together is asked for together, in one line each."""
+"""Settings that protect connections: one line for each missing or contradictory combination."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def refusal(kind: type[BaseSettings]) -> list[str]:
     return str(refused.value).splitlines()
 
 
-def test_a_broker_without_protection_needs_its_address_only() -> None:
+def test_unprotected_broker_requires_only_its_address() -> None:
     assert KafkaSettings().client_config() == {
         "bootstrap.servers": "localhost:9092",
         "security.protocol": "PLAINTEXT",
@@ -40,11 +40,11 @@ def test_a_broker_without_protection_needs_its_address_only() -> None:
         ("10.0.0.1:1,[::1]:2,[::1]", "10.0.0.1:1,[::1]:2,[::1]:9092"),
     ],
 )
-def test_several_brokers_may_be_named_each_with_its_port(host: str, servers: str) -> None:
+def test_several_brokers_may_have_their_own_ports(host: str, servers: str) -> None:
     assert KafkaSettings(host=host).client_config()["bootstrap.servers"] == servers
 
 
-def test_a_client_gets_what_is_set_in_librdkafkas_names(pem: str) -> None:
+def test_client_gets_the_settings_under_the_names_of_librdkafka(pem: str) -> None:
     settings = KafkaSettings(
         security_protocol="SASL_SSL",
         sasl_mechanism="SCRAM-SHA-512",
@@ -70,7 +70,7 @@ def test_a_client_gets_what_is_set_in_librdkafkas_names(pem: str) -> None:
     assert "opens the key" not in str(settings)
 
 
-def test_sasl_needs_mechanism_name_and_password(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sasl_requires_mechanism_user_and_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAFKA_SECURITY_PROTOCOL", "SASL_SSL")
     assert refusal(KafkaSettings) == [
         "KAFKA_SASL_MECHANISM: needed with KAFKA_SECURITY_PROTOCOL=SASL_SSL",
@@ -100,7 +100,7 @@ def test_unknown_protocol_is_one_error_line(
         ("POSTGRES_SSL_KEY_FILE", "set POSTGRES_SSL_CERT_FILE"),
     ],
 )
-def test_protection_that_nothing_would_use_is_refused(
+def test_unused_credentials_are_refused(
     name: str, remedy: str, pem: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, pem)
@@ -108,9 +108,7 @@ def test_protection_that_nothing_would_use_is_refused(
     assert refusal(kind) == [f"{name}: has no effect; {remedy}"]
 
 
-def test_a_certificate_that_an_unencrypted_link_would_not_show_is_refused(
-    pem: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_certificate_without_encryption_is_refused(pem: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTGRES_SSL_MODE", "disable")
     monkeypatch.setenv("POSTGRES_SSL_CERT_FILE", pem)
     monkeypatch.setenv("POSTGRES_SSL_KEY_FILE", pem)
@@ -125,7 +123,7 @@ def test_a_certificate_that_an_unencrypted_link_would_not_show_is_refused(
         (PostgresSettings, ("POSTGRES_SSL_MODE", "require")),
     ],
 )
-def test_a_certificate_needs_its_key(
+def test_certificate_requires_its_key(
     kind: type[BaseSettings], on: tuple[str, str], pem: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prefix = on[0].partition("_")[0]
@@ -142,7 +140,7 @@ def test_a_certificate_needs_its_key(
         (PostgresSettings, ("POSTGRES_SSL_MODE", "verify-full"), "POSTGRES_SSL_CA_FILE"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_refused_at_the_start(
+def test_unreadable_file_is_refused_at_the_start(
     kind: type[BaseSettings],
     on: tuple[str, str],
     name: str,
@@ -193,7 +191,7 @@ def test_direct_address_without_a_pooler_is_refused(monkeypatch: pytest.MonkeyPa
     ]
 
 
-def test_direct_settings_lead_past_the_pooler(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_direct_settings_bypass_the_pooler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTGRES_POOLER", "session")
     assert load_settings(PostgresSettings).direct().address == "localhost:5432"
     monkeypatch.setenv("POSTGRES_DIRECT_HOST", "db")

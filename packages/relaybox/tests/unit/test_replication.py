@@ -1,4 +1,4 @@
-"""How many replicas a topic gets, by the settings and by the brokers that are there."""
+"""The number of replicas of a topic, by the settings and by the live brokers."""
 
 from types import SimpleNamespace
 
@@ -29,7 +29,7 @@ def test_defaults_follow_the_number_of_brokers(live: int, known: int, replicas: 
     assert (plan.replicas, plan.min_isr) == (replicas, min_isr)
 
 
-def test_settings_win_over_the_number_of_brokers() -> None:
+def test_settings_override_the_number_of_brokers() -> None:
     wanted = Replication.of(RelaySettings(topic_replication=5, topic_min_isr=3))
     plan = plan_replication(wanted, brokers(9))
     assert (plan.replicas, plan.min_isr) == (5, 3)
@@ -44,7 +44,7 @@ def test_settings_win_over_the_number_of_brokers() -> None:
         (Replication(min_isr=3), "RELAY_TOPIC_MIN_ISR=3, but a topic gets 2 replicas on the brokers 1, 2"),
     ],
 )
-def test_settings_that_cannot_be_met_are_refused_by_name(wanted: Replication, words: str) -> None:
+def test_error_names_settings_that_cannot_be_fulfilled(wanted: Replication, words: str) -> None:
     with pytest.raises(ReplicationImpossible, match=words):
         plan_replication(wanted, brokers(2))
 
@@ -56,7 +56,7 @@ def test_topic_is_assigned_to_absent_brokers_behind_live_ones() -> None:
     assert topic.config == {"min.insync.replicas": "2"}
 
 
-def test_topic_is_left_to_kafka_to_spread_where_enough_brokers_live() -> None:
+def test_kafka_assigns_replicas_if_enough_brokers_are_live() -> None:
     topic = new_topic(
         "markers", 8, plan_replication(Replication(), brokers(4)), {"cleanup.policy": "compact"}
     )
@@ -83,7 +83,9 @@ def test_growing_topic_keeps_its_replication_without_a_broker(
     ("addresses", "wanted", "warned"),
     [("a:1,b:1,c:1", None, 1), ("a:1,b:1", None, 0), ("a:1,b:1,c:1", 2, 0)],
 )
-def test_fewer_brokers_than_addresses_are_warned_of(addresses: str, wanted: int | None, warned: int) -> None:
+def test_fewer_brokers_than_addresses_cause_a_warning(
+    addresses: str, wanted: int | None, warned: int
+) -> None:
     replication = Replication(replicas=wanted)
     with capture_logs() as logs:
         warn_about_few_brokers(addresses, ["events"], plan_replication(replication, brokers(2)), replication)

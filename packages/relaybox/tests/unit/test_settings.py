@@ -1,4 +1,4 @@
-"""Settings: by environment, one clear line for each that is wrong, never its value."""
+"""Settings: read from the environment, one line for each invalid one, never with its value."""
 
 import re
 
@@ -18,7 +18,7 @@ from relaybox.settings import (
 _NO_SECRET = "a-value-that-must-not-be-printed"
 
 
-def test_the_defaults_are_the_contracts() -> None:
+def test_defaults_are_those_of_the_contract() -> None:
     postgres, kafka, relay = (
         load_settings(kind) for kind in (PostgresSettings, KafkaSettings, RelaySettings)
     )
@@ -27,7 +27,7 @@ def test_the_defaults_are_the_contracts() -> None:
     assert (relay.poll_interval, relay.batch_size) == (5.0, 100)
 
 
-def test_the_environment_is_what_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTGRES_HOST", "db.example")
     monkeypatch.setenv("POSTGRES_PORT", "6543")
     monkeypatch.setenv("RELAY_BATCH_SIZE", "7")
@@ -39,16 +39,14 @@ def test_the_environment_is_what_is_read(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     "kind", [PostgresSettings, KafkaSettings, RelaySettings, TaskSettings, OutboxSettings]
 )
-def test_an_empty_value_means_that_nothing_is_set(
-    kind: type[BaseSettings], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_empty_value_means_not_set(kind: type[BaseSettings], monkeypatch: pytest.MonkeyPatch) -> None:
     for name in kind.model_fields:
         monkeypatch.setenv(f"{kind.model_config.get('env_prefix')}{name}".upper(), "")
     assert load_settings(kind) == kind.model_construct()
 
 
 @pytest.mark.parametrize("name", ["relaybox", "_1", "user", "a" * 63])
-def test_a_plain_name_is_a_schema(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_name_is_a_valid_schema(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTGRES_SCHEMA", name)
     assert load_settings(PostgresSettings).schema_name == name
 
@@ -72,7 +70,7 @@ def test_a_plain_name_is_a_schema(name: str, monkeypatch: pytest.MonkeyPatch) ->
         *("pg_shop", "pg_catalog", "information_schema"),
     ],
 )
-def test_a_schema_that_is_no_plain_name_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_schema_that_is_no_plain_name_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTGRES_SCHEMA", name)
     with pytest.raises(
         SettingsError, match=r"^POSTGRES_SCHEMA: must be a plain name: a-z, 0-9 and _"
@@ -81,13 +79,13 @@ def test_a_schema_that_is_no_plain_name_is_refused(name: str, monkeypatch: pytes
     assert len(str(refused.value).splitlines()) == 1
 
 
-def test_an_empty_secret_is_a_missing_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_secret_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JWT_SECRET", "")
     with pytest.raises(SettingsError, match=r"^JWT_SECRET: Field required$"):
         load_settings(JwtSettings)
 
 
-def test_every_wrong_setting_has_one_line_and_its_value_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_invalid_setting_has_one_line_without_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("POSTGRES_PORT", "POSTGRES_POOL_SIZE", "POSTGRES_LOCK_TIMEOUT_MS"):
         monkeypatch.setenv(name, _NO_SECRET)
     with pytest.raises(SettingsError) as refused:
@@ -102,7 +100,7 @@ def test_every_wrong_setting_has_one_line_and_its_value_is_not_shown(monkeypatch
     assert _NO_SECRET not in str(refused.value)
 
 
-def test_a_missing_setting_is_named() -> None:
+def test_missing_setting_is_named() -> None:
     with pytest.raises(SettingsError, match=r"^JWT_SECRET: Field required$"):
         load_settings(JwtSettings)
 
@@ -119,7 +117,7 @@ def test_a_missing_setting_is_named() -> None:
         (OutboxSettings, "OUTBOX_MESSAGE_BYTES_MAX", "12"),
     ],
 )
-def test_a_value_out_of_bounds_is_refused_without_being_shown(
+def test_value_out_of_bounds_is_refused_and_not_shown(
     kind, name: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -147,7 +145,7 @@ def test_repr_contains_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _NO_SECRET not in repr(load_settings(JwtSettings))
 
 
-def test_the_owner_is_the_services_role_unless_it_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_owner_is_the_services_role_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     one_role = load_settings(PostgresSettings)
     assert one_role.as_owner() is one_role
 
@@ -179,7 +177,7 @@ def test_the_owner_is_the_services_role_unless_it_is_told_apart(monkeypatch: pyt
         ("..", "", "OUTBOX_TOPICS", "is not a topic name"),
     ],
 )
-def test_a_route_or_a_topic_that_leads_nowhere_is_refused_in_one_line(
+def test_invalid_route_or_topic_is_refused_in_one_line(
     topics: str, routes: str, name: str, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OUTBOX_TOPICS", topics)

@@ -119,8 +119,8 @@ def test_blanks_around_a_text_are_removed() -> None:
     assert Concept.model_validate(concept(title="  Fog \n")).title == "Fog"
 
 
-def test_a_content_larger_than_an_event_is_refused() -> None:
-    rules = ["\x01" * 1200] * 12  # six bytes each as JSON
+def test_content_larger_than_an_event_is_refused() -> None:
+    rules = ["\x01" * 1200] * 12  # six bytes per character as JSON
     places = [{"name": f"Quay {n}", "description": "\x01" * 1200} for n in range(12)]
     refuses(Worldview, worldview(rules=rules, places=places), f"more than the {CONTENT_BYTES_MAX} allowed")
 
@@ -129,7 +129,7 @@ def test_places_with_equal_names_are_refused() -> None:
     refuses(Worldview, worldview(places=[place("Quay"), place("quay")]), "different names")
 
 
-def test_a_cast_without_a_protagonist_is_refused() -> None:
+def test_cast_without_a_protagonist_is_refused() -> None:
     refuses(Characters, {"characters": [character(role="ALLY")]}, "PROTAGONIST")
 
 
@@ -182,7 +182,7 @@ def test_proposal_with_options_of_another_stage_is_refused(
     refuses(Proposal, {"stage": stage, "options": options}, reason)
 
 
-def test_a_request_for_concepts_may_be_empty() -> None:
+def test_request_for_concepts_may_be_empty() -> None:
     assert RequestConceptGeneration.model_validate({}) == RequestConceptGeneration()
 
 
@@ -204,16 +204,16 @@ def test_invalid_language_tag_is_refused(language: str) -> None:
 
 
 @pytest.mark.parametrize("rating", [0, 6, 4.0, "4", True, 2**63])
-def test_a_rating_is_a_whole_number_from_one_to_five(rating: object) -> None:
+def test_rating_is_an_integer_from_one_to_five(rating: object) -> None:
     refuses(SubmitFeedback, {"feedback": "Darker", "rating": rating}, "rating")
 
 
 @pytest.mark.parametrize("feedback", ["", " \n ", "x" * 4001, "a\x00", None, 7])
-def test_a_feedback_is_a_text_of_bounded_length(feedback: object) -> None:
+def test_feedback_is_a_text_of_limited_length(feedback: object) -> None:
     refuses(SubmitFeedback, {"feedback": feedback}, "feedback")
 
 
-def test_a_submitted_feedback_is_a_feedback() -> None:
+def test_submitted_feedback_follows_the_rules_of_feedback() -> None:
     assert isinstance(SubmitFeedback(feedback="更黑暗一些", rating=5), Feedback)
 
 
@@ -225,7 +225,7 @@ def test_a_submitted_feedback_is_a_feedback() -> None:
         {"content": concept(), "stage": "CONCEPT_SELECTION"},
     ],
 )
-def test_a_stage_is_confirmed_by_choice_or_by_content(payload: Json) -> None:
+def test_stage_is_confirmed_by_choice_or_by_content(payload: Json) -> None:
     ConfirmStage.model_validate(payload)
 
 

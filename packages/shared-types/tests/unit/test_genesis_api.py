@@ -21,7 +21,7 @@ def test_create_session_refuses_other_bodies(body: object) -> None:
         CreateSessionRequest.model_validate(body)
 
 
-def test_a_command_without_payload_has_an_empty_one() -> None:
+def test_command_without_payload_has_an_empty_one() -> None:
     assert CommandRequest.model_validate({"command_type": "RequestConceptGeneration"}).payload == {}
 
 
@@ -52,7 +52,7 @@ def test_accepted_command_has_three_fields() -> None:
     }
 
 
-def test_a_new_session_shows_every_field_of_the_contract() -> None:
+def test_new_session_shows_every_field_of_the_contract() -> None:
     state = SessionState(
         session_id=uuid4(),
         status=GenesisStatus.IN_PROGRESS,
@@ -76,7 +76,7 @@ def test_a_new_session_shows_every_field_of_the_contract() -> None:
 
 
 @pytest.mark.parametrize("progress", [-0.01, 100.01, float("nan")])
-def test_a_tasks_progress_is_a_percentage(progress: float) -> None:
+def test_progress_of_a_task_is_a_percentage(progress: float) -> None:
     now = datetime(2025, 1, 1, tzinfo=UTC)
     with pytest.raises(ValidationError, match="progress"):
         TaskState(

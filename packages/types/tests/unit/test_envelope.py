@@ -20,7 +20,7 @@ def built(**changes: Any) -> EventEnvelope:
     return build_event_envelope(**fields | changes)
 
 
-def test_ids_time_and_target_are_filled_in() -> None:
+def test_ids_time_and_target_have_defaults() -> None:
     before = datetime.now(UTC)
     one, other = built(), built()
 
@@ -77,17 +77,17 @@ def test_causation_id_is_required_but_may_be_null() -> None:
         ("target_type", ""),
         ("version", 0),
         ("event_version", 0),
-        ("timestamp", datetime(2026, 1, 1)),  # noqa: DTZ001 - the missing zone is the point
+        ("timestamp", datetime(2026, 1, 1)),  # noqa: DTZ001 - the test needs a time without a zone
         ("correlation_id", "not-a-uuid"),
     ],
 )
-def test_field_outside_its_limits_is_refused_by_name(field: str, value: Any) -> None:
+def test_error_names_a_field_outside_its_limits(field: str, value: Any) -> None:
     with pytest.raises(ValidationError, match=field):
         built(**{field: value})
 
 
 @pytest.mark.guarantee("G08")
-def test_an_event_cannot_be_its_own_cause() -> None:
+def test_event_cannot_be_its_own_cause() -> None:
     same = UUID(int=7)
     with pytest.raises(ValidationError, match="its own cause"):
         built(event_id=same, causation_id=same)

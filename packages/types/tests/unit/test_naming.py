@@ -35,7 +35,7 @@ def test_every_official_verb_is_accepted(verb: OfficialVerb) -> None:
     assert check_event_name(f"Genesis.Session.{verb}")
 
 
-def test_the_official_verbs_are_the_contracts() -> None:
+def test_official_verbs_are_those_of_the_contract() -> None:
     assert set(OfficialVerb) == {
         *("Requested", "Created", "Proposed", "Submitted", "Confirmed"),
         *("Updated", "Revised", "Completed", "Finished", "Failed"),
@@ -124,7 +124,7 @@ def test_module_with_an_invalid_event_name_cannot_be_imported(
         "Deleted",
     ],
 )
-def test_default_rule_takes_any_past_participle(action: str) -> None:
+def test_default_rule_accepts_any_past_participle(action: str) -> None:
     assert check_past_name(f"Shop.Order.{action}") == f"Shop.Order.{action}"
 
 
@@ -136,6 +136,6 @@ def test_default_rule_names_the_setting_for_another_one(action: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["Order.Shipped", "shop.Order.Shipped", "Shop.Order.was_shipped"])
-def test_default_rule_takes_three_or_four_pascal_case_parts(name: str) -> None:
+def test_default_rule_accepts_three_or_four_pascal_case_parts(name: str) -> None:
     with pytest.raises(EventNameInvalid):
         check_past_name(name)

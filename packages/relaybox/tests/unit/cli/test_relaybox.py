@@ -87,7 +87,7 @@ def test_unreadable_home_does_not_prevent_a_connection(monkeypatch: pytest.Monke
     def deny(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", "/closed/.postgresql/postgresql.key")
 
-    # As in a home directory that this user may not enter; root may enter any.
+    # A home directory that this user may not enter; root may enter any directory.
     monkeypatch.setattr("asyncpg.connect_utils._dot_postgresql_path", deny)
     monkeypatch.setenv("POSTGRES_PORT", "1")
     result = run("migrate", "check")

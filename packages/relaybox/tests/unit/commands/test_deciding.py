@@ -1,4 +1,4 @@
-"""From a loaded aggregate and a command to what is written, without any I/O."""
+"""From a loaded aggregate and a command to the rows to write, without any I/O."""
 
 from dataclasses import replace
 from typing import Any
@@ -47,7 +47,7 @@ def envelopes(decision: Decision) -> list[EventEnvelope]:
     return [EventEnvelope.model_validate_json(text) for _, text in decision.events]
 
 
-def test_a_command_moves_the_version_by_its_facts() -> None:
+def test_events_of_a_command_increment_the_version() -> None:
     decision = decide(counters, asking("Increase", {"by": 5, "steps": 3}), loaded(total=1))
 
     assert [one.version for one in envelopes(decision)] == [4, 5, 6]
@@ -59,13 +59,13 @@ def test_a_command_moves_the_version_by_its_facts() -> None:
     assert (result.version, result.aggregate_id) == (6, ID)
 
 
-def test_a_snapshot_leaves_out_what_the_command_left_alone() -> None:
+def test_snapshot_contains_only_changed_fields() -> None:
     decision = decide(counters, asking("Increase", {"by": 5}), loaded(total=1))
     always = {"id", "version", "expected_version", "aggregate_type"}
     assert set(from_json(decision.snapshot)) == {"total", *always}
 
 
-def test_a_pending_command_is_received_and_its_decider_knows_its_id() -> None:
+def test_pending_command_is_received_and_its_decider_gets_its_id() -> None:
     request = asking("RequestCount")
     decision = decide(counters, request, loaded())
     assert decision.result().status == "RECEIVED"
@@ -80,7 +80,7 @@ def test_creating_command_makes_an_aggregate_of_its_sender() -> None:
     assert snapshot["expected_version"] == 0
 
 
-def test_the_envelope_says_who_did_what_to_what() -> None:
+def test_envelope_has_actor_aggregate_and_cause() -> None:
     caller = replace(ADA, request_id="r-1", traceparent="00-trace")
     (event,) = envelopes(decide(counters, asking("Increase", caller=caller), loaded()))
     assert (event.event_type, event.event_version) == ("Suite.Counter.Updated", 2)
@@ -91,7 +91,7 @@ def test_the_envelope_says_who_did_what_to_what() -> None:
     assert event.metadata["timestamp"]
 
 
-def test_what_is_not_known_of_the_caller_is_left_out_of_the_metadata() -> None:
+def test_metadata_omits_what_is_unknown_of_the_caller() -> None:
     (event,) = envelopes(decide(counters, asking("Increase"), loaded()))
     assert event.metadata.keys() == {"user_id", "source_service", "command_id", "timestamp"}
 
@@ -100,7 +100,7 @@ def test_what_is_not_known_of_the_caller_is_left_out_of_the_metadata() -> None:
 
 
 @pytest.mark.guarantee("G08")
-def test_a_clients_command_begins_a_chain_with_its_own_id() -> None:
+def test_command_of_a_client_begins_a_chain_with_its_id() -> None:
     request = asking("Increase", {"steps": 3})
     first, second, third = envelopes(decide(counters, request, loaded()))
     assert {first.correlation_id, second.correlation_id, third.correlation_id} == {request.command_id}
@@ -119,7 +119,7 @@ def test_caller_following_an_event_keeps_chain_and_cause() -> None:
 
 
 @pytest.mark.guarantee("G08")
-def test_a_failure_is_part_of_the_chain_too() -> None:
+def test_failure_event_is_part_of_the_chain() -> None:
     caller = replace(AGENT, correlation_id=uuid4(), causation_id=uuid4())
     decision = decide(counters, asking("ReportCount", {"command_id": str(PENDING)}, caller=caller), loaded())
     (event,) = envelopes(decision)
@@ -144,7 +144,7 @@ WAITING = {"RequestCount": str(PENDING)}
         (asking("RequestCount", expected_version=3), loaded(total=2_000), TooMuch),
     ],
 )
-def test_of_several_reasons_the_contracts_first_is_given(
+def test_first_of_several_refusals_is_that_of_the_documented_order(
     request_: Command, state: LoadedAggregate, error: type[CommandError]
 ) -> None:
     with pytest.raises(error):
@@ -152,35 +152,35 @@ def test_of_several_reasons_the_contracts_first_is_given(
 
 
 @pytest.mark.guarantee("G03")
-def test_a_duplicate_carries_the_pending_ones_id() -> None:
+def test_duplicate_has_the_id_of_the_pending_command() -> None:
     with pytest.raises(DuplicateCommand) as refused:
         decide(counters, asking("RequestCount"), loaded(pending=WAITING))
     assert refused.value.duplicate_command_id == PENDING
     assert str(refused.value) == "Command already processing"
 
 
-def test_another_type_is_not_held_up_by_a_pending_one() -> None:
+def test_pending_command_does_not_block_another_type() -> None:
     assert decide(counters, asking("Increase"), loaded(pending=WAITING))
 
 
 @pytest.mark.guarantee("G81")
-def test_a_foreign_aggregate_reads_like_a_missing_one() -> None:
+def test_aggregate_of_another_user_is_reported_as_missing() -> None:
     with pytest.raises(AggregateNotFound) as refused:
         decide(counters, asking("Increase", caller=BOB), loaded())
     assert str(refused.value) == str(AggregateNotFound(ID))
     assert "ada" not in str(refused.value)
 
 
-def test_an_agent_acts_on_anybodys_aggregate() -> None:
+def test_agent_may_change_any_aggregate() -> None:
     assert decide(counters, asking("Increase", caller=AGENT), loaded())
 
 
-def test_a_commands_for_agents_is_unknown_to_clients() -> None:
+def test_internal_command_is_unknown_to_clients() -> None:
     with pytest.raises(UnknownCommand):
         decide(counters, asking("ReportCount", {"command_id": str(PENDING)}), loaded())
 
 
-def test_the_details_of_a_bad_payload_say_where_and_never_what() -> None:
+def test_details_of_an_invalid_payload_name_fields_without_values() -> None:
     with pytest.raises(PayloadInvalid) as refused:
         decide(counters, asking("Increase", {"by": "s3cret", "steps": []}), loaded())
     assert [detail["field"] for detail in refused.value.details] == ["payload.by", "payload.steps"]
@@ -205,19 +205,19 @@ def test_payload_that_postgresql_cannot_store_is_refused(extra: Any) -> None:
 
 
 @pytest.mark.parametrize("extra", ["\\u0000", "\\\\u0000", "科幻 🐉", deep(64)])
-def test_a_payload_that_can_be_stored_is_kept_as_it_came(extra: Any) -> None:
+def test_storable_payload_is_unchanged(extra: Any) -> None:
     payload = {"by": 1, "extra": extra}
     assert from_json(decide(counters, asking("Increase", payload), loaded()).payload) == payload
 
 
 @pytest.mark.parametrize("steps", [0, 101])
-def test_a_decider_that_returns_no_fact_or_too_many_is_our_mistake(steps: int) -> None:
+def test_decider_without_events_or_with_too_many_is_a_defect(steps: int) -> None:
     with pytest.raises(AssertionError, match=f"Increase returned {steps} events; 1 to 100 are allowed"):
         decide(counters, asking("Increase", {"steps": steps}), loaded())
 
 
 @pytest.mark.guarantee("G34")
-def test_an_event_too_large_for_the_broker_is_refused_before_it_is_written() -> None:
+def test_event_too_large_for_the_broker_is_refused_before_writing() -> None:
     outbox = OutboxSettings(message_bytes_max=12_000)
     assert decide(counters, asking("Increase", {"note_bytes": 5_000}), loaded(), outbox)
     with pytest.raises(MessageTooLarge, match="the limit is 12000"):
@@ -225,19 +225,19 @@ def test_an_event_too_large_for_the_broker_is_refused_before_it_is_written() -> 
 
 
 @pytest.mark.guarantee("G34")
-def test_an_undeclared_topic_is_refused_before_anything_is_written() -> None:
+def test_undeclared_topic_is_refused_before_writing() -> None:
     outbox = OutboxSettings(topics="one, two")
     with pytest.raises(TopicUndeclared, match=r"'domain-events' is not declared.*OUTBOX_TOPICS \(one, two\)"):
         decide(counters, asking("Increase"), loaded(), outbox)
 
 
-def test_events_go_where_their_domain_is_routed() -> None:
+def test_event_follows_the_route_of_its_domain() -> None:
     outbox = OutboxSettings(topics="suite-events", routes="Suite=suite-events")
     assert decide(counters, asking("Increase"), loaded(), outbox).topic == "suite-events"
     assert decide(counters, asking("Increase"), loaded()).topic == "domain-events"
 
 
-def test_the_end_of_a_pending_command_travels_with_its_fact() -> None:
+def test_end_of_a_pending_command_is_written_with_its_event() -> None:
     request = asking("ReportCount", {"command_id": str(PENDING), "found": 4}, caller=AGENT)
     (settlement,) = decide(counters, request, loaded()).settlements
     assert settlement.command_id == PENDING

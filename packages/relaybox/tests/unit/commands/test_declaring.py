@@ -1,4 +1,4 @@
-"""Declaring a domain: errors at import, and the handlers that a caller finds."""
+"""Declarations of a domain: errors at import, and the handlers that a caller may use."""
 
 from uuid import UUID
 
@@ -43,20 +43,20 @@ def test_event_type_has_the_domains_name_and_makes_versioned_events() -> None:
 @pytest.mark.parametrize(
     ("name", "action"), [("Suite.Thing", "Change"), ("suite", "Updated"), ("S", "Created")]
 )
-def test_a_bad_event_name_is_refused_where_it_is_declared(name: str, action: str) -> None:
+def test_invalid_event_name_is_refused_at_its_declaration(name: str, action: str) -> None:
     with pytest.raises(EventNameInvalid):
         a_domain(name).event(action)
 
 
 @pytest.mark.guarantee("G09")
-def test_a_domain_may_keep_another_rule_and_no_other_then() -> None:
+def test_domain_may_have_another_naming_rule() -> None:
     domain = Domain("study", aggregate=Aggregate, aggregate_type="STUDY", naming=check_dotted_name)
     assert domain.event("chapter.created")().type == "study.chapter.created"
     with pytest.raises(EventNameInvalid):
         domain.event("Chapter.Created")
 
 
-def test_a_command_cannot_be_declared_twice() -> None:
+def test_command_cannot_be_declared_twice() -> None:
     domain = a_domain()
     domain.command(go)
     with pytest.raises(TypeError, match=r"Suite\.Thing declares Go twice"):
@@ -86,12 +86,12 @@ def with_a_wrong_third(thing: Aggregate, command: Go, when: str) -> Events:
 @pytest.mark.parametrize(
     "decider", [without_annotation, with_another_type, with_one_parameter, with_no_parameter]
 )
-def test_a_decider_must_say_its_model(decider) -> None:
+def test_decider_must_annotate_its_model(decider) -> None:
     with pytest.raises(TypeError, match=f"{decider.__name__}: annotate the second parameter"):
         a_domain().command(decider)
 
 
-def test_a_third_parameter_is_the_commands_id_and_says_so() -> None:
+def test_third_parameter_of_a_decider_must_be_a_uuid() -> None:
     with pytest.raises(TypeError, match="annotate it with UUID"):
         a_domain().command(with_a_wrong_third)
 
@@ -105,7 +105,7 @@ def test_a_third_parameter_is_the_commands_id_and_says_so() -> None:
         (ReportCount, True, False),
     ],
 )
-def test_a_handler_is_found_by_who_may_send_it(model, internal: bool, creates: bool) -> None:
+def test_handler_is_found_only_for_permitted_callers(model, internal: bool, creates: bool) -> None:
     assert counters.handler(model.__name__, internal=internal, creates=creates).model is model
 
 
@@ -120,7 +120,7 @@ def test_command_of_another_kind_is_unknown_and_internal_ones_unlisted(name: str
     assert "ReportCount" not in str(refused.value).partition("known are")[2]
 
 
-def test_an_unknown_name_is_not_repeated_without_bound() -> None:
+def test_error_shortens_a_long_unknown_name() -> None:
     with pytest.raises(UnknownCommand) as refused:
         counters.handler("x" * 100_000, internal=False, creates=False)
     assert len(str(refused.value)) < 300
@@ -154,7 +154,7 @@ def test_domain_with_undeclared_topic_stops_the_start() -> None:
         start(topics="suite-events", routes="Other=suite-events")
 
 
-def test_an_aggregate_without_apply_raises() -> None:
+def test_aggregate_without_apply_raises() -> None:
     with pytest.raises(
         NotImplementedError, match=r"Aggregate must define apply\(\) for Suite\.Thing\.Updated"
     ):

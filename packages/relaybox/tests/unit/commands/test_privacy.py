@@ -1,4 +1,4 @@
-"""Errors of aggregates never contain a user's text, as they may be logged."""
+"""Errors of aggregates may be logged, so they contain no text of a user."""
 
 import pytest
 from pydantic import ValidationError
@@ -6,12 +6,12 @@ from relaybox.commands import Aggregate
 
 
 class Diary(Aggregate):
-    """An aggregate that a later release asks more of."""
+    """An aggregate of a later release, which requires more fields."""
 
     pages: int
 
 
-def test_an_error_of_an_aggregate_holds_nothing_of_its_input() -> None:
+def test_error_of_an_aggregate_contains_no_input() -> None:
     with pytest.raises(ValidationError, match="pages") as refused:
         Diary.model_validate({"pages": "a private word"})
     assert "private" not in str(refused.value)

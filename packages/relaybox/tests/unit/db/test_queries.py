@@ -1,4 +1,4 @@
-"""SQL files: named queries, read once, with places for others' parts."""
+"""SQL files: named queries, read once, with marked places for parts of other files."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ from relaybox.db import Queries, load_queries
 
 @pytest.fixture
 def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Read a SQL text as if it stood beside a module."""
+    """Load a SQL text as if it were in a file beside a module."""
     monkeypatch.syspath_prepend(tmp_path)
 
     def read(text: str) -> Queries:
@@ -23,13 +23,13 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     sys.modules.pop("somewhere_sql", None)
 
 
-def test_queries_are_read_by_name_with_comments_without_semicolon(read) -> None:
+def test_queries_are_read_by_name_without_semicolon(read) -> None:
     queries = read("-- name: one\n-- Purpose.\nSELECT 1;\n\n-- name: two\nSELECT 2\n")
     assert dict(queries) == {"one": "-- Purpose.\nSELECT 1", "two": "SELECT 2"}
     assert (list(queries), len(queries)) == (["one", "two"], 2)
 
 
-def test_a_query_that_is_not_there_is_answered_with_those_that_are(read) -> None:
+def test_error_for_an_unknown_query_lists_the_known_ones(read) -> None:
     queries = read("-- name: one\nSELECT 1\n-- name: two\nSELECT 2")
     with pytest.raises(KeyError, match=r"no query 'tow' in somewhere_sql:q\.sql; it has one, two"):
         queries["tow"]
@@ -42,12 +42,12 @@ def test_a_query_that_is_not_there_is_answered_with_those_that_are(read) -> None
         ("-- name: one\nSELECT 1\n-- name: one\nSELECT 2", "duplicate query name"),
     ],
 )
-def test_a_file_that_could_be_misread_is_refused(read, text: str, why: str) -> None:
+def test_ambiguous_file_is_refused(read, text: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         read(text)
 
 
-def test_an_open_place_is_filled_by_the_part_of_its_name(read) -> None:
+def test_include_is_replaced_by_the_part_of_its_name(read) -> None:
     queries = read(
         "-- name: all\nWITH a AS (\n  -- include: part\n) SELECT * FROM a\n-- name: it\nSELECT $1 '\\1'"
     )
@@ -55,11 +55,11 @@ def test_an_open_place_is_filled_by_the_part_of_its_name(read) -> None:
     assert filled == "WITH a AS (\nSELECT $1 '\\1'\n) SELECT * FROM a"
 
 
-def test_an_open_place_without_its_part_is_an_error(read) -> None:
+def test_include_without_its_part_is_an_error(read) -> None:
     with pytest.raises(KeyError, match="part"):
         read("-- name: all\n-- include: part\n").including("all", other="SELECT 1")
 
 
-def test_a_missing_file_is_an_error_at_import() -> None:
+def test_missing_file_is_an_error_at_import() -> None:
     with pytest.raises(FileNotFoundError):
         load_queries("relaybox.db", "nothing.sql")

@@ -1,4 +1,4 @@
-"""What errors of PostgreSQL mean to a service."""
+"""Mapping of errors of PostgreSQL in a service."""
 
 import asyncpg
 import pytest
@@ -30,7 +30,7 @@ def test_log_function_on_a_standby_is_an_outage_in_any_language(message: str) ->
         raise server_error("55000", message, "xlogfuncs.c")
 
 
-def test_55000_of_another_reason_is_no_outage() -> None:
+def test_other_55000_errors_are_no_outage() -> None:
     with pytest.raises(asyncpg.PostgresError), map_database_errors():
         raise server_error("55000", "currval of sequence is not yet defined in this session", "sequence.c")
 

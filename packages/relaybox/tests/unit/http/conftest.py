@@ -1,4 +1,4 @@
-"""A small application on the base that every API stands on, called without a network."""
+"""A small application made by ``create_app``, called without a network."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -39,33 +39,33 @@ LIMIT_BYTES = 4_096
 
 
 class Line(BaseModel):
-    """Part of an order."""
+    """One line of an order."""
 
     article: str
     count: int = Field(ge=1)
 
 
 class Order(BaseModel):
-    """A body with a model inside."""
+    """A body with a nested model."""
 
     lines: list[Line]
 
 
 class BoxedLine(BaseModel):
-    """Part of a box; no route declares it to the framework."""
+    """One line of a box; no route declares this model to the framework."""
 
     article: str
     count: int = Field(ge=1)
 
 
 class Box(BaseModel):
-    """A body that its route reads by itself."""
+    """A body that its route parses itself."""
 
     lines: list[BoxedLine]
 
 
 class Taken(RelayboxError):
-    """Raised with another's id."""
+    """Raised with the id of another object."""
 
     error_code = "TAKEN"
 
@@ -75,7 +75,7 @@ class Taken(RelayboxError):
 
 
 class Tired(RelayboxError):
-    """Raised with how long it rests."""
+    """Raised with the seconds after which to retry."""
 
     error_code = "TIRED"
 
@@ -85,13 +85,13 @@ class Tired(RelayboxError):
 
 
 class Unfit(CommandRefused):
-    """Raised for a field that the stage cannot take."""
+    """Raised for a field that is invalid in the current stage."""
 
     details = (Detail(field="payload.content.title", message="Field required"),)
 
 
 class Half(Response):
-    """Begins an answer and breaks."""
+    """Starts a response and then raises."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -99,7 +99,7 @@ class Half(Response):
 
 
 class Unlisted(RelayboxError):
-    """Raised though no table knows it."""
+    """Raised without an entry in the table of errors."""
 
     error_code = "UNLISTED"
 
@@ -184,7 +184,7 @@ async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
 
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
-    """Unconfigured, structlog renders tracebacks for people, which takes seconds."""
+    """Configure logging: unconfigured, structlog formats tracebacks for terminals, which takes seconds."""
     with capture_logs():
         yield
 
@@ -229,7 +229,7 @@ Post = Callable[..., Awaitable[httpx.Response]]
 
 @pytest.fixture
 def post(http: httpx.AsyncClient) -> Post:
-    """Post bytes as JSON to a route under ``/api/shop/s``."""
+    """Post bytes as JSON to a route below ``/api/shop/s``."""
 
     async def send(path: str, content: Any, headers: dict[str, str] | None = None) -> httpx.Response:
         given = {"Content-Type": "application/json"} | (headers or {})

@@ -1,4 +1,4 @@
-"""What a backbone does for the process that runs its application."""
+"""Effects of the lifespan of a backbone on its process."""
 
 import gc
 

@@ -1,4 +1,4 @@
-"""Bodies: declared, bounded, and not read before the sender is known."""
+"""Bodies: declared, limited, and read only after authentication."""
 
 import asyncio
 import threading
@@ -25,36 +25,36 @@ async def chunks(total_bytes: int, taken: list[int]) -> AsyncIterator[bytes]:
         yield b" " * 1_000
 
 
-async def test_a_good_body_arrives_as_its_model(post: Post, token: dict[str, str]) -> None:
+async def test_valid_body_is_passed_as_its_model(post: Post, token: dict[str, str]) -> None:
     answer = await post(ORDER, GOOD, token)
     assert (answer.status_code, answer.json()["lines"], answer.json()["sender"]) == (200, 1, "ann")
 
 
 @pytest.mark.parametrize("path", ["/anything", "/raw", "/framework"])
-async def test_a_body_announced_too_large_is_refused(post: Post, path: str) -> None:
+async def test_body_announced_as_too_large_is_refused(post: Post, path: str) -> None:
     answer = await post(path, b"1" + b" " * LIMIT_BYTES)
     assert (answer.status_code, answer.json()["error_code"]) == (413, "BODY_TOO_LARGE")
 
 
 @pytest.mark.guarantee("G83")
 @pytest.mark.parametrize("path", ["/anything", "/raw", "/framework"])
-async def test_a_body_without_an_announced_length_is_read_to_the_limit_only(post: Post, path: str) -> None:
+async def test_body_without_length_is_read_up_to_the_limit(post: Post, path: str) -> None:
     taken: list[int] = []
     answer = await post(path, chunks(100_000, taken))
     assert (answer.status_code, answer.json()["error_code"]) == (413, "BODY_TOO_LARGE")
     assert len(taken) <= LIMIT_BYTES // 1_000 + 1
 
 
-async def test_a_body_of_exactly_the_limit_is_taken(post: Post) -> None:
+async def test_body_of_exactly_the_limit_is_accepted(post: Post) -> None:
     assert (await post("/anything", b"1" + b" " * (LIMIT_BYTES - 1))).json() == 1
 
 
-async def test_a_route_may_take_more_than_its_application(post: Post) -> None:
+async def test_route_may_have_a_higher_limit_than_its_application(post: Post) -> None:
     assert (await post("/large", b"1" + b" " * (2 * LIMIT_BYTES - 1))).json() == 1
     assert (await post("/large", b"1" + b" " * (2 * LIMIT_BYTES))).status_code == 413
 
 
-async def test_the_limit_holds_without_the_middleware() -> None:
+async def test_limit_applies_without_the_middleware() -> None:
     parts = iter([{"type": "http.request", "body": b" " * 1_000, "more_body": True}] * 100)
 
     async def receive() -> Message:
@@ -67,7 +67,7 @@ async def test_the_limit_holds_without_the_middleware() -> None:
 
 
 class Parsed(BaseModel):
-    """Notes which thread looks at it."""
+    """Records the thread that parses it."""
 
     padding: str
     thread: str = ""
@@ -79,7 +79,7 @@ class Parsed(BaseModel):
 
 
 @pytest.mark.parametrize(("size_bytes", "aside"), [(1_000, False), (2 * 1024 * 1024, True)])
-async def test_a_large_body_is_parsed_off_the_event_loop(size_bytes: int, aside: bool) -> None:
+async def test_large_body_is_parsed_in_another_thread(size_bytes: int, aside: bool) -> None:
     body = b'{"thread": "", "padding": "' + b"[1,2]" * (size_bytes // 5) + b'"}'
 
     async def receive() -> Message:
@@ -91,7 +91,7 @@ async def test_a_large_body_is_parsed_off_the_event_loop(size_bytes: int, aside:
 
 
 async def wait_for_the_rest(*chunks: bytes, **settings: Any) -> None:
-    """Read the body of a client that sends *chunks* and then no more, behind the middleware."""
+    """Read the body of a client that sends *chunks* and then nothing, behind the middleware."""
     unsent = list(chunks)
 
     async def receive() -> Message:
@@ -110,17 +110,17 @@ async def wait_for_the_rest(*chunks: bytes, **settings: Any) -> None:
 
 
 @pytest.mark.parametrize("sent", [[], [b"a"], [b"a", b"b"]])
-async def test_a_body_that_stops_arriving_is_a_timeout(sent: list[bytes]) -> None:
+async def test_body_that_stops_arriving_is_a_timeout(sent: list[bytes]) -> None:
     with pytest.raises(BodyTimeout, match=r"did not arrive within 0\.01"):
         await wait_for_the_rest(*sent, body_timeout_s=0.01)
 
 
-async def test_a_large_body_has_longer_to_arrive() -> None:
+async def test_large_body_has_a_longer_time_limit() -> None:
     with pytest.raises(BodyTimeout, match=r"did not arrive within 0\.06"):
         await wait_for_the_rest(b" " * 1_024, body_timeout_s=0.01, body_rate_min_bytes_s=20_480)
 
 
-async def test_bytes_come_as_they_were_sent_whatever_they_are() -> None:
+async def test_raw_body_is_passed_unchanged() -> None:
     parts = iter(
         [
             {"type": "http.request", "body": b"\xff\x00", "more_body": True},
@@ -136,7 +136,7 @@ async def test_bytes_come_as_they_were_sent_whatever_they_are() -> None:
 
 
 @pytest.mark.parametrize("length", ["9" * 30, "9" * 5_000])
-async def test_an_absurd_length_is_only_too_large(post: Post, length: str) -> None:
+async def test_absurd_content_length_is_too_large(post: Post, length: str) -> None:
     answer = await post("/anything", b"1", {"Content-Length": length})
     assert answer.status_code == 413
 
@@ -150,7 +150,7 @@ async def test_an_absurd_length_is_only_too_large(post: Post, length: str) -> No
         "application/json;",
     ],
 )
-async def test_json_in_utf_8_is_taken(post: Post, media_type: str) -> None:
+async def test_json_in_utf_8_is_accepted(post: Post, media_type: str) -> None:
     assert (await post("/anything", b"1", {"Content-Type": media_type})).status_code == 200
 
 
@@ -165,7 +165,7 @@ async def test_json_in_utf_8_is_taken(post: Post, media_type: str) -> None:
         {"Content-Encoding": "gzip"},
     ],
 )
-async def test_anything_else_is_an_unsupported_media_type(post: Post, headers: dict[str, str]) -> None:
+async def test_other_content_type_is_an_unsupported_media_type(post: Post, headers: dict[str, str]) -> None:
     answer = await post("/anything", b"1", headers)
     assert (answer.status_code, answer.json()["error_code"]) == (415, "UNSUPPORTED_MEDIA_TYPE")
 
@@ -179,7 +179,7 @@ async def test_anything_else_is_an_unsupported_media_type(post: Post, headers: d
         (b"[]", 422, "VALIDATION_ERROR"),
     ],
 )
-async def test_each_wrong_body_has_its_code(
+async def test_each_kind_of_invalid_body_has_its_code(
     post: Post, token: dict[str, str], body: bytes, status: int, code: str
 ) -> None:
     answer = await post(ORDER, body, token)
@@ -187,7 +187,7 @@ async def test_each_wrong_body_has_its_code(
 
 
 @pytest.mark.parametrize("path", [ORDER, "/orders/no-uuid"])
-async def test_without_a_token_nothing_else_of_a_request_counts(post: Post, path: str) -> None:
+async def test_missing_token_is_reported_before_any_other_error(post: Post, path: str) -> None:
     taken: list[int] = []
     answer = await post(path, chunks(100_000, taken), {"Content-Type": "text/plain"})
     assert (answer.status_code, answer.json()["error_code"]) == (401, "TOKEN_MISSING")
@@ -196,12 +196,12 @@ async def test_without_a_token_nothing_else_of_a_request_counts(post: Post, path
 
 
 @pytest.mark.parametrize("header", ["Bearer", "Bearer ", "Basic YTpi", "x"])
-async def test_a_header_without_a_bearer_token_is_a_missing_token(post: Post, header: str) -> None:
+async def test_header_without_a_bearer_token_is_a_missing_token(post: Post, header: str) -> None:
     answer = await post(ORDER, GOOD, {"Authorization": header})
     assert answer.json()["error_code"] == "TOKEN_MISSING"
 
 
-async def test_a_bad_token_is_told_apart_from_none(post: Post) -> None:
+async def test_invalid_token_differs_from_a_missing_one(post: Post) -> None:
     answer = await post(ORDER, GOOD, {"Authorization": "bearer abc"})
     assert (answer.status_code, answer.json()["error_code"]) == (401, "TOKEN_INVALID")
     assert 'error="invalid_token"' in answer.headers["www-authenticate"]

@@ -1,4 +1,4 @@
-"""A wish is sent under one key, in the same bytes, until its answer is known."""
+"""A request is sent with one key and the same bytes until its response is known."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -29,12 +29,12 @@ IN_FLIGHT = b'{"error_code": "REQUEST_IN_FLIGHT"}'
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 303, 400, 401, 404, 410, 412, 422, 501])
-def test_an_answer_that_settles_the_wish_is_not_asked_for_again(status: int) -> None:
+def test_final_response_is_not_retried(status: int) -> None:
     assert not is_retryable(status, IN_FLIGHT)
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
-def test_an_answer_that_records_nothing_is_asked_for_again(status: int) -> None:
+def test_response_that_records_nothing_is_retried(status: int) -> None:
     assert is_retryable(status, b"")
 
 
@@ -49,7 +49,7 @@ def test_an_answer_that_records_nothing_is_asked_for_again(status: int) -> None:
         (b"", False),
     ],
 )
-def test_a_409_is_repeated_only_while_the_first_request_runs(body: bytes, repeated: bool) -> None:
+def test_409_is_retried_only_while_the_first_request_runs(body: bytes, repeated: bool) -> None:
     assert is_retryable(409, body) is repeated
 
 
@@ -76,7 +76,7 @@ def test_retry_after_is_seconds_or_a_date(text: str, after_s: float | None) -> N
 
 
 @given(st.text())
-def test_no_date_of_a_server_breaks_its_reader(text: str) -> None:
+def test_any_date_of_a_server_is_parsed_without_exception(text: str) -> None:
     assert (at := http_date(text)) is None or at.tzinfo is not None
 
 
@@ -85,24 +85,24 @@ def step(attempts: int = 1, **changes: Any) -> Retry | GiveUp:
     return next_step(attempts, **given | changes)
 
 
-def test_the_bound_of_a_random_wait_doubles_up_to_8_s() -> None:
+def test_bound_of_a_random_wait_doubles_up_to_8_s() -> None:
     bounds = [step(attempts) for attempts in range(1, 8)]
     assert bounds == [Retry(after_s=after_s) for after_s in (0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)]
     assert step(5_000, attempts_max=9_999) == Retry(after_s=8.0)
 
 
-def test_a_wait_is_anything_up_to_its_bound() -> None:
+def test_random_wait_is_between_0_and_its_bound() -> None:
     assert [step(3, chance=chance) for chance in (0.0, 0.25)] == [Retry(after_s=0.0), Retry(after_s=0.5)]
 
 
-def test_a_wait_that_the_server_asks_for_is_taken_as_it_is() -> None:
+def test_wait_requested_by_the_server_is_used_unchanged() -> None:
     assert [step(requested_s=requested_s) for requested_s in (0.0, 30.0)] == [
         Retry(after_s=0.0),
         Retry(after_s=30.0),
     ]
 
 
-def test_attempts_and_time_are_bounded() -> None:
+def test_attempts_and_time_are_limited() -> None:
     assert step(8) == Retry(after_s=8.0)
     assert step(9) == GiveUp()
     assert step(requested_s=60.0) == GiveUp()
@@ -111,17 +111,17 @@ def test_attempts_and_time_are_bounded() -> None:
 
 
 @pytest.mark.parametrize("key", ["", "k" * 256, "é", "a\nb", "\x7f", '"quoted"', "a\\b"])
-def test_what_is_no_key_is_not_quoted(key: str) -> None:
+def test_invalid_key_is_not_quoted(key: str) -> None:
     assert quoted(key) is None
 
 
 @given(st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E, exclude_characters='"\\'), min_size=1))
-def test_a_key_is_sent_in_quotes_and_otherwise_as_it_is(key: str) -> None:
+def test_key_is_sent_in_quotes_and_otherwise_unchanged(key: str) -> None:
     assert quoted(key[:255]) == f'"{key[:255]}"'
 
 
 class Clock:
-    """Stands still but for what is waited for."""
+    """A clock that advances only by the requested waits."""
 
     def __init__(self) -> None:
         self.now_s = 1_000.0
@@ -143,17 +143,17 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class Lost:
-    """The request arrives and is executed, and its answer never comes."""
+    """Raised after the request was executed, in place of its response."""
 
 
 Told: TypeAlias = Response | type[Lost]
 
 
 class Line(httpx.AsyncBaseTransport):
-    """To an application that remembers answers by key and says what it was told to first."""
+    """A connection to an application that stores responses by key, after a script of other responses."""
 
     def __init__(self) -> None:
-        #: What to answer before the answer itself, in this order.
+        #: What to respond before the stored response, in this order.
         self.first: list[Told] = []
         self.received: list[tuple[str, str, bytes]] = []
         self._kept: dict[str, bytes] = {}
@@ -181,7 +181,7 @@ class Line(httpx.AsyncBaseTransport):
 
     @property
     def executed(self) -> int:
-        """How many wishes were executed."""
+        """Return the number of executed requests."""
         return len(self._kept)
 
 
@@ -201,7 +201,7 @@ def client(http: httpx.AsyncClient) -> IdempotentClient:
     return IdempotentClient(http, attempts_max=4)
 
 
-async def test_a_wish_whose_answer_got_lost_is_sent_again_and_executed_once(
+async def test_request_with_a_lost_response_is_retried_and_executed_once(
     line: Line, client: IdempotentClient, clock: Clock
 ) -> None:
     line.first = [Lost]
@@ -212,7 +212,7 @@ async def test_a_wish_whose_answer_got_lost_is_sent_again_and_executed_once(
     assert clock.waits == [0.25]
 
 
-async def test_each_wish_has_a_key_of_its_own(line: Line, client: IdempotentClient) -> None:
+async def test_each_request_has_its_own_key(line: Line, client: IdempotentClient) -> None:
     line.first = [Lost, Lost]
     for _ in range(2):
         assert (await client.request("POST", "/orders")).status_code == 201
@@ -221,7 +221,7 @@ async def test_each_wish_has_a_key_of_its_own(line: Line, client: IdempotentClie
     assert all(UUID(key.strip('"')).version == 4 for key in keys)
 
 
-async def test_a_request_in_flight_is_waited_for_as_long_as_the_server_says(
+async def test_request_in_flight_is_retried_after_retry_after(
     line: Line, client: IdempotentClient, clock: Clock
 ) -> None:
     line.first = [Lost, Response(IN_FLIGHT, status_code=409, headers={"Retry-After": "1"})]
@@ -231,12 +231,12 @@ async def test_a_request_in_flight_is_waited_for_as_long_as_the_server_says(
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
-async def test_a_server_in_trouble_is_asked_again(line: Line, client: IdempotentClient, status: int) -> None:
+async def test_server_error_is_retried(line: Line, client: IdempotentClient, status: int) -> None:
     line.first = [Response(status_code=status)]
     assert (await client.request("POST", "/orders")).status_code == 201
 
 
-async def test_a_date_in_retry_after_counts_from_the_servers_own(
+async def test_date_in_retry_after_is_relative_to_the_servers_date(
     line: Line, client: IdempotentClient, clock: Clock
 ) -> None:
     headers = {"Date": "Fri, 02 Jan 1970 03:04:05 GMT", "Retry-After": "Fri, 02 Jan 1970 03:04:12 GMT"}
@@ -254,7 +254,7 @@ async def test_retry_after_date_is_relative_to_local_time_without_date_header(
     assert clock.waits == [0.0]
 
 
-async def test_a_key_that_was_used_for_something_else_is_told_at_once(
+async def test_reused_key_is_reported_without_a_retry(
     line: Line, client: IdempotentClient, clock: Clock
 ) -> None:
     await client.request("POST", "/orders", key="a", content=b"1")
@@ -263,13 +263,13 @@ async def test_a_key_that_was_used_for_something_else_is_told_at_once(
     assert (len(line.received), clock.waits) == (2, [])
 
 
-async def test_a_conflict_of_the_application_is_told_at_once(line: Line, client: IdempotentClient) -> None:
+async def test_conflict_of_the_application_is_not_retried(line: Line, client: IdempotentClient) -> None:
     line.first = [Response(b'{"error_code": "DUPLICATE_COMMAND"}', status_code=409)]
     assert (await client.request("POST", "/orders")).json() == {"error_code": "DUPLICATE_COMMAND"}
     assert len(line.received) == 1
 
 
-async def test_when_attempts_run_out_the_last_answer_is_returned(
+async def test_last_response_is_returned_when_attempts_run_out(
     line: Line, client: IdempotentClient, clock: Clock
 ) -> None:
     line.first = [Response(status_code=500), *(Response(status_code=503) for _ in range(9))]
@@ -277,9 +277,7 @@ async def test_when_attempts_run_out_the_last_answer_is_returned(
     assert (len(line.received), len(clock.waits)) == (4, 3)
 
 
-async def test_when_no_answer_came_the_caller_can_go_on_with_the_key(
-    line: Line, client: IdempotentClient
-) -> None:
+async def test_error_without_a_response_has_the_key(line: Line, client: IdempotentClient) -> None:
     line.first = [Lost] * 4
     with capture_logs() as lines, pytest.raises(ResponseUnknown) as unknown:
         await client.request("POST", "/orders", content=b"1")
@@ -290,7 +288,7 @@ async def test_when_no_answer_came_the_caller_can_go_on_with_the_key(
     assert (answer.headers["idempotent-replayed"], line.executed) == ("true", 1)
 
 
-async def test_a_wait_beyond_the_whole_time_is_not_begun(
+async def test_wait_beyond_the_total_time_is_not_started(
     line: Line, http: httpx.AsyncClient, clock: Clock
 ) -> None:
     line.first = [Response(status_code=503, headers={"Retry-After": after}) for after in ("6", "5")]
@@ -299,8 +297,8 @@ async def test_a_wait_beyond_the_whole_time_is_not_begun(
     assert clock.waits == [6.0]
 
 
-async def test_an_attempt_ends_with_the_whole_time() -> None:
-    """An answer that begins and never ends is beyond the time-outs of httpx."""
+async def test_attempt_ends_with_the_total_time() -> None:
+    """The time limits of httpx do not end a response that begins and never ends."""
 
     async def hang(_: httpx.Request) -> httpx.Response:
         await asyncio.Event().wait()
@@ -312,7 +310,7 @@ async def test_an_attempt_ends_with_the_whole_time() -> None:
     assert unknown.value.attempts == 1
 
 
-async def test_an_address_that_cannot_be_sent_to_is_told_at_once(clock: Clock) -> None:
+async def test_invalid_address_is_reported_without_a_retry(clock: Clock) -> None:
     async with httpx.AsyncClient() as http:
         with pytest.raises(httpx.UnsupportedProtocol):
             await IdempotentClient(http).request("POST", "orders")
@@ -347,7 +345,7 @@ async def generated_slowly() -> AsyncIterator[bytes]:
 
 
 @pytest.mark.parametrize("body", [generated, generated_slowly, lambda: BytesIO(b"1"), lambda: [b"1"]])
-async def test_a_body_that_can_be_sent_once_only_is_refused(
+async def test_body_that_can_be_sent_only_once_is_refused(
     line: Line, client: IdempotentClient, body: Callable[[], Any]
 ) -> None:
     with pytest.raises(BodyNotRepeatable, match="in memory"):
@@ -355,9 +353,7 @@ async def test_a_body_that_can_be_sent_once_only_is_refused(
     assert line.received == []
 
 
-async def test_a_key_that_cannot_be_sent_is_refused_without_being_told(
-    line: Line, client: IdempotentClient
-) -> None:
+async def test_key_that_cannot_be_sent_is_refused_and_not_shown(line: Line, client: IdempotentClient) -> None:
     with pytest.raises(KeyUnusable) as refused:
         await client.request("POST", "/orders", key="ann's ключ")
     assert "ann" not in f"{refused.value!r}"
@@ -365,7 +361,7 @@ async def test_a_key_that_cannot_be_sent_is_refused_without_being_told(
 
 
 @pytest.mark.parametrize("header", ["idempotency-key", "X-Idempotency-Key"])
-async def test_a_second_key_in_a_header_is_refused(line: Line, client: IdempotentClient, header: str) -> None:
+async def test_second_key_in_a_header_is_refused(line: Line, client: IdempotentClient, header: str) -> None:
     with pytest.raises(KeyUnusable, match="not as a header"):
         await client.request("POST", "/orders", key="a", headers={header: "b"})
     assert line.received == []

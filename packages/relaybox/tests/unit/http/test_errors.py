@@ -1,4 +1,4 @@
-"""Every error has one form, one status, and tells nothing it should not."""
+"""Every error has one format and one status, and discloses nothing internal."""
 
 from collections.abc import Awaitable, Callable
 
@@ -28,7 +28,7 @@ Post = Callable[..., Awaitable[httpx.Response]]
         ("unexpected", 500, "INTERNAL_ERROR"),
     ],
 )
-async def test_each_error_has_its_status_and_code_at_the_top(
+async def test_each_error_has_its_status_and_code(
     http: httpx.AsyncClient, name: str, status: int, code: str
 ) -> None:
     answer = await http.get(f"/api/shop/s/raise/{name}")
@@ -38,28 +38,26 @@ async def test_each_error_has_its_status_and_code_at_the_top(
     assert body["request_id"] == answer.headers["x-request-id"]
 
 
-async def test_an_error_may_add_fields_of_its_own(http: httpx.AsyncClient) -> None:
+async def test_error_may_have_additional_fields(http: httpx.AsyncClient) -> None:
     assert (await http.get("/api/shop/s/raise/taken")).json()["taken_by"] == "ann"
 
 
-async def test_a_client_is_not_told_where_the_database_is(http: httpx.AsyncClient) -> None:
+async def test_error_does_not_show_the_address_of_the_database(http: httpx.AsyncClient) -> None:
     assert "secret-host" not in (await http.get("/api/shop/s/raise/away")).text
 
 
-async def test_who_should_come_again_is_told_when(http: httpx.AsyncClient) -> None:
+async def test_retryable_error_has_retry_after(http: httpx.AsyncClient) -> None:
     assert (await http.get("/api/shop/s/raise/away")).headers["retry-after"] == "5"
     assert (await http.get("/api/shop/s/raise/busy")).headers["retry-after"] == "1"
     assert (await http.get("/api/shop/s/raise/tired")).headers["retry-after"] == "7"
 
 
-async def test_headers_of_the_frameworks_errors_are_kept(http: httpx.AsyncClient) -> None:
+async def test_headers_of_framework_errors_are_kept(http: httpx.AsyncClient) -> None:
     assert (await http.get("/api/shop/s/raise/teapot")).headers["x-pot"] == "tea"
 
 
 @pytest.mark.parametrize("name", ["undeclared", "incomplete", "unlisted", "unexpected"])
-async def test_an_unexpected_error_is_logged_once_and_tells_the_client_nothing(
-    http: httpx.AsyncClient, name: str
-) -> None:
+async def test_unexpected_error_is_logged_once_and_not_shown(http: httpx.AsyncClient, name: str) -> None:
     with capture_logs() as lines:
         answer = await http.get(f"/api/shop/s/raise/{name}")
     assert "private" not in answer.text
@@ -67,12 +65,12 @@ async def test_an_unexpected_error_is_logged_once_and_tells_the_client_nothing(
     assert "private" in line["traceback"]
 
 
-async def test_an_unexpected_error_can_be_read_by_a_browser(http: httpx.AsyncClient) -> None:
+async def test_unexpected_error_has_cors_headers(http: httpx.AsyncClient) -> None:
     answer = await http.get("/api/shop/s/raise/unexpected", headers={"Origin": "https://shop.example"})
     assert answer.headers["access-control-allow-origin"] == "https://shop.example"
 
 
-async def test_an_answer_that_breaks_halfway_is_cut_and_not_continued(api: FastAPI) -> None:
+async def test_response_that_fails_halfway_is_cut_off(api: FastAPI) -> None:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://test") as http:
         with pytest.raises(ValueError, match="too late"):
             await http.get("/api/shop/s/half")
@@ -86,7 +84,7 @@ async def test_an_answer_that_breaks_halfway_is_cut_and_not_continued(api: FastA
         ("DELETE", "/api/shop/s/raw", 405, "METHOD_NOT_ALLOWED"),
     ],
 )
-async def test_unknown_routes_and_methods_have_error_bodies_too(
+async def test_unknown_routes_and_methods_have_error_bodies(
     http: httpx.AsyncClient, method: str, path: str, status: int, code: str
 ) -> None:
     answer = await http.request(method, path)
@@ -95,7 +93,7 @@ async def test_unknown_routes_and_methods_have_error_bodies_too(
         assert answer.headers["allow"] == "POST"
 
 
-async def test_a_wrong_form_names_the_fields_and_not_the_input(post: Post) -> None:
+async def test_validation_error_names_fields_without_the_input(post: Post) -> None:
     answer = await post("/framework", b'{"lines": [{"article": "a", "count": "private"}, {"article": 1}]}')
     body = answer.json()
     assert (answer.status_code, body["error_code"]) == (422, "VALIDATION_ERROR")
@@ -104,7 +102,7 @@ async def test_a_wrong_form_names_the_fields_and_not_the_input(post: Post) -> No
     assert "private" not in answer.text
 
 
-async def test_details_have_one_form_wherever_they_come_from(http: httpx.AsyncClient, post: Post) -> None:
+async def test_details_have_one_format_for_all_errors(http: httpx.AsyncClient, post: Post) -> None:
     answers = [await post("/framework", b'{"lines": 1}')]
     answers += [await http.get(f"/api/shop/s/raise/{name}") for name in ("unfit", "bad-payload")]
     for answer in answers:
@@ -114,11 +112,11 @@ async def test_details_have_one_form_wherever_they_come_from(http: httpx.AsyncCl
         assert answer.json()["details"] == [detail.model_dump() for detail in body.details]
 
 
-async def test_a_refusal_without_details_has_none(http: httpx.AsyncClient) -> None:
+async def test_refusal_without_details_has_none(http: httpx.AsyncClient) -> None:
     assert "details" not in (await http.get("/api/shop/s/raise/refused")).json()
 
 
-async def test_the_details_of_a_wrong_form_are_bounded(post: Post, token: dict[str, str]) -> None:
+async def test_number_of_details_is_limited(post: Post, token: dict[str, str]) -> None:
     many = b'{"lines": [' + b",".join([b"{}"] * 100) + b"]}"
     order = "/orders/00000000-0000-0000-0000-000000000001"
     for answer in (await post(order, many, token), await post("/framework", many)):
@@ -126,13 +124,13 @@ async def test_the_details_of_a_wrong_form_are_bounded(post: Post, token: dict[s
         assert len(answer.json()["details"]) == 20
 
 
-def test_documented_errors_stand_under_their_status_with_all_codes() -> None:
+def test_documented_errors_are_grouped_by_status_with_all_codes() -> None:
     documented = error_responses(*AUTH_ERRORS, *BODY_ERRORS)
     assert list(documented) == [400, 401, 408, 413, 415, 422]
     assert documented[401]["description"].endswith("TOKEN_EXPIRED, TOKEN_INVALID, TOKEN_MISSING")
     assert "WWW-Authenticate" in documented[401]["headers"]
 
 
-def test_an_error_without_an_answer_cannot_be_documented() -> None:
+def test_error_without_a_response_cannot_be_documented() -> None:
     with pytest.raises(LookupError, match="RelayboxError"):
         error_responses(TokenMissing, RelayboxError, error_table=ERROR_TABLE)

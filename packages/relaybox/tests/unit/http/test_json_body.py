@@ -1,4 +1,4 @@
-"""JSON from strangers: parsed fast, refused by name, never deep enough to hurt."""
+"""JSON of unknown clients: parsed fast, refused with a code, and limited in depth."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def nested(depth: int, closed: bool = True) -> bytes:
         (b"[" + b",".join([b"[]"] * 100) + b"]", [[]] * 100),
     ],
 )
-def test_what_can_be_stored_is_parsed(raw: bytes, value: Any) -> None:
+def test_storable_json_is_parsed(raw: bytes, value: Any) -> None:
     assert parse_json(raw) == value
 
 
@@ -48,18 +48,18 @@ def test_what_can_be_stored_is_parsed(raw: bytes, value: Any) -> None:
         b"\xef\xbb\xbf{}",
     ],
 )
-def test_what_is_not_json_is_malformed(raw: bytes) -> None:
+def test_invalid_json_is_malformed(raw: bytes) -> None:
     with pytest.raises(MalformedJson):
         parse_json(raw)
 
 
-def test_sixty_four_levels_are_taken_and_one_more_is_not() -> None:
+def test_64_levels_are_accepted_and_65_are_not() -> None:
     assert parse_json(nested(64)) is not None
     with pytest.raises(JsonTooDeep):
         parse_json(nested(65))
 
 
-def test_objects_and_arrays_count_alike() -> None:
+def test_objects_and_arrays_both_count_as_levels() -> None:
     with pytest.raises(JsonTooDeep):
         parse_json(b'{"a":[' * 33 + b"]}" * 33)
 
@@ -67,12 +67,12 @@ def test_objects_and_arrays_count_alike() -> None:
 @pytest.mark.guarantee("G83")
 @pytest.mark.parametrize("depth", [150, 250, 10_000, 500_000])
 @pytest.mark.parametrize("closed", [True, False])
-def test_any_depth_is_survived(depth: int, closed: bool) -> None:
+def test_any_depth_is_refused_without_a_crash(depth: int, closed: bool) -> None:
     with pytest.raises(JsonTooDeep if closed or depth > 200 else MalformedJson):
         parse_json(nested(depth, closed))
 
 
-def test_a_large_body_is_refused_by_its_values_before_its_depth() -> None:
+def test_number_of_values_is_checked_before_the_depth() -> None:
     with pytest.raises(JsonTooManyValues):
         parse_json(nested(1_000_000))
 
@@ -97,12 +97,12 @@ def test_a_large_body_is_refused_by_its_values_before_its_depth() -> None:
         b"-" + b"9" * 5_000,
     ],
 )
-def test_what_postgresql_cannot_hold_is_refused(raw: bytes) -> None:
+def test_json_that_postgresql_cannot_store_is_refused(raw: bytes) -> None:
     with pytest.raises(JsonNotStorable):
         parse_json(raw)
 
 
-def test_a_refusal_does_not_repeat_the_input() -> None:
+def test_refusal_does_not_repeat_the_input() -> None:
     with pytest.raises(MalformedJson) as refused:
         parse_json(b'{"private": hidden}')
     assert "hidden" not in str(refused.value)
@@ -117,6 +117,6 @@ def test_large_json_with_too_many_values_is_refused(value: bytes) -> None:
 
 
 @pytest.mark.parametrize("text", [b"[,{", b'\\"', b"\\\\,", b'\\\\\\",'])
-def test_what_stands_in_a_text_is_no_value(text: bytes) -> None:
+def test_values_inside_a_text_are_not_counted(text: bytes) -> None:
     parsed = parse_json(b'{"pgn": "' + text * (VALUES_MAX * 2) + b'"}')
     assert list(parsed) == ["pgn"]

@@ -1,4 +1,4 @@
-"""An application starts only if each of its routes that takes idempotency keys can honour them."""
+"""An application starts only if all its routes that accept idempotency keys can support them."""
 
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -25,7 +25,7 @@ from packages.relaybox.tests.unit.http.conftest import JWT
 
 
 class CreateJar(BaseModel):
-    """The command that makes a jar."""
+    """The command that creates a jar."""
 
 
 jars: Domain[Aggregate] = Domain("Shop.Jar", aggregate=Aggregate, aggregate_type="JAR")
@@ -69,7 +69,7 @@ def marked_routes(_backbone: Backbone) -> APIRouter:
     @router.post("")
     @idempotent
     async def post() -> None:
-        """Answer once."""
+        """Respond in cache mode."""
 
     _ = post
     return router

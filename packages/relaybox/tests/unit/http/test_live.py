@@ -1,4 +1,4 @@
-"""What finds lost hints for live streams goes on, whatever happens to it."""
+"""The poll that finds changes with a lost notification continues after any error."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""An operation takes the query parameters that it declares, and refuses all others."""
+"""An operation accepts the query parameters that it declares, and refuses all others."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
@@ -24,7 +24,7 @@ class Page(BaseModel):
 
 
 class Anything(BaseModel):
-    """Parameters of which not all are known."""
+    """Parameters of a model that allows unknown ones."""
 
     model_config = ConfigDict(extra="allow")
 

@@ -1,4 +1,4 @@
-"""Ids, log lines and figures of requests."""
+"""Ids, log lines and metrics of requests."""
 
 import httpx2 as httpx
 import pytest
@@ -14,20 +14,20 @@ async def line_of(http: httpx.AsyncClient, method: str, path: str) -> dict[str, 
 
 
 @pytest.mark.parametrize("offered", ["a", "0af76519-16cd", "Root=1".replace("=", ":"), "x" * 128])
-async def test_a_safe_request_id_is_kept(http: httpx.AsyncClient, offered: str) -> None:
+async def test_safe_request_id_is_kept(http: httpx.AsyncClient, offered: str) -> None:
     answer = await http.get("/healthz", headers={"X-Request-Id": offered})
     assert answer.headers.get_list("x-request-id") == [offered]
 
 
 @pytest.mark.parametrize("offered", [b"", b" ", b"a b", b"x" * 129, b"<script>", b"-a", b'a"b', b"a\xe9"])
-async def test_any_other_request_id_is_replaced(http: httpx.AsyncClient, offered: bytes) -> None:
+async def test_unsafe_request_id_is_replaced(http: httpx.AsyncClient, offered: bytes) -> None:
     answer = await http.get("/healthz", headers=[(b"X-Request-Id", offered)])
     (given,) = answer.headers.get_list("x-request-id")
     assert len(given) == 32
     assert given.isalnum()
 
 
-async def test_the_log_line_has_the_template_and_neither_path_nor_query(http: httpx.AsyncClient) -> None:
+async def test_log_line_has_the_template_but_neither_path_nor_query(http: httpx.AsyncClient) -> None:
     line = await line_of(http, "GET", "/api/shop/private-shop/raise/teapot?ticket=hidden")
     assert line["route"] == "/api/shop/{shop}/raise/{name}"
     assert (line["method"], line["status"], line["log_level"]) == ("GET", 422, "info")
@@ -36,15 +36,15 @@ async def test_the_log_line_has_the_template_and_neither_path_nor_query(http: ht
     assert "hidden" not in str(line)
 
 
-async def test_a_request_that_no_route_takes_is_unmatched(http: httpx.AsyncClient) -> None:
+async def test_request_without_a_route_is_unmatched(http: httpx.AsyncClient) -> None:
     assert (await line_of(http, "GET", "/private/path"))["route"] == "unmatched"
 
 
-async def test_a_wrong_method_still_has_its_route(http: httpx.AsyncClient) -> None:
+async def test_wrong_method_is_logged_with_its_route(http: httpx.AsyncClient) -> None:
     assert (await line_of(http, "DELETE", "/api/shop/s/raw"))["route"] == "/api/shop/{shop}/raw"
 
 
-async def test_probes_do_not_fill_the_log(http: httpx.AsyncClient) -> None:
+async def test_probes_are_not_logged(http: httpx.AsyncClient) -> None:
     assert (await line_of(http, "GET", "/readyz"))["log_level"] == "debug"
 
 
@@ -55,7 +55,7 @@ async def test_requests_are_counted(http: httpx.AsyncClient, registry: Collector
     assert "relaybox_http_requests_total" in (await http.get("/metrics")).text
 
 
-async def test_browsers_of_the_allowed_origins_may_send_tokens_and_read_ids(http: httpx.AsyncClient) -> None:
+async def test_cors_allows_tokens_and_exposes_request_ids(http: httpx.AsyncClient) -> None:
     async def asked(headers: str) -> int:
         wanted = {
             "Origin": "https://shop.example",

@@ -1,4 +1,4 @@
-"""Tokens: only ours, only now, whatever an attacker builds (RFC 8725)."""
+"""Tokens: only valid ones are accepted, whatever an attacker constructs (RFC 8725)."""
 
 import base64
 import json
@@ -15,7 +15,7 @@ from relaybox.settings import JwtSettings
 
 SECRET = "a secret of 32 bytes at the least"
 SETTINGS = JwtSettings(secret=SecretStr(SECRET), issuer="iss", audience="aud", leeway_s=5)
-#: Whenever the test runs.
+#: A fixed time, whenever the test runs.
 FUTURE_S = 9_000_000_000
 VERIFIER = SharedSecretVerifier(SETTINGS)
 
@@ -34,7 +34,7 @@ def signed(
 
 @contextmanager
 def capture_checks(verifier: SharedSecretVerifier) -> Generator[list[str]]:
-    """The tokens that were checked in full within the block."""
+    """Return the list of tokens that are verified completely within the block."""
     checked: list[str] = []
     whole_check = verifier._claims
 
@@ -51,11 +51,11 @@ def part(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-async def test_a_token_made_here_says_who_sent_it() -> None:
+async def test_issued_token_has_its_subject() -> None:
     assert await VERIFIER.verify(make_token(SETTINGS, "ann", 60)) == Principal(issuer="iss", subject="ann")
 
 
-async def test_one_of_several_audiences_is_enough() -> None:
+async def test_one_of_several_audiences_is_sufficient() -> None:
     assert (await VERIFIER.verify(signed(aud=["other", "aud"]))).subject == "ann"
 
 
@@ -94,18 +94,18 @@ async def test_every_claim_is_required(claim: str) -> None:
         {"sub": 7},
     ],
 )
-async def test_a_wrong_claim_is_refused(changes: dict[str, Any]) -> None:
+async def test_invalid_claim_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(TokenInvalid):
         await VERIFIER.verify(signed(**changes))
 
 
-async def test_a_token_is_good_until_its_leeway_has_passed() -> None:
+async def test_token_is_valid_until_its_leeway_has_passed() -> None:
     assert (await VERIFIER.verify(signed(exp=time.time() - 1))).subject == "ann"
     with pytest.raises(TokenExpired):
         await VERIFIER.verify(signed(exp=time.time() - 60))
 
 
-async def test_a_token_that_was_good_once_still_expires() -> None:
+async def test_cached_token_expires() -> None:
     verifier = SharedSecretVerifier(SETTINGS)
     expired = signed(exp=time.time() - 60)
     verifier._store(expired, Principal(issuer="iss", subject="ann"), time.time() - 55)
@@ -113,7 +113,7 @@ async def test_a_token_that_was_good_once_still_expires() -> None:
         await verifier.verify(expired)
 
 
-async def test_a_valid_token_is_checked_once() -> None:
+async def test_valid_token_is_verified_once() -> None:
     verifier = SharedSecretVerifier(SETTINGS)
     with capture_checks(verifier) as checked:
         ann, bob = make_token(SETTINGS, "ann"), make_token(SETTINGS, "bob")
@@ -141,7 +141,7 @@ async def test_invalid_token_is_not_cached() -> None:
 
 
 @pytest.mark.guarantee("G80")
-async def test_only_our_secret_and_our_algorithm_count() -> None:
+async def test_only_the_configured_secret_and_algorithm_are_accepted() -> None:
     with pytest.raises(TokenInvalid):
         await VERIFIER.verify(signed(key="b" * 64))
     with pytest.raises(TokenInvalid):
@@ -152,7 +152,7 @@ async def test_only_our_secret_and_our_algorithm_count() -> None:
 
 
 @pytest.mark.guarantee("G80")
-async def test_an_extension_that_must_be_understood_is_refused() -> None:
+async def test_critical_extension_is_refused() -> None:
     with pytest.raises(TokenInvalid):
         await VERIFIER.verify(signed(headers={"crit": ["exp"], "exp": 1}))
 
@@ -173,17 +173,17 @@ async def test_an_extension_that_must_be_understood_is_refused() -> None:
         part(b'{"alg":["HS256"]}') + ".e30.e30",
     ],
 )
-async def test_a_token_broken_on_purpose_is_merely_invalid(token: str) -> None:
+async def test_malformed_token_is_invalid(token: str) -> None:
     with pytest.raises(TokenInvalid):
         await VERIFIER.verify(token)
 
 
-async def test_a_token_is_bounded_even_when_it_is_ours() -> None:
+async def test_length_of_a_token_is_limited() -> None:
     with pytest.raises(TokenInvalid, match="8192 bytes"):
         await VERIFIER.verify(signed(more="x" * 9_000))
 
 
-async def test_a_refusal_repeats_nothing_of_the_token() -> None:
+async def test_refusal_repeats_nothing_of_the_token() -> None:
     with pytest.raises(TokenInvalid) as refused:
         await VERIFIER.verify(signed(iss="private-issuer"))
     assert "private-issuer" not in str(refused.value)
@@ -191,6 +191,6 @@ async def test_a_refusal_repeats_nothing_of_the_token() -> None:
 
 
 @pytest.mark.parametrize("subject", ["", "x" * 256, "a\0"])
-def test_no_token_is_made_for_a_subject_that_would_be_refused(subject: str) -> None:
+def test_token_for_an_invalid_subject_cannot_be_issued(subject: str) -> None:
     with pytest.raises(ValueError, match="printable"):
         make_token(SETTINGS, subject)

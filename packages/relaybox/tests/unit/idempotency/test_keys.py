@@ -1,4 +1,4 @@
-"""Keys: as clients send them, as the library makes them, and as they are stored."""
+"""Keys: as clients send them, as the library generates them, and as they are stored."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ from relaybox.idempotency import (
 )
 
 PRINTABLE = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1, max_size=255)
-#: Those that may stand without quotes.
+#: Keys that may be sent without quotes.
 BARE = PRINTABLE.filter(lambda key: not set(key) & set(' ",'))
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -34,7 +34,7 @@ SECRET = SecretStr("a secret of thirty-two bytes, or more")
 
 
 def quoted(key: str) -> bytes:
-    """*key* as a string of structured fields (RFC 8941, section 3.3.3)."""
+    """Return *key* as a string of structured fields (RFC 8941, section 3.3.3)."""
     return b'"' + key.replace("\\", "\\\\").replace('"', '\\"').encode() + b'"'
 
 
@@ -51,12 +51,12 @@ def test_every_printable_key_can_be_quoted(key: str) -> None:
 
 
 @pytest.mark.guarantee("G60")
-def test_no_header_is_no_key() -> None:
+def test_request_without_header_has_no_key() -> None:
     assert parse_key([]) is None
 
 
 @pytest.mark.guarantee("G60")
-def test_blanks_around_a_key_do_not_count() -> None:
+def test_blanks_around_a_key_are_ignored() -> None:
     assert parse_key([b' \t"k" ']) == parse_key([b"\t k\t"]) == "k"
 
 
@@ -73,12 +73,12 @@ def test_blanks_around_a_key_do_not_count() -> None:
         (b"key=a;b", "key=a;b"),
     ],
 )
-def test_escapes_and_marks_are_read(value: bytes, key: str) -> None:
+def test_escapes_in_a_quoted_key_are_decoded(value: bytes, key: str) -> None:
     assert parse_key([value]) == key
 
 
 @pytest.mark.guarantee("G60")
-def test_255_bytes_are_a_key_and_256_are_not() -> None:
+def test_key_has_at_most_255_bytes() -> None:
     assert parse_key([b"k" * 255]) == parse_key([quoted("k" * 255)]) == "k" * 255
     assert parse_key([quoted("\\" * 255)]) == "\\" * 255
     for value in (b"k" * 256, quoted("k" * 256)):
@@ -88,14 +88,14 @@ def test_255_bytes_are_a_key_and_256_are_not() -> None:
 
 @pytest.mark.guarantee("G60")
 @pytest.mark.parametrize("values", [[b"a", b"b"], [b"a", b"a"], [b"a", b""], [b'"a"', b"a", b"a"]], ids=repr)
-def test_several_headers_are_no_key(values: list[bytes]) -> None:
+def test_several_headers_are_refused(values: list[bytes]) -> None:
     with pytest.raises(KeyInvalid, match="several headers"):
         parse_key(values)
 
 
 @pytest.mark.guarantee("G60")
 @pytest.mark.parametrize("value", [b"", b" ", b"\t", b'""', b' "" '], ids=repr)
-def test_an_empty_header_is_no_key(value: bytes) -> None:
+def test_empty_header_is_refused(value: bytes) -> None:
     with pytest.raises(KeyInvalid, match="is empty"):
         parse_key([value])
 
@@ -111,14 +111,14 @@ def test_an_empty_header_is_no_key(value: bytes) -> None:
     ],
     ids=repr,
 )
-def test_several_in_one_header_or_not_printable_is_no_key(value: bytes) -> None:
+def test_several_keys_in_a_header_or_unprintable_ones_are_refused(value: bytes) -> None:
     with pytest.raises(KeyInvalid):
         parse_key([value])
 
 
 @pytest.mark.guarantee("G60")
 @given(st.binary(max_size=300))
-def test_whatever_comes_is_a_good_key_or_refused(value: bytes) -> None:
+def test_any_header_is_a_valid_key_or_refused(value: bytes) -> None:
     try:
         key = parse_key([value])
     except KeyInvalid:
@@ -129,14 +129,14 @@ def test_whatever_comes_is_a_good_key_or_refused(value: bytes) -> None:
     assert key.isprintable()
 
 
-def test_a_refusal_does_not_repeat_what_was_sent() -> None:
+def test_refusal_does_not_repeat_the_key() -> None:
     with pytest.raises(KeyInvalid) as refused:
         parse_key([b"a secret of mine, badly written"])
     assert "secret" not in str(refused.value)
 
 
 def test_generated_keys_do_not_change() -> None:
-    """Stored ones must be found after an upgrade: these are of the first release."""
+    """Stored keys must be found after an upgrade: these are of the first release."""
     assert generate_key("order", 42) == "idem:0091de5308f9c803216fb64b2d68d0db"
     assert generate_key() == "idem:e3b0c44298fc1c149afbf4c8996fb924"
     of_json = generate_key_from_request("POST", "/orders", {"b": [1, "题"], "a": None}, "anna")
@@ -144,7 +144,7 @@ def test_generated_keys_do_not_change() -> None:
     assert generate_key_from_request("POST", "/orders") == "auto:5c500112a5b2399f561fb06fe87eefcd"
 
 
-def test_a_generated_key_is_the_digest_that_the_page_says() -> None:
+def test_generated_key_is_the_documented_digest() -> None:
     parts = [b"POST", b"/orders", b'{"a":1}', b"anna"]
     told = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
     expected = "auto:" + hashlib.sha256(told).hexdigest()[:32]
@@ -152,7 +152,7 @@ def test_a_generated_key_is_the_digest_that_the_page_says() -> None:
 
 
 @given(JSON, st.text(), st.text())
-def test_generated_keys_have_their_form_and_can_be_sent(body: Any, path: str, user: str) -> None:
+def test_generated_keys_have_a_prefix_and_can_be_sent(body: Any, path: str, user: str) -> None:
     key = generate_key_from_request("POST", path, body, user)
     assert re.fullmatch(r"auto:[0-9a-f]{32}", key)
     assert parse_key([key.encode()]) == key
@@ -160,7 +160,7 @@ def test_generated_keys_have_their_form_and_can_be_sent(body: Any, path: str, us
 
 
 @given(st.dictionaries(st.text(), JSON))
-def test_json_counts_by_its_content(body: dict[str, Any]) -> None:
+def test_json_is_compared_by_value_in_a_generated_key(body: dict[str, Any]) -> None:
     turned = dict(reversed(body.items()))
     keys = {
         generate_key_from_request("POST", "/orders", form, "anna")
@@ -191,13 +191,13 @@ def test_json_counts_by_its_content(body: dict[str, Any]) -> None:
     ],
     ids=str,
 )
-def test_another_request_has_another_key(request_: tuple[Any, ...]) -> None:
+def test_other_request_has_another_generated_key(request_: tuple[Any, ...]) -> None:
     assert generate_key_from_request(*request_) != generate_key_from_request(
         "POST", "/orders", {"a": 1}, "anna"
     )
 
 
-def test_a_border_between_the_parts_of_a_key_does_not_move() -> None:
+def test_parts_of_a_generated_key_are_not_ambiguous_when_joined() -> None:
     assert generate_key("ab", "c") != generate_key("a", "bc")
     assert generate_key("a", "") != generate_key("a")
     assert generate_key("a:b") != generate_key("a", "b")
@@ -209,7 +209,7 @@ def test_a_border_between_the_parts_of_a_key_does_not_move() -> None:
 
 
 @given(st.lists(st.text(), max_size=4), st.lists(st.text(), max_size=4))
-def test_other_parts_are_another_key(one: list[str], other: list[str]) -> None:
+def test_other_parts_have_another_generated_key(one: list[str], other: list[str]) -> None:
     assert (generate_key(*one) == generate_key(*other)) == (one == other)
 
 
@@ -218,8 +218,8 @@ def test_other_parts_are_another_key(one: list[str], other: list[str]) -> None:
     [b"\xff\xfe", b"no json", "[" * 100_000, b'{"a":' * 100_000, "9" * 5_000, "\ud800"],
     ids=["no text", "no json", "deep", "deep bytes", "long number", "half a pair"],
 )
-def test_a_body_that_is_no_json_counts_as_it_is(body: Any) -> None:
-    """Whatever a client sends has a key, and nothing that it sends breaks the server."""
+def test_body_that_is_no_json_is_compared_by_bytes(body: Any) -> None:
+    """Every body of a client has a key, and none causes an exception."""
     key = generate_key_from_request("POST", "/orders", body)
     assert key == generate_key_from_request("POST", "/orders", body)
     assert key != generate_key_from_request("POST", "/orders", body[:-1])
@@ -229,15 +229,15 @@ def test_a_body_that_is_no_json_counts_as_it_is(body: Any) -> None:
 @pytest.mark.parametrize(
     "name", ["anna", "x" * 127, "x" * 128, "x" * 70_000, "题", chr(0xD800), chr(0xDC80), ""]
 )
-def test_every_issuer_and_subject_make_a_scope(name: str) -> None:
-    """A token's claims are JSON text of any length, halves of surrogate pairs included."""
+def test_every_issuer_and_subject_have_a_scope(name: str) -> None:
+    """A token's claims are JSON text of any length, also with halves of surrogate pairs."""
     found = {stored_key(scope_of(*pair), "k", SECRET) for pair in ((name, "a"), ("a", name), (name, name))}
     assert len(found) == 3
 
 
 @pytest.mark.guarantee("G61")
 @given(st.text(), st.text(), st.text(), st.text())
-def test_another_issuer_or_subject_is_another_scope(
+def test_other_issuer_or_subject_has_another_scope(
     issuer: str, subject: str, issuer_2: str, subject_2: str
 ) -> None:
     same = (issuer, subject) == (issuer_2, subject_2)
@@ -245,7 +245,7 @@ def test_another_issuer_or_subject_is_another_scope(
 
 
 @pytest.mark.guarantee("G61")
-def test_a_border_between_issuer_and_subject_does_not_move() -> None:
+def test_issuer_and_subject_are_not_ambiguous_when_joined() -> None:
     names = [
         ("a", "bc"),
         ("ab", "c"),
@@ -261,14 +261,14 @@ def test_a_border_between_issuer_and_subject_does_not_move() -> None:
 
 @pytest.mark.guarantee("G71")
 @pytest.mark.parametrize("secret", [None, SECRET])
-def test_a_stored_key_tells_neither_key_nor_principal(secret: SecretStr | None) -> None:
+def test_stored_key_shows_neither_key_nor_principal(secret: SecretStr | None) -> None:
     stored = stored_key("anna", "a-clients-key", secret)
     assert re.fullmatch(r"[A-Za-z0-9_-]{22}", stored)
     assert stored == stored_key("anna", "a-clients-key", secret)
 
 
 @pytest.mark.guarantee("G61")
-def test_other_principals_keys_and_secrets_are_stored_apart() -> None:
+def test_other_principals_keys_and_secrets_have_other_stored_keys() -> None:
     found = {
         stored_key(scope, key, secret)
         for scope in ("a", "ab", "")
@@ -279,14 +279,14 @@ def test_other_principals_keys_and_secrets_are_stored_apart() -> None:
 
 
 def test_stored_keys_do_not_change() -> None:
-    """A row of the last release must be found: these are of the first."""
+    """A row of the last release must be found: these keys are of the first release."""
     assert stored_key("anna", "k", None) == "dsId8-etHzvPJ2RfgGWDAA"
     assert stored_key("anna", "k", SECRET) == "V2DbjfBCpGDOGByjM3pSYg"
     assert lock_number(stored_key("anna", "k", SECRET)) == 7176942483049594713
 
 
 @given(st.text())
-def test_the_number_of_a_lock_is_one_of_postgresqls(stored: str) -> None:
+def test_number_of_a_lock_is_valid_in_postgresql(stored: str) -> None:
     assert -(2**63) <= lock_number(stored) < 2**63
 
 
@@ -311,7 +311,7 @@ LIKE = {
     ],
     ids=str,
 )
-def test_a_retry_has_the_same_fingerprint(change: dict[str, Any]) -> None:
+def test_retry_has_the_same_fingerprint(change: dict[str, Any]) -> None:
     assert fingerprint_of(**(LIKE | change)) == fingerprint_of(**LIKE)
 
 
@@ -335,12 +335,12 @@ CHANGES: list[dict[str, Any]] = [
 
 @pytest.mark.guarantee("G62")
 @pytest.mark.parametrize(("one", "other"), list(combinations(CHANGES, 2)), ids=str)
-def test_another_request_has_another_fingerprint(one: dict[str, Any], other: dict[str, Any]) -> None:
+def test_other_request_has_another_fingerprint(one: dict[str, Any], other: dict[str, Any]) -> None:
     assert fingerprint_of(**(LIKE | one)) != fingerprint_of(**(LIKE | other))
 
 
-def test_a_fingerprint_says_of_which_version_it_is() -> None:
-    """A new version must not be compared with this one; while it is "1", this value stays."""
+def test_fingerprint_contains_its_version() -> None:
+    """Fingerprints of two versions must not be compared; while the version is "1", this value stays."""
     assert re.fullmatch(r"1\.[A-Za-z0-9_-]{22}", fingerprint_of(**LIKE))
     assert fingerprint_of(**LIKE) == "1.HqKw54jJ-Hvdnsu7Ld5i6A"
 
@@ -354,8 +354,8 @@ def test_a_fingerprint_says_of_which_version_it_is() -> None:
         ('"é"'.encode(), b'"\\u00e9"', '"é"'.encode()),
     ],
 )
-def test_canonical_json_is_one_for_equal_values(one: bytes, other: bytes, form: bytes) -> None:
-    """Stored fingerprints are made of this form: it must not change."""
+def test_canonical_json_is_the_same_for_equal_values(one: bytes, other: bytes, form: bytes) -> None:
+    """Stored fingerprints contain the digest of this form: it must not change."""
     assert canonical_json(one) == form
     assert canonical_json(other) == form
 
@@ -393,5 +393,5 @@ def test_canonical_json_differs_for_other_values(one: bytes, other: bytes) -> No
         b"1" * 5_000,
     ],
 )
-def test_canonical_json_leaves_ambiguous_bodies_to_their_bytes(body: bytes) -> None:
+def test_canonical_json_leaves_ambiguous_bodies_unchanged(body: bytes) -> None:
     assert canonical_json(body) is None

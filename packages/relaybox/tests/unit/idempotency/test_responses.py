@@ -1,4 +1,4 @@
-"""What is remembered of an answer, and what a replay makes of it."""
+"""The stored parts of a response, and the replay made of them."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -30,19 +30,19 @@ def claim(**changes: Any) -> Claim:
 
 
 def stored(result: dict[str, Any], body: bytes | None = None) -> StoredResponse:
-    """As a store gives it back."""
+    """Return *result* as a store returns it."""
     return StoredResponse(
         result=result, body=body, created_at=NOW, expires_at=NOW + timedelta(days=1), age_s=0.0
     )
 
 
 def again(answer: ResponseParts, **changes: Any) -> ResponseParts:
-    """*answer* after it was kept, stored in two parts, and found."""
+    """Return *answer* after it was stored in two parts and read again."""
     return replay_of(found(*split_body(stored_result(answer, claim(**changes)))), claim()).response
 
 
 def found(document: str, apart: bytes | None) -> StoredResponse:
-    """As a store finds what was split_body."""
+    """Return the response from a claim and a separately stored body."""
     row = {"result": document, "created_at": NOW, "expires_at": NOW, "age_s": 1.0}
     return StoredResponse.from_row(row, apart)
 
@@ -55,7 +55,7 @@ def found(document: str, apart: bytes | None) -> StoredResponse:
     ),
     st.binary(max_size=1024),
 )
-def test_a_replay_is_the_same_status_body_and_headers(
+def test_replay_has_the_same_status_body_and_headers(
     status: int, headers: dict[str, str], body: bytes
 ) -> None:
     answer = ResponseParts(status=status, headers=headers, body=body)
@@ -111,7 +111,7 @@ def test_default_headers_are_not_stored() -> None:
 
 
 @pytest.mark.guarantee("G67")
-def test_a_body_of_the_limit_is_kept_and_a_larger_one_is_not() -> None:
+def test_body_of_the_limit_is_stored_and_a_larger_one_is_not() -> None:
     fits, larger = (ResponseParts(status=200, body=b"x" * length) for length in (1024, 1025))
     assert again(fits) == fits
     with pytest.raises(ResponseNotKept):
@@ -139,7 +139,7 @@ def test_empty_body_is_stored_with_a_limit_of_zero() -> None:
 
 @pytest.mark.guarantee("G67")
 def test_missing_body_is_not_replayed_as_empty() -> None:
-    """It may have been emptied before its claim by a clock that went back: nothing runs twice."""
+    """The slot may have been emptied before its claim, after a clock was set back: nothing runs twice."""
     result = stored_result(ResponseParts(status=200, body=b"{}"), claim())
     document = {name: one for name, one in result.items() if name != "body"}
     with pytest.raises(ResponseNotKept):
@@ -148,7 +148,7 @@ def test_missing_body_is_not_replayed_as_empty() -> None:
 
 @pytest.mark.guarantee("G62")
 @pytest.mark.parametrize("body", [b"{}", b"", None], ids=["kept", "empty", "too large"])
-def test_the_answer_to_another_request_is_not_given(body: bytes | None) -> None:
+def test_response_to_another_request_is_not_replayed(body: bytes | None) -> None:
     result = stored_result(ResponseParts(status=200, body=body), claim(fingerprint="1.other"))
     with pytest.raises(KeyReused) as refused:
         replay_of(stored(result, body), claim())
@@ -172,7 +172,7 @@ TEXTS = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs
     ),
     st.none() | st.binary(max_size=600) | TEXTS.map(str.encode) | st.just(b"~b"),
 )
-def test_a_result_of_json_is_the_same_document_again(result: dict[str, Any], body: bytes | None) -> None:
+def test_json_result_is_read_as_the_same_document(result: dict[str, Any], body: bytes | None) -> None:
     result = result if body is None else {**result, "body": body}
     document, apart = split_body(result)
     assert found(document, apart).document() == result
@@ -184,7 +184,7 @@ def test_a_result_of_json_is_the_same_document_again(result: dict[str, Any], bod
     [b"", b"{}", b"x" * 512, "\u00e9".encode() * 256, b"\\u0000", b"\x01\x7f", b'"~b": true'],
     ids=["empty", "JSON", "512 bytes", "512 bytes of 256 letters", "a backslash", "control", "our mark"],
 )
-def test_a_short_text_is_part_of_its_document_and_not_looked_for_elsewhere(body: bytes) -> None:
+def test_short_text_is_stored_in_its_claim(body: bytes) -> None:
     document, apart = split_body({"status": 200, "body": body})
     assert apart is None
     assert not has_separate_body(document)
@@ -196,7 +196,7 @@ def test_a_short_text_is_part_of_its_document_and_not_looked_for_elsewhere(body:
     [b"x" * 513, "\u00e9".encode() * 256 + b"x", b"a\x00b", b"\xff", b"\xed\xa0\x80", "\u00e9".encode()[:1]],
     ids=["513 bytes", "513 bytes of 257 letters", "NUL", "no text", "half a pair", "half a letter"],
 )
-def test_any_other_body_lies_apart(body: bytes) -> None:
+def test_other_bodies_are_stored_separately(body: bytes) -> None:
     document, apart = split_body({"status": 200, "body": body})
     assert apart == body
     assert has_separate_body(document)
@@ -205,20 +205,20 @@ def test_any_other_body_lies_apart(body: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["~t", "~b"])
 @pytest.mark.parametrize("body", [None, b"text", b"\x00"], ids=["no body", "inside", "apart"])
-def test_a_result_with_a_name_of_ours_is_refused(name: str, body: bytes | None) -> None:
-    """It would come back as a body, or without one."""
+def test_result_with_a_reserved_name_cannot_be_stored(name: str, body: bytes | None) -> None:
+    """It would be read as a body, or without one."""
     with pytest.raises(ValueError, match=name):
         split_body({name: "x", "body": body})
 
 
 @pytest.mark.parametrize("one", [float("nan"), [float("-inf")], {"a": "\x00"}, {"\x00": 1}, object], ids=repr)
 @pytest.mark.parametrize("body", [b"", None])
-def test_what_is_no_json_is_refused(one: Any, body: bytes | None) -> None:
+def test_result_that_is_no_json_cannot_be_stored(one: Any, body: bytes | None) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - the message depends on the writer of the JSON
         split_body({"one": one, "body": body})
 
 
-def test_a_secret_that_is_not_kept_is_not_called_too_large() -> None:
+def test_secret_response_is_not_reported_as_too_large() -> None:
     with pytest.raises(ResponseNotKept, match="held a secret") as told:
         again(ResponseParts(status=201, headers=JSON, body=b"{}"), secret=True)
     assert "too large" not in str(told.value)

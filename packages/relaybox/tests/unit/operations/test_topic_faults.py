@@ -29,7 +29,7 @@ def codes(state: TopicState | None, expected: Expected = THREE, use: TopicUse = 
 
 
 @pytest.mark.parametrize("use", TopicUse)
-def test_sound_topic_has_no_fault(use: TopicUse) -> None:
+def test_correct_topic_has_no_fault(use: TopicUse) -> None:
     assert codes(SOUND, use=use) == []
     assert codes(replace(SOUND, replicas=1, min_isr=1), ONE, use) == []
 

@@ -1,4 +1,4 @@
-"""Our messages and those of the official SDK, in both modes and both directions (G30)."""
+"""Messages of the relay and of the official SDK, in both modes and in both directions (G30)."""
 
 import re
 from typing import Any
@@ -39,7 +39,7 @@ ROW: dict[str, Any] = {
     "source": "concept agent 助手",
     "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
 }
-#: Each as a row that the relay may meet.
+#: Envelopes of rows that the relay may fetch.
 ROWS = (
     ROW,
     ROW | {"causation_id": None, "traceparent": None, "source": None},
@@ -56,7 +56,7 @@ def headers_of(row: dict[str, Any]) -> dict[str, str]:
 
 
 def in_kafka(message: Message) -> kafka.KafkaMessage:
-    """The message as the SDK wants it."""
+    """Return the message in the type of the SDK."""
     value, told = record_of(message)
     headers = {name: text.encode() for name, text in told}
     assert len(headers) == len(told)
@@ -83,7 +83,7 @@ def the_same_event(row: dict[str, Any]) -> CloudEvent:
 @pytest.mark.guarantee("G30")
 @pytest.mark.parametrize("row", ROWS)
 @pytest.mark.parametrize("mode", MODES)
-def test_the_official_parser_reads_our_message(mode: CloudEventsMode, row: dict[str, Any]) -> None:
+def test_official_parser_reads_the_relays_message(mode: CloudEventsMode, row: dict[str, Any]) -> None:
     read = kafka.from_kafka_event(in_kafka(made(row, mode)))
     same = the_same_event(row)
     assert read.get_attributes() == same.get_attributes()
@@ -92,7 +92,7 @@ def test_the_official_parser_reads_our_message(mode: CloudEventsMode, row: dict[
 
 @pytest.mark.guarantee("G30")
 @pytest.mark.parametrize("row", ROWS)
-def test_what_the_official_package_makes_in_binary_mode_is_our_message(row: dict[str, Any]) -> None:
+def test_binary_message_of_the_official_sdk_equals_the_relays(row: dict[str, Any]) -> None:
     theirs, ours = kafka.to_binary_event(the_same_event(row)), in_kafka(made(row))
     assert theirs.headers == ours.headers
     assert theirs.key == (ours.key or b"").decode()
@@ -101,7 +101,7 @@ def test_what_the_official_package_makes_in_binary_mode_is_our_message(row: dict
 
 @pytest.mark.guarantee("G30")
 @pytest.mark.parametrize("row", ROWS)
-def test_what_the_official_package_makes_in_structured_mode_is_our_message(row: dict[str, Any]) -> None:
+def test_structured_message_of_the_official_sdk_equals_the_relays(row: dict[str, Any]) -> None:
     theirs, ours = kafka.to_structured_event(the_same_event(row)), in_kafka(made(row, "structured"))
     assert ours.headers == {"content-type": b"application/cloudevents+json; charset=UTF-8"}
     assert ours.headers["content-type"].startswith(theirs.headers["content-type"])
@@ -110,13 +110,13 @@ def test_what_the_official_package_makes_in_structured_mode_is_our_message(row: 
 
 @pytest.mark.guarantee("G30")
 @pytest.mark.parametrize("mode", MODES)
-def test_names_of_attributes_are_those_the_specification_allows(mode: CloudEventsMode) -> None:
+def test_attribute_names_are_valid_by_the_specification(mode: CloudEventsMode) -> None:
     event = kafka.from_kafka_event(in_kafka(made(ROW, mode)))
     assert all(re.fullmatch("[a-z0-9]{1,20}", name) for name in event.get_attributes())
 
 
 @pytest.mark.guarantee("G30")
-def test_the_data_of_structured_mode_is_the_envelope_to_the_byte() -> None:
+def test_data_of_structured_mode_is_the_envelope_byte_for_byte() -> None:
     assert b'"data":' + ROW["value"] + b"}" in record_of(made(ROW, "structured"))[0]
 
 
@@ -143,7 +143,7 @@ def test_time_attribute_is_rfc_3339_or_absent(written: str | None, told: str | N
 @pytest.mark.guarantee("G30")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("text", ["", "a\nb", "\x85", "\ufffe", "\U0010ffff"])
-def test_a_text_that_no_attribute_may_have_is_left_out(text: str, mode: CloudEventsMode) -> None:
+def test_text_that_is_invalid_in_an_attribute_is_omitted(text: str, mode: CloudEventsMode) -> None:
     message = made(ROW | {"subject": text, "key": text, "traceparent": text}, mode)
     sent = in_kafka(message)
     event = kafka.from_kafka_event(kafka.KafkaMessage(sent.headers, None, sent.value))
@@ -153,28 +153,28 @@ def test_a_text_that_no_attribute_may_have_is_left_out(text: str, mode: CloudEve
 
 @pytest.mark.guarantee("G30")
 @pytest.mark.parametrize("text", ["a\u00a0b", "\u2028", "学🐉"])
-def test_other_texts_stay_whether_they_can_be_printed_or_not(text: str) -> None:
+def test_other_texts_are_attributes_also_if_not_printable(text: str) -> None:
     assert headers_of(ROW | {"subject": text})["ce_subject"] == text
 
 
 @pytest.mark.guarantee("G30")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("changes", [{"type": "a\nb"}, {"type": ""}, {"type": None}, {"id": None}])
-def test_an_event_that_cannot_be_a_cloud_event_is_a_row_fault(
+def test_event_that_cannot_be_a_cloud_event_is_a_row_fault(
     changes: dict[str, Any], mode: CloudEventsMode
 ) -> None:
     [(_, fault)] = screen([made(ROW | changes, mode)], {"t": 1_000_000}).faulty
     assert isinstance(fault, EnvelopeIncomplete)
 
 
-def test_a_source_of_any_length_has_a_bounded_attribute() -> None:
+def test_source_attribute_has_a_limited_length() -> None:
     assert len(headers_of(ROW | {"source": "🐉" * 10_000})["ce_source"]) == 1 + 255 * 12
 
 
 @pytest.mark.guarantee("G34")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("key", ["k", '"' * 4_000, "🐉" * 4_000])
-def test_what_the_outbox_counts_covers_the_longest_attributes(mode: CloudEventsMode, key: str) -> None:
+def test_size_in_the_outbox_includes_the_longest_attributes(mode: CloudEventsMode, key: str) -> None:
     long = "🐉" * 255
     changes = {"type": long, "subject": long, "source": long, "traceparent": "-" * 255, "key": key}
     message = made(ROW | changes, mode)

@@ -61,7 +61,7 @@ def seqs(messages: list[Message]) -> list[int]:
 
 
 @pytest.mark.guarantee("G24")
-def test_a_row_is_retried_after_1_2_4_s_and_then_given_up() -> None:
+def test_row_is_retried_after_1_2_4_s_and_then_failed() -> None:
     assert [next_step(attempts) for attempts in range(1, 6)] == [
         Retry(after_s=1.0),
         Retry(after_s=2.0),
@@ -71,7 +71,7 @@ def test_a_row_is_retried_after_1_2_4_s_and_then_given_up() -> None:
     ]
 
 
-def test_the_pause_after_a_lost_link_grows_and_stays_bounded() -> None:
+def test_pause_after_a_lost_link_grows_up_to_a_bound() -> None:
     pauses = [link_pause_s(failures) for failures in (1, 2, 3, 5, 6, 10_000)]
     assert pauses == sorted(pauses)
     assert (pauses[0], pauses[-1]) == (0.1, 2.0)
@@ -103,13 +103,13 @@ def test_fair_shares_cover_every_lane(lanes: int, relays: int) -> None:
 
 
 @pytest.mark.guarantee("G26")
-def test_only_what_is_above_the_share_is_given_back() -> None:
+def test_only_lanes_above_the_share_are_released() -> None:
     assert surplus_of([5, 1, 3], 2) == {5}
     assert surplus_of([1, 3], 2) == frozenset()
 
 
 @pytest.mark.guarantee("G30")
-def test_headers_without_a_value_are_left_out() -> None:
+def test_headers_without_a_value_are_omitted() -> None:
     bare = headers_of(ROW | {"causation_id": None, "traceparent": None, "key": None, "source": None})
     names = [name for name, _ in bare]
     assert not {"ce_causationid", "ce_traceparent", "ce_partitionkey"} & set(names)
@@ -119,12 +119,12 @@ def test_headers_without_a_value_are_left_out() -> None:
 
 
 @pytest.mark.guarantee("G30")
-def test_a_source_is_a_uri_reference_whatever_the_service_is_called() -> None:
+def test_source_is_a_uri_reference_for_any_service_name() -> None:
     assert ("ce_source", "/my%20service") in headers_of(ROW | {"source": "my service"})
 
 
 @pytest.mark.guarantee("G34")
-def test_rows_behind_a_faulty_one_of_their_key_are_withheld() -> None:
+def test_rows_behind_a_faulty_row_of_their_key_are_withheld() -> None:
     batch = [message(1), message(2, size=2_000), message(3), message(4, "b"), message(5, topic="none")]
     screened = screen(batch, LIMITS)
     assert seqs(screened.publishable) == [1, 4]
@@ -145,14 +145,14 @@ def test_topic_name_over_249_characters_has_its_own_fault(chars: int, expected: 
     assert type(fault) is expected
 
 
-def test_a_payload_that_cannot_be_a_cloud_event_is_a_row_fault() -> None:
+def test_payload_that_cannot_be_a_cloud_event_is_a_row_fault() -> None:
     screened = screen([made(ROW | {"id": None})], LIMITS)
     assert isinstance(screened.faulty[0][1], EnvelopeIncomplete)
 
 
 @pytest.mark.guarantee("G34")
 @pytest.mark.parametrize("mode", ["binary", "structured"])
-def test_the_limit_itself_is_still_publishable(mode: CloudEventsMode) -> None:
+def test_record_of_exactly_the_limit_is_publishable(mode: CloudEventsMode) -> None:
     large = made(ROW | {"value": b"x" * 600}, mode)
     size = record_bytes(b"a", *record_of(large))
     assert screen([large], {"t": size}).faulty == []

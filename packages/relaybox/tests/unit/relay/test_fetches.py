@@ -1,4 +1,4 @@
-"""Which rows that were read ahead are stale."""
+"""Which rows that were fetched ahead are stale."""
 
 import asyncio
 from uuid import UUID
@@ -26,7 +26,7 @@ async def never() -> list[Message]:
 
 
 @pytest.mark.guarantee("G21")
-async def test_lane_with_unpublished_rows_is_stale_in_rows_read_ahead() -> None:
+async def test_lane_with_unpublished_rows_is_stale_in_rows_fetched_ahead() -> None:
     fetches = Fetches()
     fetches.start(nothing(), LANES, set())
     ahead = fetches.first()

@@ -1,4 +1,4 @@
-"""Batches in flight, and how long other lanes wait for them."""
+"""Batches in flight, and for how long other lanes wait for them."""
 
 import asyncio
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""When a lane that failed is tried again, and when it counts as stuck (G36)."""
+"""When a lane that failed is retried, and when it counts as stuck (G36)."""
 
 import pytest
 from relaybox.relay._backoff import LaneFailures
@@ -11,7 +11,7 @@ class Clock:
         return self.now_s
 
 
-def test_lane_is_tried_again_after_pauses_that_grow_to_two_seconds() -> None:
+def test_lane_is_retried_after_pauses_that_grow_to_two_seconds() -> None:
     clock = Clock()
     failures = LaneFailures(clock)
     assert failures.may_retry(3)
@@ -34,14 +34,14 @@ def test_lane_that_fails_for_ten_seconds_is_stuck_until_it_publishes() -> None:
     assert failures.stuck(()) == {}
     clock.now_s += 0.1
     assert failures.stuck(()) == {3: "last"}
-    assert failures.stuck({3}) == {}  # open, and has not failed for 10 s
+    assert failures.stuck({3}) == {}  # The lane is open and has not failed for 10 s.
     failures.record(3, "again")
     assert failures.stuck({3}) == {3: "again"}
     failures.clear(3)
     assert failures.stuck(()) == {}
 
 
-def test_lane_that_is_open_and_quiet_for_a_while_is_not_stuck() -> None:
+def test_open_lane_without_failures_for_10_s_is_not_stuck() -> None:
     clock = Clock()
     failures = LaneFailures(clock)
     failures.record(3, "x")

@@ -1,4 +1,4 @@
-"""Logs of a failed task beside publishing."""
+"""Log lines of maintenance tasks that fail."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -16,12 +16,12 @@ from structlog.typing import EventDict
 
 from tests.fixtures.waiting import eventually
 
-#: A look for old rows every 0.07 ms.
+#: Old rows are looked for every 0.07 ms.
 KEEP_H = 1e-6
 
 
 class Broken(Database):
-    """A database whose connections raise what PostgreSQL never raises."""
+    """A database whose connections raise an error that PostgreSQL never raises."""
 
     @asynccontextmanager
     async def connection(self) -> AsyncGenerator[Executor]:

@@ -1,4 +1,4 @@
-"""The check of the order of published rows: silent unless the order is broken."""
+"""The check of the order of published rows: it logs only violations."""
 
 from uuid import UUID
 
@@ -17,7 +17,7 @@ def rows(*seqs: int, epoch: int = 1) -> tuple[Message, ...]:
     return tuple(row(seq, epoch=epoch) for seq in seqs)
 
 
-def test_rows_in_order_are_no_disorder() -> None:
+def test_rows_in_order_are_no_violation() -> None:
     watch = OrderWatch()
     assert watch.published([row(1), row(2, "b"), row(3)]) is None
     assert watch.published([row(4, "b"), row(5)]) is None
@@ -36,7 +36,7 @@ def test_failed_row_published_after_a_later_row_of_its_key_is_a_violation() -> N
     assert watch.published(rows(2)) == Disorder(violations=rows(2))
 
 
-def test_failed_row_published_in_order_is_no_disorder() -> None:
+def test_failed_row_published_in_order_is_no_violation() -> None:
     watch = OrderWatch()
     watch.published(rows(1))
     watch.not_published(rows(2, 3))
@@ -52,7 +52,7 @@ def test_row_seen_only_after_a_later_row_was_published_is_late() -> None:
     assert watch.published(rows(4)) is None
 
 
-def test_row_repeated_in_a_new_epoch_is_no_disorder() -> None:
+def test_row_repeated_in_a_new_epoch_is_no_violation() -> None:
     watch = OrderWatch()
     watch.published(rows(1, 2, 3))
     assert watch.published(rows(1, 2, 3, epoch=2)) is None
@@ -61,7 +61,7 @@ def test_row_repeated_in_a_new_epoch_is_no_disorder() -> None:
     assert watch.published(rows(4, epoch=2)) == Disorder(violations=rows(4, epoch=2))
 
 
-def test_the_same_row_twice_is_a_duplicate_and_no_disorder() -> None:
+def test_row_published_twice_is_a_duplicate_and_no_violation() -> None:
     watch = OrderWatch()
     watch.published(rows(1))
     assert watch.published(rows(1)) is None

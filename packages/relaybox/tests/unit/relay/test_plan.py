@@ -1,4 +1,4 @@
-"""What the publish loop does next, for any state and over whole runs against a model of the world."""
+"""The next action of the publish loop, for any state and in whole runs against a model."""
 
 from dataclasses import replace
 from uuid import UUID
@@ -59,20 +59,20 @@ def message(seq: int, lane: int, key: str | None) -> Message:
 
 
 @given(states)
-def test_stop_is_planned_exactly_when_the_loop_is_to_stop(state: LoopState) -> None:
+def test_stop_is_planned_exactly_when_it_was_requested(state: LoopState) -> None:
     assert isinstance(plan_next(state), Stop) == state.stopping
 
 
 @pytest.mark.guarantee("G25")
 @given(states)
-def test_nothing_is_read_or_published_while_the_breaker_is_open(state: LoopState) -> None:
+def test_open_breaker_fetches_and_publishes_nothing(state: LoopState) -> None:
     if state.breaker is BreakerState.OPEN:
         assert isinstance(plan_next(state), Stop | Wait | Reconnect)
 
 
 @pytest.mark.guarantee("G25")
 @given(states)
-def test_probe_is_one_row_and_waits_for_what_is_in_flight(state: LoopState) -> None:
+def test_probe_is_one_row_and_waits_for_batches_in_flight(state: LoopState) -> None:
     fetch = plan_fetch(replace(state, breaker=BreakerState.HALF_OPEN))
     assert fetch.rows_max == 1
     assert not (fetch.lanes and state.in_flight_lanes)
@@ -90,7 +90,7 @@ def test_fetch_reads_from_ready_lanes_that_can_publish_the_rows(state: LoopState
 
 
 @given(states)
-def test_rows_are_read_ahead_only_in_a_backlog_without_held_back_rows(state: LoopState) -> None:
+def test_rows_are_fetched_ahead_only_in_a_backlog_without_held_rows(state: LoopState) -> None:
     action = plan_next(state)
     if isinstance(action, Fetch) and state.fetch is FetchPhase.READ:
         assert state.backlog
@@ -277,7 +277,7 @@ class PublishLoopModel(RuleBasedStateMachine):
             assert sum(map(len, self.in_flight.values())) <= 1
 
     def teardown(self) -> None:
-        """Everything is published once no fault occurs any more."""
+        """Check that everything is published when no more faults occur."""
         for _ in range(200 + 20 * self.seq):
             self.step()
             if not self.pending and not self.in_flight:

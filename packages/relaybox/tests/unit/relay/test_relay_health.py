@@ -29,6 +29,6 @@ async def test_relay_is_degraded_and_names_partitions_and_lanes() -> None:
     assert result.detail == "partition 3 has no leader; lane 1 is stuck"
 
 
-async def test_detail_holds_twenty_troubles_at_the_most() -> None:
+async def test_detail_lists_at_most_20_partitions_and_lanes() -> None:
     result = await check_relay(lambda: figures(tuple(f"p{number}" for number in range(100))))()
     assert (result.detail or "").count("; ") == 19

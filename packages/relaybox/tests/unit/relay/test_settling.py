@@ -27,31 +27,31 @@ def batch(*messages: Message) -> LaneBatch:
     return LaneBatch(messages=messages, lanes=frozenset({0}), batch_id=A)
 
 
-def test_g31_a_batch_whose_marker_is_there_was_published() -> None:
+def test_batch_with_its_marker_in_kafka_was_published() -> None:
     plan = plan_recovery(0, B, None, [claim(1, A, None, 1, 2), claim(2, B, A, 3)])
     assert sorted(plan.published_seqs) == [1, 2, 3]
     assert (list(plan.obsolete), plan.last_id) == ([1], B), "the last one says all there is to say"
 
 
-def test_g31_a_batch_whose_predecessor_is_marked_was_not_published() -> None:
+def test_batch_whose_predecessor_is_the_marker_was_not_published() -> None:
     plan = plan_recovery(0, A, None, [claim(1, A, None, 1, 2), claim(2, B, A, 3)])
     assert list(plan.published_seqs) == [1, 2]
     assert (list(plan.obsolete), plan.last_id) == ([2], A)
 
 
-def test_g31_the_first_batch_of_a_lane_without_a_marker_was_not_published() -> None:
+def test_first_batch_of_a_lane_without_marker_was_not_published() -> None:
     plan = plan_recovery(0, None, None, [claim(1, A, None, 1)])
     assert (list(plan.published_seqs), list(plan.obsolete), plan.last_id) == ([], [1], None)
 
 
 @pytest.mark.guarantee("G31")
 def test_abandoned_claim_is_not_published() -> None:
-    """PostgreSQL did not answer when A was claimed; B followed the same batch, and was published."""
+    """PostgreSQL did not respond when A was claimed; B followed the same batch, and was published."""
     plan = plan_recovery(0, B, None, [claim(1, A, None, 1), claim(2, B, None, 2)])
     assert (list(plan.published_seqs), list(plan.obsolete)) == ([2], [1])
 
 
-def test_g31_a_marker_whose_claim_was_trimmed_is_known_by_its_successor() -> None:
+def test_marker_whose_claim_was_removed_is_known_by_its_successor() -> None:
     plan = plan_recovery(0, A, None, [claim(2, B, A, 3)])
     assert (list(plan.published_seqs), list(plan.obsolete), plan.last_id) == ([], [2], A)
 
@@ -60,8 +60,8 @@ def test_g31_a_marker_whose_claim_was_trimmed_is_known_by_its_successor() -> Non
 @pytest.mark.parametrize(
     ("marker", "claims"),
     [
-        (C, [claim(1, A, None, 1)]),  # the database was restored from before C
-        (C, []),  # its tables were made anew
+        (C, [claim(1, A, None, 1)]),  # the database was restored to a state before C
+        (C, []),  # its tables were created again
         (None, [claim(2, B, A, 1)]),  # the control topic was lost
     ],
 )
@@ -70,13 +70,13 @@ def test_marker_that_contradicts_the_claims_stops_the_lane(marker: UUID | None, 
         plan_recovery(3, marker, None, claims)
 
 
-def test_g31_an_operator_may_accept_a_marker_that_is_not_known_or_missing() -> None:
+def test_operator_may_accept_an_unknown_or_missing_marker() -> None:
     assert plan_recovery(0, C, C, [claim(1, A, None, 1)]).last_id == C
     assert plan_recovery(0, None, NO_MARKER, [claim(2, B, A, 1)]).last_id is None
 
 
 @pytest.mark.guarantee("G25")
-def test_breaker_charges_interrupted_rows_after_1_2_and_4_s_only() -> None:
+def test_breaker_counts_attempts_of_interrupted_rows_only() -> None:
     breaker, down = Breaker(), LinkDown("away")
     assert breaker.trip(down, [message(1)], 100.0)
     assert breaker.state is BreakerState.OPEN
@@ -87,7 +87,7 @@ def test_breaker_charges_interrupted_rows_after_1_2_and_4_s_only() -> None:
 
 
 @pytest.mark.guarantee("G25")
-def test_the_breaker_closes_with_the_first_row_that_is_published() -> None:
+def test_breaker_closes_with_the_first_published_row() -> None:
     breaker = Breaker()
     breaker.trip(LinkDown("away"), [], 0.0)
     assert not breaker.published(), "an acknowledgement that was under way says nothing about now"
@@ -120,7 +120,7 @@ def test_rows_of_a_rejected_transaction_are_published_one_by_one() -> None:
     assert isolator.take_confirmed() == []
 
 
-def test_rejected_row_that_was_published_after_all_is_not_at_fault() -> None:
+def test_rejected_row_that_is_published_alone_is_not_at_fault() -> None:
     isolator = RejectionIsolator()
     isolator.note_rejected(batch(message(1)), KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
     isolator.confirm(0, last_id=A)

@@ -1,4 +1,4 @@
-"""Rows of a partition that takes no writes are held back, and no others (G36)."""
+"""Rows of a partition that accepts no writes are held back, and no others (G36)."""
 
 from uuid import UUID
 
@@ -33,20 +33,20 @@ def test_first_row_of_each_key_is_held_and_later_ones_wait_behind() -> None:
 
 
 @pytest.mark.guarantee("G36")
-def test_rows_of_another_topic_are_free() -> None:
+def test_rows_of_another_topic_are_not_held() -> None:
     rows = [message(seq, key, "others") for seq, key in enumerate(KEYS)]
     assert withhold(rows, {"events": UnavailablePartitions(PARTITIONS, REASONS)}) == (rows, [])
 
 
 @pytest.mark.guarantee("G36")
-def test_row_without_a_key_goes_to_a_partition_that_takes_writes() -> None:
+def test_row_without_a_key_goes_to_a_partition_that_accepts_writes() -> None:
     rows = [message(seq, None) for seq in range(50)]
     free, held = withhold(rows, {"events": UnavailablePartitions(PARTITIONS, REASONS)})
     assert held == []
     assert {row.partition for row in free} == {0, 2}
 
 
-def test_g36_row_without_a_key_waits_if_no_partition_takes_writes() -> None:
+def test_row_without_a_key_waits_if_no_partition_accepts_writes() -> None:
     free, held = withhold([message(1, None)], {"events": UnavailablePartitions(1, {0: "no leader"})})
     assert free == []
     assert [str(fault) for _, fault in held] == ["no leader"]

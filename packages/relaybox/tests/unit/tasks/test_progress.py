@@ -12,16 +12,16 @@ def test_progress_that_does_not_increase_is_not_written(percent: int) -> None:
     assert not should_record_progress(Decimal(40), Decimal(percent), elapsed_s=60)
 
 
-def test_a_milestone_is_written_at_once() -> None:
+def test_milestone_is_written_at_once() -> None:
     assert should_record_progress(Decimal(40), Decimal(45), elapsed_s=0)
 
 
-def test_a_small_step_is_written_once_some_time_has_passed() -> None:
+def test_small_step_is_written_after_an_interval() -> None:
     assert not should_record_progress(Decimal(40), Decimal(41), elapsed_s=0.1)
     assert should_record_progress(Decimal(40), Decimal(41), elapsed_s=0.25)
 
 
-def test_a_report_for_every_hundredth_of_a_percent_costs_few_writes() -> None:
+def test_frequent_reports_cause_few_writes() -> None:
     last, written = Decimal(0), 0
     for hundredths in range(1, 10_001):
         percent = Decimal(hundredths) / 100

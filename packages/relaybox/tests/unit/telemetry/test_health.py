@@ -1,4 +1,4 @@
-"""What several checks mean together, and the three pages of a process without an API."""
+"""The combined state of several checks, and the three health pages of a service without an API."""
 
 import asyncio
 import json
@@ -43,14 +43,14 @@ def client(**checks: Check) -> httpx.AsyncClient:
         ([DEGRADED, FAILED, OK], FAILED, 503),
     ],
 )
-def test_the_worst_state_counts_and_only_a_failure_takes_traffic_away(
+def test_worst_state_counts_and_only_failed_is_503(
     states: list[HealthState], together: HealthState, http_status: int
 ) -> None:
     report = HealthReport(results={str(n): CheckResult(state=state) for n, state in enumerate(states)})
     assert (report.state, report.http_status) == (together, http_status)
 
 
-async def test_all_checks_run_at_once() -> None:
+async def test_all_checks_run_concurrently() -> None:
     meeting = asyncio.Barrier(2)
 
     async def waits_for_the_other() -> CheckResult:
@@ -61,7 +61,7 @@ async def test_all_checks_run_at_once() -> None:
     assert report.state is OK
 
 
-async def test_readyz_names_each_check_and_what_to_do() -> None:
+async def test_readyz_names_each_check_and_its_remedy() -> None:
     async with client(postgres=check(OK), kafka=check(FAILED, "start it")) as http:
         answer = await http.get("/readyz")
     assert answer.status_code == 503
@@ -71,7 +71,7 @@ async def test_readyz_names_each_check_and_what_to_do() -> None:
     }
 
 
-async def test_healthz_does_not_ask_any_check() -> None:
+async def test_healthz_runs_no_check() -> None:
     async with client(postgres=check(FAILED)) as http:
         answer = await http.get("/healthz")
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
@@ -88,9 +88,7 @@ async def test_metrics_are_in_prometheus_format() -> None:
     ("method", "path", "status", "code"),
     [("GET", "/other", 404, "NOT_FOUND"), ("POST", "/healthz", 405, "METHOD_NOT_ALLOWED")],
 )
-async def test_anything_else_is_refused_with_an_error_body(
-    method: str, path: str, status: int, code: str
-) -> None:
+async def test_other_paths_have_an_error_body(method: str, path: str, status: int, code: str) -> None:
     async with client() as http:
         answer = await http.request(method, path)
     assert (answer.status_code, json.loads(answer.content)["error_code"]) == (status, code)
@@ -101,7 +99,7 @@ def late() -> CheckResult:
     return CheckResult(state=FAILED, detail="late")
 
 
-async def test_probes_that_come_together_share_one_run(late: CheckResult) -> None:
+async def test_concurrent_probes_share_one_run_of_the_checks(late: CheckResult) -> None:
     runs = 0
 
     async def count() -> CheckResult:
@@ -115,7 +113,9 @@ async def test_probes_that_come_together_share_one_run(late: CheckResult) -> Non
     assert runs == 1
 
 
-async def test_a_result_is_fresh_for_a_second(late: CheckResult, clock: Callable[[float], None]) -> None:
+async def test_result_of_a_check_is_cached_for_a_second(
+    late: CheckResult, clock: Callable[[float], None]
+) -> None:
     results = iter([CheckResult(state=OK), CheckResult(state=DEGRADED)])
 
     async def changing() -> CheckResult:
@@ -129,7 +129,9 @@ async def test_a_result_is_fresh_for_a_second(late: CheckResult, clock: Callable
     assert (await shared()).state is DEGRADED
 
 
-async def test_a_check_that_hangs_counts_as_late(late: CheckResult, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_check_that_hangs_has_the_result_given_for_it(
+    late: CheckResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("relaybox.telemetry._checks.CHECK_LIMIT_S", 0.001)
 
     async def hang() -> CheckResult:

@@ -1,4 +1,4 @@
-"""The log: one form for our lines and libraries', ids on every line, no secret in any."""
+"""The log: one format for all lines, ids on every line, secrets in none."""
 
 import io
 import json
@@ -43,7 +43,7 @@ def test_log_line_is_json_without_a_terminal(lines: Lines) -> None:
     }
 
 
-def test_lines_of_the_standard_library_have_the_same_form(lines: Lines) -> None:
+def test_lines_of_the_standard_library_have_the_same_format(lines: Lines) -> None:
     logging.getLogger("some.library").info("Started %s", "here", extra={"port": 1})
     (line,) = lines()
     assert (line["event"], line["level"], line["logger"]) == ("Started here", "info", "some.library")
@@ -57,7 +57,7 @@ def test_lines_below_the_level_are_not_written(lines: Lines) -> None:
     assert lines() == []
 
 
-def test_the_ids_in_hand_are_on_every_line_and_leave_with_their_block(lines: Lines) -> None:
+def test_bound_ids_are_on_every_line_until_their_block_ends(lines: Lines) -> None:
     with log_context(request_id="r", event_id="e"), log_context(correlation_id="c"):
         structlog.get_logger().info("inside")
     structlog.get_logger().info("outside")
@@ -66,7 +66,7 @@ def test_the_ids_in_hand_are_on_every_line_and_leave_with_their_block(lines: Lin
     assert not {"request_id", "correlation_id", "event_id"} & outside.keys()
 
 
-def test_configuring_again_replaces_the_former_configuration(root_logger: logging.Logger) -> None:
+def test_second_configuration_replaces_the_first(root_logger: logging.Logger) -> None:
     first, second = io.StringIO(), io.StringIO()
     configure_logging("one", stream=first)
     configure_logging("two", stream=second)
@@ -75,7 +75,7 @@ def test_configuring_again_replaces_the_former_configuration(root_logger: loggin
     assert len(second.getvalue().splitlines()) == 1
 
 
-def test_people_get_readable_lines_with_plain_tracebacks(root_logger: logging.Logger) -> None:
+def test_terminal_gets_readable_lines_with_plain_tracebacks(root_logger: logging.Logger) -> None:
     stream = io.StringIO()
     configure_logging("test-service", json=False, stream=stream)
     structlog.get_logger().error("went.wrong", exc_info=_raised(hidden=["local", "variable"]))
@@ -94,13 +94,13 @@ def _raised(hidden: list[str]) -> Exception:
     raise AssertionError
 
 
-def test_a_text_that_is_no_unicode_still_makes_a_line(lines: Lines) -> None:
+def test_text_that_is_no_unicode_is_logged(lines: Lines) -> None:
     structlog.get_logger().info("odd", value="\ud800")
     (line,) = lines()
     assert "odd" in line["event"]
 
 
-def test_a_log_that_cannot_be_written_does_not_fail_the_work(root_logger: logging.Logger) -> None:
+def test_log_that_cannot_be_written_raises_no_exception(root_logger: logging.Logger) -> None:
     class Full(io.StringIO):
         def write(self, _text: str, /) -> int:
             raise OSError(28, "No space left on device")
@@ -122,7 +122,7 @@ def test_a_log_that_cannot_be_written_does_not_fail_the_work(root_logger: loggin
         "api_key",
     ],
 )
-def test_a_value_whose_key_names_a_secret_is_redacted(key: str) -> None:
+def test_value_whose_key_names_a_secret_is_redacted(key: str) -> None:
     assert redact(None, "info", {"outer": [{key: "s3cret"}]}) == {"outer": [{key: REDACTED}]}
 
 
@@ -148,7 +148,7 @@ def test_secrets_inside_a_text_are_redacted(text: str, expected: str) -> None:
 @pytest.mark.parametrize(
     "text", ["/api/v1/sessions/{id}", "12:30:01 a=b", "the tokenizer ran", "http://host:80/path"]
 )
-def test_texts_without_secrets_stay_as_they_are(text: str) -> None:
+def test_texts_without_secrets_are_unchanged(text: str) -> None:
     assert redact(None, "info", {"event": text}) == {"event": text}
 
 

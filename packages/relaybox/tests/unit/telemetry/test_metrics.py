@@ -1,4 +1,4 @@
-"""Figures: bounded labels, one registry per application, all workers in one scrape."""
+"""Metrics: bounded labels, one registry per application, all workers in one scrape."""
 
 import os
 import subprocess
@@ -20,13 +20,13 @@ def test_requests_are_counted_by_route_method_and_class_of_status() -> None:
     assert registry.get_sample_value(bucket, labels | {"le": "0.005"}) == 1
 
 
-def test_a_method_that_a_client_made_up_makes_no_series_of_its_own() -> None:
+def test_unknown_method_is_counted_without_a_label_of_its_own() -> None:
     registry = CollectorRegistry()
     HttpMetrics(registry).record_response(route="unmatched", method="MADEUP", status=405, duration_s=0)
     assert "MADEUP" not in exposition(registry).decode()
 
 
-def test_two_applications_in_one_process_share_no_figures() -> None:
+def test_two_applications_in_one_process_have_separate_metrics() -> None:
     one, other = CollectorRegistry(), CollectorRegistry()
     CommandMetrics(one).record_command(command_type="ConfirmStage", outcome="COMPLETED")
     CommandMetrics(other)
@@ -44,7 +44,7 @@ print(exposition(registry).decode())
 """
 
 
-def test_a_scrape_of_one_worker_shows_all_workers(tmp_path: Path) -> None:
+def test_scrape_of_one_worker_shows_all_workers(tmp_path: Path) -> None:
     environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
     texts = [
         subprocess.run(
