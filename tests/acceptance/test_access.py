@@ -49,7 +49,7 @@ class Row:
     done: int = 200
     body: Callable[[WorkspaceTree], Any] = _nothing
     params: Callable[[WorkspaceTree], Any] = _nothing
-    #: The request consumes its object: the next actor needs a new one.
+    #: A successful request deletes its object: the next actor needs a new one.
     once: bool = False
     #: Path parameters that differ from the usual ones (:meth:`WorkspaceTree.ids`).
     ids: Mapping[str, Callable[[WorkspaceTree], str]] = field(default_factory=dict[str, Any])
@@ -172,7 +172,7 @@ def by_contract(route: str, row: Row, actor: Actor) -> int:
 
 
 def asked(cast: Actors, route: str, row: Row, actor: Actor) -> httpx.Response:
-    """Send the request as *actor*; recreate the objects that a success consumed."""
+    """Send the request as *actor*; create objects again that a successful request deleted."""
     method, _, template = route.partition(" ")
     place = cast.tree_of(actor)
     usual = place.ids()

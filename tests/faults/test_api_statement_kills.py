@@ -1,4 +1,4 @@
-"""An API killed during a command's statement: the command is atomic and the client can query it."""
+"""An API killed during the statement of a command: the command is atomic, and a client can find it out."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""read_committed consumers get every event once despite kills (G31); outages charge few rows (G25)."""
+"""Readers of committed messages get each event once despite kills (G31); outages affect few rows (G25)."""
 
 import asyncio
 import signal
@@ -127,7 +127,7 @@ async def _fault_of_lane_0(database: Database) -> str:
 
 
 async def _pending_only_in_lane_0(database: Database) -> None:
-    """The other lanes continue."""
+    """Assert that only lane 0 has PENDING rows, because the other lanes continue."""
     outside = "status = 'PENDING' AND key_hash > (SELECT hash_max FROM relay_lanes WHERE lane = 0)"
     async with asyncio.timeout(WAIT_S):
         while await rows_of(database, outside):  # noqa: ASYNC110 - the database announces nothing
@@ -257,7 +257,8 @@ async def test_rows_of_a_commit_without_response_are_charged_no_attempt(
         await put_events(database, topic, KEYS)
         await notify(database)
         await wait_until_all_sent(database)
-        down = signals.wait_for_next(RelaySignal.LINK_DOWN)  # a slow machine may have had one before
+        # On a slow machine there may have been an attempt before.
+        down = signals.wait_for_next(RelaySignal.LINK_DOWN)
         monkeypatch.setattr(_transaction, "_COMMIT_S", 0.5)
         monkeypatch.setattr(_transaction, "_COMMIT_S_MAX", 0.5)
         monkeypatch.setattr(_transaction, "flush", flush_and_freeze)

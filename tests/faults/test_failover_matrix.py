@@ -140,7 +140,7 @@ class Stage:
         address.redirect(self.pair.standby.port)
 
     async def works(self, party: Party) -> None:
-        """Wait until the party works on the promoted server."""
+        """Wait until the writers or the relays work on the promoted server."""
         if party == "relays":
             await eventually("relays hold all lanes", lambda: self.ask(self.pair.standby.port, _SETTLED))
         else:

@@ -24,7 +24,7 @@ def checker() -> Path:
 
 @pytest.fixture
 def rules(tmp_path: Path) -> Path:
-    """A copy of the directory of the rules."""
+    """Return a copy of the directory with the rules."""
     return Path(shutil.copytree(MONITORING, tmp_path / "monitoring"))
 
 

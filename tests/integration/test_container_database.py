@@ -24,7 +24,7 @@ WRITER = Caller(actor="writer", source_service="api-gateway")
 def container_database(
     postgres_server: LocalPostgres, request: pytest.FixtureRequest
 ) -> Iterator[PostgresSettings]:
-    """The database of the compose file, for each POSTGRES_SCHEMA."""
+    """Create the database of the compose file, for each POSTGRES_SCHEMA."""
     with made_by_the_init_files(postgres_server, request.param) as settings:
         yield settings
 

@@ -46,7 +46,7 @@ Section = Callable[[str], Awaitable[list[str]]]
 
 @pytest.fixture
 def narrow_topic(make_topic: Callable[..., str]) -> str:
-    """A topic that accepts small records only."""
+    """Create a topic that accepts only small records."""
     return make_topic(max_message_bytes=str(LIMIT_BYTES))
 
 
@@ -64,7 +64,7 @@ def section(postgres_settings: PostgresSettings, kafka_settings: KafkaSettings, 
 async def blocked(
     database: Database, kafka_settings: KafkaSettings, narrow_topic: str, superuser: asyncpg.Connection
 ) -> AsyncIterator[None]:
-    """A relay runs, and has just given up the row that the page names; another row waits behind it."""
+    """Run a relay that has just marked the row of the page FAILED; another row waits behind this row."""
     sequence = "pg_get_serial_sequence('event_outbox', 'seq')"
     await superuser.execute(f"SELECT setval({sequence}, {SEQ - 1})")
     await put_events(database, narrow_topic, [KEY], size=LIMIT_BYTES)
@@ -190,7 +190,7 @@ async def test_blocked_key_page_repairs_a_lossy_failover(
         return everything, later
 
     await put_events(database, topic, ["kept", "lost"])
-    # Before the time that the page's command names.
+    # Before the time in the command of the page.
     await run_statement(database, f"UPDATE event_outbox SET payload = payload || '{WRITTEN_EARLIER}'")
     async with running(Relay(database, kafka_settings, RelaySettings(poll_interval=0.1))):
         await wait_until_all_sent(database)
@@ -221,7 +221,7 @@ async def test_blocked_key_page_repairs_a_lossy_failover(
 
 
 def publish_marker(kafka: KafkaSettings, control_topic: str) -> None:
-    """Have Kafka hold a batch of the lane which PostgreSQL does not know."""
+    """Publish a batch of the lane that PostgreSQL does not know."""
     wanted = NewTopic(control_topic, num_partitions=8, config={"cleanup.policy": "compact"})
     with AdminClient({**kafka.client_config(), "log_level": 0}) as admin:
         admin.create_topics([wanted])[control_topic].result(WAIT_S)

@@ -39,7 +39,7 @@ class Payment(BaseModel):
 async def page(
     postgres_settings: PostgresSettings, superuser: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Names]:
-    """The names that the twenty lines of the page define, run on the database of the test."""
+    """Return the names that the twenty lines of the page define, run on the database of the test."""
     await superuser.execute(
         "CREATE TABLE orders (id INT GENERATED ALWAYS AS IDENTITY, owner TEXT, article TEXT);"
         "GRANT ALL ON orders TO PUBLIC"

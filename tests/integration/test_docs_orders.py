@@ -21,7 +21,7 @@ Names = dict[str, Any]
 
 @pytest.fixture
 async def shop(postgres_settings: PostgresSettings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Names]:
-    """The names of the example application, run on the database of the test."""
+    """Return the names of the example application, run on the database of the test."""
     for name in ("host", "port", "db", "user"):
         monkeypatch.setenv(f"POSTGRES_{name.upper()}", str(getattr(postgres_settings, name)))
     monkeypatch.setenv("POSTGRES_PASSWORD", postgres_settings.password.get_secret_value())
@@ -49,7 +49,7 @@ async def placed(client: httpx.AsyncClient) -> str:
 
 
 async def warehouse_reads(shop: Names) -> None:
-    """Have the warehouse process the first event of the order, as in the outbox."""
+    """Let the warehouse process the first event of the order, as it is in the outbox."""
     database = shop["backbone"].database
     async with database.connection() as connection:
         [row] = await connection.fetch(

@@ -103,7 +103,7 @@ async def test_adoption_page_adopts_the_outbox(database: Database) -> None:
 
 @pytest.fixture
 def adopting(postgres_settings: PostgresSettings, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The names that the first two blocks of the page define, run on the database of the test."""
+    """Return the names that the first two blocks of the page define, run on the database of the test."""
     for name, value in server_environment(postgres_settings).items():
         monkeypatch.setenv(name, value)
     at, password = postgres_settings, postgres_settings.password.get_secret_value()
@@ -185,7 +185,7 @@ SHELVES = DOCS / "how-to/decide-over-several-rows.md"
 
 @pytest.fixture
 async def shelves(database: Database, superuser: asyncpg.Connection) -> list[uuid.UUID]:
-    """Two shelves of the table in the page; the first has a book."""
+    """Create two shelves of the table in the page; the first one has a book."""
     [tables] = fences(SHELVES, "text")
     await superuser.execute(tables)
     ids = [uuid.uuid4() for _ in range(2)]
@@ -271,7 +271,10 @@ async def test_event_page_publishes_an_event_once(database: Database) -> None:
 
 
 class Shop(httpx.AsyncBaseTransport):
-    """Executes each key once, after the scripted responses; None executes and loses the response."""
+    """A server with a script of responses, which then executes each key once.
+
+    For None in the script, the server executes the request and sends no response.
+    """
 
     def __init__(self, *first: httpx.Response | None) -> None:
         self.taken: dict[str, bytes] = {}
@@ -293,7 +296,7 @@ class Shop(httpx.AsyncBaseTransport):
 
 
 def in_trouble() -> tuple[httpx.Response | None, ...]:
-    """The responses that each loop of the page must handle; None is a lost response."""
+    """Return the responses that each loop of the page must handle; None is a lost response."""
     at_once = {"Retry-After": "0"}
     running = httpx.Response(409, headers=at_once, json={"error_code": "REQUEST_IN_FLIGHT"})
     return httpx.Response(503, headers=at_once), None, running
@@ -301,7 +304,7 @@ def in_trouble() -> tuple[httpx.Response | None, ...]:
 
 @pytest.fixture
 def client_blocks(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The names that the page for client authors defines, without random waits."""
+    """Return the names that the page for client authors defines, without random waits."""
     monkeypatch.setattr("random.uniform", lambda _least, _most: 0.0)
     monkeypatch.setattr("relaybox.http.client._client.random", lambda: 0.0)
     names: dict[str, Any] = {}

@@ -33,7 +33,7 @@ class Environment:
         return self.directory / "bin" / "python"
 
     def variables(self) -> dict[str, str]:
-        """The variables of its programs: its own directory first in PATH, nothing of this process."""
+        """Return the environment variables of its programs: its own directory is first in PATH."""
         return {
             "PATH": os.pathsep.join([str(self.directory / "bin"), os.environ["PATH"]]),
             "HOME": str(self.directory),
@@ -41,7 +41,7 @@ class Environment:
         }
 
     def run(self, *words: str, cwd: Path) -> str:
-        """Run one of its programs and return its output."""
+        """Run a program of the environment and return its output."""
         program = [str(self.directory / "bin" / words[0]), *words[1:]]
         return command(program, cwd=cwd, env=self.variables())
 
@@ -56,7 +56,7 @@ def command(words: Sequence[str], *, cwd: Path, env: dict[str, str] | None = Non
 
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Wheels by project name, built from source distributions as for a release."""
+    """Build the wheels from source distributions, as for a release; return them by project name."""
     target = tmp_path_factory.mktemp("wheels")
 
     def build(name: str) -> Path:
@@ -72,9 +72,9 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def environment(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """An environment with the four wheels and their locked dependencies only."""
+    """Create an environment with only the four wheels and their locked dependencies."""
     environment = Environment(directory=tmp_path_factory.mktemp("installed") / "venv")
-    # In the directory of this interpreter, or of the first one in PATH.
+    # uv is in the directory of this interpreter, or in the first one of PATH.
     uv = shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     assert uv is not None, "uv is one of the tools in requirements.lock: run make setup"
     command([uv, "venv", "--quiet", "--python", sys.executable, str(environment.directory)], cwd=ROOT)

@@ -47,7 +47,7 @@ def blocks(page: Path, language: str) -> list[str]:
 def variables(
     environment: Environment, empty_postgres_settings: PostgresSettings, kafka_settings: KafkaSettings
 ) -> dict[str, str]:
-    """The variables of a shell with running servers and an empty database."""
+    """Return the variables of a shell with running servers and an empty database."""
     postgres, owner = empty_postgres_settings, empty_postgres_settings.as_owner()
     return environment.variables() | {
         "POSTGRES_HOST": postgres.host,
@@ -156,7 +156,7 @@ def wait_until_read(settings: KafkaSettings, group: str, message: Message) -> No
 
 
 def publish_again(settings: KafkaSettings, message: Message) -> Message:
-    """Publish a message again, as a relay that died before marking it would; return the copy."""
+    """Publish a message again, as a relay does that was killed before marking the row; return the copy."""
     copies: list[Message] = []
     producer = Producer({"bootstrap.servers": settings.bootstrap_servers})
     producer.produce(

@@ -105,9 +105,8 @@ async def test_services_role_cannot_bypass_append_only_events(service: Executor)
 
 @pytest.mark.guarantee("G07")
 async def test_services_role_cannot_grant_itself_rights(service: Executor) -> None:
-    await service.fetch(
-        "GRANT ALL ON domain_events TO CURRENT_USER"
-    )  # PostgreSQL gives a warning and changes nothing
+    # PostgreSQL gives a warning and changes nothing.
+    await service.fetch("GRANT ALL ON domain_events TO CURRENT_USER")
     await all_refused(service, CHANGES, asyncpg.InsufficientPrivilegeError, "permission denied")
 
 

@@ -241,7 +241,7 @@ async def test_200_concurrent_wrong_passwords_count_as_five_attempts(
 async def test_concurrent_attempts_cannot_exceed_the_count_in_the_database(
     studio: Studio, database: Database
 ) -> None:
-    """Without the queue that a process keeps for a link: as if each attempt were in another process."""
+    """The test removes the queue of the process, as if each attempt came to another process."""
     node = await studio.teacher.node("workspace")
     link = await studio.teacher.link(node, "viewer", password="right")
 
