@@ -1,4 +1,4 @@
-"""The message relay: publish rows of the outbox to Kafka, exactly once or at least once, in order per key."""
+"""The relay: publish rows of the outbox to Kafka, exactly once or at least once, in order per key."""
 
 from relaybox.relay._backoff import BreakerState, GiveUp, Retry, next_step
 from relaybox.relay._errors import (

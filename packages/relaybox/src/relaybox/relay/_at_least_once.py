@@ -37,19 +37,19 @@ _PRODUCER: Final[dict[str, Any]] = {
     **PRODUCER,
     # A gap in a partition's sequence is a fatal error: no record may follow one that failed (G34).
     "enable.gapless.guarantee": True,
-    # The relay has its own timeout and replaces the producer. A producer that drops single records would
-    # break the order of keys.
+    # No timeout per record, because dropping single records would break the order of keys. The relay has its
+    # own timeout and then replaces the producer.
     "message.timeout.ms": 0,
     "retry.backoff.ms": 20,
 }
 
 
 class AtLeastOnce:
-    """One idempotent producer at a time; see :class:`~relaybox.relay._batches.Delivery`.
+    """One idempotent producer for all lanes; implements :class:`~relaybox.relay._batches.Delivery`.
 
-    Invariant: a producer that failed to deliver a record is purged and never used again; the next one
-    publishes what the table then has as PENDING. If a row of a batch is at fault, the batch publishes no
-    later row of its key (G34).
+    Invariant: a producer that failed to deliver a record is purged and never used again; the next producer
+    publishes the rows that are PENDING then. If a row of a batch is at fault, the batch publishes no later
+    row of its key (G34).
     """
 
     one_batch_at_a_time = True
@@ -71,15 +71,15 @@ class AtLeastOnce:
         await self._in_thread(self._connect)
 
     def ready(self, lanes: Sequence[Lane]) -> list[Lane]:
-        """Return all of *lanes*: a new owner need not know what the former owner published."""
+        """Return all of *lanes*: no takeover is needed, because a new owner may publish rows again."""
         return list(lanes)
 
     def paused_lanes(self) -> frozenset[int]:
-        """Return none: only transactions have a fixed cost for which a small batch should wait."""
+        """Return an empty set: pauses between batches save only the fixed cost of transactions."""
         return frozenset()
 
     async def prepare(self, messages: Sequence[Message]) -> Prepared:
-        """Return one batch; the publishing thread checks its rows."""
+        """Return one batch without rows of unavailable partitions; :meth:`publish` checks the other rows."""
         outcome = Outcome()
         self._partitions.add({message.topic for message in messages})
         if self._partitions.unavailable:
@@ -89,7 +89,7 @@ class AtLeastOnce:
         return Prepared(batches=[batch] if messages else [], outcome=outcome)
 
     def publish(self, batch: Batch) -> asyncio.Task[Outcome]:
-        """Publish *batch*; the task ends when each row is acknowledged or will never be."""
+        """Publish *batch*; the task ends when each row is acknowledged or known to have failed."""
         return asyncio.create_task(self._run(batch.messages))
 
     async def claim(self, connection: DedicatedConnection, batches: Sequence[Batch]) -> None:
@@ -102,7 +102,7 @@ class AtLeastOnce:
         """Do nothing: there are no claims."""
 
     def take_link_failure(self) -> LinkDown | None:
-        """Return None: only batches can fail."""
+        """Return None: the link is used for batches only, whose outcome has its failure."""
         return None
 
     def stuck_lanes(self) -> dict[int, str]:
@@ -110,19 +110,19 @@ class AtLeastOnce:
         return {}
 
     def hung(self) -> bool:
-        """Return whether the call of the publishing thread hangs."""
+        """Return whether a call in the publishing thread takes over 60 s."""
         return self._thread.hung()
 
     def set_deadline(self, monotonic_s: float) -> None:
-        """Wait for no acknowledgement past this time."""
+        """Wait for acknowledgements only until *monotonic_s*."""
         self._give_up_at_s = monotonic_s
 
     async def serve_callbacks(self) -> None:
-        """Serve the callbacks of the admin client."""
+        """Execute due callbacks of the admin client."""
         await self._in_thread(self._link.serve_callbacks)
 
     async def close(self) -> None:
-        """Discard what is not acknowledged, and close all clients."""
+        """Discard unacknowledged records, and close all clients."""
         self._give_up_at_s = 0.0
         await self._in_thread(self._close)
         self._thread.shutdown(wait=False)
@@ -186,8 +186,8 @@ class AtLeastOnce:
         failures = [error for error in results if error is not None]
         if all(error.code() not in RECORD_REJECTED for error in failures):
             raise self._link.link_down(failures)
-        # A limit has changed since it was read. The broker rejects a request as a whole, so its error
-        # does not identify a row: publish each alone, from the first that was not acknowledged.
+        # A limit was lowered since it was read. The broker rejects a request as a whole, so its error does
+        # not identify a row: publish the rows that were not acknowledged one by one.
         self._drop_producer()
         self._link.forget_limits()
         sent = {message.seq for message in outcome.sent}
@@ -213,7 +213,7 @@ class AtLeastOnce:
             self._drop_producer()
 
     def _deliver(self, messages: Sequence[Message]) -> list[KafkaError | None]:
-        """Produce, wait for acknowledgements; return None for each acknowledged message, else its error."""
+        """Publish *messages*; return the error of each, or None if acknowledged."""
         producer = self._producer
         assert producer is not None
         results: list[KafkaError | None] = [None] * len(messages)
@@ -224,7 +224,7 @@ class AtLeastOnce:
                 results[place:] = [error.args[0], *[UNDELIVERED] * (len(messages) - place - 1)]
                 break
         if not flush(producer, self._deadline) and not self._drop_producer():
-            # Without a report a record is not acknowledged; the report of a purged record may arrive later.
+            # The reports of some purged records are missing: these records count as not acknowledged.
             return [error or UNDELIVERED for error in results]
         return results
 
@@ -232,16 +232,20 @@ class AtLeastOnce:
         return self._give_up_at_s
 
     def _drop_producer(self) -> bool:
-        """Purge the producer; return whether every undelivered record was reported."""
+        """Purge the producer; return whether the delivery report of each unacknowledged record arrived."""
         producer, self._producer = self._producer, None
         return producer is None or discard(producer)
 
 
 def acknowledged_in_order(messages: Sequence[Message], results: Sequence[KafkaError | None]) -> list[Message]:
-    """Return the acknowledged *messages*, without those that follow an unacknowledged one of their key.
+    """Return the acknowledged *messages*, without those behind an unacknowledged message of the same key.
 
-    Kafka wrote such a message before its predecessor. The relay publishes it again after the predecessor: a
-    duplicate, but the topic then has both in order.
+    Kafka has written such a message before its predecessor. The relay publishes the message again after the
+    predecessor: the topic then has a duplicate, but both in order.
+
+    Args:
+        messages: Messages of a batch, in order.
+        results: Error of each message; None if acknowledged.
     """
     sent: list[Message] = []
     waiting: set[str] = set()

@@ -1,4 +1,4 @@
-"""Tasks beside the publish loop: find unavailable partitions, remove old rows, measure the backlog."""
+"""Background tasks of a relay: find unavailable partitions, remove old rows, measure the backlog."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -31,46 +31,55 @@ __all__ = (
     "withhold",
 )
 
-#: Interval between requests to the brokers: while all partitions accept writes, and while one does not.
+#: Interval of requests for the state of partitions: while all accept writes, and while one does not.
 _PAUSE_S: Final = 5.0
 _PAUSE_UNAVAILABLE_S: Final = 1.0
-#: The shortest time between two requests, even if every batch fails.
+#: Shortest pause between two requests, even if every batch fails.
 _PAUSE_S_MIN: Final = 0.5
 _ANSWER_S: Final = 2.0
 _MIN_ISR: Final = "min.insync.replicas"
 _log: Final = structlog.get_logger(__name__)
-#: Retention removes a slot of the outbox after hours, in steps of one statement each.
+#: Longest interval of calls of retain().
 _RETENTION_PAUSE_S: Final = 60.0
-#: At least so many steps in the life of a slot: a short retention needs more frequent steps.
+#: Minimum number of calls within the retention time; a short retention time needs a shorter interval.
 _STEPS_PER_SLOT: Final = 50
 _FAILED: Final = "relay maintenance failed, trying again"
 
 
 class UnavailablePartitions:
-    """The partitions of one topic, of which at least one accepts no writes."""
+    """State of the partitions of a topic, of which at least one accepts no writes."""
 
     def __init__(self, partitions: int, reasons: Mapping[int, str]) -> None:
-        """*reasons* has a sentence for each of the *partitions* that accepts no writes."""
+        """Create the state of a topic.
+
+        Args:
+            partitions: Number of partitions.
+            reasons: By number, a sentence for each partition that accepts no writes.
+        """
         self.reasons = reasons
         self._partitions = partitions
         self._available = cycle(number for number in range(partitions) if number not in reasons)
 
     def reason(self, key: str) -> str | None:
-        """Return why records of *key* cannot be written; None if they can."""
+        """Return why the partition of *key* accepts no writes; None if it does."""
         return self.reasons.get(partition_of(key, self._partitions))
 
     def next_available(self) -> int | None:
-        """Return a partition that accepts writes, in turn; None if there is none."""
+        """Return the partitions that accept writes in turn; None if there is none."""
         return next(self._available, None)
 
 
 def withhold(
     messages: Sequence[Message], unavailable: Mapping[str, UnavailablePartitions]
 ) -> tuple[list[Message], list[tuple[Message, PartitionUnavailable]]]:
-    """Return the messages that can be written now, and the first message of each key that cannot.
+    """Return the messages whose partition accepts writes, and of each other key the first message.
 
-    Later messages of such a key, on any topic, are in neither part: they stay PENDING behind the first. A
-    message without a key is assigned to a partition that accepts writes.
+    Later messages of such a key, on any topic, are in neither result: they stay PENDING behind the first
+    message. A message without a key is assigned to a partition that accepts writes.
+
+    Args:
+        messages: Messages in the order of ``seq``.
+        unavailable: State of topics with an unavailable partition, by name.
     """
     free: list[Message] = []
     held: list[tuple[Message, PartitionUnavailable]] = []
@@ -95,42 +104,42 @@ def withhold(
 
 
 class PartitionWatch:
-    """Asks the brokers which partitions of the topics in use accept no writes.
+    """Find the partitions of the topics in use that accept no writes, by requests to the brokers.
 
-    It asks every 5 s, every second while there is such a partition, and at once after :meth:`check_now`.
-    While no broker responds, it keeps the last result.
+    Requests are sent every 5 s, every second while there is such a partition, and at once after
+    :meth:`check_now`. While no broker responds, the last result stays.
     """
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
-        #: By topic; without topics of which all partitions accept writes.
+        #: State by topic, without topics whose partitions all accept writes.
         self.unavailable: Mapping[str, UnavailablePartitions] = {}
         self._on_available: Callable[[], None] = lambda: None
-        #: Topics in use. A topic that the brokers do not know is removed: rows may contain any name.
+        #: Topics in use. Topics that the brokers do not know are removed, because rows may contain any name.
         self._topics: set[str] = set()
         self._wanted = asyncio.Event()
         self._admin: Any = None
-        #: Closes it.
+        #: Closes the admin client.
         self._clients = ExitStack()
         self._thread = CallThreads(1, "relay-partitions")
 
     def on_available(self, callback: Callable[[], None]) -> None:
-        """Call *callback* whenever a partition accepts writes again."""
+        """Register *callback*, which is called whenever a partition accepts writes again."""
         self._on_available = callback
 
     def add(self, topics: Iterable[str]) -> None:
-        """Watch *topics* too; ask about new ones at once. No topic has a name over Kafka's limit."""
+        """Watch *topics* too, except names that Kafka does not allow; request new topics at once."""
         before = len(self._topics)
         self._topics.update(topic for topic in topics if len(topic) <= TOPIC_CHARS_MAX)
         if len(self._topics) > before:
             self.check_now()
 
     def check_now(self) -> None:
-        """Ask the brokers at once; called when a batch or a lane has failed."""
+        """Send a request at once; called when a batch or a takeover has failed."""
         self._wanted.set()
 
     def hung(self) -> bool:
-        """Return whether a call to Kafka hangs."""
+        """Return whether a call to Kafka takes over 60 s."""
         return self._thread.hung()
 
     def reasons(self) -> list[str]:
@@ -138,7 +147,7 @@ class PartitionWatch:
         return [reason for _, topic in sorted(self.unavailable.items()) for reason in topic.reasons.values()]
 
     async def run(self) -> None:
-        """Ask the brokers repeatedly; ends by cancellation only."""
+        """Send requests at the intervals until cancelled."""
         in_thread = asyncio.get_running_loop().run_in_executor
         try:
             while True:
@@ -183,8 +192,8 @@ class PartitionWatch:
                 if reasons := _reasons(name, partitions, min_isr.get(name, 1)):
                     found[name] = UnavailablePartitions(len(partitions), reasons)
         except (KafkaException, TimeoutError):
-            # The circuit breaker reports brokers that do not respond. A new client tries all addresses, while
-            # this one may wait for a dead controller.
+            # No log: the circuit breaker reports brokers that do not respond. The next request uses a new
+            # client, which tries all addresses, because this one may wait for a controller that is down.
             self._close()
             return None
         return found
@@ -209,7 +218,7 @@ def _places(unavailable: Mapping[str, UnavailablePartitions]) -> set[tuple[str, 
 
 
 def _partitions(answer: Any) -> Sequence[Any]:
-    """Return the partitions of a described topic; none if it is missing or may not be described."""
+    """Return the partitions of a described topic; empty without the topic or the right to describe it."""
     try:
         return answer.result(_ANSWER_S + 1).partitions
     except KafkaException as error:
@@ -219,11 +228,12 @@ def _partitions(answer: Any) -> Sequence[Any]:
 
 
 def _may_pass(error: KafkaError) -> bool:
-    """Return whether *error* is about the brokers, not about a topic that is missing or may not be read."""
+    """Return whether *error* is temporary, unlike a missing topic or right."""
     return error.code() not in UNKNOWN_TOPIC and (error.retriable() or error.code() in UNREACHABLE)
 
 
 def _reasons(topic: str, partitions: Sequence[Any], min_isr: int) -> dict[int, str]:
+    """Return by number why partitions accept no writes: no leader, or too few replicas in sync."""
     reasons: dict[int, str] = {}
     for each in partitions:
         brokers = ", ".join(str(replica.id) for replica in each.replicas)
@@ -240,10 +250,10 @@ def _reasons(topic: str, partitions: Sequence[Any], min_isr: int) -> dict[int, s
 
 
 class Maintenance:
-    """Removes SENT rows that are old enough, and measures the backlog.
+    """Remove old SENT rows, and measure the backlog.
 
-    Invariant: no failure here ends the relay or delays a heartbeat. Each task has its own connection, and
-    tries again after an error; ``maintenance_failures_total`` counts errors.
+    Invariant: an error of these tasks neither ends the relay nor delays a heartbeat. Each task has its own
+    connection and retries after an error; ``maintenance_failures_total`` counts errors.
     """
 
     def __init__(
@@ -256,7 +266,16 @@ class Maintenance:
         keep_h: float,
         measure_s: float,
     ) -> None:
-        """Keep SENT rows for *keep_h* hours, and measure the backlog every *measure_s* seconds."""
+        """Create the tasks without starting them.
+
+        Args:
+            database: Provides the connection for retention.
+            connections: Opens the connection for measurements.
+            counters: Gets the backlog, and counts errors.
+            low_watermark: Lowest ``seq`` to measure.
+            keep_h: Retention time of SENT rows, in hours.
+            measure_s: Interval of measurements, in seconds.
+        """
         self._database = database
         self._connections = connections
         self._counters = counters
@@ -265,14 +284,14 @@ class Maintenance:
         self._measure_s = measure_s
 
     async def remove_old_rows(self) -> None:
-        """Remove old SENT rows repeatedly; ends by cancellation only."""
+        """Remove old SENT rows at an interval until cancelled."""
         pause_s = min(_RETENTION_PAUSE_S, self._keep_h * 3_600 / _STEPS_PER_SLOT)
         while True:
             await asyncio.sleep(pause_s)
             await self._attempt("retention", self._retain)
 
     async def measure(self) -> None:
-        """Measure the backlog repeatedly; ends by cancellation only."""
+        """Measure the backlog at an interval until cancelled."""
         while True:
             await self._attempt("backlog figures", self._measure_while_connected)
             await asyncio.sleep(self._measure_s)

@@ -1,4 +1,4 @@
-"""Batches of rows: fetched, in flight, and the interface of the two ways to deliver them."""
+"""Fetched rows, batches in flight, and the interface that both deliveries implement."""
 
 import asyncio
 import time
@@ -41,82 +41,87 @@ class Batch:
     """Rows that are published together."""
 
     messages: Sequence[Message]
+    #: Numbers of the lanes of the rows.
     lanes: frozenset[int]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LaneBatch(Batch):
-    """Rows of one lane; the marker in their transaction contains the batch's id."""
+    """Rows of one lane, which are published in one Kafka transaction."""
 
+    #: Id of the batch, written to the marker in the transaction and to the claim in ``relay_batches``.
     batch_id: UUID = field(default_factory=uuid4)
-    #: Number of the batch's claim in ``relay_batches``; None if it has none and must not be committed.
+    #: Number of the batch's claim; the result None means that the batch was not claimed: do not commit.
     number: Future[int | None] = field(default_factory=Future[int | None])
 
     @property
     def lane(self) -> int:
-        """The lane of all rows."""
+        """Number of the lane of all rows."""
         [lane] = self.lanes
         return lane
 
 
 class TransactionState(Enum):
-    """What the relay knows of a transaction after :meth:`LaneProducer.publish`."""
+    """State of a Kafka transaction after :meth:`LaneProducer.publish`."""
 
+    #: The broker confirmed the commit.
     COMMITTED = "committed"
-    #: The relay never requested the commit, and cannot any more.
+    #: The transaction failed before the relay requested a commit.
     UNPUBLISHED = "unpublished"
-    #: Aborted: PostgreSQL has not confirmed the claim, or the lane has another owner.
+    #: The relay aborted: PostgreSQL did not confirm the claim in time, or the lane has another owner.
     UNCLAIMED = "unclaimed"
-    #: The outcome of the commit is unknown; the lane's marker shows it.
+    #: The relay requested the commit and does not know the outcome; the lane's marker shows it.
     IN_DOUBT = "in-doubt"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TransactionResult:
-    """How a transaction ended. Unless it was committed, its producer must not be used again."""
+    """Result of a Kafka transaction. Unless committed, its producer must not be used again."""
 
     state: TransactionState
-    #: Why the transaction failed, first the rejection of a record. None if it was committed or aborted.
+    #: Error of the transaction, preferably the rejection of a record; None if committed or aborted.
     error: KafkaError | None = None
 
     @property
     def refused(self) -> bool:
-        """Whether the broker rejected a record. Otherwise the link failed, or nothing did."""
+        """Whether the broker rejected a record."""
         return self.error is not None and self.error.code() in RECORD_REJECTED
 
 
 @dataclass(kw_only=True, slots=True)
 class Outcome:
-    """The outcomes of rows. Rows in no list stay PENDING."""
+    """Outcomes of rows. Rows that are in no list stay PENDING."""
 
-    #: Published; so is every earlier row of their keys.
+    #: Published rows. All earlier rows of their keys are published too.
     sent: list[Message] = field(default_factory=list[Message])
-    #: Failed because of the row or the link; no later row of their keys was published.
+    #: Rows that failed, with the cause. No later row of their keys was published.
     faulty: list[tuple[Message, RowFault | LinkDown]] = field(
         default_factory=list[tuple[Message, RowFault | LinkDown]]
     )
-    #: Why the link failed; None if it did not. Publish nothing before :meth:`Delivery.connect` succeeds.
+    #: The failure of the link; None without one. Publish nothing until :meth:`Delivery.connect` succeeds.
     link: LinkDown | None = None
-    #: Rows that were in flight when the link failed, and were certainly not published.
+    #: Rows that were in flight when the link failed, and are known to be unpublished.
     interrupted: list[Message] = field(default_factory=list[Message])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prepared:
-    """Fetched rows, divided into batches to publish and faulty rows."""
+    """Result of :meth:`Delivery.prepare`."""
 
+    #: Batches to publish.
     batches: Sequence[Batch]
+    #: Faulty rows, and the failure of the link if the rows could not be checked.
     outcome: Outcome
 
 
 class Delivery(Protocol):
-    """Publishes batches to Kafka. Use it in one event loop; blocking calls run in its own threads."""
+    """Interface to publish batches to Kafka. Not thread-safe; blocking calls run in its own threads."""
 
     #: Whether a batch of any lane may start only after the outcome of the last batch is known.
     one_batch_at_a_time: bool
 
     async def connect(self) -> None:
-        """Reach a broker, read the limits of topics again, and warm up.
+        """Connect to a broker, and read the limits of topics again.
 
         Raises:
             LinkDown: No broker responded in time.
@@ -124,11 +129,11 @@ class Delivery(Protocol):
         ...
 
     def ready(self, lanes: Sequence[Lane]) -> list[Lane]:
-        """Return those of the owned *lanes* that may be fetched from; start to take over the others."""
+        """Return those of the owned *lanes* whose rows may be published; start to take over the others."""
         ...
 
     def paused_lanes(self) -> frozenset[int]:
-        """Return the ready lanes that should start no batch yet; not used in a backlog."""
+        """Return the ready lanes that should not start a batch yet; not used in a backlog."""
         ...
 
     async def prepare(self, messages: Sequence[Message]) -> Prepared:
@@ -136,11 +141,11 @@ class Delivery(Protocol):
         ...
 
     def publish(self, batch: Batch) -> asyncio.Task[Outcome]:
-        """Publish *batch* in order; the task never fails and must not be cancelled."""
+        """Publish *batch* in order; the task has the outcome, never fails, and must not be cancelled."""
         ...
 
     async def claim(self, connection: DedicatedConnection, batches: Sequence[Batch]) -> None:
-        """Claim *batches* in PostgreSQL, if the delivery needs claims; call it right after publishing.
+        """Claim *batches* in PostgreSQL, if the delivery needs claims; call this right after :meth:`publish`.
 
         Raises:
             DatabaseError: PostgreSQL did not respond; none of *batches* will be published.
@@ -148,50 +153,50 @@ class Delivery(Protocol):
         ...
 
     def note_recorded(self, batch: Batch) -> None:
-        """Note that PostgreSQL has recorded the outcome of *batch*."""
+        """Handle that PostgreSQL has recorded the outcome of *batch*: its claim may become obsolete."""
         ...
 
     async def trim_claims(self, connection: DedicatedConnection) -> None:
-        """Delete claims in PostgreSQL that no takeover needs any more; called about once per second."""
+        """Delete claims in PostgreSQL that no takeover needs; called about once per second."""
         ...
 
     def take_link_failure(self) -> LinkDown | None:
-        """Return and forget the last failure of the link that no batch reported; None without one."""
+        """Return and remove the last failure of the link outside of batches; None without one."""
         ...
 
     def stuck_lanes(self) -> Mapping[int, str]:
-        """Return the owned lanes that have failed to publish for 10 s, with the reason."""
+        """Return the reason by number of each owned lane that has failed to publish for 10 s."""
         ...
 
     def hung(self) -> bool:
-        """Return whether a call to Kafka lasts longer than all its time limits."""
+        """Return whether a call to Kafka takes longer than 60 s, more than all its time limits together."""
         ...
 
     def set_deadline(self, monotonic_s: float) -> None:
-        """Wait for no acknowledgement past this time; called when the relay stops."""
+        """Wait for acknowledgements only until *monotonic_s*; called when the relay stops."""
         ...
 
     async def serve_callbacks(self) -> None:
-        """Run due callbacks of the Kafka clients while no batch is published."""
+        """Execute due callbacks of the Kafka clients; called while no batch is published."""
         ...
 
     async def close(self) -> None:
-        """Discard what is not acknowledged (it is PENDING), and close all clients."""
+        """Discard unacknowledged records, whose rows stay PENDING, and close all clients."""
         ...
 
 
 @dataclass(kw_only=True, slots=True)
 class InFlightBatch:
-    """A batch whose outcome is not known yet, or was not collected."""
+    """A batch whose outcome is not known or was not collected yet."""
 
     batch: Batch
     outcome: asyncio.Task[Outcome]
-    #: Other lanes no longer wait for this batch.
+    #: Whether the batch takes so long that other lanes start their next batches without waiting.
     late: bool = False
 
 
 class InFlightBatches:
-    """Batches that were started and not collected yet; a finished one counts until it is collected."""
+    """Batches that were started, until :meth:`take_finished` returns them."""
 
     def __init__(self) -> None:
         self._batches: list[InFlightBatch] = []
@@ -211,7 +216,7 @@ class InFlightBatches:
         return {lane for each in self._batches for lane in each.batch.lanes}
 
     def add(self, batch: Batch, outcome: asyncio.Task[Outcome]) -> None:
-        """Add *batch*, which was started."""
+        """Add the started *batch*; *outcome* is the task of :meth:`Delivery.publish`."""
         self._batches.append(InFlightBatch(batch=batch, outcome=outcome))
 
     def take_finished(self) -> list[InFlightBatch]:
@@ -226,7 +231,7 @@ class InFlightBatches:
             await asyncio.wait([each.outcome for each in self._batches])
 
     async def wait_for_prompt(self, limit_s: float | None) -> None:
-        """Wait for all batches that are not late; those that take longer than *limit_s* become late."""
+        """Wait for all batches that are not late; after *limit_s* unfinished ones are late (None: never)."""
         awaited = [each for each in self._batches if not each.late]
         if awaited:
             await asyncio.wait([each.outcome for each in awaited], timeout=limit_s)
@@ -236,22 +241,22 @@ class InFlightBatches:
 
 @dataclass(kw_only=True, slots=True)
 class PendingFetch:
-    """A query for rows that runs, or has ended while its rows are not published yet."""
+    """A query for rows: running, or ended with rows that are not published yet."""
 
     reading: asyncio.Task[list[Message]]
-    #: The lanes that the query reads from, each with its epoch.
+    #: Number and epoch of each lane that the query reads.
     fences: frozenset[tuple[int, int]]
     #: Keys with a failed row that was not recorded yet when the query began.
     blocked_keys: set[str]
-    #: Lanes of which the relay must publish earlier rows first (G21): rows of these lanes are read again.
+    #: Lanes with an earlier row that was not published (G21): their rows must be read again.
     stale_lanes: set[int] = field(default_factory=set[int])
 
 
 class Fetches:
-    """The queries for rows: one, and in a backlog a second one that runs while the first one's rows wait.
+    """Queries for rows: one, and in a backlog a second one that reads ahead while the first one's rows wait.
 
-    Invariant: fetched rows are published only if no row of their lane that the relay knew when their query
-    began is still to be published. Code that leaves such a row unpublished invalidates the row's lane.
+    Invariant: fetched rows are published only if all rows of their lane that the relay had fetched before are
+    published. Code that does not publish a fetched row must invalidate the row's lane.
     """
 
     def __init__(self) -> None:
@@ -263,33 +268,33 @@ class Fetches:
     def start(
         self, reading: Coroutine[Any, Any, list[Message]], lanes: Iterable[Lane], blocked_keys: set[str]
     ) -> None:
-        """Start *reading*; the previous query must have ended, because both use one connection."""
+        """Start the query *reading*; the previous query must have ended, because both use one connection."""
         fences = frozenset((lane.lane, lane.epoch) for lane in lanes)
         self._pending.append(
             PendingFetch(reading=asyncio.create_task(reading), fences=fences, blocked_keys=blocked_keys)
         )
 
     def first(self) -> PendingFetch:
-        """Return the fetch whose rows are published next; it stays the first until :meth:`remove_first`."""
+        """Return the query whose rows are published next."""
         return self._pending[0]
 
     def remove_first(self) -> None:
-        """Remove the first fetch; its rows are published now or read again later."""
+        """Remove the first query; the caller publishes its rows now, or later queries read them again."""
         del self._pending[0]
 
     def invalidate(self, lanes: Iterable[int]) -> None:
-        """Note that a row of each of *lanes* was not published: later rows of the lane must be read again."""
+        """Require that fetched rows of *lanes* are read again, because an earlier row was not published."""
         stale = set(lanes)
         for fetch in self._pending:
             fetch.stale_lanes |= stale
 
     def invalidate_all(self) -> None:
-        """Note that the rows of all fetches must be read again."""
+        """Require that all fetched rows are read again."""
         for fetch in self._pending:
             fetch.stale_lanes.update(lane for lane, _ in fetch.fences)
 
     def invalidate_not_started(self, fetched: Sequence[Message], started: Sequence[Batch]) -> None:
-        """Invalidate the lanes of those *fetched* rows that are not in the *started* batches."""
+        """Require that lanes are read again of which a *fetched* row is not in the *started* batches."""
         if self._pending and sum(len(batch.messages) for batch in started) < len(fetched):
             in_flight = {message.seq for batch in started for message in batch.messages}
             self.invalidate(message.lane for message in fetched if message.seq not in in_flight)
@@ -304,13 +309,13 @@ class Fetches:
 
 
 class RowReader:
-    """Reads publishable rows, and more of them per query while there is a backlog."""
+    """Read publishable rows; in a backlog, more rows per query."""
 
     def __init__(self, settings: RelaySettings, low_watermark: LowWatermark, counters: Counters) -> None:
         self._settings = settings
         self._low_watermark = low_watermark
         self._counters = counters
-        #: How many rows the next query asks for; more than ``RELAY_BATCH_SIZE`` in a backlog.
+        #: Maximum number of rows of the next query; more than ``RELAY_BATCH_SIZE`` in a backlog.
         self.batch_rows = settings.batch_size
         self._read_at_s = 0.0
         self._polled = False
@@ -320,11 +325,11 @@ class RowReader:
         return time.monotonic() - self._read_at_s
 
     def note_poll(self) -> None:
-        """Note that no notification has announced the rows that are read next (G28)."""
+        """Count the rows of the next query as found by polling, because no notification arrived."""
         self._polled = True
 
     def reset(self) -> None:
-        """Read ``RELAY_BATCH_SIZE`` rows with the next query, as without a backlog."""
+        """Limit the next query to ``RELAY_BATCH_SIZE`` rows, as without a backlog."""
         self.batch_rows = self._settings.batch_size
 
     async def read(
@@ -336,7 +341,15 @@ class RowReader:
         *,
         probing: bool,
     ) -> list[Message]:
-        """Read at most *rows_max* publishable rows of *lanes*, without the *excluded* ones."""
+        """Read at most *rows_max* publishable rows of *lanes*.
+
+        Args:
+            connection: Connection for queries of rows.
+            lanes: Owned lanes to read; empty: return no rows.
+            excluded: ``seq`` of rows that are in flight, not recorded, or already read.
+            rows_max: Maximum number of rows.
+            probing: Whether the row is the probe of the circuit breaker; ``batch_rows`` then stays.
+        """
         self._read_at_s = time.monotonic()
         if not lanes:
             return []

@@ -1,4 +1,4 @@
-"""Claims of batches in PostgreSQL, which prove with Kafka's marker what was published (G31)."""
+"""Claims of batches in PostgreSQL: compared with the marker in Kafka, they show what was published (G31)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ __all__ = (
     "trim",
 )
 
-#: Stands for a missing marker in messages, and if an operator accepts that it is missing.
+#: A missing marker in messages, and in ``accepted_marker`` if an operator accepts that it is missing.
 NO_MARKER: Final = UUID(int=0)
 _SQL: Final = load_queries(__package__ or "relaybox.relay", "relay.sql")
 Fault = tuple[Message, RowFault | LinkDown]
@@ -39,35 +39,44 @@ Fault = tuple[Message, RowFault | LinkDown]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
-    """A row of ``relay_batches``."""
+    """A row of ``relay_batches``: a batch that a relay claimed before its commit."""
 
+    #: Number of the claim; later claims have higher numbers.
     number: int
     batch_id: UUID
+    #: Id of the last published batch of the lane at the time of the claim; None if none was known.
     previous_id: UUID | None
+    #: ``seq`` of each row of the batch.
     seqs: Sequence[int]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecoveryPlan:
-    """What the relay must record before it publishes from the lane again."""
+    """Changes that a takeover must record before the relay publishes from the lane."""
 
-    #: Rows that are on the topic and have to be marked.
+    #: ``seq`` of rows that are on the topic and must be marked SENT.
     published_seqs: Sequence[int]
-    #: Numbers of the claims to delete: never published, or published before the last one.
+    #: Numbers of claims to delete: of unpublished batches, and of batches published before the last one.
     obsolete: Sequence[int]
-    #: Id of the last published batch; None: nothing was published.
+    #: Id of the last published batch; None: no batch was published.
     last_id: UUID | None
-    #: ``last_id`` if later takeovers must accept it although no claim has that id. None changes nothing.
+    #: ``last_id`` if later takeovers must accept this marker although no claim has the id; None: no change.
     accepted_marker: UUID | None = None
 
 
 def plan_recovery(
     lane: int, marker: UUID | None, accepted: UUID | None, claims: Sequence[Claim]
 ) -> RecoveryPlan:
-    """Decide which of *claims* were published, by *marker*, the id of the last batch committed to Kafka.
+    """Decide which of *claims* were published.
 
-    The marker's batch was published, and so were its predecessors by ``previous_id``. The transaction of any
-    other claim was not committed, and cannot be any more. *accepted* is a marker that an operator accepted.
+    The batch of the marker was published, and so were its predecessors by ``previous_id``. The transaction of
+    any other claim was not committed and can no longer be committed.
+
+    Args:
+        lane: Number of the lane, for the error.
+        marker: Id of the last batch of the lane that was committed to Kafka; None if Kafka has no marker.
+        accepted: Marker that an operator accepted; None without one.
+        claims: All claims of the lane.
 
     Raises:
         LaneFaulty: The marker matches no claim, or is missing although something was published.
@@ -81,7 +90,7 @@ def plan_recovery(
     if not published and not _agrees(marker, accepted, claims):
         raise LaneFaulty(
             f"lane {lane}: Kafka's marker is {marker or NO_MARKER}, which this database does not know "
-            "(was one of them restored?); run `relaybox verify`, then `relaybox relay accept`"
+            "(was Kafka or PostgreSQL restored?); run `relaybox verify`, then `relaybox relay accept`"
         )
     return RecoveryPlan(
         published_seqs=[seq for claim in published for seq in claim.seqs],
@@ -91,7 +100,10 @@ def plan_recovery(
 
 
 def plan_recovery_after_history_change(marker: UUID | None, claims: Sequence[Claim]) -> RecoveryPlan:
-    """Return the plan for a lane of which all published rows are marked: *claims* are not needed."""
+    """Return the plan for a lane whose published rows were found on the topics and marked.
+
+    All *claims* are deleted, and *marker* is accepted although no claim has its id.
+    """
     return RecoveryPlan(
         published_seqs=(),
         obsolete=[claim.number for claim in claims],
@@ -101,26 +113,26 @@ def plan_recovery_after_history_change(marker: UUID | None, claims: Sequence[Cla
 
 
 def _agrees(marker: UUID | None, accepted: UUID | None, claims: Sequence[Claim]) -> bool:
-    """Return whether *marker* fits claims of which none was published, or an operator accepted it."""
+    """Return whether *marker* is possible if none of *claims* was published, or *accepted* by an operator."""
     if marker is None:
         return accepted == NO_MARKER or all(claim.previous_id is None for claim in claims)
     return marker == accepted or any(claim.previous_id == marker for claim in claims)
 
 
 async def origin_of(connection: DedicatedConnection) -> UUID:
-    """Return the id that distinguishes this outbox on its Kafka cluster; created on first use."""
+    """Return the id that distinguishes this outbox from others on its Kafka cluster; set it on first use."""
     rows = await fetch_rows(connection, _SQL["origin"]) or await fetch_rows(connection, _SQL["known_origin"])
     return rows[0]["id"]
 
 
 class OwnedLane(NamedTuple):
-    """What PostgreSQL knows of a lane that is being taken over."""
+    """State of a lane in ``relay_lanes`` during a takeover."""
 
-    #: The marker that was accepted although no claim has its id; None if there is none.
+    #: Marker that an operator or a relay accepted although no claim has its id; None without one.
     accepted_marker: UUID | None
-    #: History of PostgreSQL in which the lane was last compared with Kafka; None if not known.
+    #: Id of PostgreSQL's history in which the lane was last compared with Kafka; None if not known.
     history_id: UUID | None
-    #: Number of the producer that the lane uses.
+    #: Number of the lane's producer, which determines its ``transactional.id``.
     producer_number: int
 
 
@@ -135,7 +147,10 @@ async def owned_lanes(connection: DedicatedConnection, lanes: Sequence[Lane]) ->
 
 
 async def assign_next_producers(connection: DedicatedConnection, lanes: Sequence[Lane]) -> dict[int, int]:
-    """Assign another producer to each of *lanes* that this relay still owns; return its number by lane."""
+    """Assign the next producer to each of *lanes* that this relay still owns; return its number by lane.
+
+    Assigns none while a relay of an older version runs, which knows only one ``transactional.id`` per lane.
+    """
     numbers, epochs = _fences(lanes)
     rows = await fetch_rows(connection, _SQL["assign_next_producers"], numbers, epochs)
     return {row["lane"]: row["producer_number"] for row in rows}
@@ -146,10 +161,14 @@ async def claim(
     batches: Sequence[LaneBatch],
     previous: Mapping[int, UUID | None],
 ) -> dict[int, int]:
-    """Claim *batches*, one of each lane, and return the claims' numbers by lane.
+    """Claim *batches*, and return the numbers of the claims by lane, without lanes that this relay has lost.
 
-    *previous* contains the last published batch of each lane. The result leaves out lanes that this relay has
-    lost. A batch may be committed only after its claim is returned.
+    A batch may be committed only if the result has its claim.
+
+    Args:
+        connection: A connection outside a transaction.
+        batches: At most one batch per lane.
+        previous: Id of the last published batch by lane; None if there is none.
     """
     rows = await fetch_rows(
         connection,
@@ -181,7 +200,7 @@ async def list_claims(connection: DedicatedConnection, lanes: Sequence[int]) -> 
 async def record_recovery(
     connection: DedicatedConnection, lane: Lane, plan: RecoveryPlan, history_id: UUID
 ) -> bool:
-    """Record *plan* in history *history_id*; return whether this relay still owns *lane*."""
+    """Record *plan* and the id of PostgreSQL's history; return whether this relay still owns *lane*."""
     [row] = await fetch_rows(
         connection,
         _SQL["recover_lane"],
@@ -196,12 +215,17 @@ async def record_recovery(
 
 
 async def report_fault(connection: DedicatedConnection, lane: Lane, fault: str) -> None:
-    """Record for operators why the relay does not publish from *lane*."""
+    """Record the reason why no relay publishes from *lane*, for operators."""
     await fetch_rows(connection, _SQL["report_lane_fault"], lane.lane, lane.epoch, fault)
 
 
 async def trim(connection: DedicatedConnection, settled: Mapping[tuple[int, int], int]) -> None:
-    """Delete the claims of each lane and epoch that are older than its last recorded claim."""
+    """Delete claims that are older than the last recorded one.
+
+    Args:
+        connection: A connection outside a transaction.
+        settled: Number of the last recorded claim by lane and epoch.
+    """
     lanes, epochs = [lane for lane, _ in settled], [epoch for _, epoch in settled]
     await fetch_rows(connection, _SQL["trim_batches"], lanes, epochs, list(settled.values()))
 
@@ -211,34 +235,36 @@ def _fences(lanes: Sequence[Lane]) -> tuple[list[int], list[int]]:
 
 
 class RejectionIsolator:
-    """Finds the row that the broker rejects, by publishing the rows of a rejected batch one by one.
+    """Find the row that the broker rejects, by publishing the rows of a rejected batch one by one.
 
-    The broker rejects a request as a whole, so its error does not identify the row. That happens only if a
-    limit was lowered after it was read; most faulty rows are found by reading the limits again. A row that
-    is rejected alone is at fault, unless the lane's marker proves that it was published after all::
+    The broker rejects a request as a whole, so its error does not identify the row. This is rare: the relay
+    finds most faulty rows before by the limits of topics, unless a limit was lowered since it was read. A row
+    that is rejected alone is at fault, unless the lane's marker shows that it was published::
 
         batch rejected ─► rows alone ─► row rejected ─► lane taken over ─┬─► confirmed
                               └─► published ─► next row                  └─► published after all
     """
 
     def __init__(self) -> None:
-        #: By lane, how many rows are still to be published alone.
+        #: Number of rows to publish alone, by lane.
         self._alone: dict[int, int] = {}
-        #: The row of each lane that was rejected alone, with its batch.
+        #: By lane, the row that was rejected alone, with the id of its batch.
         self._rejected_alone: dict[int, tuple[UUID, Fault]] = {}
         self._confirmed: list[Fault] = []
 
     def note_rejected(self, batch: LaneBatch, error: KafkaError) -> None:
-        """Note that the broker rejected *batch*."""
+        """Handle the rejection of *batch*: publish its rows alone, or note its only row as rejected."""
         if len(batch.messages) > 1:
             self._alone[batch.lane] = len(batch.messages)
         else:
             self._rejected_alone[batch.lane] = (batch.batch_id, (batch.messages[0], RecordRefused.by(error)))
 
     def confirm(self, lane: int, last_id: UUID | None) -> None:
-        """Decide whether the rejected row of *lane* is at fault, after another takeover of the lane.
+        """Decide whether the rejected row of *lane* is at fault, after the lane was taken over again.
 
-        *last_id* is the batch that was published last.
+        Args:
+            lane: Number of the lane.
+            last_id: Id of the lane's last published batch; None: none was published.
         """
         batch_id, fault = self._rejected_alone.pop(lane, (None, None))
         if fault is not None and batch_id != last_id:
@@ -246,13 +272,13 @@ class RejectionIsolator:
             self._alone.pop(lane, None)
 
     def note_published(self, batch: LaneBatch) -> None:
-        """Note that *batch* was published."""
+        """Count the rows of the published *batch* as published alone."""
         left = self._alone.pop(batch.lane, 0) - len(batch.messages)
         if left > 0:
             self._alone[batch.lane] = left
 
     def take_confirmed(self) -> list[Fault]:
-        """Return and forget the rows that are at fault."""
+        """Return and remove the rows that are at fault."""
         confirmed, self._confirmed = self._confirmed, []
         return confirmed
 
@@ -261,7 +287,7 @@ class RejectionIsolator:
         return lane in self._alone
 
     def one_per_lane(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """Return *messages* with at most one of each lane that is being isolated."""
+        """Return *messages* with at most one row of each lane whose rows are published one by one."""
         if not self._alone:
             return messages
         seen: set[int] = set()

@@ -4,13 +4,13 @@
 
     RelayboxError
     └── RelayError
-        ├── HistoryChanged PostgreSQL failed over or was restored; the relay starts a new session
-        ├── LaneFaulty Kafka and the database disagree about a lane; it stops until an operator decides
-        ├── PublishedUnknown a topic has lost records from before a failover; the lane stops like a faulty one
-        ├── LinkDown   a fault of the broker or the network; no row is charged
-        │   ├── PartitionUnavailable  one partition accepts no writes; its keys wait
-        │   └── TransactionUnfinished  a lane's producer waits for a transaction to end
-        └── RowFault   a fault of the row itself; its key waits, all others are published
+        ├── HistoryChanged    PostgreSQL failed over or was restored; the relay starts a new session
+        ├── LaneFaulty        Kafka and the database disagree about a lane; it stops until an operator acts
+        ├── PublishedUnknown  records from before a failover were removed; the lane stops in the same way
+        ├── LinkDown          a fault of the brokers or the network
+        │   ├── PartitionUnavailable   one partition accepts no writes; its keys wait
+        │   └── TransactionUnfinished  the last transaction of a lane's producer has not ended
+        └── RowFault          a fault of one row; its key waits, all other keys are published
             ├── EnvelopeIncomplete
             ├── TopicUnknown
             ├── TopicNameTooLong
@@ -40,19 +40,19 @@ from relaybox.errors import RelayboxError
 
 
 class RelayError(RelayboxError):
-    """Base of the errors of this package."""
+    """Base class of the errors of a relay."""
 
     error_code = "RELAY_ERROR"
 
 
 class LinkDown(RelayError):
-    """Raised when no broker accepts the relay or acknowledges in time; the relay retries without limit."""
+    """Raised when no broker responds or acknowledges in time; the relay retries without limit."""
 
     error_code = "RELAY_LINK_DOWN"
 
 
 class PartitionUnavailable(LinkDown):
-    """Raised when a partition accepts no writes: its keys wait, all other keys are published (G36)."""
+    """Reason why a row is postponed: its partition accepts no writes. Other keys are published (G36)."""
 
     error_code = "RELAY_PARTITION_UNAVAILABLE"
 
@@ -64,19 +64,19 @@ class TransactionUnfinished(LinkDown):
 
 
 class RowFault(RelayError):
-    """Base of the reasons why one row cannot be published; stored in the row's ``error_data`` (G24)."""
+    """Base class of the reasons why a row cannot be published, stored in the row's ``error_data`` (G24)."""
 
     error_code = "RELAY_ROW_FAULT"
 
 
 class EnvelopeIncomplete(RowFault):
-    """The payload has no ``event_id`` or no ``event_type`` that is valid in a CloudEvent."""
+    """The payload has no ``event_id``, or no ``event_type`` that is valid in a CloudEvent; skip the row."""
 
     error_code = "RELAY_ENVELOPE_INCOMPLETE"
 
 
 class TopicUnknown(RowFault):
-    """The broker has no topic of that name; create it, and retry the row if it is FAILED."""
+    """The broker has no topic of that name; create the topic, and retry the row if FAILED."""
 
     error_code = "RELAY_TOPIC_UNKNOWN"
 
@@ -88,26 +88,29 @@ class TopicNameTooLong(RowFault):
 
 
 class RecordTooLarge(RowFault):
-    """The record exceeds the topic's ``max.message.bytes``; raise that limit, or skip the row."""
+    """The record exceeds the topic's ``max.message.bytes``; raise the limit, or skip the row."""
 
     error_code = "RELAY_RECORD_TOO_LARGE"
 
 
 class RecordRefused(RowFault):
-    """The broker rejected this record when it was sent alone; the message contains the error code."""
+    """The broker rejected the record when the relay sent no other record with it."""
 
     error_code = "RELAY_RECORD_REFUSED"
 
     @classmethod
     def by(cls, error: KafkaError) -> "RecordRefused":
         """Return the error for the broker's *error*."""
-        return cls(f"the broker rejected the record: {error.name()}: {error.str()}")
+        return cls(
+            f"the broker rejected the record: {error.name()}: {error.str()}; remove the cause and retry the "
+            "row, or skip the row"
+        )
 
 
 class HistoryChanged(RelayError):
-    """Raised when PostgreSQL is in another history than before: it failed over or was restored (G35).
+    """Raised when PostgreSQL has another history than before, after a failover or a restore (G35).
 
-    The relay's state may be wrong then. The relay starts a new session: it takes its lanes again, and reads
+    The relay's state may then be wrong. The relay starts a new session, which leases lanes again and reads
     from Kafka what was published.
     """
 
@@ -115,17 +118,17 @@ class HistoryChanged(RelayError):
 
 
 class PublishedUnknown(RelayError):
-    """Raised when a topic has lost records that would show what was published before a failover (G35)."""
+    """Raised when records that would show what was published before a failover were removed (G35)."""
 
     error_code = "RELAY_PUBLISHED_UNKNOWN"
 
 
 class LaneFaulty(RelayError):
-    """Raised when Kafka's marker of a lane is not known to this database; the lane is not published from.
+    """Raised when the database does not know the marker of a lane (id of its last batch in Kafka).
 
-    A restored database or a lost control topic causes it. If the relay guessed, it could lose or repeat
-    events (G31). ``relaybox verify`` reports what is on the topic, and ``relaybox relay accept`` resumes the
-    lane.
+    The cause is a restored database or a lost control topic. The relay stops publishing from the lane,
+    because otherwise events could be lost or repeated (G31). ``relaybox verify`` reports what is on the
+    topic, and ``relaybox relay accept`` resumes the lane.
     """
 
     error_code = "RELAY_LANE_FAULTY"

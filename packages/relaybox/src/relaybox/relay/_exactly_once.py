@@ -1,4 +1,4 @@
-"""Deliver exactly once: a lane's batch is one Kafka transaction that contains the batch's id (G31)."""
+"""Deliver exactly once: each batch is one Kafka transaction that also contains the batch's id (G31)."""
 
 import asyncio
 import time
@@ -28,9 +28,9 @@ from relaybox.topics import Replication
 __all__ = ("ExactlyOnce",)
 
 T = TypeVar("T")
-#: Most transactions at the same time, one per lane; their threads mostly wait for the brokers.
+#: Maximum number of concurrent transactions, one per lane; the threads mostly wait for the brokers.
 _THREADS: Final = 16
-#: Pause before a faulty lane is tried again: an operator may have accepted its marker by then.
+#: Pause before the next takeover of a faulty lane, whose marker an operator may have accepted by then.
 _FAULTY_PAUSE_S: Final = 5.0
 _UNKNOWN: Final = "the takeover did not end"
 _log = structlog.get_logger(__name__)
@@ -42,11 +42,11 @@ class _OpenLane:
 
     epoch: int
     producer: LaneProducer
-    #: The batch published last; None: none yet.
+    #: Id of the last published batch; None: no batch was published.
     last_id: UUID | None
     in_flight: bool = False
     pause: TransactionPause = field(default_factory=TransactionPause)
-    #: Number of the newest recorded claim; older claims were deleted up to ``trimmed``.
+    #: Number of the newest recorded claim, and of the one up to which older claims were deleted.
     settled: int = 0
     trimmed: int = 0
 
@@ -54,9 +54,9 @@ class _OpenLane:
 class ExactlyOnce:
     """One transactional producer for each owned lane; implements :class:`~relaybox.relay._batches.Delivery`.
 
-    Invariants: a lane is published from only after its takeover has recorded what its former owners
-    published. A batch is claimed in PostgreSQL before its commit is requested, and the next one only after
-    its outcome is known. Any error of a transaction ends its producer; the marker decides.
+    Invariants: the relay publishes from a lane only after the takeover has recorded what former owners
+    published. A batch is claimed in PostgreSQL before its commit is requested, and the lane's next batch only
+    after the outcome is known. After any error of a transaction its producer is closed; the marker decides.
     """
 
     one_batch_at_a_time = False
@@ -71,7 +71,7 @@ class ExactlyOnce:
         partitions: PartitionWatch,
         wake: Callable[[], None],
     ) -> None:
-        """Call *wake* whenever there may be work again; *replication* is for the control topic."""
+        """Create the delivery; *replication*: of the control topic; *wake*: called when work may be due."""
         self._connections = connections
         self._settings = settings
         self._replication = replication
@@ -83,7 +83,7 @@ class ExactlyOnce:
         self._markers: Markers | None = None
         self._open: dict[int, _OpenLane] = {}
         self._failures = LaneFailures(time.monotonic)
-        #: Lanes, with their epochs, whose last producer this relay closed with no commit in doubt.
+        #: Epoch by lane, of lanes whose last producer this relay closed when no commit was in doubt.
         self._closed_without_doubt: dict[int, int] = {}
         self._isolator = RejectionIsolator()
         self._opening: asyncio.Task[None] | None = None
@@ -95,11 +95,11 @@ class ExactlyOnce:
         self._link_thread = CallThreads(1, "relay-link")
 
     async def connect(self) -> None:
-        """Reach a broker; :meth:`ready` opens the lanes."""
+        """Connect to a broker; :meth:`ready` opens the lanes."""
         await self._ask_link(self._link.connect)
 
     def ready(self, lanes: Sequence[Lane]) -> list[Lane]:
-        """Return those of *lanes* that are open, and take the others over in the background."""
+        """Return those of *lanes* that are open, and start to take the others over in the background."""
         epochs = {lane.lane: lane.epoch for lane in lanes}
         self._failures.forget_others(epochs)
         for number, open_lane in list(self._open.items()):
@@ -114,7 +114,7 @@ class ExactlyOnce:
         return [lane for lane in lanes if self._is_open(lane)]
 
     def paused_lanes(self) -> frozenset[int]:
-        """Return the lanes whose next transaction may not start yet."""
+        """Return the open lanes whose next transaction should not start yet."""
         now_s = time.monotonic()
         return frozenset(number for number, each in self._open.items() if each.pause.remaining_s(now_s) > 0)
 
@@ -163,7 +163,7 @@ class ExactlyOnce:
         return asyncio.create_task(self._finish(batch, open_lane, transaction))
 
     async def claim(self, connection: DedicatedConnection, batches: Sequence[Batch]) -> None:
-        """Claim *batches* while their records are being sent: both take about as long."""
+        """Claim *batches* while their records are being sent, because both take about the same time."""
         claimed = [batch for batch in batches if isinstance(batch, LaneBatch)]
         numbers: dict[int, int] = {}
         try:
@@ -174,14 +174,14 @@ class ExactlyOnce:
                 batch.number.set_result(numbers.get(batch.lane))
 
     def note_recorded(self, batch: Batch) -> None:
-        """Note that claims before that of *batch* are not needed any more."""
+        """Allow :meth:`trim_claims` to delete the claims before that of the recorded *batch*."""
         assert isinstance(batch, LaneBatch)
         open_lane = self._open.get(batch.lane)
         if open_lane is not None and open_lane.last_id == batch.batch_id:
             open_lane.settled = batch.number.result() or 0
 
     async def trim_claims(self, connection: DedicatedConnection) -> None:
-        """Delete claims that no takeover needs."""
+        """Delete the claims before the last recorded one of each lane."""
         due = {number: each for number, each in self._open.items() if each.settled > each.trimmed}
         if due:
             settled = {(number, each.epoch): each.settled for number, each in due.items()}
@@ -190,24 +190,24 @@ class ExactlyOnce:
                 each.trimmed = settled[number, each.epoch]
 
     def take_link_failure(self) -> LinkDown | None:
-        """Return and forget why the brokers did not respond to a takeover; None if they did."""
+        """Return and remove the failure of the link in the last takeover; None without one."""
         link_failure, self._link_failure = self._link_failure, None
         return link_failure
 
     def stuck_lanes(self) -> dict[int, str]:
-        """Return the lanes that have failed for 10 s, with the reason."""
+        """Return the reason by number of each lane that has failed for 10 s."""
         return self._failures.stuck(self._open)
 
     def hung(self) -> bool:
-        """Return whether a call to Kafka hangs: of a batch, a takeover, or the admin client."""
+        """Return whether a call to Kafka of a batch, a takeover or the admin client takes over 60 s."""
         return self._threads.hung() or self._link_thread.hung()
 
     def set_deadline(self, monotonic_s: float) -> None:
-        """Wait for no acknowledgement past *monotonic_s*; the next owner resolves transactions in doubt."""
+        """Wait for brokers only until *monotonic_s*; the next owner resolves transactions in doubt."""
         self._give_up_at_s = monotonic_s
 
     async def serve_callbacks(self) -> None:
-        """Serve the callbacks of the admin client."""
+        """Execute due callbacks of the admin client."""
         await self._ask_link(self._link.serve_callbacks)
 
     async def close(self) -> None:
@@ -312,7 +312,7 @@ class ExactlyOnce:
         self._drop(batch.lane, in_doubt=result.state is TransactionState.IN_DOUBT)
         self._pause(batch.lane, f"a batch failed: {result.error}")
         self._partitions.check_now()
-        # A limit may have been lowered, or a topic deleted.
+        # Read all limits again: one may have been lowered, or a topic deleted.
         await self._ask_link(self._link.forget_limits)
         if result.refused:
             assert result.error is not None
@@ -335,7 +335,7 @@ class ExactlyOnce:
         return open_lane is not None and open_lane.epoch == lane.epoch
 
     def _replaceable(self, lanes: Sequence[Lane]) -> list[Lane]:
-        """Return those of *lanes* that may get another producer, while a partition accepts no writes."""
+        """Return those of *lanes* that may get another ``transactional.id`` as a partition is unavailable."""
         if not self._partitions.unavailable:
             return []
         return [lane for lane in lanes if self._closed_without_doubt.get(lane.lane) == lane.epoch]
@@ -343,7 +343,7 @@ class ExactlyOnce:
     def _may_open(self, number: int) -> bool:
         """Return whether to open lane *number* now: its pause is over, and its marker can be read.
 
-        One request reads the markers of all lanes: one that cannot be read would fail them all.
+        All markers are read together: a marker that cannot be read would fail the takeover of all lanes.
         """
         if not self._failures.may_retry(number):
             return False
@@ -354,7 +354,7 @@ class ExactlyOnce:
         return reason is None
 
     def _limit_batch_bytes(self, batch_bytes: int) -> None:
-        """Lower ``batch.size`` to fit all topics: brokers reject a larger one even if its rows are small."""
+        """Lower ``batch.size`` to fit all topics: brokers reject larger batches, even of small rows."""
         self._batch_bytes = min(self._batch_bytes, batch_bytes)
         for number, open_lane in list(self._open.items()):
             if open_lane.producer.batch_bytes > self._batch_bytes and not open_lane.in_flight:
@@ -378,7 +378,7 @@ class ExactlyOnce:
     def _drop(self, number: int, *, in_doubt: bool = False) -> None:
         """Close the lane's idle producer.
 
-        *in_doubt*: the producer may have committed a batch without a known outcome.
+        *in_doubt*: whether the outcome of a commit that the producer requested is unknown.
         """
         open_lane = self._open.pop(number)
         self._closed_without_doubt.pop(number, None)
@@ -388,7 +388,7 @@ class ExactlyOnce:
         self._wake()
 
     async def _check_link(self) -> None:
-        """Check that a broker responds, once for all lanes that check at the same time."""
+        """Check that a broker responds, by one request for all lanes that check at the same time."""
         if self._checking is None or self._checking.done():
             self._checking = asyncio.create_task(self._ask_link(self._link.check))
         await asyncio.shield(self._checking)

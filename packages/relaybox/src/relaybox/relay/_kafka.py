@@ -1,4 +1,4 @@
-"""The relay's Kafka clients: their settings, their threads, the calls of producers, the limits of topics."""
+"""The relay's Kafka clients: settings, threads, calls of producers, limits of topics."""
 
 import logging
 import threading
@@ -44,65 +44,67 @@ __all__ = (
 
 _ANSWER_S: Final = 5.0
 _LIMIT: Final = "max.message.bytes"
-#: Kafka's default, which the relay assumes if it may not read a topic's configuration.
+#: Kafka's default, used if the relay has no right to read a topic's configuration.
 _LIMIT_BYTES: Final = 1_048_588
 _log = structlog.get_logger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
-#: The link is down if no acknowledgement arrives for this long.
+#: Time without an acknowledgement after which the link counts as down.
 STALL_S: Final = 5.0
-#: A call that lasts longer hangs: the time limits of stalls (5 s), claims (10 s), commits (20 s) and the
-#: opening of a lane (12 s) are far below.
+#: A call that takes longer hangs: its time limits are far lower (stall 5 s, claim 10 s, commit 20 s, opening
+#: a lane 12 s).
 _HUNG_S: Final = 60.0
+#: Librdkafka's ``batch.size`` unless a topic has a lower limit.
 BATCH_BYTES_MAX: Final = 1_000_000
-#: Bytes of framing: record batches stay this much below the lowest limit of their topics.
+#: Framing: record batches are this much smaller than the lowest limit of their topics.
 _BATCH_MARGIN_BYTES: Final = 512
 _FLUSH_S: Final = 0.25
 _CONNECT_S: Final = 2.0
-#: Topics whose limits are read before a row needs them; the response takes up to 0.5 s on a new connection.
+#: Number of topics whose limits are read on connection, before a row needs them; the response takes up to
+#: 0.5 s then.
 _TOPICS_LEARNT: Final = 100
-#: Only fatal errors pass ``log_level`` 0, and those come with the delivery reports.
+#: Logger without output: with ``log_level`` 0 it gets fatal errors only, which delivery reports contain too.
 _SILENCE: Final = logging.getLogger("relaybox.relay.librdkafka")
 _SILENCE.propagate = False
 _CONNECTION: Final[dict[str, Any]] = {
     "client.id": "relaybox-relay",
-    # Without a handler librdkafka writes to stderr; the relay's errors contain what matters.
+    # Disables librdkafka's log on standard error; the relay's errors have the reasons.
     "log_level": 0,
     "reconnect.backoff.ms": 50,
     "reconnect.backoff.max.ms": 1_000,
     "socket.timeout.ms": 10_000,
-    # A frozen broker accepts connections and does not respond. With the default of 10 s, lanes whose
-    # coordinator froze waited 20 s; with 3 s they wait 12 s.
+    # A frozen broker accepts connections and does not respond. Lanes whose coordinator froze wait 12 s, and
+    # would wait 20 s with the default of 10 s.
     "api.version.request.timeout.ms": 3_000,
     "socket.nagle.disable": True,
 }
-#: Settings of both deliveries' producers.
+#: Settings of the producers of both deliveries.
 PRODUCER: Final[dict[str, Any]] = {
     "acks": "all",
     "enable.idempotence": True,
-    # The relay flushes every batch, which ends this wait. A shorter wait sends a batch in pieces: with 2 ms a
-    # backlog drains 10 % slower.
+    # The relay flushes each batch, which ends this wait. A shorter wait would send a batch in parts: with 2
+    # ms a backlog is published 10 % slower.
     "linger.ms": 100,
-    # screen() checks the limit of each topic; a lower limit here would reject records that the topic accepts.
+    # No limit here, because screen() checks the limit of each topic.
     "message.max.bytes": 104_857_600,
-    # Java's default, so that every client puts a key into the same partition.
+    # The default of Java clients, so that all clients choose the same partition for a key.
     "partitioner": "murmur2_random",
     "logger": _SILENCE,
-    # Only failures are reported: a record that was flushed without one is acknowledged.
+    # Report failures only: a record that was flushed without a report is acknowledged.
     "delivery.report.only.error": True,
 }
-#: Errors of records that the relay itself purged; they do not contain the cause.
+#: Errors of records that the relay purged, which do not contain the cause.
 _PURGED: Final = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001
 UNDELIVERED: Final = KafkaError(KafkaError._PURGE_QUEUE)  # noqa: SLF001
 Report = Callable[[KafkaError | None, object], None]
 
 
 class TopicLimits:
-    """A cache of ``max.message.bytes`` by topic, read once per topic and connection.
+    """Cache of ``max.message.bytes`` by topic, read once per topic and connection.
 
-    A topic that does not exist is not cached, because it may be created later. :meth:`refresh` reads the
-    limit of a topic again when a record exceeds it, because the limit may have been raised.
-    The methods block: call them in the publisher's thread.
+    Missing topics are not cached, because they may be created later. :meth:`refresh` reads the limit of a
+    topic again when a record exceeds the limit, which may have been raised. All methods except
+    :meth:`cached` block: call them in the thread of the :class:`BrokerClient`.
     """
 
     def __init__(self, admin: AdminClient) -> None:
@@ -110,16 +112,16 @@ class TopicLimits:
         self._bytes_max: dict[str, int] = {}
 
     def cached(self, topics: Iterable[str]) -> Mapping[str, int] | None:
-        """Return all cached limits if *topics* are among them, else None."""
+        """Return all cached limits if *topics* are cached, else None."""
         return self._bytes_max if self._bytes_max.keys() >= set(topics) else None
 
     def of(self, topics: Iterable[str]) -> Mapping[str, int]:
-        """Return the limits of *topics* and of all cached topics; a topic that is missing does not exist.
+        """Return the limits of *topics* and of all cached topics, without topics that do not exist.
 
         Raises:
             LinkDown: No broker responds.
         """
-        # A broker closes the connection at a name over 32,767 bytes, as if it were down.
+        # A broker closes the connection for a name over 32,767 bytes, which would look like an outage.
         unknown = sorted(
             topic for topic in set(topics) - self._bytes_max.keys() if len(topic) <= TOPIC_CHARS_MAX
         )
@@ -127,7 +129,7 @@ class TopicLimits:
             configs = topic_configs(self._admin, unknown, _ANSWER_S)
         except TimeoutError as error:
             raise LinkDown(
-                "no broker returned the topics' configuration in time; check KAFKA_HOST"
+                "no broker returned the topics' configuration in time; check KAFKA_HOST and the brokers"
             ) from error
         for topic, config in configs.items():
             if isinstance(config, KafkaError):
@@ -150,8 +152,8 @@ class TopicLimits:
         if error.code() in UNKNOWN_TOPIC:
             return
         if error.code() not in UNAUTHORIZED:
-            raise LinkDown(f"the broker does not return the configuration of {topic!r}: {error.str()}")
-        _log.warning("the relay may not read a topic's configuration; assuming Kafka's default", topic=topic)
+            raise LinkDown(f"no broker returns the configuration of {topic!r}: {error.str()}; check Kafka")
+        _log.warning("relay assumes Kafka's default limit; grant DESCRIBE_CONFIGS on the topic", topic=topic)
         self._bytes_max[topic] = _LIMIT_BYTES
 
 
@@ -159,27 +161,27 @@ _SILENCE.addHandler(logging.NullHandler())
 
 
 def client_settings(settings: KafkaSettings) -> dict[str, Any]:
-    """Return the settings with which every client of the relay connects."""
+    """Return the connection settings of all clients of the relay."""
     return {**_CONNECTION, **settings.client_config()}
 
 
 class CallThreads(ThreadPoolExecutor):
-    """Threads for blocking calls to Kafka, which report a call that hangs.
-
-    A call of librdkafka may block despite its timeout. A call that waits for a thread does not count.
-    """
+    """Threads for blocking calls to Kafka; :meth:`hung` reports a call that blocks despite its timeout."""
 
     def __init__(self, threads_max: int, name: str) -> None:
         super().__init__(max_workers=threads_max, thread_name_prefix=name)
-        #: Start time of the call that runs in each thread.
+        #: Start of the running call by id of the thread, in ``time.monotonic()``.
         self._began_s: dict[int, float] = {}
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
-        """Run a call in one of the threads."""
+        """Execute a call in one of the threads."""
         return super().submit(self._timed, fn, *args, **kwargs)
 
     def hung(self) -> bool:
-        """Return whether a call lasts longer than all its time limits; safe in any thread."""
+        """Return whether a call has run for over 60 s; calls that wait for a thread do not count.
+
+        Safe in any thread.
+        """
         return time.monotonic() - min(list(self._began_s.values()), default=float("inf")) > _HUNG_S
 
     def _timed(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -192,7 +194,7 @@ class CallThreads(ThreadPoolExecutor):
 
 
 class BrokerClient:
-    """Admin client of the relay. All methods block, and belong to one thread."""
+    """Admin client of the relay. Methods block; call them in one thread, except :meth:`cached_limits`."""
 
     def __init__(self, connection: Mapping[str, Any]) -> None:
         self._connection = connection
@@ -214,7 +216,7 @@ class BrokerClient:
         self._topics = limits
 
     def check(self) -> list[str]:
-        """Return the names of all topics, from a broker that responds now.
+        """Check that a broker responds, and return the names of all topics.
 
         Raises:
             LinkDown: No broker responded in time.
@@ -225,13 +227,13 @@ class BrokerClient:
                 self._admin = AdminClient(conf)
             topics = sorted(self._admin.list_topics(timeout=_CONNECT_S).topics)
         except KafkaException as error:
-            self.serve_callbacks()  # its error callback gives the cause to self._diagnosis
+            self.serve_callbacks()  # passes the cause to self._diagnosis
             raise LinkDown(self._diagnosis.message(error.args[0])) from error
         self._diagnosis.reset()
         return topics
 
     def limits(self, topics: Iterable[str]) -> Mapping[str, int]:
-        """Return ``max.message.bytes`` by topic: of those of *topics* that exist, and of all cached topics.
+        """Return ``max.message.bytes`` of *topics* and of all cached topics, without missing topics.
 
         Raises:
             LinkDown: No broker responds.
@@ -242,7 +244,7 @@ class BrokerClient:
         return self._topics.of(topics)
 
     def refresh_limits(self, topics: Iterable[str]) -> Mapping[str, int]:
-        """Read the limits of *topics* from the brokers again; return them with all cached limits.
+        """Read the limits of *topics* from the brokers again; return these and all cached limits.
 
         Raises:
             LinkDown: No broker responds.
@@ -257,16 +259,16 @@ class BrokerClient:
         return None if limits is None else limits.cached(topics)
 
     def forget_limits(self) -> None:
-        """Forget all limits, because one of them has changed."""
+        """Remove all cached limits; called after a rejected record, because a limit may have changed."""
         self._topics = None
 
     def serve_callbacks(self) -> None:
-        """Serve the callbacks of the admin client."""
+        """Execute due callbacks of the admin client."""
         if self._admin is not None:
             self._admin.poll(0)
 
     def close(self) -> None:
-        """Close the admin client, and forget all limits."""
+        """Close the admin client, and remove all cached limits."""
         self._topics = self._admin = None
         self._diagnosis.reset()
 
@@ -278,16 +280,16 @@ class BrokerClient:
 
 
 def batch_bytes_for(topics: Iterable[str], limits: Mapping[str, int]) -> int:
-    """Return a ``batch.size`` that fits all *topics*.
+    """Return a ``batch.size`` that fits all *topics*, of which *limits* has ``max.message.bytes``.
 
-    A batch over its topic's limit would be rejected with all its rows, although each row is small enough.
+    The broker would reject a batch over its topic's limit with all its rows, even if each row is small.
     """
     smallest = min((limits[topic] for topic in topics if topic in limits), default=BATCH_BYTES_MAX)
     return max(1, min(BATCH_BYTES_MAX, smallest - _BATCH_MARGIN_BYTES))
 
 
 def warm_up(producer: Producer) -> None:
-    """Connect *producer* now, so that its first record need not wait for the connection.
+    """Connect *producer*, so that its first record need not wait for the connection.
 
     Raises:
         LinkDown: No broker responded in time.
@@ -297,7 +299,13 @@ def warm_up(producer: Producer) -> None:
 
 
 def produce(producer: Producer, message: Message, report: Report, give_up_at_s: Callable[[], float]) -> None:
-    """Hand one record to librdkafka, waiting while its queue is full; *report* is called on failure.
+    """Pass one record to librdkafka; while its queue is full, wait at most 5 s for acknowledgements.
+
+    Args:
+        producer: Producer of the record.
+        message: A row that :func:`~relaybox.relay._messages.screen` accepted.
+        report: Called with the error if the record fails later.
+        give_up_at_s: Returns the time of ``time.monotonic()`` until which to wait at most.
 
     Raises:
         KafkaException: librdkafka refused the record, or its queue stayed full.
@@ -321,7 +329,7 @@ def produce(producer: Producer, message: Message, report: Report, give_up_at_s: 
 
 
 def flush(producer: Producer, give_up_at_s: Callable[[], float]) -> bool:
-    """Wait while acknowledgements arrive; return whether all have arrived."""
+    """Wait while acknowledgements arrive, at most until *give_up_at_s*(); return whether all arrived."""
     left = len(producer)
     stalled_at = time.monotonic() + STALL_S
     while left:
@@ -335,28 +343,27 @@ def flush(producer: Producer, give_up_at_s: Callable[[], float]) -> bool:
 
 
 def discard(producer: Producer) -> bool:
-    """Purge unacknowledged records; return whether each delivery report has arrived.
+    """Purge unacknowledged records; return whether the delivery report of each has arrived.
 
-    The producer must not be used again.
+    The producer must not be used afterwards.
     """
     producer.purge(in_queue=True, in_flight=True, blocking=True)
     return _flush_once(producer) == 0
 
 
 def _flush_once(producer: Producer) -> int:
-    """Wait at most 0.25 s for delivery reports; return how many are missing."""
+    """Wait at most 0.25 s for delivery reports; return the number of missing reports."""
     try:
         return producer.flush(_FLUSH_S)
     except (KafkaException, SystemError):
-        # confluent-kafka raises a fatal error between two reports: the callback of the current report has
-        # run, though it ends as SystemError, and the next call delivers the others. The reports contain the
-        # reasons.
+        # confluent-kafka raises a fatal error between two reports, also as SystemError. The callback of the
+        # current report was called, and the next flush delivers the other reports, which have the reasons.
         return len(producer)
 
 
 @contextmanager
 def map_link_errors() -> Generator[None]:
-    """Map each Kafka error of the block to ``LinkDown``."""
+    """Map Kafka errors in the ``with`` block to :class:`LinkDown`."""
     try:
         yield
     except KafkaException as error:

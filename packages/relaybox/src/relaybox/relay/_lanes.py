@@ -28,7 +28,7 @@ __all__ = (
     "surplus_of",
 )
 
-#: NOTIFY channel: a lane was released or a relay joined, so that relays renew before their next heartbeat.
+#: NOTIFY channel for released lanes and new relays: relays that receive a notification renew at once.
 LANES_CHANNEL: Final = "relaybox_lanes"
 _SQL: Final = load_queries(__package__ or "relaybox.relay", "relay.sql")
 #: Heartbeats per lease, so that a relay keeps its lanes if two heartbeats in a row fail.
@@ -38,52 +38,54 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """What a relay reports to operators with each heartbeat."""
+    """State that a relay writes to ``relay_members`` with each heartbeat, for operators."""
 
     #: State of the relay's circuit breaker.
     breaker: str
-    #: Rows that the relay has marked SENT.
+    #: Number of rows that the relay has marked SENT since its start.
     published_total: int
-    #: Why the relay publishes only some of its rows: a sentence for each partition and lane.
+    #: Why the relay publishes only some of its rows: one sentence per partition or lane, 20 at most.
     troubles: Sequence[str]
 
 
-#: The report of a relay that has just started.
+#: Report of a relay that has just started.
 NOTHING_TO_REPORT: Final = Report(breaker="closed", published_total=0, troubles=())
 
 
 def fair_share(lanes: int, relays: int) -> int:
-    """Return how many lanes each of *relays* live relays may own, so that all lanes are owned."""
+    """Return the number of lanes that each relay may own: *lanes* divided by *relays*, rounded up."""
     assert relays >= 1
     return -(-lanes // relays)
 
 
 def surplus_of(owned: list[int], share: int) -> frozenset[int]:
-    """Return which of the *owned* lanes to release, the last ones, so that at most *share* remain."""
+    """Return the *owned* lanes to release so that *share* remain: those with the highest numbers."""
     return frozenset(sorted(owned)[share:])
 
 
 class Lanes:
-    """The lanes of one relay, renewed by :meth:`renew` three times per lease.
+    """The lanes of one relay; :meth:`renew` is called three times per lease.
 
-    Invariant: the relay publishes from a lane only while its lease is valid by this process's own clock, and
-    releases a lane only when none of its rows is in flight. So two relays publish from one lane only if one
-    of them was frozen, or cut off from PostgreSQL, with rows in flight. PostgreSQL then rejects its marks by
-    the epoch, and with exactly-once delivery Kafka rejects its transactions.
+    Invariant: the relay publishes from a lane only while the lease is valid by this process's clock, and
+    releases a lane only when none of its rows is in flight. Therefore two relays publish from the same lane
+    only if one of them was frozen, or disconnected from PostgreSQL, with rows in flight. PostgreSQL then
+    rejects marks of that relay by the epoch, and with exactly-once delivery Kafka rejects its transactions.
     """
 
     def __init__(self, *, lease_s: float, delivery: str = "exactly-once") -> None:
-        # Unique per session, whatever the relay's name: a restarted relay is another owner.
+        #: Name in ``relay_lanes`` and ``relay_members``; new for each session, so that a restarted relay is
+        #: another owner.
         self.owner = f"relay-{uuid.uuid4()}"
+        #: Number of running relays, including this one.
         self.members = 1
         self._lease_s = lease_s
         self._delivery = delivery
         self._owned: dict[int, Lane] = {}
         self._surplus: frozenset[int] = frozenset()
-        #: Lanes with rows that are in flight or not recorded; not released.
+        #: Lanes with rows that are in flight or not recorded; they are not released.
         self._busy: frozenset[int] = frozenset()
-        #: Whether the table has fewer lanes than configured. The publish loop then splits them, once nothing
-        #: is in flight.
+        #: Whether more lanes are requested than exist. The publish loop then splits lanes when no row is in
+        #: flight.
         self.split_wanted = False
         self._joined = False
 
@@ -93,7 +95,7 @@ class Lanes:
         return self._busy
 
     def set_busy(self, lanes: frozenset[int]) -> None:
-        """Note which *lanes* have rows that are in flight or not recorded: they are not released."""
+        """Set the *lanes* with rows that are in flight or not recorded, which are not released."""
         self._busy = lanes
 
     def postpone_split(self) -> None:
@@ -115,16 +117,16 @@ class Lanes:
         return tuple(sorted(self._owned))
 
     def has_expired_lease(self) -> bool:
-        """Return whether a lease has ended: its lane is not usable before :meth:`renew` has assigned it."""
+        """Return whether the lease of an owned lane has ended by this process's clock."""
         now = time.monotonic()
         return any(now >= lane.valid_until_s for lane in self._owned.values())
 
     def has_idle_surplus(self) -> bool:
-        """Return whether a lane above the relay's share is not busy, so that :meth:`renew` can release it."""
+        """Return whether :meth:`renew` can release a lane: it is above the relay's share and not busy."""
         return bool(self._surplus & self._owned.keys() - self._busy)
 
     async def renew(self, connection: DedicatedConnection, report: Report = NOTHING_TO_REPORT) -> bool:
-        """Renew, release and take lanes; return whether the owned ones changed. *report* is for operators."""
+        """Renew, release and take lanes; return whether the owned lanes or their epochs changed."""
         before = {lane.lane: lane.epoch for lane in self._owned.values()}
         counts = await self._renew_leases(connection, report)
         self.members = counts["others"] + 1
@@ -142,11 +144,10 @@ class Lanes:
         return before != {lane.lane: lane.epoch for lane in self._owned.values()}
 
     async def split(self, connection: DedicatedConnection, lanes: Sequence[Lane]) -> list[int]:
-        """Split each of *lanes* in two; return the numbers of the new lanes.
+        """Split each of *lanes*, which this relay owns, in two; return the numbers of the new lanes.
 
-        No row of *lanes* may be in flight, or published and not marked. So only the owner can split a lane
-        while relays run: it knows that each published row is marked, and that the new lane's owner continues
-        after those rows (G21).
+        No row of *lanes* may be in flight, or published and not marked: otherwise the owner of a new lane
+        would publish the row again, or a later row first (G21).
         """
         self.split_wanted = False
         numbers, epochs = [lane.lane for lane in lanes], [lane.epoch for lane in lanes]
@@ -154,14 +155,14 @@ class Lanes:
         return [row["lane"] for row in rows]
 
     async def release_all(self, connection: DedicatedConnection) -> None:
-        """Release all lanes, so that other relays need not wait for the leases to end."""
+        """Release all lanes when the relay stops, so that others need not wait until the leases end."""
         await fetch_rows(connection, _SQL["remove_member"], self.owner)
         if self._owned:
             await self._release(connection, list(self._owned.values()))
 
     async def _renew_leases(self, connection: DedicatedConnection, report: Report) -> Mapping[str, Any]:
-        """Renew the membership and the leases in one statement, the main cost of an idle relay."""
-        # In the order in which marks lock lanes; another order could deadlock.
+        """Renew membership and leases in one statement, because this is the main cost of an idle relay."""
+        # Sorted, because marks lock lanes in this order: another order could cause deadlocks.
         owned = sorted(self._owned.values(), key=lambda lane: lane.lane)
         valid_until_s = time.monotonic() + self._lease_s
         numbers, epochs = [lane.lane for lane in owned], [lane.epoch for lane in owned]
@@ -191,10 +192,9 @@ class Lanes:
 
 
 class LeaseHeartbeat:
-    """Renews the lanes' leases and wakes the publish loop; ends by cancellation only.
+    """Renew the leases of the lanes, and wake the publish loop when notifications arrive.
 
-    It has its own connection, because a heartbeat must not wait for a batch, and LISTEN ends with its
-    connection.
+    The heartbeat has its own connection: it must not wait for a batch, and LISTEN ends with a connection.
     """
 
     def __init__(
@@ -205,21 +205,21 @@ class LeaseHeartbeat:
         on_signal: OnSignal[RelaySignal],
         statistics: Callable[[], Statistics],
     ) -> None:
-        """*statistics* returns what the heartbeat reports to operators."""
+        """Create the heartbeat without connecting; *statistics* returns the state to report to operators."""
         self._statistics = statistics
         self._connections = connections
         self._settings = settings
         self._lanes = lanes
         self._signal = on_signal
-        #: Set whenever there may be rows to publish; the publish loop clears it before it reads.
+        #: Set when there may be rows to publish; the publish loop clears the event before it reads rows.
         self.work_available = asyncio.Event()
-        #: Set to request a heartbeat now, because a lane can be released or another relay has joined.
+        #: Set to request a heartbeat at once, when a lane can be released or another relay has joined.
         self.renew_now = asyncio.Event()
-        #: Where polls of the outbox begin; the publish loop advances it.
+        #: ``seq`` at which polls of the outbox begin; the publish loop advances it.
         self.low_watermark = LowWatermark()
 
     async def run(self) -> None:
-        """Renew repeatedly; while PostgreSQL is unavailable, the leases end by themselves."""
+        """Send heartbeats until cancelled; while PostgreSQL is unavailable, retry and let the leases end."""
         failures = 0
         while True:
             try:

@@ -1,4 +1,4 @@
-"""Outbox rows as Kafka records: CloudEvents 1.0 (G30). Pure."""
+"""Convert outbox rows to Kafka records, as CloudEvents 1.0 (G30). No I/O."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,15 +39,16 @@ __all__ = (
 
 Header = tuple[str, str]
 _Text = str | None
-#: Attributes of a row's event: id, type, time, subject, correlation id, causation id, source, traceparent.
+#: Attributes of a row's event, None if missing in the envelope: id, type, time, subject, correlation id,
+#: causation id, name of the source service, traceparent.
 Attributes = tuple[_Text, _Text, _Text, _Text, _Text, _Text, _Text, _Text]
-#: The only header of structured mode. The Kafka binding allows copies of the attributes in headers, but
-#: readers, the official SDK among them, take a message with ``ce_`` headers for one in binary mode.
+#: The only header of structured mode. The Kafka binding of CloudEvents allows copies of the attributes in
+#: headers, but readers such as the official SDK then parse the message in binary mode.
 STRUCTURED_HEADERS: Final[Sequence[Header]] = (
     ("content-type", "application/cloudevents+json; charset=UTF-8"),
 )
 _FIXED: Final[tuple[Header, ...]] = (("ce_specversion", "1.0"), ("content-type", "application/json"))
-#: Names of headers to names of attributes.
+#: Names of attributes by names of headers.
 _ATTRIBUTES: Final = {
     "content-type": "datacontenttype",
     **{
@@ -58,7 +59,7 @@ _ATTRIBUTES: Final = {
         )
     },
 }
-#: Characters of free text from the metadata; bounded, so that the outbox can predict a record's size (G34).
+#: Limit for texts from the metadata, so that the outbox knows a record's maximum size before (G34).
 _TEXT_CHARS_MAX: Final = 255
 #: RFC 3339, section 5.6.
 _TIME: Final = re.compile(
@@ -67,23 +68,23 @@ _TIME: Final = re.compile(
     re.ASCII,
 )
 _INSTANT: Final = TypeAdapter[Any](AwareDatetime)
-#: How many event types and keys have cached headers; longer keys are not cached.
+#: Number of event types, and of keys, with cached headers; texts over 512 characters are not cached.
 _KINDS_MAX: Final = 256
 _KEYS_MAX: Final = 4_096
 _REMEMBERED_CHARS_MAX: Final = 512
-#: A batch of one record: header 61 bytes, then length, attributes, two deltas, key, value, headers.
+#: Header of a record batch; then follow, per record: length, attributes, two deltas, key, value, headers.
 #: https://kafka.apache.org/documentation/#recordbatch
 _BATCH_HEADER_BYTES: Final = 61
-#: Upper bounds of a record's size, in either mode: header values are parts of value and key, at worst
-#: percent-encoded; names and framing are constant. Nearly every row passes without the exact count.
+#: Upper bound of a record's size: value and key, times 5 because percent-encoded header values repeat parts
+#: of both, plus names and framing. Nearly all rows are within the limit by this bound alone.
 _COPIES_MAX: Final = 5
 _OVERHEAD_BYTES_MAX: Final = 1_024
-#: Bytes of one character in UTF-8 at most.
+#: Most bytes of a character in UTF-8.
 _CHAR_BYTES_MAX: Final = 4
 
 
 def is_event(attributes: Attributes) -> bool:
-    """Return whether *attributes* have what a CloudEvent requires: an id and a type."""
+    """Return whether *attributes* have an id and a valid type, which a CloudEvent requires."""
     event_type = attributes[1]
     if attributes[0] is None or event_type is None:
         return False
@@ -92,16 +93,20 @@ def is_event(attributes: Attributes) -> bool:
 
 
 def headers_of(key: str | None, attributes: Attributes) -> list[Header]:
-    """Return the headers in binary mode; *attributes* must satisfy :func:`is_event`.
+    """Return the headers of a record in binary mode.
 
-    An optional attribute without a value, or with one that no CloudEvent may have, is left out.
+    Optional attributes that are missing or not valid in a CloudEvent are left out.
+
+    Args:
+        key: Key of the row.
+        attributes: Attributes for which :func:`is_event` is True.
     """
     event_id, event_type, time, subject, correlation_id, causation_id, source, traceparent = attributes
     assert event_id is not None
     assert event_type is not None
     headers = [*_headers_of_kind(event_type, (source or "")[:_TEXT_CHARS_MAX]), ("ce_id", event_id)]
-    # One by one: filtering a list of all headers takes twice as long, and in a backlog the relay spends a
-    # tenth of its time here.
+    # Separate statements, because filtering a list of all headers takes twice as long, and in a backlog the
+    # relay spends a tenth of its time here.
     if time is not None and (_TIME.fullmatch(time) or (time := _normalized(time)) is not None):
         headers.append(("ce_time", time))
     short = len(subject or "") + len(key or "") <= _REMEMBERED_CHARS_MAX
@@ -116,7 +121,7 @@ def headers_of(key: str | None, attributes: Attributes) -> list[Header]:
 
 
 def structured(headers: Sequence[Header], data: bytes) -> bytes:
-    """Return the value in structured mode: the attributes in *headers*, and *data*, the stored JSON."""
+    """Return the value of a record in structured mode: JSON of the attributes in *headers* and *data*."""
     attributes = to_json({_ATTRIBUTES[name]: text for name, text in headers})
     return b'%b,"data":%b}' % (attributes[:-1], data)
 
@@ -128,13 +133,13 @@ def _is_type(text: str) -> bool:
 
 @lru_cache(maxsize=_KINDS_MAX)
 def _headers_of_kind(event_type: str, service: str) -> tuple[Header, ...]:
-    """Return the headers that all events of a type and a service share."""
+    """Return the headers that are equal for all events of a type and a service."""
     return (*_FIXED, ("ce_type", event_type), ("ce_source", source_of(service)))
 
 
 @lru_cache(maxsize=_KEYS_MAX)
 def _headers_of_key(subject: str | None, key: str | None) -> tuple[Header, ...]:
-    """Return the headers that all events of a key share."""
+    """Return the headers that are equal for all events of a subject and a key."""
     found = (("ce_subject", subject), ("ce_partitionkey", key))
     return tuple((name, text) for name, text in found if text is not None and is_cloudevent_attribute(text))
 
@@ -144,34 +149,36 @@ def _is_trace(text: str) -> bool:
 
 
 def _normalized(time: str) -> str | None:
-    """Return *time* in RFC 3339; None if it is not a time."""
+    """Return *time* in the format of RFC 3339; None if *time* is no time with a time zone."""
     try:
         instant = _INSTANT.validate_python(time)
     except ValidationError:
         return None
-    # RFC 3339 has no seconds in an offset.
+    # An offset with seconds cannot be written in RFC 3339.
     return None if instant.utcoffset() % timedelta(minutes=1) else instant.isoformat().replace("+00:00", "Z")
 
 
 class Message(NamedTuple):
-    """One outbox row, ready to publish. A tuple, because a backlog creates 50,000 of them a second."""
+    """A fetched outbox row. A tuple, because the relay creates 50,000 per second in a backlog."""
 
+    #: ``event_outbox.seq``.
     seq: int
-    #: The lane it was fetched from, and the lane's epoch then: the fence for marking it.
+    #: Lane from which the row was fetched.
     lane: int
+    #: Epoch of the lane at that time; the row is marked only if the lane still has this epoch.
     epoch: int
     topic: str
-    #: Rows of one key are published in the order of ``seq``; rows without a key have no order.
+    #: Rows of a key are published in the order of ``seq``; None for a row without a key and without an order.
     key: str | None
-    #: Failures so far that were charged to the row.
+    #: Number of failed attempts so far.
     attempts: int
-    #: The envelope as it is stored.
+    #: The envelope as stored in the row: JSON in UTF-8.
     envelope: bytes
     attributes: Attributes
     cloudevents: CloudEventsMode
     #: Id of the row; unlike ``seq``, it is not reused after a failover.
     row_id: UUID
-    #: Partition of a row without a key while another one accepts no writes; -1 lets librdkafka choose.
+    #: Partition for a row without a key while another one accepts no writes; -1: librdkafka chooses.
     partition: int = -1
 
 
@@ -183,15 +190,15 @@ class Screened(NamedTuple):
 
 
 def message_of(row: Sequence[Any], cloudevents: CloudEventsMode = "binary") -> Message:
-    """Return the message of one row of the query ``fetch_batch``, with its columns in order."""
-    # By position: access by column name takes twice as long.
+    """Return the message of *row*, a result of the query ``fetch_batch`` with its order of columns."""
+    # Columns are accessed by position, because access by name takes twice as long.
     return Message._make((*row[:7], row[8:], cloudevents, row[7], -1))
 
 
 def record_of(message: Message) -> tuple[bytes, list[Header]]:
-    """Return value and headers of a *message* that passed :func:`screen`.
+    """Return value and headers of *message*, which :func:`screen` returned as publishable.
 
-    Called in the publishing thread, because in a backlog the event loop has the most work.
+    Call this in the publishing thread, because in a backlog the event loop is the bottleneck.
     """
     _, _, _, _, key, _, envelope, attributes, cloudevents, _, _ = message
     headers = headers_of(key, attributes)
@@ -201,15 +208,15 @@ def record_of(message: Message) -> tuple[bytes, list[Header]]:
 
 
 def screen(messages: Iterable[Message], limits: Mapping[str, int]) -> Screened:
-    """Divide *messages* into publishable rows and rows at fault, in order.
+    """Divide *messages* into publishable and faulty rows, in order.
 
-    A row is at fault if its topic does not exist, its event has no valid id or type, or its record exceeds
-    the topic's limit. Later rows of a faulty row's key are in neither part: they must not be published
-    before it (G34).
+    A row is faulty if its topic does not exist, its event has no valid id or type, or its record exceeds the
+    topic's limit. Later rows of a faulty row's key are in neither part, because they must not be published
+    before the faulty row (G34).
 
     Args:
         messages: Rows in the order of ``seq``.
-        limits: ``max.message.bytes`` of every topic that exists.
+        limits: ``max.message.bytes`` by topic, for all topics that exist.
     """
     publishable: list[Message] = []
     faulty: list[tuple[Message, RowFault]] = []
@@ -233,14 +240,14 @@ def screen(messages: Iterable[Message], limits: Mapping[str, int]) -> Screened:
 def topics_exceeded(screened: Screened) -> frozenset[str]:
     """Return the topics whose limit a record exceeds.
 
-    The limit may have been raised since it was read, so the relay reads it again before it charges a row
-    (G24).
+    The relay reads the limits of these topics again before the rows count as failed, because an operator may
+    have raised a limit (G24).
     """
     return frozenset(message.topic for message, fault in screened.faulty if isinstance(fault, RecordTooLarge))
 
 
 def record_bytes(key: bytes | None, value: bytes, headers: Sequence[Header]) -> int:
-    """Return the bytes of a record batch with this record alone, which is what the broker measures."""
+    """Return the bytes of a record batch with only this record, which the broker compares with its limit."""
     body = 1 + 1 + 1 + _varint_bytes(-1 if key is None else len(key)) + len(key or b"")
     body += _varint_bytes(len(value)) + len(value) + _varint_bytes(len(headers))
     for name, text in headers:
@@ -259,19 +266,20 @@ def _fault_of(message: Message, bytes_max: int | None) -> RowFault | None:
         return TopicUnknown(f"the broker has no topic {message.topic!r}; create it, or check OUTBOX_TOPICS")
     if not is_event(message.attributes):
         return EnvelopeIncomplete(
-            "the payload has no event_id or no event_type that a CloudEvent may have; "
-            "write events with save_to_outbox"
+            "the payload has no event_id, or no event_type that is valid in a CloudEvent; "
+            "write events with save_to_outbox, and skip this row"
         )
     key = None if message.key is None else message.key.encode()
     size = record_bytes(key, *record_of(message))
     if size > bytes_max:
         return RecordTooLarge(
-            f"the record takes {size} bytes; max.message.bytes of {message.topic!r} is {bytes_max}"
+            f"the record takes {size} bytes; max.message.bytes of {message.topic!r} is {bytes_max}; raise it "
+            "with `relaybox topics raise-limit` and retry the row, or skip the row"
         )
     return None
 
 
 def _varint_bytes(number: int) -> int:
-    """Return the bytes of a zigzag varint (Protocol Buffers)."""
+    """Return the number of bytes of *number* as a zigzag varint (Protocol Buffers)."""
     zigzag = number << 1 if number >= 0 else (-number << 1) - 1
     return max(1, -(-zigzag.bit_length() // 7))

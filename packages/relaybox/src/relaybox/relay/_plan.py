@@ -1,14 +1,14 @@
 """Decides what the publish loop does next. Pure: no clock, no I/O.
 
-The publish loop describes its state in a :class:`LoopState`, carries out the action that :func:`plan_next`
-returns, and calls it again::
+The publish loop describes its state in a :class:`LoopState`, executes the action that :func:`plan_next`
+returns, and repeats that::
 
     ┌─► Refresh ─┬──────────► Fetch ─► Receive ─┬───────────► Publish ─┬─► Refresh
     │            └─► Split ─► Refresh           └─► Fetch ──► Publish  └─► Wait ─► Refresh
     │                                               (ahead, in a backlog)   (nothing has changed)
     └─ Reconnect, while no broker responds
 
-Once the relay has to stop, ``Stop`` follows the current action.
+When the relay has to stop, ``Stop`` follows the current action.
 """
 
 from collections.abc import Collection, Sequence
@@ -39,106 +39,113 @@ __all__ = (
 
 
 class FetchPhase(Enum):
-    """Whether the rows to publish next are being read, or have been."""
+    """State of the query for the rows to publish next."""
 
+    #: No query has started.
     NONE = "none"
-    #: A query is reading them.
+    #: The query is running.
     READING = "reading"
+    #: The query has ended.
     READ = "read"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoopState:
-    """The state on which the decision depends."""
+    """State of the publish loop on which the next action depends."""
 
+    #: Whether the relay has to stop.
     stopping: bool
+    #: State of the circuit breaker.
     breaker: BreakerState
-    #: The last ``Publish`` has changed nothing: there is nothing to do before a notification or a timeout.
+    #: Whether the last ``Publish`` changed nothing, so that the loop waits for a notification or a timeout.
     idle: bool
-    #: Lanes and postponed rows were updated since the last ``Publish``.
+    #: Whether lanes and postponed rows were updated since the last ``Publish``.
     refreshed: bool
-    #: PostgreSQL holds fewer lanes than are configured.
+    #: Whether more lanes are requested than exist.
     split_wanted: bool
     fetch: FetchPhase
     #: Number of the rows to publish next; 0 until they have been read.
     rows_read: int
-    #: A second query, which reads the rows after those, has started.
+    #: Whether a second query, which reads the rows after those, has started.
     fetching_ahead: bool
-    #: Rows of this query must be read again, or none of the previous query could be published.
+    #: Whether rows of this query must be read again, or no row of the previous query could be published.
     rows_held_back: bool
-    #: ``RELAY_BATCH_SIZE``, and how many rows the next query asks for: more in a backlog.
+    #: ``RELAY_BATCH_SIZE``.
     batch_size: int
+    #: Maximum number of rows of the next query; higher than ``batch_size`` in a backlog.
     batch_rows: int
     #: Owned lanes whose takeover is complete.
     ready_lanes: Sequence[int]
-    #: Lanes whose last transaction has just ended.
+    #: Lanes whose next transaction should not start yet.
     paused_lanes: frozenset[int]
-    #: Lanes with a batch in flight; those with a late batch, for which other lanes do not wait; the number
-    #: of rows in late batches.
+    #: Lanes with a batch in flight.
     in_flight_lanes: frozenset[int]
+    #: Lanes with a late batch in flight, for which other lanes do not wait.
     late_lanes: frozenset[int]
+    #: Number of rows in late batches.
     late_rows: int
     #: Whether a batch of any lane may start only after the last batch has finished.
     one_batch_at_a_time: bool
 
     @property
     def backlog(self) -> bool:
-        """Whether the last query was full: the next one asks for more rows than ``RELAY_BATCH_SIZE``."""
+        """Whether the last query returned as many rows as requested, so that the next one requests more."""
         return self.batch_rows > self.batch_size
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stop:
-    """Leave the loop, without fetching more rows."""
+    """Action: leave the loop."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reconnect:
-    """Try to reach a broker, after a pause."""
+    """Action: after a pause, try to reach a broker."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refresh:
-    """Update which lanes are ready, and requeue the rows that waited for the link."""
+    """Action: find out which lanes are ready, and make rows that waited for the link PENDING again."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Split:
-    """Split each owned lane in two once nothing is in flight."""
+    """Action: split each owned lane in two when no row is in flight."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fetch:
-    """Start to read the next rows."""
+    """Action: start to read the next rows."""
 
-    #: The lanes to read from; empty if no batch may start now.
+    #: Lanes to read; empty if no batch may start now.
     lanes: tuple[int, ...]
+    #: Maximum number of rows.
     rows_max: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Receive:
-    """Wait for the rows that are being read."""
+    """Action: wait for the rows that are being read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Publish:
-    """Collect finished batches, then publish the rows that were read."""
+    """Action: collect finished batches, then publish the rows that were read."""
 
-    #: Wait for batches in flight first: in a backlog all lanes start together, after one query.
+    #: Whether to wait for batches in flight before: in a backlog, the batches of all lanes start together.
     wait_for_in_flight: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wait:
-    """Wait for a notification, the next retry, or the next poll."""
+    """Action: wait for a notification, the next retry, or the next poll."""
 
 
 Action = Stop | Reconnect | Refresh | Split | Fetch | Receive | Publish | Wait
 
 
 def plan_next(state: LoopState) -> Action:
-    """Return what to do in *state*."""
+    """Return the next action in *state*."""
     if state.stopping:
         return Stop()
     if state.idle:
@@ -160,11 +167,11 @@ def plan_next(state: LoopState) -> Action:
 
 
 def plan_fetch(state: LoopState) -> Fetch:
-    """Return which lanes to read from, and how many rows.
+    """Return the lanes to read, and the maximum number of rows.
 
-    Without a backlog, read from lanes that have nothing in flight and are not paused. In a backlog, read from
-    all lanes except those with a late batch: other batches finish while the rows are read. While the breaker
-    is half-open, read one row, the probe.
+    Without a backlog, lanes are read that have no batch in flight and are not paused. In a backlog, all lanes
+    are read except those with a late batch, because other batches finish during the query. While the circuit
+    breaker is half-open, one row is read, the probe.
     """
     probing = state.breaker is BreakerState.HALF_OPEN
     backlog = state.backlog and not probing  # a read that began before the outage may still report a backlog
@@ -173,14 +180,14 @@ def plan_fetch(state: LoopState) -> Fetch:
     lanes = tuple(lane for lane in state.ready_lanes if lane not in excluded)
     if occupied and (probing or state.one_batch_at_a_time):
         lanes = ()
-    # Fewer rows while there are late batches, whose rows are in memory too.
+    # Fewer rows while there are late batches, because their rows are in memory too.
     rows_max = 1 if probing else max(state.batch_size, state.batch_rows - state.late_rows)
     return Fetch(lanes=lanes, rows_max=rows_max)
 
 
 def _plan_publish(state: LoopState) -> Action:
     pipelined = state.rows_read > 0 and (state.backlog or state.fetching_ahead)
-    # Do not read ahead of rows that are held back: the rows read ahead would be stale each time.
+    # No reading ahead while rows are held back, because the rows read ahead would have to be read again.
     if pipelined and not state.fetching_ahead and not state.rows_held_back:
         return plan_fetch(state)
     return Publish(wait_for_in_flight=pipelined)
@@ -198,7 +205,7 @@ def select_publishable(
 
     Args:
         messages: Rows as they were read.
-        fetched_fences: Lane and epoch of each lane that was read from.
+        fetched_fences: Lane and epoch of each lane that was read.
         usable_fences: Lane and epoch of each lane whose lease is valid now.
         busy_lanes: Lanes with a batch in flight, or with an earlier row that was not published (G21).
         blocked_keys: Keys with a row whose failure is not recorded yet (G34).

@@ -1,4 +1,4 @@
-"""The relay in PostgreSQL: its connections, the rows of the outbox, and the low watermark of polls."""
+"""The relay's connections to PostgreSQL, queries of outbox rows, and the low watermark of polls."""
 
 import time
 from collections.abc import AsyncGenerator, Collection, Generator, Iterable, Mapping, Sequence
@@ -45,23 +45,22 @@ __all__ = (
 )
 
 _SQL: Final = load_queries(__package__ or "relaybox.relay", "relay.sql")
-#: Granted to every role by default.
+#: Right that :meth:`Connections.connected` needs, and that every role has by default.
 _RIGHT: Final = (
     "EXECUTE on the functions pg_control_system(), pg_current_wal_lsn() and pg_walfile_name(pg_lsn)"
 )
-#: Most bytes of stored payload in one batch, to bound the memory of this process.
+#: Maximum size of the payloads of one fetch, to bound the memory of this process.
 _BATCH_BYTES_MAX: Final = 16 * 2**20
 _MESSAGE_CHARS_MAX: Final = 1_000
 _BACKLOG_ROWS_MAX: Final = 100_000
-#: How many PENDING rows, from the first one on, are checked for a FAILED row that blocks them.
+#: Number of PENDING rows, by ``seq``, that are checked for a FAILED row that blocks them.
 _DUE_ROWS_MAX: Final = 10_000
-#: Postponed rows are requeued as soon as their partition accepts writes; after this time if the relay misses
-#: that.
+#: Postponed rows are tried again when their partition accepts writes, and at the latest after this time.
 _PARTITION_PAUSE_S: Final = 600.0
 Charge = tuple[Message, RelayError, Retry | Postpone | GiveUp]
 #: Shortest time between two advances of the low watermark.
 _ADVANCE_S: Final = 0.25
-#: How often a poll begins at the first row, to find rows that an operator made PENDING again by SQL.
+#: Interval of polls without low watermark, which find rows that an operator made PENDING by SQL.
 _FULL_SCAN_S: Final = 10.0
 
 
@@ -69,16 +68,18 @@ _FULL_SCAN_S: Final = 10.0
 class Lane:
     """A lane that this relay owns until its lease ends."""
 
+    #: Number of the lane.
     lane: int
-    #: Fencing token: rises whenever a relay takes the lane; a statement with an older epoch changes nothing.
+    #: Fencing token: incremented when a relay takes the lane; statements with an older epoch change nothing.
     epoch: int
-    #: ``time.monotonic()`` of the last renewal's *sending*, plus the lease: never later than the server's.
+    #: End of the lease by ``time.monotonic()``, from the time when the renewal was sent: not after the
+    #: server's.
     valid_until_s: float
 
 
 @asynccontextmanager
 async def connected(database: Database) -> AsyncGenerator[DedicatedConnection]:
-    """Open a connection outside the pool, with settings and LISTEN of its own, for an ``async with`` block.
+    """Open a connection outside the pool for an ``async with`` block, for session settings and LISTEN.
 
     Raises:
         DatabaseUnavailable: PostgreSQL is unavailable.
@@ -91,27 +92,29 @@ async def connected(database: Database) -> AsyncGenerator[DedicatedConnection]:
 
 
 async def fetch_rows(connection: DedicatedConnection, query: str, *args: Any) -> Sequence[Mapping[str, Any]]:
-    """Run *query* within the connection's time limits, and return its rows.
+    """Execute *query* within the connection's time limits, and return its rows.
 
     Raises:
         DatabaseUnavailable: No response in time, or the connection broke.
         DatabaseBusy: The server cancelled the query because of a lock or a time limit.
-        RetryTransaction: A serialization failure or a deadlock; try again.
+        RetryTransaction: A serialization failure or a deadlock; repeat the query.
         DatabaseRefused: The server rejected the query for another reason.
     """
     try:
         with map_service_errors():
             return await connection.fetch(query, *args)
     except OSError as error:
-        raise DatabaseUnavailable("PostgreSQL does not respond; check the server and the network") from error
+        raise DatabaseUnavailable(
+            f"the connection to PostgreSQL failed: {error}; check the server and the network"
+        ) from error
 
 
 @contextmanager
 def explain_missing_right(right: str) -> Generator[None]:
-    """Add to a refusal of PostgreSQL that a relay needs *right*, which migrations cannot grant.
+    """Add *right*, which migrations cannot grant, to the message of a missing privilege.
 
     Raises:
-        DatabaseRefused: The server refused a statement; the message names what a superuser has to grant.
+        DatabaseRefused: PostgreSQL rejected a statement; the message has the right for a superuser to grant.
     """
     try:
         yield
@@ -122,12 +125,11 @@ def explain_missing_right(right: str) -> Generator[None]:
 
 
 class Connections:
-    """Opens connections, and rejects those to a server in another history than the first connection's.
+    """Open connections, and reject those to a server with another history than the first connection's server.
 
-    A history is a system identifier and a timeline. It changes when a standby is promoted or a backup is
-    restored: commits may be missing then, and sequence numbers and epochs may be reused, so the relay must
-    not use what it read from another history. The history of a server cannot change while a
-    connection to it is open.
+    The history (system identifier and timeline) changes when a standby is promoted or a backup is restored.
+    Commits may then be missing, and sequence numbers and epochs may repeat, so the relay must not use values
+    that were read before. The history cannot change while a connection to the server is open.
     """
 
     def __init__(self, database: Database) -> None:
@@ -142,27 +144,28 @@ class Connections:
 
     @property
     def history_id(self) -> UUID:
-        """Id of the history; a connection must have been opened before."""
+        """Id of the history; only after a connection was opened."""
         assert self._history is not None
         return self._history[1]
 
     @asynccontextmanager
     async def connected(self) -> AsyncGenerator[DedicatedConnection]:
-        """Open a connection of the relay's own, for an ``async with`` block.
+        """Open a connection outside the pool for an ``async with`` block.
 
         Raises:
             DatabaseUnavailable: PostgreSQL is unavailable, or read-only.
             DatabaseRefused: A right or a migration is missing.
-            HistoryChanged: The server is in another history.
+            HistoryChanged: The server has another history than at the first connection.
         """
         async with connected(self._database) as connection:
             await self._confirm(connection)
             yield connection
 
     async def _confirm(self, connection: DedicatedConnection) -> None:
+        """Store the history at the first connection, and compare it at later ones."""
         with explain_missing_right(_RIGHT):
             [row] = await fetch_rows(connection, _SQL["confirm_history"])
-            if row["history_id"] is None:  # another relay has recorded the history meanwhile
+            if row["history_id"] is None:  # another relay has stored the history at the same time
                 [row] = await fetch_rows(connection, _SQL["confirm_history"])
         history = (row["history"], row["history_id"])
         if self._history is None:
@@ -183,7 +186,16 @@ async def fetch_batch(
     start_seq: int = 0,
     cloudevents: CloudEventsMode = "binary",
 ) -> list[Message]:
-    """Read at most *rows_max* publishable rows of *lanes*, from *start_seq* on, not *in_flight*."""
+    """Read at most *rows_max* publishable rows of *lanes*.
+
+    Args:
+        connection: A connection with :func:`use_partial_indexes`.
+        lanes: Owned lanes.
+        rows_max: Maximum number of rows.
+        in_flight: ``seq`` of rows to leave out.
+        start_seq: Low watermark: lowest ``seq`` to read.
+        cloudevents: Mode of the records.
+    """
     rows: Sequence[Any] = await fetch_rows(
         connection,
         _SQL["fetch_batch"],
@@ -204,9 +216,14 @@ async def mark_sent(
     fences: Iterable[tuple[int, int]],
     counters: Counters,
 ) -> int:
-    """Mark acknowledged rows, *seqs* with *row_ids*, SENT; count and return the marked ones.
+    """Mark acknowledged rows SENT, except in lanes that this relay has lost; return their number.
 
-    *fences* are the rows' lanes, each with the epoch at which the rows were fetched.
+    Args:
+        connection: A connection outside a transaction.
+        seqs: ``seq`` of the rows.
+        row_ids: Ids of the rows, which unlike ``seq`` do not repeat after a failover.
+        fences: Number and epoch of the rows' lanes when the rows were fetched.
+        counters: Counters to increment.
     """
     lanes, epochs = _columns(fences)
     marked = 0
@@ -219,14 +236,14 @@ async def mark_sent(
 
 
 def charge_for(message: Message, fault: RelayError) -> Charge:
-    """Return what follows the failure of *message* because of *fault*."""
+    """Return the decision after the failure of *message* because of *fault*."""
     if isinstance(fault, PartitionUnavailable):
         return message, fault, Postpone(after_s=_PARTITION_PAUSE_S)
     return message, fault, next_step(message.attempts + 1)
 
 
 async def charge_rows(connection: DedicatedConnection, charges: Sequence[Charge]) -> None:
-    """Record failures of rows: number of attempts, time of the next one or FAILED, reason (G24)."""
+    """Record failures of rows: number of attempts, reason, and time of the next attempt or FAILED (G24)."""
     lanes, epochs = _columns({(message.lane, message.epoch) for message, _, _ in charges})
     await fetch_rows(
         connection,
@@ -242,26 +259,26 @@ async def charge_rows(connection: DedicatedConnection, charges: Sequence[Charge]
 
 
 async def requeue_after_outage(connection: DedicatedConnection, lanes: Sequence[Lane]) -> int:
-    """Make rows of *lanes* that failed because of the link PENDING again; return how many (G25)."""
+    """Make rows of *lanes* that failed because of the link PENDING; return the number of rows (G25)."""
     numbers, epochs = [lane.lane for lane in lanes], [lane.epoch for lane in lanes]
     return len(await fetch_rows(connection, _SQL["requeue_after_outage"], numbers, epochs))
 
 
 async def seconds_until_due(connection: DedicatedConnection, *, fetched_s: float) -> float | None:
-    """Return the seconds until the next attempt of a row; None without one.
+    """Return the seconds until the next attempt of a row; None if no row waits for an attempt.
 
-    Rows that became due since the last fetch, *fetched_s* seconds ago, count: the result is then negative.
+    Negative if a row became due since the last fetch, which was *fetched_s* seconds ago.
     """
     [row] = await fetch_rows(connection, _SQL["next_due"], fetched_s)
     return row["due_s"]
 
 
 async def measure_backlog(connection: DedicatedConnection, counters: Counters, start_seq: int = 0) -> None:
-    """Measure the backlog of all lanes from *start_seq*, below which no row may be PENDING."""
+    """Measure the backlog of all lanes into *counters*; *start_seq* is the low watermark."""
     [row] = await fetch_rows(connection, _SQL["measure_backlog"], _BACKLOG_ROWS_MAX, start_seq, _DUE_ROWS_MAX)
     oldest_s = row["oldest_s"] or 0.0
-    # If all checked rows are blocked, the age of the next row is unknown: report the age of the oldest row,
-    # which is larger.
+    # If all checked rows are blocked, the age of the first row that is not blocked is unknown: report the age
+    # of the oldest row, which is higher.
     unknown_s = oldest_s if row["pending"] > _DUE_ROWS_MAX else 0.0
     counters.backlog = Backlog(
         pending=row["pending"],
@@ -285,7 +302,7 @@ async def use_partial_indexes(connection: DedicatedConnection) -> None:
 
 
 def multirange_of(seqs: Collection[int]) -> str:
-    """Return *seqs* as text of an ``int8multirange``, which in a backlog has few ranges for 10,000 rows."""
+    """Return *seqs* as text of an ``int8multirange``: in a backlog, few ranges represent 10,000 rows."""
     if not seqs:
         return "{}"
     first, last = min(seqs), max(seqs)
@@ -323,16 +340,16 @@ def _error_data(charge: Charge) -> str:
 
 
 class LowWatermark:
-    """The ``seq`` below which no row is PENDING, or can become PENDING by itself.
+    """The ``seq`` below which no row is PENDING or can become PENDING without an operator's SQL.
 
-    Marking a row SENT leaves a dead entry in the index of PENDING rows. Usually the next poll removes it.
+    Marking a row SENT leaves a dead entry in the index of PENDING rows, which usually the next poll removes.
     While an old snapshot is open, polls cannot remove dead entries and would read all of them each time
-    (after 5 minutes at 1,000 events/s: 300,000 entries, 40 ms a poll).
+    (after 5 minutes at 1,000 events/s: 300,000 entries, 40 ms per poll).
 
     Invariant (G22): no row that commits late is below the watermark. A transaction locks the table before it
-    takes a ``seq``, and until it ends. Once the relay has read row n, and all transactions that held the lock
-    at that time have ended, no row up to n can appear any more. A later query then finds the first row that
-    is PENDING, or is FAILED and may become PENDING again.
+    draws a ``seq``, until the transaction ends. When the relay has read row n, and all transactions that held
+    the lock at that time have ended, no row up to n can become visible later. A query then finds the first
+    row that is PENDING, or is FAILED and may become PENDING again.
     """
 
     def __init__(self) -> None:
@@ -346,7 +363,7 @@ class LowWatermark:
         return f"<LowWatermark {self.seq} [{len(self._writers)} writers to end before {self._seen_seq}]>"
 
     def poll_start(self) -> int:
-        """Return the ``seq`` where the next poll begins: :attr:`seq`, but 0 every 10 s, to scan all rows."""
+        """Return the lowest ``seq`` of the next poll: :attr:`seq`, but every 10 s 0, to read all rows."""
         now = time.monotonic()
         if now < self._full_scan_at_s:
             return self.seq
@@ -354,7 +371,7 @@ class LowWatermark:
         return 0
 
     async def advance(self, connection: DedicatedConnection, fetched_seq: int) -> None:
-        """Advance, at most every 0.25 s; *fetched_seq* is the highest ``seq`` that was fetched."""
+        """Advance the watermark, at most every 0.25 s; *fetched_seq* is the highest fetched ``seq``."""
         if fetched_seq <= self._seen_seq or time.monotonic() < self._advance_at_s:
             return
         self._advance_at_s = time.monotonic() + _ADVANCE_S
@@ -362,7 +379,7 @@ class LowWatermark:
         writers = frozenset(row["writer"] for row in rows)
         if writers & self._writers:
             return
-        # A second statement, after the first: its snapshot contains what those writers committed.
+        # A separate statement, whose snapshot contains the commits of those writers.
         [row] = await fetch_rows(connection, _SQL["first_unsettled"], self.seq)
         self.seq = max(self.seq, min(self._seen_seq + 1, row["seq"] or self._seen_seq + 1))
         self._seen_seq, self._writers = fetched_seq, writers

@@ -1,6 +1,6 @@
-"""The relay's main loop: fetch rows, publish them, hand their outcomes to the recorder.
+"""The relay's main loop: fetch rows, publish them, and pass their outcomes to the recorder.
 
-A row of the outbox::
+States of a row of the outbox::
 
     PENDING ─ fetch ─► fetched ─ send ─► in flight ─ acknowledged ─► published ─ mark ─► SENT
        ▲                  │                  │
@@ -10,14 +10,14 @@ A row of the outbox::
 
     PENDING or FAILED because of the link or a partition ─ requeue, once that is available ─► PENDING
 
-A batch (steps in brackets: exactly once only)::
+"Charge" counts a failed attempt. States of a batch (in brackets: only with exactly-once delivery)::
 
     prepared ─► in flight, [claimed] ─┬─► published [COMMITTED] ─► recorded ─► [older claims trimmed]
                                       ├─► rejected ─► [lane taken over] ─► rows published one by one
                                       ├─► [UNPUBLISHED, UNCLAIMED] ─► [lane taken over] ─► rows PENDING
                                       └─► [IN_DOUBT] ─► [lane taken over: the marker decides]
 
-:func:`~relaybox.relay._plan.plan_next` decides what comes next, without I/O; :class:`PublishLoop` does it.
+:func:`~relaybox.relay._plan.plan_next` decides the next action; :class:`PublishLoop` executes the action.
 """
 
 import asyncio
@@ -57,23 +57,23 @@ from relaybox.signals import OnSignal
 
 __all__ = ("PublishLoop",)
 
-#: After :meth:`PublishLoop.stop`, how long to wait for acknowledgements.
+#: Longest wait for acknowledgements after :meth:`PublishLoop.stop`.
 _STOP_ACKNOWLEDGEMENTS_S: Final = 5.0
-#: In a backlog all lanes start their batches together, after one query. Longest wait for a late batch.
+#: In a backlog, the batches of all lanes start together, unless a batch takes longer: it is then late.
 _PROMPT_S: Final = 1.0
-#: A takeover reads all claims that were not trimmed: in a backlog 50,000 rows a second.
+#: Interval of deleting old claims. A takeover reads all others: in a backlog those of 50,000 rows a second.
 _TRIM_S: Final = 1.0
-#: Longest wait until nothing is in flight, so that lanes can be split; then the next heartbeat tries again.
+#: Longest wait until no row is in flight, so that lanes can be split; the next heartbeat tries again.
 _QUIET_S: Final = 5.0
 _log = structlog.get_logger(__name__)
 
 
 class PublishLoop:
-    """Moves rows from PostgreSQL to Kafka.
+    """Publish rows of the outbox to Kafka.
 
-    Invariants: a row is marked only after its acknowledgement (G23). A lane's batch starts only after the
-    outcome of its last one is known, and without the keys that failed in it (G34). An outcome is kept until
-    PostgreSQL has recorded it, and its rows are not fetched before that.
+    Invariants: a row is marked only after its acknowledgement (G23). A batch of a lane starts only when the
+    outcome of the lane's last batch is known, and without keys that failed in that batch (G34). An outcome is
+    kept until PostgreSQL has recorded it, and its rows are not fetched before that.
     """
 
     def __init__(
@@ -98,38 +98,38 @@ class PublishLoop:
         self.in_flight = InFlightBatches()
         self._reader = RowReader(settings, heartbeat.low_watermark, counters)
         self._fetches = Fetches()
-        #: Its ``run`` must run beside :meth:`run`.
+        #: The caller must run :meth:`Recorder.run` concurrently with :meth:`run`.
         self.recorder = Recorder(
             connections, counters, on_signal, on_settled=delivery.note_recorded, on_change=self._recorded
         )
         self._ready_lanes: Sequence[Lane] = ()
-        #: The relay owns at least one lane, and all its lanes are ready.
+        #: Whether the relay owns a lane, and all its lanes are ready.
         self._all_ready = False
         self._refreshed = False
         self._idle = False
-        #: None of the rows that were fetched last could be published.
+        #: Whether none of the rows that were fetched last could be published.
         self._held_back = False
-        #: Lane and epoch of each lane whose rows were requeued after the last outage.
+        #: Lane and epoch of each lane whose rows were made PENDING again after the last outage.
         self._requeued: set[tuple[int, int]] = set()
-        #: Some rows are not requeued yet: the recorder must first charge the failures of their lanes.
+        #: Whether some rows are not requeued yet, because failures of their lanes must be recorded first.
         self._requeue_waits = False
         self._database_failures = 0
         self._trim_at_s = 0.0
 
     def requeue_soon(self) -> None:
-        """Requeue the rows that a partition or the link held back, in the next cycle."""
+        """Make rows that waited for a partition or the link PENDING again, in the next cycle of the loop."""
         self._requeued.clear()
         self._fetches.invalidate_all()  # requeued rows precede those that are being read
         self._heartbeat.work_available.set()
 
     def stop(self) -> None:
-        """Make :meth:`run` return: fetch nothing more, and wait 5 s at most for acknowledgements."""
+        """Make :meth:`run` return: fetch no more rows, and wait at most 5 s for acknowledgements."""
         self._stopping.set()
         self._heartbeat.work_available.set()
         self._delivery.set_deadline(time.monotonic() + _STOP_ACKNOWLEDGEMENTS_S)
 
     async def run(self) -> None:
-        """Publish until :meth:`stop`; wait while PostgreSQL or Kafka is unavailable."""
+        """Publish until :meth:`stop`; wait and retry while PostgreSQL or Kafka is unavailable."""
         try:
             await self._delivery.connect()
         except LinkDown as down:
@@ -156,7 +156,7 @@ class PublishLoop:
         self._collect_finished()
 
     async def _work(self, reading: DedicatedConnection, connection: DedicatedConnection) -> None:
-        """Carry out actions until ``Stop``; other statements need not wait for the reads over *reading*."""
+        """Execute actions until ``Stop``; queries for rows use *reading*, so that others need not wait."""
         self._refreshed = self._idle = False
         try:
             while True:
@@ -212,7 +212,7 @@ class PublishLoop:
         )
 
     async def _refresh(self, connection: DedicatedConnection) -> None:
-        if not self._fetches:  # a notification may announce rows that a running query does not see
+        if not self._fetches:  # otherwise a notification may be about rows that a running query does not see
             self._heartbeat.work_available.clear()
         usable = self._lanes.usable()
         self._ready_lanes = self._delivery.ready(usable)
@@ -223,8 +223,8 @@ class PublishLoop:
         self._refreshed = True
 
     async def _requeue_after_outage(self, connection: DedicatedConnection) -> None:
-        """Requeue rows that failed because of the link, in lanes that are ready now."""
-        # If the recorder charged a failure of the outage later, it would undo the requeue.
+        """Make rows that failed because of the link PENDING again, in lanes that are ready now."""
+        # Not in lanes whose failures the recorder has yet to record, because that would undo the requeue.
         charging = self.recorder.charging_lanes()
         self._requeue_waits = bool(charging)
         new = [
@@ -239,7 +239,7 @@ class PublishLoop:
                 _log.info("relay requeued rows that failed in an outage", rows=rows)
 
     async def _split(self, connection: DedicatedConnection) -> None:
-        """Halve the lanes, if all outcomes are recorded within 5 s."""
+        """Split the lanes if all outcomes are recorded within 5 s; else the next heartbeat tries again."""
         self._refreshed = False
         try:
             async with asyncio.timeout(_QUIET_S):
@@ -249,13 +249,13 @@ class PublishLoop:
         except TimeoutError:
             self._lanes.postpone_split()
             return
-        self._fetches.invalidate_all()  # rows that were read may belong to the new lanes
+        self._fetches.invalidate_all()  # fetched rows may belong to the new lanes
         made = await self._lanes.split(connection, self._delivery.ready(self._lanes.usable()))
         if made:
             _log.info("relay split its lanes", made=made)
 
     def _start_fetch(self, connection: DedicatedConnection, fetch: plan.Fetch) -> None:
-        """Read rows that are neither read, nor in flight, nor waiting for the recorder."""
+        """Start to read rows, without those that are already read, in flight, or not recorded yet."""
         lanes = [lane for lane in self._ready_lanes if lane.lane in fetch.lanes]
         read = self._fetches.first().reading.result() if self._fetches else ()
         seqs = [message.seq for message in (*read, *self.in_flight.messages())] + self.recorder.seqs()
@@ -269,7 +269,7 @@ class PublishLoop:
         fetched = fetch.reading.result()
         if publish.wait_for_in_flight:
             await self.in_flight.wait_for_prompt(None if self._delivery.one_batch_at_a_time else _PROMPT_S)
-        # No await between here and _select: it depends on the outcomes of all finished batches.
+        # No await from here to _select, which needs the outcomes of all batches that have finished.
         finished = self._collect_finished()
         if link_failure := self._delivery.take_link_failure():
             self._trip(link_failure, [])
@@ -285,11 +285,11 @@ class PublishLoop:
             _log.info("relay reads the outbox again")
             self._database_failures = 0
         self._refreshed = False
-        # Stale rows must be read again, and rows read ahead published: neither needs a notification.
+        # Reading stale rows again, and publishing rows that were read ahead, need no notification.
         self._idle = not (started or finished or fetch.stale_lanes or self._fetches)
 
     def _collect_finished(self) -> bool:
-        """Hand the outcomes of finished batches to the recorder; return whether there was one."""
+        """Pass the outcomes of finished batches to the recorder; return whether a batch had finished."""
         finished = self.in_flight.take_finished()
         for each in finished:
             outcome = each.outcome.result()
@@ -305,13 +305,13 @@ class PublishLoop:
         return bool(finished)
 
     def _select(self, fetched: Sequence[Message], fetch: PendingFetch) -> Sequence[Message]:
-        """Return which of *fetched* to publish: since the query, lanes may be lost and keys blocked."""
+        """Return those of *fetched* whose lane was not lost, and key not blocked, since the query."""
         if self._delivery.one_batch_at_a_time and self.in_flight:
             return []
         usable = {(lane.lane, lane.epoch) for lane in self._lanes.usable()}
         busy = self.in_flight.lanes() | fetch.stale_lanes
         if not fetch.fences <= usable:
-            # Another relay may have split a lane that was lost, and this relay may have taken a half of it.
+            # Another relay may have split a lost lane, and this relay may have taken one half of the lane.
             self._fetches.invalidate_all()
         return select_publishable(
             fetched,
@@ -341,7 +341,7 @@ class PublishLoop:
         return prepared.batches
 
     def _recorded(self) -> None:
-        """Update the busy lanes after a record; wake the loop if it could not go on without that record."""
+        """Update the busy lanes after outcomes were recorded; wake the loop if it waited for that."""
         self._update_busy_lanes()
         if self._held_back or self._requeue_waits:
             self._heartbeat.work_available.set()
@@ -372,7 +372,7 @@ class PublishLoop:
             self._reader.note_poll()
 
     def _trip(self, down: LinkDown, interrupted: Sequence[Message]) -> None:
-        """Open the breaker: fetch nothing more, and keep the lanes."""
+        """Open the circuit breaker: fetch no rows, and keep the lanes."""
         self._requeued.clear()
         self._fetches.invalidate_all()  # requeued rows precede those that are being read
         if self.breaker.trip(down, interrupted, time.monotonic()):
@@ -381,7 +381,7 @@ class PublishLoop:
             self._signal(RelaySignal.LINK_DOWN)
 
     async def _reconnect(self) -> None:
-        """Charge due failures of interrupted rows, pause, and ask for a broker once."""
+        """Count due failures of interrupted rows, pause, and try once to reach a broker."""
         self._collect_finished()
         if due := self.breaker.due(time.monotonic()):
             self.recorder.add(None, Outcome(faulty=due))

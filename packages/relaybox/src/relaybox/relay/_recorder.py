@@ -1,4 +1,4 @@
-"""Record the outcomes of batches in PostgreSQL, beside the publish loop."""
+"""Record the outcomes of batches in PostgreSQL, concurrently with the publish loop."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
@@ -25,45 +25,46 @@ __all__ = (
     "Recorder",
 )
 
-#: Most keys in both generations together; one batch may exceed it by its own keys.
+#: Bound of the keys that OrderWatch keeps; one batch may exceed the bound by its own keys.
 _KEYS_MAX: Final = 10_000
+#: Bound of the unpublished rows that OrderWatch keeps.
 _HELD_ROWS_MAX: Final = 10_000
-#: The publish loop waits while more rows than this, two rounds of a backlog, are not recorded.
+#: The publish loop waits while more rows than this (two full batches of a backlog) are not recorded.
 _ROWS_MAX: Final = 10_000
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Disorder:
-    """Rows that were published after a later one of their key."""
+    """Rows that were published after a row of their key with a higher ``seq``."""
 
-    #: Rows that the relay knew when it published the later row: the topic has them in the wrong order.
+    #: Rows that the relay had read when it published the later row: their order on the topic is wrong.
     violations: tuple[Message, ...] = ()
-    #: Rows that the relay did not know then: their transactions seem to have committed late (G22).
+    #: Rows that the relay had not read then: their transactions probably committed late (G22).
     late: tuple[Message, ...] = ()
 
 
 class OrderWatch:
-    """Checks the order of published rows: keeps the last one of each key, and the rows that failed.
+    """Check the order of published rows by the last ``seq`` of each key, and by the rows that failed.
 
-    A smaller ``seq`` after a larger one is not always an error: a transaction gets its ``seq`` before it
-    commits, and the relay guarantees the order of commits. It is an error if the relay knew the row when it
-    published the larger ``seq``: both were in one batch, or the relay had tried the row before. A duplicate
-    is no error: with at-least-once delivery the next owner of a lane may publish rows again, so the check
-    compares rows within one epoch of their lane only.
+    A smaller ``seq`` after a larger one is not always an error, because rows get their ``seq`` before they
+    commit, and the relay guarantees the order of commits. It is an error if the relay had read the row when
+    it published the larger ``seq``: both were in one batch, or the relay had tried to publish the row before.
+    Only rows with the same epoch of their lane are compared, because with at-least-once delivery the next
+    owner of a lane may publish rows again.
 
-    It cannot see rows that other relays published, nor committed rows that were never fetched;
+    This check does not find errors between relays, nor committed rows that were never fetched;
     ``relaybox verify`` finds both.
     """
 
     def __init__(self) -> None:
-        # Seq, lane and epoch by key. Two generations instead of an LRU list: bounded, and 0.2 us per row.
+        # Seq, lane and epoch by key. Two generations, of which the older one is dropped, cost 0.2 us per row.
         self._recent: dict[str, tuple[int, int, int]] = {}
         self._older: dict[str, tuple[int, int, int]] = {}
         self._unpublished: dict[int, None] = {}
 
     def published(self, sent: Sequence[Message]) -> Disorder | None:
-        """Check *sent*, the published rows of one batch in order; return None if the order is right."""
+        """Check *sent*, the published rows of a batch in order; return None if the order is right."""
         disordered: list[tuple[int, Message]] = []
         recent, older = self._recent, self._older
         for message in sent:
@@ -84,7 +85,7 @@ class OrderWatch:
         return found
 
     def not_published(self, tried: Iterable[Message]) -> None:
-        """Note that *tried* were not published: no later row of their keys may precede them."""
+        """Remember the rows *tried*, which were not published and must precede later rows of their keys."""
         self._unpublished.update((message.seq, None) for message in tried)
         while len(self._unpublished) > _HELD_ROWS_MAX:
             del self._unpublished[next(iter(self._unpublished))]
@@ -98,11 +99,11 @@ class OrderWatch:
 
 @dataclass(kw_only=True, slots=True)
 class _PendingOutcome:
-    """An outcome without its envelopes, which take most of a relay's memory and are not needed any more."""
+    """An outcome without the envelopes of published rows, which take most of a relay's memory."""
 
-    #: Without its messages.
+    #: The batch without its messages; None for rows that failed before they were in a batch.
     batch: Batch | None
-    #: Published rows, and the fences of their lanes.
+    #: ``seq`` and id of the published rows, and number and epoch of their lanes.
     seqs: Sequence[int]
     row_ids: Sequence[UUID]
     fences: set[tuple[int, int]]
@@ -120,12 +121,12 @@ class _PendingOutcome:
 
 
 class Recorder:
-    """Keeps outcomes until PostgreSQL has recorded them.
+    """Record outcomes of rows in PostgreSQL; each outcome is kept until its statement has succeeded.
 
-    It has its own connection: marking takes as long as fetching, and each would wait for the other.
+    The recorder has its own connection: marking takes as long as fetching, and each would wait for the other.
 
-    Invariant: all rows of unrecorded outcomes are PENDING in the table. So the relay must not publish these
-    rows, nor rows with the key of a faulty one, before the outcomes are recorded.
+    Invariant: all rows of unrecorded outcomes are PENDING in the table. So until the outcomes are recorded,
+    the relay must not publish these rows, nor later rows of a faulty row's key.
     """
 
     def __init__(
@@ -137,7 +138,15 @@ class Recorder:
         on_settled: Callable[[Batch], None],
         on_change: Callable[[], None],
     ) -> None:
-        """Call *on_settled* for each recorded batch, and *on_change* after each record."""
+        """Create the recorder without connecting.
+
+        Args:
+            connections: Opens the connection.
+            counters: Counters to increment.
+            on_signal: Called with each signal.
+            on_settled: Called with each batch whose published rows are marked.
+            on_change: Called after outcomes were recorded.
+        """
         self._connections = connections
         self._counters = counters
         self._signal = on_signal
@@ -150,7 +159,7 @@ class Recorder:
         self._empty.set()
 
     def add(self, batch: Batch | None, outcome: Outcome) -> None:
-        """Queue *outcome*, which :meth:`run` records as soon as possible."""
+        """Queue *outcome* for :meth:`run`; *batch* is None for rows that failed outside of a batch."""
         self._count(batch, outcome)
         self._held.append(_PendingOutcome.of(batch, outcome))
         self._empty.clear()
@@ -162,7 +171,7 @@ class Recorder:
         return [*sent, *(message.seq for held in self._held for message, _ in held.faulty)]
 
     def blocked_keys(self) -> set[str]:
-        """Return the keys of faulty rows that are not charged yet."""
+        """Return the keys of faulty rows whose failure is not recorded yet."""
         return {m.key for held in self._held for m, _ in held.faulty if m.key is not None}
 
     def lanes(self) -> set[int]:
@@ -171,11 +180,11 @@ class Recorder:
         return lanes | self.charging_lanes()
 
     def charging_lanes(self) -> set[int]:
-        """Return the lanes of faulty rows that are not charged yet."""
+        """Return the lanes of faulty rows whose failure is not recorded yet."""
         return {message.lane for held in self._held for message, _ in held.faulty}
 
     async def wait_for_room(self) -> None:
-        """Wait while more than 10,000 rows are not recorded."""
+        """If more than 10,000 rows are not recorded, wait until all are."""
         if len(self.seqs()) > _ROWS_MAX:
             await self._empty.wait()
 
@@ -209,14 +218,14 @@ class Recorder:
             self._counters.late_total += len(disorder.late)
             self._counters.order_violations_total += len(disorder.violations)
             for m in disorder.violations:
-                _log.error("relay published a row after a later one of its key", seq=m.seq, lane=m.lane)
+                _log.error("relay published a row after a later row of its key", seq=m.seq, lane=m.lane)
         tried = [message for message, _ in outcome.faulty] if batch is None else batch.messages
         if len(tried) > len(outcome.sent):
             sent = {message.seq for message in outcome.sent}
             self._order.not_published(message for message in tried if message.seq not in sent)
 
     async def _record(self, connection: DedicatedConnection) -> None:
-        """Record everything: one statement for marks, one for failures."""
+        """Record all queued outcomes: one statement for published rows, one for failed rows."""
         held = list(self._held)
         if any(each.seqs for each in held):
             await self._mark(connection, held)

@@ -1,4 +1,4 @@
-"""The message relay: start, tasks, stop, and restart after a failover of PostgreSQL."""
+"""The relay: start, tasks, stop, and a new session after a failover of PostgreSQL."""
 
 import asyncio
 import os
@@ -31,21 +31,23 @@ __all__ = (
     "TopicsFirst",
 )
 
-#: A relay ends at most 10 s after SIGTERM (G27): 6 s for batches in flight, 2 s to record them, 1 s to
-#: release the lanes.
+#: A relay exits at most 10 s after SIGTERM (G27): 6 s for batches in flight, 2 s to record their outcomes,
+#: 1 s to release the lanes.
 _STOP_PUBLISHING_S: Final = 6.0
 _STOP_RECORD_S: Final = 2.0
 _STOP_LEAVE_S: Final = 1.0
 _WATCH_S: Final = 1.0
-#: EX_SOFTWARE of sysexits.h.
+#: Exit status if a call to Kafka hangs: EX_SOFTWARE of sysexits.h.
 _HUNG_STATUS: Final = 70
 _log = structlog.get_logger(__name__)
-#: Limits how often a relay starts over if two writable servers share one address.
+#: Pause before a new session, in case two writable servers respond in turn at one address.
 _START_OVER_PAUSE_S: Final = 0.5
 
 
 class Session:
-    """The state of a relay in one history of PostgreSQL: connections, lanes, outcomes, producers.
+    """State of a relay in one history of PostgreSQL: connections, lanes, outcomes, producers.
+
+    A history is a system identifier and a timeline; a failover or a restore changes it.
 
     Invariant (G35): no state is used in another history. If the history changes, the relay starts a new
     session, which is another owner of lanes.
@@ -97,7 +99,7 @@ class Session:
         )
 
     def statistics(self) -> Statistics:
-        """Return counts since the start, and the current state."""
+        """Return counts since the start of the relay, and the current state."""
         return self._counters.snapshot(
             lanes=self._lanes.owned(),
             members=self._lanes.members,
@@ -111,14 +113,14 @@ class Session:
         )
 
     def stop(self) -> None:
-        """Fetch nothing more, and wait at most 5 s for acknowledgements."""
+        """Stop fetching rows; wait at most 5 s for acknowledgements in :meth:`run`."""
         self._publish_loop.stop()
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Publish until *stopping* is set, then record, release the lanes, and return within 10 s (G27).
+        """Publish until *stopping* is set, then record outcomes, release the lanes, and return in 10 s (G27).
 
         Raises:
-            ExceptionGroup: Contains :class:`HistoryChanged` if PostgreSQL is in another history; otherwise a
+            ExceptionGroup: Contains :class:`HistoryChanged` if PostgreSQL has another history; otherwise a
                 defect, or the error of a database without the schema.
         """
         try:
@@ -145,11 +147,10 @@ class Session:
             await self._delivery.close()
 
     async def _watch(self) -> None:
-        """End the process if a call to Kafka hangs, because heartbeats would renew its lanes for ever.
+        """Exit the process if a call to Kafka hangs, because heartbeats would renew its lanes for ever.
 
         This applies to calls of a batch, a takeover or an admin client. No event is lost: the next owner of
-        the lanes resolves transactions in doubt. A hung thread cannot be ended, and would block a regular
-        exit.
+        the lanes resolves transactions in doubt. A regular exit would wait for the hanging thread.
         """
         while True:
             await asyncio.sleep(_WATCH_S)
@@ -180,13 +181,13 @@ def _ignore(_signal: RelaySignal) -> None:
 
 
 class Relay:
-    """Publishes the outbox of one database; several relays share the lanes without configuration.
+    """Publish the outbox of one database; several relays share the lanes without configuration.
 
-    No event is lost, and the first appearances of each key's events are in commit order (G20, G21). With
+    No event is lost, and the first records of each key's events are in commit order (G20, G21). With
     exactly-once delivery, readers of committed messages find each event once, even if processes or servers
-    fail (G31). With at-least-once delivery, an event may reach the topic again with the same ``ce_id`` if a
-    process or a server fails between acknowledgement and mark. A relay opens five connections outside
-    *database*'s pool, and a sixth for takeovers.
+    fail (G31). With at-least-once delivery, an event may be published again with the same ``ce_id`` if a
+    process or a server fails between the acknowledgement and the mark as SENT. A relay opens five connections
+    outside the pool of *database*, and a sixth for takeovers.
     """
 
     def __init__(
@@ -198,7 +199,15 @@ class Relay:
         name: str = "relay",
         on_signal: OnSignal[RelaySignal] = _ignore,
     ) -> None:
-        """Configure the relay; it connects in :meth:`run`. *name* appears in logs only."""
+        """Configure the relay; :meth:`run` connects.
+
+        Args:
+            database: The database with the outbox.
+            kafka: The brokers.
+            settings: Settings ``RELAY_…``.
+            name: Name of the relay in logs.
+            on_signal: Called with each signal; for tests.
+        """
         self._name = name
         self._signal = on_signal
         self._counters = Counters()
@@ -217,15 +226,18 @@ class Relay:
         return self._session.statistics()
 
     def stop(self) -> None:
-        """Make :meth:`run` return; call it in the relay's event loop, for instance from a signal handler."""
+        """Make :meth:`run` return; call this in the relay's event loop, for example in a signal handler."""
         self._stopping.set()
         self._session.stop()
 
     async def run(self) -> None:
         """Publish until :meth:`stop`, then record all outcomes, release the lanes, and return in 10 s (G27).
 
-        The relay waits while PostgreSQL or Kafka is unavailable, during a failover (G35), and while
-        PostgreSQL rejects a statement. An exception group raised here is a defect.
+        The relay waits and retries while PostgreSQL or Kafka is unavailable, during a failover (G35), and
+        while PostgreSQL rejects a statement.
+
+        Raises:
+            ExceptionGroup: A defect of the relay.
         """
         _log.info("relay started", relay=self._name)
         await self._run_session()
@@ -250,10 +262,9 @@ class Relay:
 
 
 class TopicsFirst:
-    """A relay that starts once every topic of ``OUTBOX_TOPICS`` exists.
+    """Run a relay when every topic of ``OUTBOX_TOPICS`` exists.
 
-    Without a topic the relay would charge an attempt to each of its rows, and block the rows' keys (G24),
-    although the installation is at fault.
+    If a topic were missing, its rows would fail and block their keys (G24), although the rows are correct.
     """
 
     def __init__(
@@ -274,7 +285,7 @@ class TopicsFirst:
         """Wait for Kafka, create or check the topics, and publish until :meth:`stop`.
 
         Raises:
-            TopicsNotReady: A topic is missing and cannot be created; the message says which, and what to do.
+            TopicsNotReady: A topic is missing and cannot be created; the message has its name and the repair.
         """
         failures = 0
         while not self._stopping.is_set():
@@ -317,7 +328,7 @@ class TopicsFirst:
         return {topic: limits[topic] for topic in declared if topic in limits}
 
     def _warn_about_small_limits(self, limits: Mapping[str, int]) -> None:
-        """Warn about topics with a lower limit than the outbox: rows above it would become FAILED (G34)."""
+        """Warn about topics with a lower limit than the outbox: larger rows would become FAILED (G34)."""
         for topic, bytes_max in sorted(limits.items()):
             if bytes_max < self._outbox.message_bytes_max:
                 _log.warning(

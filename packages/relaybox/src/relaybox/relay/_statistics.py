@@ -1,4 +1,4 @@
-"""What a relay reports: statistics, Prometheus metrics, the check of ``/readyz``, signals for tests."""
+"""Statistics of a relay, its Prometheus metrics, its check for ``/readyz``, and its signals for tests."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
@@ -24,29 +24,29 @@ __all__ = (
     "check_relay",
 )
 
-#: Upper bounds of the histogram of seconds from insert to acknowledgement; the last bucket has none.
+#: Upper bounds of the histogram of seconds from insert to acknowledgement; one more bucket has no bound.
 DELAY_BOUNDS_S: Final = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-#: Most troubles in a list.
+#: Maximum length of :attr:`Statistics.troubles`.
 TROUBLES_MAX: Final = 20
-#: Upper bounds of the histogram of rows per published batch; the last bucket has none.
+#: Upper bounds of the histogram of rows per published batch; one more bucket has no bound.
 BATCH_ROWS_BOUNDS: Final = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000)
 _PREFIX: Final = "relaybox_relay_"
 _OK: Final = CheckResult(state=HealthState.OK)
 
 
 class RelaySignal(Signal):
-    """A step of a relay."""
+    """A step of a relay, for tests that wait for this step."""
 
     LANES_CHANGED = "lanes_changed"
-    BATCH_TAKEN = "batch_taken"  # handed to the delivery
+    BATCH_TAKEN = "batch_taken"  # passed to the delivery, not claimed yet
     BATCH_CLAIMED = "batch_claimed"  # claimed in PostgreSQL, if the delivery needs claims
     BATCH_PUBLISHED = "batch_published"  # acknowledged or rejected, not recorded yet
     BATCH_MARKED = "batch_marked"
     ROWS_CHARGED = "rows_charged"
-    IDLE = "idle"  # nothing to publish; waits for a notification, a retry or the poll
+    IDLE = "idle"  # no row to publish; the relay waits for a notification, a retry or the next poll
     LINK_DOWN = "link_down"
     LINK_UP = "link_up"
-    HISTORY_CHANGED = "history_changed"  # PostgreSQL failed over or was restored; the relay starts over
+    HISTORY_CHANGED = "history_changed"  # PostgreSQL failed over or was restored; a new session begins
     STOPPED = "stopped"
 
 
@@ -56,73 +56,78 @@ class Backlog:
 
     #: PENDING rows.
     pending: int = 0
-    #: PENDING rows that wait for their next attempt: after a fault of the row, and after one of the link.
+    #: PENDING rows that wait for their next attempt after a fault of the row.
     retrying_row: int = 0
+    #: PENDING rows that wait for their next attempt after a failure of the link to Kafka.
     retrying_link: int = 0
-    #: FAILED rows: because of the row, which wait for an operator, and because of the link, which the relay
-    #: requeues when Kafka is available again.
+    #: FAILED rows that wait for an operator.
     failed_row: int = 0
+    #: FAILED rows because of the link, which become PENDING when Kafka is available again.
     failed_link: int = 0
     #: Rows that an operator skipped, until they are purged.
     skipped: int = 0
     #: Keys with a FAILED row; later rows of these keys are not published.
     keys_blocked: int = 0
-    #: Age of the first PENDING row in seconds; 0 without one.
+    #: Age in seconds of the PENDING row with the lowest ``seq``; 0 if no row is PENDING.
     oldest_pending_s: float = 0.0
-    #: Age in seconds of the first PENDING row that no FAILED row blocks; 0 without one.
+    #: Age in seconds of the first PENDING row that no FAILED row blocks; 0 if there is none.
     oldest_due_s: float = 0.0
-    #: All lanes, and those that wait for an operator.
+    #: Number of all lanes.
     lanes: int = 0
+    #: Number of lanes with a fault, which wait for an operator.
     lanes_faulty: int = 0
-    #: When PostgreSQL was last found in another history, in seconds since 1970; 0: never (G35).
+    #: Time of the last failover or restore that a relay found, in seconds since 1970; 0: never (G35).
     history_changed_at_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Statistics:
-    """Snapshot of a relay. Totals count since its start; all else is the current state."""
+    """Snapshot of a relay: totals since its start, and its current state."""
 
     #: Rows acknowledged by Kafka and marked SENT.
     published_total: int
-    #: Failures of rows that the relay will try again.
+    #: Failed attempts to publish a row that will be retried.
     retried_total: int
-    #: Rows marked FAILED; their keys are blocked until an operator decides.
+    #: Rows marked FAILED, which block their keys until an operator retries or skips them.
     failed_total: int
     #: Acknowledged rows that this relay could not mark, because another relay had taken their lane.
     fenced_total: int
-    #: How often the link to Kafka failed.
+    #: Failures of the link to Kafka after which no broker responded.
     link_outages_total: int
-    #: Rows that the relay found by polling, because no notification had announced them (G28).
+    #: Rows that the relay found by polling, because no notification had arrived for them.
     polled_total: int
-    #: Rows that were published after a later one of their key because their transaction committed late (G22).
+    #: Rows published after a later row of their key, because their transaction committed late (G22).
     late_total: int
-    #: Rows that were published after a later one of their key although the relay knew them before. Must stay
-    #: 0 (G21).
+    #: Rows published after a later row of their key although the relay had read them before; must stay 0
+    #: (G21).
     order_violations_total: int
-    #: How often removing old rows or measuring the backlog failed; both are tried again.
+    #: Failed attempts to remove old rows or to measure the backlog; the relay retries both.
     maintenance_failures_total: int
     #: Published rows by seconds from insert to acknowledgement: one count per bound of ``DELAY_BOUNDS_S``,
     #: and one for all above; not cumulative.
     delay_counts: tuple[int, ...]
+    #: Sum of the seconds from insert to acknowledgement of all published rows.
     delay_sum_s: float
     #: Published batches by rows: one count per bound of ``BATCH_ROWS_BOUNDS``, and one for all above.
     batch_counts: tuple[int, ...]
     batch_rows_sum: int
+    #: Numbers of the lanes that the relay owns.
     lanes: tuple[int, ...]
-    #: Live relays, including this one.
+    #: Number of running relays, including this one.
     members: int
-    #: Rows of batches in flight.
+    #: Number of rows in batches in flight.
     in_flight: int
     backlog: Backlog
+    #: State of the circuit breaker.
     breaker: BreakerState
     #: A sentence for each partition that accepts no writes (G36).
     partitions_unavailable: tuple[str, ...]
-    #: A sentence for each owned lane that has tried to publish for 10 s and could not.
+    #: A sentence for each owned lane whose attempts to publish have failed for 10 s.
     lanes_stuck: tuple[str, ...]
 
     @property
     def troubles(self) -> tuple[str, ...]:
-        """The reasons why some rows are not published; at most 20 sentences."""
+        """Reasons why some rows are not published; at most 20 sentences."""
         return (*self.partitions_unavailable, *self.lanes_stuck)[:TROUBLES_MAX]
 
     @property
@@ -133,7 +138,7 @@ class Statistics:
 
 @dataclass(kw_only=True, slots=True)
 class Counters:
-    """Counters behind :class:`Statistics`; all parts of a relay increment them in its event loop."""
+    """Mutable counters of :class:`Statistics`; the parts of a relay increment them in its event loop."""
 
     published_total: int = 0
     retried_total: int = 0
@@ -151,13 +156,19 @@ class Counters:
     backlog: Backlog = Backlog()
 
     def count_published(self, *, bucket: int, rows: int, delay_s: float) -> None:
-        """Count *rows* that were marked SENT, *delay_s* the sum of their delays."""
+        """Count rows that were marked SENT.
+
+        Args:
+            bucket: Index of their delays in ``delay_counts``.
+            rows: Number of rows.
+            delay_s: Sum of their seconds from insert to acknowledgement.
+        """
         self.published_total += rows
         self.delay_counts[bucket] += rows
         self.delay_sum_s += delay_s
 
     def count_batch(self, *, rows: int) -> None:
-        """Count a batch with *rows* published rows."""
+        """Count a published batch of *rows* rows."""
         self.batch_counts[bisect_left(BATCH_ROWS_BOUNDS, rows)] += 1
         self.batch_rows_sum += rows
 
@@ -171,7 +182,7 @@ class Counters:
         partitions_unavailable: tuple[str, ...],
         lanes_stuck: tuple[str, ...],
     ) -> Statistics:
-        """Return these counts together with the current state."""
+        """Return the counters together with the current state, as named in :class:`Statistics`."""
         return Statistics(
             published_total=self.published_total,
             retried_total=self.retried_total,
@@ -210,11 +221,11 @@ _COUNTERS: Final[dict[str, tuple[str, Callable[[Statistics], int]]]] = {
         lambda now: now.polled_total,
     ),
     "late_rows": (
-        "Rows published after a later one of their key, because their transaction committed late.",
+        "Rows published after a later row of their key, because their transaction committed late.",
         lambda now: now.late_total,
     ),
     "order_violations": (
-        "Rows published after a later one of their key although the relay knew them; must stay 0.",
+        "Rows published after a later row of their key although the relay had read them; must stay 0.",
         lambda now: now.order_violations_total,
     ),
     "maintenance_failures": (
@@ -257,7 +268,7 @@ _GAUGES: Final[dict[str, tuple[str, Callable[[Statistics], float]]]] = {
 }
 
 
-#: By reason: a fault of the row, or of the link.
+#: Metrics with the label ``reason``: a fault of the row, or of the link.
 _BY_REASON: Final[dict[str, tuple[str, Callable[[Statistics], tuple[int, int]]]]] = {
     "retry_queue_rows": (
         "PENDING rows that wait for their next attempt.",
@@ -271,13 +282,13 @@ _BY_REASON: Final[dict[str, tuple[str, Callable[[Statistics], tuple[int, int]]]]
 
 
 class RelayCollector(Collector):
-    """The relay's metrics; register them once: ``registry.register(RelayCollector(relay.statistics))``."""
+    """Prometheus metrics of a relay, for ``registry.register(RelayCollector(relay.statistics))``."""
 
     def __init__(self, statistics: Callable[[], Statistics]) -> None:
         self._statistics = statistics
 
     def describe(self) -> Iterator[Metric]:
-        """Describe nothing, so that registering reads no statistics."""
+        """Return no descriptions; without this method, a registry may call :meth:`collect` for them."""
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
@@ -316,12 +327,12 @@ def _cumulative(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[st
 
 
 def check_relay(statistics: Callable[[], Statistics]) -> Check:
-    """Create a check that is DEGRADED while some rows of a relay cannot be published (G36).
+    """Return a check for ``/readyz`` that is DEGRADED while some rows of a relay cannot be published (G36).
 
-    Degraded, and not failed: the rows of all other keys are published.
+    Not FAILED, because the rows of all other keys are published.
 
     Args:
-        statistics: Returns the relay's figures.
+        statistics: Returns the relay's statistics, as :meth:`Relay.statistics`.
     """
 
     async def check() -> CheckResult:

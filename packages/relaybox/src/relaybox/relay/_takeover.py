@@ -1,4 +1,4 @@
-"""Take lanes over: fence the former owner, learn what it published, record it (G31, G35)."""
+"""Take lanes over: fence the former owner, find out what it published, and record that (G31, G35)."""
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -39,21 +39,22 @@ __all__ = (
 )
 
 _SQL: Final = load_queries(__package__ or "relaybox.relay", "relay.sql")
-#: Read the topics from this long before the claim: a record may be older than its claim, and clocks differ
-#: (records have the time of a relay's host, claims that of the database's host).
+#: Topics are read from this time before the first claim: a record may be older than its claim, and clocks
+#: differ (records have the time of a relay's host, claims the time of PostgreSQL's host).
 _OLDER_S_MAX: Final = 300.0
 _log = structlog.get_logger(__name__)
+#: Creates a producer, without opening it, from the numbers of the lane and of the producer.
 NewProducer = Callable[[int, int], LaneProducer]
-#: Longest wait for the end of a transaction if the lane can get another producer instead.
+#: Longest wait for the end of a lane's last transaction if the lane can get another producer instead.
 _REPLACEABLE_S: Final = 2.0
 
 
 class Reconciler:
-    """Marks published rows whose mark was lost in a failover.
+    """Mark published rows again whose mark was lost in a failover of PostgreSQL.
 
     A failover can lose marks and claims of batches that are in Kafka. Their rows then look unpublished, and
-    the marker contains a batch that the database does not know. So the relay reads the topics, from the time
-    of the lanes' first known claim to the end, and marks every row SENT whose event it finds.
+    the marker is the id of a batch that the database does not know. Therefore the relay reads the topics from
+    the time of the lanes' first stored claim to the end, and marks each row SENT whose event is there.
     """
 
     def __init__(self, kafka: KafkaSettings, history_id: UUID) -> None:
@@ -61,21 +62,21 @@ class Reconciler:
         self.history_id = history_id
 
     def is_from_another_history(self, lane: OwnedLane) -> bool:
-        """Return whether *lane* was last compared with Kafka in another history of this server."""
+        """Return whether *lane* was last compared with Kafka in another history of PostgreSQL."""
         return lane.history_id not in (None, self.history_id)
 
     def is_needed(self, lane: OwnedLane, marker: UUID | None) -> bool:
-        """Return whether *lane* comes from another history, and its *marker* was not accepted."""
+        """Return whether *lane* is from another history, and its *marker* was not accepted."""
         return self.is_from_another_history(lane) and lane.accepted_marker != (marker or NO_MARKER)
 
     async def settle(
         self, connection: DedicatedConnection, lanes: Collection[Lane], threads: Executor
     ) -> None:
-        """Mark the published rows of *lanes*; call it only after their former owners were fenced.
+        """Mark the published rows of *lanes*; call this only after their former owners were fenced.
 
         Raises:
             LinkDown: The topics cannot be read now.
-            PublishedUnknown: The topics do not contain old enough records.
+            PublishedUnknown: Records that are needed may have been removed from a topic.
             DatabaseError: PostgreSQL did not respond, or a right is missing.
         """
         if not lanes:
@@ -108,24 +109,24 @@ class Reconciler:
 
 
 class PublishedEvents:
-    """Reads the ids of the events on topics since a time, in steps. All methods block."""
+    """Read the ids of the events on topics since a time per topic, in steps. All methods block."""
 
     def __init__(self, kafka: KafkaSettings, since: Mapping[str, datetime]) -> None:
         self._kafka = kafka
         self._since = since
         self._reader: Reader | None = None
-        #: One call at a time: :meth:`close` may be called while the step of a cancelled caller runs.
+        #: Held during each call: :meth:`close` may be called while the step of a cancelled caller still runs.
         self._one_call = Lock()
 
     def next_ids(self) -> list[str] | None:
-        """Return the next ids, an empty result if none arrived for a while, or None after the last.
+        """Return the next ids; an empty list if no record arrived yet; None after the last id.
 
-        A call ends after seconds even if an open transaction hides later records, because a relay ends if a
-        call to Kafka lasts for a minute.
+        A call returns within seconds even if an open transaction hides later records, because the relay exits
+        if a call to Kafka takes 60 s.
 
         Raises:
             LinkDown: The topics cannot be read now.
-            PublishedUnknown: The topics do not contain old enough records.
+            PublishedUnknown: Records that are needed may have been removed from a topic.
         """
         with self._one_call:
             try:
@@ -155,6 +156,8 @@ def _starts(
 ) -> dict[tuple[str, int], int]:
     """Return the offset of the first record of each partition since the time in *since* for its topic.
 
+    *partitions* has the number of partitions of each topic.
+
     Raises:
         PublishedUnknown: Some of the records since then may have been removed.
     """
@@ -178,27 +181,24 @@ def _starts(
     return starts
 
 
-"""Create the producer of a lane with a number, without opening it."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OpenedLane:
     """A lane from which the relay may publish."""
 
     lane: Lane
     producer: LaneProducer
-    #: Id of the batch that was published last; None if there is none.
+    #: Id of the last published batch; None if no batch was published.
     last_id: UUID | None
 
 
 @dataclass(kw_only=True, slots=True)
 class Takeover:
-    """The result of a takeover; lanes in none of its parts have another owner."""
+    """Result of a takeover. Lanes in none of its fields have another owner."""
 
     opened: list[OpenedLane] = field(default_factory=list[OpenedLane])
-    #: Lanes whose producer or marker the brokers did not make available, with the reason.
+    #: Lanes whose producer could not be opened or whose marker could not be read, with the error.
     failed: dict[Lane, LinkDown] = field(default_factory=dict[Lane, LinkDown])
-    #: Lanes whose marker and claims contradict each other; an operator decides.
+    #: Lanes whose marker and claims contradict each other; they wait for an operator.
     faulty: list[Lane] = field(default_factory=list[Lane])
 
 
@@ -212,15 +212,15 @@ async def take_over(
     *,
     replaceable: Collection[Lane] = (),
 ) -> Takeover:
-    """Open *lanes* in the only safe order: epoch, producer, marker, claims.
+    """Open *lanes* in the only safe order: check the epoch, open the producer, read marker and claims.
 
     Opening the producer fences a former owner that resumes after the check of the epoch. A former owner that
     opens its producer later fences this relay, finds its epoch outdated, and stops. The next transaction of
     this relay then fails, and the relay takes the lane over again.
 
-    Of a *replaceable* lane the caller opened the last producer and knows the outcome of each of its commits.
-    If its transaction does not end, because one of its partitions accepts no writes, the lane gets the next
-    producer. Of any other lane a former owner could still commit, so the lane waits for that end.
+    *replaceable* are lanes whose last producer the caller opened, and of which it knows the outcome of each
+    commit. If the last transaction of such a lane does not end, because a partition accepts no writes, the
+    lane gets the next producer. Any other lane waits for that end, because a former owner could still commit.
 
     Raises:
         LinkDown: The control topic cannot be reached or created, or topics cannot be read after a failover.
@@ -264,9 +264,9 @@ async def _settle(
     reconciler: Reconciler,
     takeover: Takeover,
 ) -> None:
-    """Mark the rows that former owners published as SENT and open the lanes, or stop lanes that are in doubt.
+    """Mark rows that former owners published, and open the lanes, or stop lanes with a contradiction.
 
-    *found* has the id of the last batch that Kafka has committed, by the number of the lane.
+    *found* has the id of the last committed batch by number of the lane; the result is added to *takeover*.
     """
     unsettled = {lane for lane in producers if reconciler.is_needed(known[lane.lane], found.get(lane.lane))}
     try:
@@ -311,7 +311,7 @@ async def _open_lanes(
     *,
     replaceable: Collection[Lane],
 ) -> tuple[dict[Lane, LaneProducer], dict[Lane, LinkDown]]:
-    """Open a producer for each of *lanes*, the next one where :func:`take_over` allows that."""
+    """Open a producer for each of *lanes*; of *replaceable* lanes the next one if the last cannot open."""
     numbers = {lane: _numbers(known[lane.lane], reconciler) for lane in lanes}
     limits_s = {lane: _REPLACEABLE_S if lane in replaceable else INIT_S_MAX for lane in lanes}
     producers, failed = await _open_all(new_producer, numbers, limits_s, threads)
@@ -330,10 +330,10 @@ async def _open_lanes(
 
 
 def _numbers(lane: OwnedLane, reconciler: Reconciler) -> list[int]:
-    """Return the numbers of the producers to open; the last is the one to use.
+    """Return the numbers of the producers to open; the relay uses the last one.
 
-    After a failover the lane's number may be lost, so all are opened: a producer with any of the lane's ids
-    could still commit.
+    After a failover the database may have an old number of the lane's producer. Then all four are opened,
+    because a producer with any of the lane's ids could still commit.
     """
     if not reconciler.is_from_another_history(lane):
         return [lane.producer_number]
@@ -364,7 +364,7 @@ async def _open_all(
 def _open_in_turn(
     new_producer: NewProducer, lane: int, numbers: Sequence[int], limit_s: float
 ) -> LaneProducer | LinkDown:
-    """Open the lane's producers with *numbers*, close all but the last; return that, or the error."""
+    """Open the lane's producers with *numbers*, close all but the last; return the last, or the error."""
     opened: LaneProducer | LinkDown | None = None
     for number in numbers:
         if isinstance(opened, LaneProducer):
@@ -377,7 +377,7 @@ def _open_in_turn(
 
 
 def _open(new_producer: NewProducer, lane: int, number: int, limit_s: float) -> LaneProducer | LinkDown:
-    """Return the lane's open producer, or the error."""
+    """Create and open the lane's producer *number* within *limit_s*; return the producer, or the error."""
     producer: LaneProducer | None = None
     try:
         with map_link_errors():

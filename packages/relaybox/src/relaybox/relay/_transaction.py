@@ -1,9 +1,9 @@
-"""Kafka transactions of a lane: its producer, and the marker of the last committed batch (G31).
+"""Kafka transactions of a lane: the lane's producer, and the marker of the last committed batch (G31).
 
-A batch is one transaction: its records, and a *marker* record with the batch's id in the control topic.
-After a crash the last committed marker of a lane proves which batch was published last.
+A transaction contains the records of a batch, and a *marker*: a record with the batch's id in the control
+topic. After a crash the last committed marker of a lane shows which batch was published last.
 
-What is known of a transaction::
+What the relay knows of a transaction::
 
     begin ─► records and marker sent ─┬─► claimed in PostgreSQL ─► commit ─┬─► COMMITTED
              │                        │                                    └─► IN_DOUBT: read the marker
@@ -53,31 +53,30 @@ __all__ = (
     "markers_topic",
 )
 
-#: Time limit of one request about the control topic. It is shorter than the time in which a relay must stop
-#: (G27), because a blocked call cannot be interrupted.
+#: Time limit of a request about the control topic, shorter than the 10 s in which a relay must stop (G27),
+#: because a blocked call cannot be interrupted.
 _ANSWER_S: Final = 4.0
 _ANSWER_S_MIN: Final = 0.1
-#: How many offsets before the end to read first. Usually the last marker is among them, before the records of
-#: aborted transactions.
+#: Number of offsets before the end to read first. Usually the last marker is among them; aborted transactions
+#: may follow the marker.
 _LOOK_BACK: Final = 64
-#: Number of transactional.ids of a lane; its producers use them in turn.
+#: Number of transactional.ids of a lane; its producers use these ids in turn.
 PRODUCERS_PER_LANE: Final = 4
-#: Partitions of a new control topic; more lanes add partitions.
+#: Partitions of a new control topic; if there are more lanes, partitions are added.
 _PARTITIONS: Final = 8
-#: Initialising a producer takes 0.5 s if it has to end a transaction, and seconds while a broker starts.
+#: Longest initialisation of a producer: 0.5 s if a transaction must end, and seconds while a broker starts.
 INIT_S_MAX: Final = 10.0
 _INIT_S: Final = 2.0
 _COMMIT_S: Final = 5.0
 _COMMIT_S_MIN: Final = 0.1
-#: How long PostgreSQL has to confirm a claim; readers of the topic wait for the open transaction meanwhile.
+#: Longest wait for PostgreSQL to confirm a claim, during which consumers wait for the open transaction.
 _CLAIM_S: Final = 10.0
-#: Longest time for which a commit is repeated while its errors are retriable; then the marker shows the
-#: outcome.
+#: Time for which a commit is repeated after retriable errors; then the marker must show the outcome.
 _COMMIT_S_MAX: Final = 15.0
 _PRODUCER: Final[dict[str, Any]] = {
     **PRODUCER,
     "retry.backoff.ms": 10,
-    # Longer than a broker restart: a shorter timeout aborts the transactions that are open then.
+    # Longer than the restart of a broker, which would otherwise abort the open transactions.
     "transaction.timeout.ms": 45_000,
     # Must not exceed transaction.timeout.ms.
     "message.timeout.ms": 40_000,
@@ -90,10 +89,10 @@ def markers_topic(origin: UUID) -> str:
 
 
 class Markers:
-    """Reads and writes the control topic of an outbox: compacted, one partition and one key for each lane.
+    """Read and write the control topic of an outbox: compacted, one partition and one key for each lane.
 
     Consumer offsets would be the usual place for markers, but offsets of a group without members expire, and
-    a transaction with offsets takes ten times as long. All methods block, and open the clients they need.
+    a transaction with offsets takes ten times as long. All methods block; each opens the clients it needs.
     """
 
     def __init__(
@@ -104,7 +103,14 @@ class Markers:
         replication: Replication = DEFAULT_REPLICATION,
         deadline: Callable[[], float] = lambda: float("inf"),
     ) -> None:
-        """*deadline* returns when to stop waiting for brokers; *replication* is for a new control topic."""
+        """Create the object without connecting.
+
+        Args:
+            connection: Settings of the clients.
+            origin: Id of the outbox.
+            replication: Replication of a new control topic.
+            deadline: Returns the time of ``time.monotonic()`` until which to wait for brokers.
+        """
         self._connection = connection
         self._replication = replication
         self._deadline = deadline
@@ -113,7 +119,7 @@ class Markers:
         self._partitions = 0
 
     def transactional_id(self, lane: int, number: int) -> str:
-        """Return the ``transactional.id`` of producer *number* of *lane*; it is the same for every owner."""
+        """Return the ``transactional.id`` of producer *number* of *lane*, the same for every owner."""
         place = number % PRODUCERS_PER_LANE
         return f"relaybox-{self._origin}-{lane}" + (f"-{place}" if place else "")
 
@@ -131,7 +137,7 @@ class Markers:
         """Create or grow the control topic so that it has a partition for each of *lanes*.
 
         Raises:
-            LinkDown: No broker responded, or the topic may not be created; the message says what to create.
+            LinkDown: No broker responded, or this account cannot create the topic; the message says how to.
         """
         wanted = max(_PARTITIONS, max(lanes) + 1)
         if wanted <= self._partitions:
@@ -173,10 +179,10 @@ class Markers:
             ) from error
 
     def read_last(self, lanes: Sequence[int]) -> dict[int, UUID]:
-        """Return the id of the last committed batch of each lane in *lanes* that has one.
+        """Return the id of the last committed batch of each of *lanes* that has a marker.
 
-        Call it only after the lanes' producers were initialised, and not for lanes that
-        :meth:`lanes_with_open_transaction` returns: an open transaction hides later records.
+        Call this only after the lanes' producers were initialised, and not for lanes that
+        :meth:`lanes_with_open_transaction` returns: an open transaction hides later markers.
 
         Raises:
             LinkDown: The broker did not respond in time.
@@ -236,7 +242,7 @@ class Markers:
         return found
 
     def _watermarks(self, consumer: Consumer, lane: int) -> tuple[int, int]:
-        """Return the first offset of *lane*'s partition, possibly outdated, and the offset after its end."""
+        """Return the first offset of *lane*'s partition, which may be outdated, and the end offset."""
         place = TopicPartition(self.topic, lane)
         until_s = time.monotonic() + self._answer_s()
         return retry_on_stale_metadata(
@@ -252,7 +258,7 @@ class Markers:
         while reading:
             message = consumer.poll(self._answer_s())
             if message is None:
-                raise LinkDown("the broker did not return the control topic's records; check the brokers")
+                raise LinkDown(f"no records of the control topic {self.topic} arrived; check the brokers")
             error, partition = message.error(), message.partition()
             if error is None:
                 assert partition is not None
@@ -268,10 +274,10 @@ class Markers:
 
 
 class LaneProducer:
-    """A transactional producer of one lane; initialising it fences all others with its ``transactional.id``.
+    """A transactional producer of one lane; :meth:`open` fences others with the same ``transactional.id``.
 
-    Invariant: an error of the commit does not prove that it failed, because only its response may have been
-    lost. All methods block; one thread at a time may use a producer.
+    An error of a commit does not prove that the commit failed, because the response may have been lost. All
+    methods block; one thread at a time may use a producer.
     """
 
     def __init__(
@@ -288,7 +294,7 @@ class LaneProducer:
         self._deadline = deadline
         self._markers = markers
         self._lane = lane
-        #: Number of this producer in the lane; determines the ``transactional.id``.
+        #: Number of this producer in the lane, which determines the ``transactional.id``.
         self.number = number
         self._id = markers.transactional_id(lane, number)
         self._producer = Producer(
@@ -300,7 +306,7 @@ class LaneProducer:
 
         Raises:
             TransactionUnfinished: The last transaction has not ended within *limit_s*.
-            LinkDown: The brokers did not respond in time; try again with a new producer.
+            LinkDown: The brokers did not respond in time; retry with a new producer.
         """
         until_s = time.monotonic() + limit_s
         while True:
@@ -311,7 +317,7 @@ class LaneProducer:
                 if not reason.retriable() or time.monotonic() > min(until_s, self._deadline()):
                     if reason.code() == KafkaError.CONCURRENT_TRANSACTIONS:
                         raise TransactionUnfinished(f"the last transaction of {self._id} is open") from error
-                    raise LinkDown(f"the lane's producer cannot start: {reason.str()}") from error
+                    raise LinkDown(f"producer {self._id} cannot open: {reason.str()}; check Kafka") from error
             else:
                 return
 
@@ -322,7 +328,7 @@ class LaneProducer:
 
         def note_marker(error: KafkaError | None, _message: object) -> None:
             if error is not None:
-                failures.append(UNDELIVERED)  # a fault of the control topic is not a fault of a row
+                failures.append(UNDELIVERED)  # the marker's own error would count as the fault of a row
 
         try:
             self._producer.begin_transaction()
@@ -338,11 +344,11 @@ class LaneProducer:
         return self._commit() if _is_claimed(batch) else self._abort()
 
     def close(self) -> None:
-        """Discard unacknowledged records; an open transaction ends when a producer opens the lane again."""
+        """Discard unacknowledged records; the next :meth:`open` with this id ends an open transaction."""
         discard(self._producer)
 
     def _abort(self) -> TransactionResult:
-        with suppress(KafkaException):  # the next takeover ends it; readers of the topic wait until then
+        with suppress(KafkaException):  # the next takeover ends the transaction; consumers wait until then
             self._producer.abort_transaction(self._commit_s())
         return TransactionResult(state=TransactionState.UNCLAIMED)
 
@@ -365,7 +371,7 @@ class LaneProducer:
 def _is_claimed(batch: LaneBatch) -> bool:
     try:
         return batch.number.result(_CLAIM_S) is not None
-    except TimeoutError:  # a later claim has no marker in Kafka, so its rows stay PENDING
+    except TimeoutError:  # if PostgreSQL confirms later, Kafka has no marker of the claim: rows stay PENDING
         return False
 
 

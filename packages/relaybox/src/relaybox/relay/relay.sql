@@ -1,6 +1,6 @@
 -- name: confirm_history
--- The history of this server, stored for all relays when it changes. A read-only server rejects this. The id is null
--- if another relay stores it at the same time.
+-- Return the server's history (system identifier and timeline) and its id. A new history is stored for all relays with a
+-- new id; the id is null if another relay stores it at the same time. A read-only server rejects this statement.
 WITH server AS (
     SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) AS history
     FROM pg_control_system()
@@ -11,12 +11,12 @@ WITH server AS (
     WHERE o.history IS DISTINCT FROM server.history
     RETURNING o.history_id
 ), begun AS (
-    -- The first history that is noted. If a failover loses a lane's first comparison with Kafka, the lane must look as if it
-    -- came from this history, and not from another server.
+    -- Assign the first stored history to all lanes. Otherwise, if a failover lost a lane's first comparison with Kafka, the
+    -- lane would look like a lane of another server.
     UPDATE relay_lanes AS l SET history_id = noted.history_id FROM noted, relay_origin AS o
     WHERE o.history IS NULL AND l.history_id IS NULL
 ), forgotten AS (
-    -- Another server, restored from a dump or copied: what its lanes published cannot be found out by its clock.
+    -- A server with another system identifier was restored from a dump or copied: its times do not show what was published.
     UPDATE relay_lanes SET history_id = NULL FROM server, relay_origin AS o
     WHERE split_part(o.history, '/', 1) <> split_part(server.history, '/', 1)
 )
@@ -25,27 +25,27 @@ SELECT server.history,
 FROM server, relay_origin AS o
 
 -- name: remove_member
--- Delete relay $1; other relays take its lanes at their next heartbeat.
+-- Delete relay $1 from the members, so that the other relays' shares of the lanes grow.
 DELETE FROM relay_members WHERE name = $1
 
 -- name: renew_lanes
--- Relay $1 lives for $2 more seconds, at $5, delivers $6, its breaker is $7, it has published $8 rows, and it reports
--- troubles $9; it keeps those of lanes $3 that it still holds at epochs $4. Forgets the dead. Says which
--- lanes it kept, how many other relays live, how many lanes there are and shall be.
+-- Heartbeat of relay $1: renew for $2 seconds its membership (place $5, delivery $6, breaker $7, published rows $8, troubles
+-- $9) and its leases of those lanes $3 that it still owns at epochs $4. Delete members whose lease has ended. Return the
+-- renewed lanes, the number of other relays, the number of lanes, and the requested number of lanes.
 WITH me AS (
     INSERT INTO relay_members (name, lease_until, place, delivery, breaker, published_total, troubles)
     VALUES ($1, clock_timestamp() + make_interval(secs => $2::float8), $5, $6, $7, $8, $9)
     ON CONFLICT (name) DO UPDATE SET lease_until = excluded.lease_until, breaker = excluded.breaker,
                                      published_total = excluded.published_total, troubles = excluded.troubles
 ), dead AS (
-    -- Two relays that forget the dead in another order would wait for each other.
+    -- SKIP LOCKED, because two relays that delete the same members in different order would deadlock.
     DELETE FROM relay_members WHERE name IN (
         SELECT name FROM relay_members WHERE name <> $1 AND lease_until < clock_timestamp() FOR UPDATE SKIP LOCKED
     )
 ), kept AS (
     UPDATE relay_lanes AS l SET lease_until = clock_timestamp() + make_interval(secs => $2::float8)
     FROM unnest($3::int[], $4::bigint[]) AS held (lane, epoch)
-    -- Not once the lease has ended: another relay may have held the lane since, in a history that was lost.
+    -- An ended lease is not renewed: another relay may have owned the lane since, in a history that a failover lost.
     WHERE l.lane = held.lane AND l.epoch = held.epoch AND l.owner = $1 AND l.lease_until >= clock_timestamp()
     RETURNING l.lane
 )
@@ -55,7 +55,8 @@ SELECT (SELECT coalesce(array_agg(lane), '{}') FROM kept) AS kept,
        (SELECT lanes_wanted FROM relay_origin) AS wanted
 
 -- name: take_lanes
--- Take at most $2 free lanes for relay $1 and $3 seconds. The new epoch fences the former owner.
+-- Lease at most $2 lanes without an owner, or with an ended lease, to relay $1 for $3 seconds. The new epoch fences the
+-- former owner.
 UPDATE relay_lanes SET owner = $1, epoch = epoch + 1,
                        lease_until = clock_timestamp() + make_interval(secs => $3::float8)
 WHERE lane IN (
@@ -67,7 +68,7 @@ WHERE lane IN (
 RETURNING lane, epoch
 
 -- name: release_lanes
--- Give lanes $2, held by relay $1 at epochs $3, back, and wake the relays that may take them.
+-- Release lanes $2, which relay $1 owns at epochs $3, and notify the other relays on channel $4.
 WITH released AS (
     UPDATE relay_lanes AS l SET owner = NULL, lease_until = NULL
     FROM unnest($2::int[], $3::bigint[]) AS held (lane, epoch)
@@ -77,9 +78,9 @@ WITH released AS (
 SELECT pg_notify(left($4 || coalesce('_' || nullif(current_schema(), 'public'), ''), 63), string_agg(lane::text, ',')) FROM released HAVING count(*) > 0
 
 -- name: split_lanes
--- Halve the slices of lanes $1 at epochs $2, as far as more lanes are wanted; the upper halves become new, free lanes.
--- The owner runs this while no row is in flight or unmarked. The width of a slice determines how many lanes of this
--- width exist, and so the number of the new lane.
+-- Split lanes $1 at epochs $2, unless the requested number of lanes is reached; the upper halves become new lanes without an
+-- owner. The owner executes this when no row is in flight or unmarked. The number of a new lane follows from the width of
+-- the range: 2^32 / width lanes of this width exist. Notifies the relays on channel $3.
 WITH halved AS (
     UPDATE relay_lanes AS l SET hash_max = l.hash_min + (l.hash_max::bigint - l.hash_min) / 2
     FROM unnest($1::int[], $2::bigint[]) AS held (lane, epoch), relay_origin
@@ -94,11 +95,10 @@ WITH halved AS (
 SELECT lane, pg_notify(left($3 || coalesce('_' || nullif(current_schema(), 'public'), ''), 63), lane::text) FROM made ORDER BY lane
 
 -- name: fetch_batch
--- At most $3 rows, and about $4 bytes, of the lanes $1 at epochs $2 that may be published now, oldest first,
--- without those in flight ($5), from seq $6 on: the low watermark, below which no row is PENDING or can become PENDING. There is
--- no "seq > last": a smaller seq may commit later (G22). A row waits while an earlier one of its key is FAILED or
--- waits for its next attempt (G24); rows are checked for that only if such a row exists. The columns have the order
--- of Message and Attributes.
+-- Return at most $3 rows, and about $4 bytes, of lanes $1 at epochs $2 that may be published now, by seq, from the low
+-- watermark $6 on, without the rows in flight ($5). No condition "seq > last fetched", because a row with a smaller seq may
+-- commit later (G22). A row waits while an earlier row of its key is FAILED or waits for its next attempt (G24); if no row
+-- of the outbox does, this is not checked per row. The columns have the order of Message and Attributes.
 WITH held AS MATERIALIZED (
     SELECT l.lane, l.epoch, l.hash_min, l.hash_max FROM relay_lanes AS l
     JOIN unnest($1::int[], $2::bigint[]) AS held (lane, epoch) ON l.lane = held.lane AND l.epoch = held.epoch
@@ -138,13 +138,13 @@ WHERE bytes_so_far - bytes < $4::bigint
 ORDER BY seq
 
 -- name: list_writers
--- List the transactions that may have taken a seq that is not visible yet: an INSERT locks the table before it takes a
--- number, until its transaction ends.
+-- Return the transactions that may have rows with a seq that are not visible yet: an INSERT locks the table before it draws
+-- a seq, until its transaction ends.
 SELECT virtualtransaction AS writer FROM pg_locks
 WHERE locktype = 'relation' AND relation = 'event_outbox'::regclass AND mode = 'RowExclusiveLock' AND granted
 
 -- name: first_unsettled
--- The first row from seq $1 on that is PENDING, or may become so again; null without one.
+-- Return the lowest seq from $1 on of a row that is PENDING, or FAILED and may become PENDING again; null if none is.
 SELECT least(
     (SELECT seq FROM event_outbox WHERE status = 'PENDING' AND seq >= $1::bigint ORDER BY seq LIMIT 1),
     (SELECT seq FROM event_outbox
@@ -152,11 +152,10 @@ SELECT least(
 ) AS seq
 
 -- name: mark_sent
--- Mark the acknowledged rows $1, with ids $5, of lanes $2 at epochs $3 SENT, where no other relay has taken
--- the lane (G26). FOR SHARE makes a take-over wait for this statement, or this statement see the take-over.
--- Says how many rows went into each bucket of $4, seconds from insert to acknowledgement, and their sum.
--- The key is set to itself so that key_hash depends on what is set: of a generated column that does not, PostgreSQL
--- parses the expression again for every row, to find that out (a quarter of the mark's time: 7.5 us a row, not 5.9).
+-- Mark the acknowledged rows with seqs $1 and ids $5 SENT, if this relay still owns their lanes $2 at epochs $3. FOR SHARE:
+-- a takeover waits for this statement, or this statement sees the new epoch. Return the number of rows per bucket of $4
+-- (seconds from insert to acknowledgement), and the sum of these seconds. key = o.key is an optimisation: if no column of
+-- the generated column key_hash is set, PostgreSQL parses its expression for each row (7.5 us per row instead of 5.9).
 WITH held AS MATERIALIZED (
     SELECT l.hash_min, l.hash_max FROM relay_lanes AS l
     JOIN unnest($2::int[], $3::bigint[]) AS held (lane, epoch) ON l.lane = held.lane AND l.epoch = held.epoch
@@ -164,7 +163,7 @@ WITH held AS MATERIALIZED (
 ), sent AS (
     UPDATE event_outbox AS o SET status = 'SENT', sent_at = clock_timestamp(), key = o.key
     WHERE o.seq = ANY ($1::bigint[]) AND o.id = ANY ($5::uuid[]) AND o.status = 'PENDING'
-      -- All lanes' slices at once: one pass over the rows, whatever their number.
+      -- One multirange of all lanes, so that the rows are read once, whatever the number of lanes.
       AND o.key_hash::bigint <@ (SELECT range_agg(int8range(hash_min, hash_max, '[]')) FROM held)
     RETURNING extract(epoch FROM o.sent_at - o.created_at)::float8 AS delay_s
 )
@@ -172,8 +171,8 @@ SELECT width_bucket(delay_s, $4::float8[]) AS bucket, count(*) AS rows, sum(dela
 FROM sent GROUP BY 1
 
 -- name: charge_rows
--- Rows $1, with ids $7, of lanes $2 at epochs $3 failed through their own fault: count attempts $4 and keep errors $5. Each is
--- tried again after $6 seconds, or, where that is null, FAILED for an operator to decide on. Fenced like mark_sent.
+-- Record failures of the rows with seqs $1 and ids $7 of lanes $2 at epochs $3: attempts $4, errors $5, and the next attempt
+-- after $6 seconds (null: none, the row becomes FAILED). Does nothing in lanes that this relay has lost, as mark_sent.
 WITH held AS MATERIALIZED (
     SELECT l.hash_min, l.hash_max FROM relay_lanes AS l
     JOIN unnest($2::int[], $3::bigint[]) AS held (lane, epoch) ON l.lane = held.lane AND l.epoch = held.epoch
@@ -190,16 +189,16 @@ WHERE o.seq = charge.seq AND o.id = ANY ($7::uuid[]) AND o.status = 'PENDING'
 RETURNING o.seq
 
 -- name: next_due
--- Seconds until the first row that waits for its next attempt is due, one that became so in the last $1 seconds
--- included: less than 0 then. Null without one.
+-- Return the seconds until the next attempt of a row; null if no row waits for one. Negative if an attempt became due in
+-- the last $1 seconds.
 SELECT extract(epoch FROM min(next_attempt_at) - clock_timestamp())::float8 AS due_s
 FROM event_outbox WHERE status = 'PENDING' AND next_attempt_at > now() - make_interval(secs => $1::float8)
 
 -- name: measure_backlog
--- How many rows are PENDING, wait for a retry, or FAILED (of both: because of the link), or are skipped, and how many
--- keys a FAILED row holds back, each counted among $1 rows; for how many seconds the first PENDING one has been, and
--- the first, among $3, that no FAILED one holds back, from seq $2 on, the low watermark; how many lanes there are, and wait
--- for an operator; and when, in seconds since 1970, the server was found in another history, 0 for never.
+-- Measure the backlog from the low watermark $2 on. Counted up to $1 rows each: PENDING rows, rows that wait for a retry and
+-- FAILED rows (of both also those because of the link to Kafka), skipped rows, keys that a FAILED row blocks. Ages in
+-- seconds: of the first PENDING row, and of the first of $3 PENDING rows that no FAILED row blocks. Number of lanes, and of
+-- lanes with a fault. Time at which relays found a new history, in seconds since 1970; 0: never.
 SELECT (SELECT count(*) FROM (SELECT FROM event_outbox
                               WHERE status = 'PENDING' AND seq >= $2::bigint LIMIT $1::int) AS rows) AS pending,
        retrying.rows AS retrying, retrying.by_link AS retrying_link,
@@ -226,18 +225,18 @@ FROM (SELECT count(*) AS rows, count(*) FILTER (WHERE error_data ->> 'reason' = 
      (SELECT count(*) AS rows, count(fault) AS faulty FROM relay_lanes) AS lanes
 
 -- name: use_partial_indexes
--- This connection's plans follow the outbox's partial indexes whatever the statistics say: of a table that was never
--- analysed PostgreSQL thinks that three rows are PENDING, and sorts a hundred thousand for every batch (350 ms
--- instead of 9); of a slot that was empty when it planned, that it can as well be read from end to end.
+-- Make plans of this connection use the partial indexes of the outbox, whatever the statistics are. For a table that was
+-- never analysed, PostgreSQL estimates three PENDING rows and sorts 100,000 for each batch (350 ms instead of 9); for a slot
+-- that was empty when the statement was planned, it chooses a sequential scan.
 SELECT set_config('enable_sort', 'off', false), set_config('enable_bitmapscan', 'off', false),
        set_config('enable_seqscan', 'off', false), set_config('plan_cache_mode', 'force_generic_plan', false)
 
 -- name: notify_relays
--- Notify other relays that a relay has joined: they release their surplus at once, and not at their next heartbeat.
+-- Notify other relays that a relay has joined, so that they release lanes above their share before their next heartbeat.
 SELECT pg_notify(left($1 || coalesce('_' || nullif(current_schema(), 'public'), ''), 63), '')
 
 -- name: origin
--- Create the id of this outbox, which distinguishes it on its Kafka cluster.
+-- Set the id that distinguishes this outbox from others on the same Kafka cluster; no row if the id is already set.
 UPDATE relay_origin SET id = gen_random_uuid() WHERE id IS NULL RETURNING id
 
 -- name: known_origin
@@ -245,15 +244,15 @@ UPDATE relay_origin SET id = gen_random_uuid() WHERE id IS NULL RETURNING id
 SELECT id FROM relay_origin WHERE id IS NOT NULL
 
 -- name: owned_lanes
--- Those of lanes $1 at epochs $2 that have no other owner, with the marker that an operator accepted, the history in
--- which they were last compared with Kafka, and the number of their producer.
+-- Return those of lanes $1 that still have epochs $2, with the marker that an operator accepted, the id of the history in
+-- which the lane was last compared with Kafka, and the number of the lane's producer.
 SELECT l.lane, l.accepted_marker, l.history_id, l.producer_number
 FROM relay_lanes AS l
 JOIN unnest($1::int[], $2::bigint[]) AS held (lane, epoch) ON l.lane = held.lane AND l.epoch = held.epoch
 
 -- name: assign_next_producers
--- Give lanes $1 the next transactional.id while they are held at epochs $2; not while a relay of a version lives that knows
--- only the first one: that relay could not fence the next.
+-- Assign the next transactional.id to those of lanes $1 that still have epochs $2. Do nothing while a relay of an older
+-- version runs (troubles IS NULL): it knows only the first transactional.id and could not fence the next.
 UPDATE relay_lanes AS l SET producer_number = l.producer_number + 1
 FROM unnest($1::int[], $2::bigint[]) AS held (lane, epoch)
 WHERE l.lane = held.lane AND l.epoch = held.epoch
@@ -261,8 +260,9 @@ WHERE l.lane = held.lane AND l.epoch = held.epoch
 RETURNING l.lane, l.producer_number
 
 -- name: claim_batches
--- Lanes $1 at epochs $2 are publishing batches $3, each after the published one $4, with rows $5 (arrays as
--- text). Nothing of a lane that was taken over is claimed: FOR SHARE makes a take-over wait, or this see it.
+-- Claim batches $3 of lanes $1 at epochs $2 with rows $5 (arrays of seqs as text); $4: last published batch of each lane.
+-- Claims nothing in lanes that this relay has lost. FOR SHARE: a takeover waits for this statement, or this statement sees
+-- the new epoch.
 WITH held AS (
     SELECT l.lane FROM relay_lanes AS l
     JOIN unnest($1::int[], $2::bigint[]) AS held (lane, epoch) ON l.lane = held.lane AND l.epoch = held.epoch
@@ -275,15 +275,14 @@ JOIN held ON held.lane = claim.lane
 RETURNING lane, number
 
 -- name: list_claims
--- The claims of lanes $1 that are not recorded, and the last recorded one.
+-- Return the claims of lanes $1: the last recorded one, those after it, and older ones that were not deleted yet.
 SELECT lane, number, batch_id, previous_id, seqs FROM relay_batches WHERE lane = ANY ($1::int[]) ORDER BY lane, number
 
 -- name: recover_lane
--- Lane $1 at epoch $2: rows $3 were found published, claims $4 are not needed any more, and it is published from
--- again. It was compared with Kafka in history $5; marker $6, if any, is accepted though no claim is of it. Says whether
--- the lane is still held.
+-- Record the takeover of lane $1 at epoch $2 in history $5: mark rows $3, which are in Kafka, SENT; delete claims $4; remove
+-- the fault; accept marker $6, which no claim has (null: none). Return whether this relay still owns the lane.
 WITH held AS (
-    -- That a marker is missing is accepted once; a marker, until the claim that follows it is known.
+    -- A missing marker (id 0) is accepted once; another accepted marker stays until a claim follows it.
     UPDATE relay_lanes AS l SET fault = NULL,
         accepted_marker = coalesce($6::uuid, nullif(l.accepted_marker, '00000000-0000-0000-0000-000000000000')),
         history_id = $5::uuid
@@ -299,9 +298,9 @@ WITH held AS (
 SELECT count(*) = 1 AS held FROM held
 
 -- name: unsettled_topics
--- The topics of those rows of lanes $1 at epochs $2 that are not SENT, and the time since which one of them may have been
--- published without this database knowing: not before it was written, nor before its lane's first claim that is still
--- known, because claims are removed only after later ones were settled.
+-- Return the topics of the unpublished rows of lanes $1 at epochs $2, and the earliest time at which one of the rows can
+-- have been published although it is not SENT: after the row was written, and after the lane's first stored claim, because
+-- claims are deleted only after a later claim was recorded.
 WITH held AS (
     SELECT l.hash_min, l.hash_max,
            (SELECT min(b.claimed_at) FROM relay_batches AS b WHERE b.lane = l.lane) AS claimed_at
@@ -314,15 +313,15 @@ WHERE o.status = 'PENDING' OR (o.status = 'FAILED' AND o.skipped_at IS NULL)
 GROUP BY o.topic
 
 -- name: create_found
--- Create a table of the events on the topics, which ends with the connection.
+-- Create a temporary table for the ids of events that are on the topics.
 CREATE TEMPORARY TABLE relay_found (event_id TEXT COLLATE "C" NOT NULL)
 
 -- name: add_found
--- Add events that are on the topics.
+-- Add ids $1 of events that are on the topics.
 INSERT INTO relay_found SELECT unnest($1::text[])
 
 -- name: mark_found
--- Rows of lanes $1 at epochs $2 whose events are on the topics.
+-- Mark the rows of lanes $1 at epochs $2 whose events are on the topics SENT.
 WITH held AS (
     SELECT l.hash_min, l.hash_max FROM relay_lanes AS l
     JOIN unnest($1::int[], $2::bigint[]) AS held (lane, epoch) ON l.lane = held.lane AND l.epoch = held.epoch
@@ -336,16 +335,16 @@ WHERE (o.status = 'PENDING' OR (o.status = 'FAILED' AND o.skipped_at IS NULL))
 RETURNING o.seq
 
 -- name: drop_found
--- Drop the table of the events on the topics.
+-- Drop the temporary table of event ids.
 DROP TABLE relay_found
 
 -- name: report_lane_fault
--- Lane $1 at epoch $2 is not published from, for the reason $3.
+-- Record fault $3 of lane $1 at epoch $2: the reason why no relay publishes from the lane.
 UPDATE relay_lanes SET fault = $3 WHERE lane = $1 AND epoch = $2 AND fault IS DISTINCT FROM $3
 
 -- name: trim_batches
--- Of lanes $1 that are still held at epochs $2, forget the claims older than the last settled ones, $3. A lane that
--- was taken over keeps its claims: its former owner's marks may have been refused.
+-- Delete the claims of lanes $1 at epochs $2 that are older than the last recorded claims $3. A lane that another relay has
+-- taken over keeps its claims, because PostgreSQL may have rejected marks of the former owner.
 WITH held AS (
     SELECT settled.lane, settled.number FROM relay_lanes AS l
     JOIN unnest($1::int[], $2::bigint[], $3::bigint[]) AS settled (lane, epoch, number)
@@ -355,14 +354,14 @@ WITH held AS (
 DELETE FROM relay_batches AS b USING held WHERE b.lane = held.lane AND b.number < held.number
 
 -- name: requeue_after_outage
--- Rows of lanes $1 at epochs $2 that failed in an outage of Kafka: make them PENDING again (G25).
+-- Make rows of lanes $1 at epochs $2 that failed in an outage of Kafka or of a partition PENDING again (G25, G36).
 WITH held AS (
     SELECT l.hash_min, l.hash_max FROM relay_lanes AS l
     JOIN unnest($1::int[], $2::bigint[]) AS held (lane, epoch) ON l.lane = held.lane AND l.epoch = held.epoch
     FOR SHARE OF l
 )
 UPDATE event_outbox AS o SET status = 'PENDING', next_attempt_at = NULL, error_data = NULL,
-    -- Waiting for a partition charged no attempt.
+    -- A row that waited for a partition keeps its number of attempts, because waiting did not count as one.
     attempts = CASE WHEN o.error_data ->> 'class' = 'PartitionUnavailable' THEN o.attempts ELSE 0 END
 FROM held
 WHERE ((o.status = 'FAILED' AND o.skipped_at IS NULL) OR (o.status = 'PENDING' AND o.next_attempt_at IS NOT NULL))
