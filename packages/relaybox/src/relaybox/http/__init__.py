@@ -1,4 +1,4 @@
-"""FastAPI glue: errors, limits, bearer tokens, request ids, documentation, composition."""
+"""Serve commands, units of work, event streams and idempotent requests with FastAPI."""
 
 from relaybox.http._aggregates import aggregate_router
 from relaybox.http._app import create_app

@@ -1,4 +1,4 @@
-"""The composition of an API: middlewares in their order, error bodies, health, documentation."""
+"""Create an application with the library's middlewares, error bodies, health routes and documentation."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -27,7 +27,7 @@ __all__ = ("create_app",)
 _log: Final = structlog.get_logger(__name__)
 
 _CORS_METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
-#: Every request header that a route or a middleware of the library reads.
+#: All request headers that routes and middlewares of the library read.
 _CORS_REQUEST_HEADERS: Final = (
     "Authorization",
     "Content-Type",
@@ -66,16 +66,18 @@ def create_app(
 ) -> FastAPI:
     """Create an application with all middlewares of this package, and without routes of a domain.
 
-    It serves ``/healthz``, ``/readyz``, ``/metrics``, ``/docs`` and ``/openapi.json``. Every response has
-    ``X-Request-Id``, and every error the body of the contract. A path with a missing or superfluous slash at
-    its end is 404, never a redirect, which would lose the token of some clients.
+    The application serves ``/healthz``, ``/readyz``, ``/metrics``, ``/docs`` and ``/openapi.json``. Each
+    response has the header ``X-Request-Id``, and each error response the body described in
+    docs/reference/http.md. A path with a missing or superfluous slash at its end gets 404 and no redirect,
+    because some clients do not send their token to the target of a redirect.
 
-    Idempotency keys are honoured. Middlewares that the application adds run inside the library's own, so that
-    their responses have the same headers, and around the :class:`IdempotencyMiddleware`, unless they are
-    added before an IdempotencyMiddleware of the application, which replaces the library's.
+    The application handles idempotency keys. Middlewares that are added later run inside the library's
+    middlewares, so that their responses have the same headers, and around the :class:`IdempotencyMiddleware`.
+    To run a middleware inside the latter, add the middleware and then an IdempotencyMiddleware, which
+    replaces the library's.
 
-    Run it with ``log_config=None, access_log=False``: this application writes the log line of a request. The
-    head of a request has a time limit only with :class:`relaybox.serving.HeadTimeoutProtocol`.
+    Run uvicorn with ``log_config=None, access_log=False``, because the application writes a log line for each
+    request. Only :class:`relaybox.serving.HeadTimeoutProtocol` limits the time of a request's head.
 
     Args:
         title: Title of the OpenAPI document.
@@ -83,13 +85,13 @@ def create_app(
         lifespan: Runs while the application serves, such as ``Backbone.lifespan``.
         checks: Checks of ``/readyz``.
         registry: Metrics of ``/metrics``.
-        cors_origins: Origins whose browsers may call the application.
-        cors_headers: Request headers of the application that browsers may send.
+        cors_origins: Origins of web pages that may call the application (CORS).
+        cors_headers: Request headers that these pages may send, beside those that the library reads.
         error_table: Responses by class of error.
-        body_bytes_max: Limit of a request's body.
-        settings: Time limits of bodies; read from ``HTTP_*`` if None.
+        body_bytes_max: Maximum size of a request's body, unless its route sets another.
+        settings: Time limits of bodies; None reads ``HTTP_*`` from the environment.
     """
-    # Read here, not at the first request: a wrong setting must stop the start.
+    # Read here, so that a wrong setting fails the start and not the first request.
     known = settings or load_settings(HttpSettings)
     app = Application(
         title=title,
@@ -99,15 +101,15 @@ def create_app(
         redoc_url=None,
         openapi_url=None,
         redirect_slashes=False,
-        # Spans only: the library has metrics of its own, and FastAPI's logs contain exceptions' messages
-        # (G71).
+        # FastAPI creates spans only: the library has its own metrics, and FastAPI's logs contain the messages
+        # of exceptions, which may be private (G71).
         telemetry={"metrics": False, "logs": False},
     )
     install_error_handlers(app, error_table)
     install_docs(app)
     _add_health_routes(app, checks, registry)
     app.add_middleware(IdempotencyMiddleware, registry=registry)
-    # Each middleware surrounds those added before it.
+    # Each middleware runs around those that were added before.
     app.add_middleware(BodyLimitMiddleware, limit_bytes=body_bytes_max, settings=known)
     app.add_middleware(_UnexpectedErrorMiddleware)
     if cors_origins:
@@ -129,9 +131,10 @@ def _add_cors(app: FastAPI, origins: Sequence[str], headers: Sequence[str]) -> N
 
 
 class _UnexpectedErrorMiddleware:
-    """Respond to unexpected exceptions, inside of CORS and request ids, so that browsers can read it.
+    """Respond with 500 to unexpected exceptions, inside the middlewares for CORS and request ids.
 
-    Starlette's handler is outside of both and raises the exception again, which is logged twice.
+    So browsers can read the response, and it has a request id. Starlette's handler is outside of both, and
+    raises the exception again, which would be logged twice.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -154,7 +157,7 @@ class _UnexpectedErrorMiddleware:
             _log.info("http.client_disconnected")
         except Exception as error:
             if has_begun:
-                # The status was sent; only the server can close the connection, and it logs the exception.
+                # The status was sent already. The server closes the connection and logs the exception.
                 raise
             await internal_error(Request(scope), error)(scope, receive, send)
 

@@ -1,4 +1,4 @@
-"""Authenticate requests: a FastAPI dependency around a token verifier."""
+"""Authenticate requests by a FastAPI dependency that calls a token verifier."""
 
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
@@ -16,7 +16,7 @@ __all__ = ("AUTH_ERRORS", "BEARER_SCHEME", "Authenticate", "bearer")
 #: Errors of the dependency, for ``error_responses``.
 AUTH_ERRORS: Final[tuple[type[RelayboxError], ...]] = (TokenMissing, TokenInvalid, TokenExpired)
 
-#: The scheme in the OpenAPI document; None for a request without a header.
+#: The security scheme in the OpenAPI document; as a dependency it returns None without a bearer token.
 BEARER_SCHEME: Final = HTTPBearer(
     auto_error=False, bearerFormat="JWT", scheme_name="bearer", description="A JWT of the configured issuer."
 )
@@ -28,13 +28,14 @@ Authenticate: TypeAlias = Callable[..., Awaitable[Principal]]
 def bearer(verifier: TokenVerifier) -> Authenticate:
     """Return a dependency that requires a token of *verifier*: ``Depends(bearer(verifier))``.
 
-    It does not read the body: a request without a token is refused before its body is received.
+    The dependency does not read the body, so a request without a token is refused before its body is
+    received.
     """
     return _Bearer(verifier)
 
 
 class _Bearer(SecurityBase):
-    """The scheme of the document and the check in one dependency; two dependencies took 40 µs more."""
+    """Security scheme and token check in one dependency; two dependencies took 40 µs more per request."""
 
     def __init__(self, verifier: TokenVerifier) -> None:
         self.model = BEARER_SCHEME.model

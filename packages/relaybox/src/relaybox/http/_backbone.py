@@ -1,4 +1,4 @@
-"""The composition root of an API process: creates its parts once, and starts and stops them together."""
+"""Create, start and stop the objects that all routes of an API process share."""
 
 import asyncio
 import gc
@@ -40,17 +40,17 @@ from relaybox.telemetry import CommandMetrics, DatabaseMetrics, ensure_logging
 
 __all__ = ("Backbone",)
 
-#: Objects between collections of the youngest generation, then collections between those of the older ones.
+#: Thresholds of ``gc.set_threshold`` while serving; Python's default is (700, 10, 10).
 _GC_THRESHOLDS: Final = (10_000, 10, 10)
-#: Undeclared refusals that a process warns of in its life.
+#: Maximum number of undeclared refusals about which a process logs a warning.
 _UNDECLARED_MAX: Final = 100
 _log: Final = structlog.get_logger(__name__)
 
 
 class Backbone:
-    """The dependencies that routes share: database, commands, notifier, live streams, token verifier.
+    """The objects that routes share: database, commands, notifier, live streams, token verifier.
 
-    Each part connects at its first use, so a process starts while PostgreSQL or Kafka is unreachable.
+    Connections are opened at the first use, so a process can start while PostgreSQL or Kafka is unreachable.
     """
 
     def __init__(
@@ -62,6 +62,15 @@ class Backbone:
         service: str = "api-gateway",
         registry: CollectorRegistry | None = None,
     ) -> None:
+        """Create the objects without connecting.
+
+        Args:
+            database: Database of the tables; closed at the end of :meth:`lifespan`.
+            domains: The domains whose commands are executed.
+            verifier: Verifies bearer tokens.
+            service: Name of this service, ``source_service`` of its events.
+            registry: Registry of the metrics; None creates a registry.
+        """
         self._domains = tuple(domains)
         self._settings: tuple[type[BaseSettings], ...] = (
             ServiceSettings,
@@ -71,7 +80,6 @@ class Backbone:
         )
         self.database = database
         self.verifier = verifier
-        #: ``source_service`` of the events.
         self.service = service
         self.registry = registry or CollectorRegistry()
         self.notifier = Notifier(database)
@@ -79,7 +87,7 @@ class Backbone:
         self._metrics = CommandMetrics(self.registry)
         self._database_metrics = DatabaseMetrics(self.registry)
         self._is_watching = False
-        #: Command types and error codes of the warnings so far.
+        #: Command types and error codes about which a warning was logged.
         self._undeclared: set[tuple[str, str]] = set()
 
     @classmethod
@@ -92,8 +100,13 @@ class Backbone:
     ) -> Self:
         """Create a backbone from the settings ``POSTGRES_*`` and ``JWT_*``.
 
-        The settings are read by :meth:`lifespan` or at the first use: tests, Alembic and the writer of the
-        OpenAPI document import the application without settings. *postgres* may have other defaults.
+        The settings are read by :meth:`lifespan` or at the first use, because tests, Alembic and programs
+        that write the OpenAPI document import the application without settings.
+
+        Args:
+            domains: The domains whose commands are executed.
+            service: Name of this service, ``source_service`` of its events.
+            postgres: Settings class that reads ``POSTGRES_*``; a subclass may have other defaults.
         """
         database = Database(application_name=service, settings_class=postgres)
         backbone = cls(database, domains, verifier=SharedSecretVerifier(), service=service)
@@ -121,10 +134,10 @@ class Backbone:
         return Sweeper(self.database, self.registry)
 
     def check_settings(self) -> None:
-        """Read every setting that this backbone needs.
+        """Read all settings that this backbone needs, to find errors at the start.
 
         Raises:
-            SettingsError: One line per setting that is missing or malformed.
+            SettingsError: A setting is missing or malformed; the message has one line for each.
             TopicUndeclared: A domain's topic is not in ``OUTBOX_TOPICS``.
             TypeError: Two domains have the same name or declare the same command type.
         """
@@ -144,7 +157,10 @@ class Backbone:
         return result
 
     def _check_declared(self, domain: Domain[Any], command: Command, error: RelayboxError) -> None:
-        """Warn once of a refusal that the command does not declare, as the OpenAPI document lacks it."""
+        """Log a warning, once, if *error* is a refusal that the command does not declare.
+
+        The OpenAPI document does not contain undeclared refusals.
+        """
         handler = domain.handlers.get(command.command_type)
         is_known = not isinstance(error, CommandRefused) or type(error) is CommandRefused
         if handler is None or is_known or isinstance(error, handler.refuses):
@@ -160,9 +176,9 @@ class Backbone:
 
     @contextmanager
     def count_refusals(self, command_type: str) -> Generator[None]:
-        """Count the error that ends the block as the outcome of a command.
+        """Count an error in the ``with`` block as the outcome of a command of type *command_type*.
 
-        For a command that the application decides itself (:func:`relaybox.commands.append_events`). The block
+        Use it for commands that the application decides (:func:`relaybox.commands.append_events`). The block
         must contain the unit of work, so that replays and failed commits are counted too.
         """
         try:
@@ -179,7 +195,7 @@ class Backbone:
             raise
 
     def count_after_commit(self, db: AsyncSession, command_type: str, outcome: str) -> None:
-        """Count a command that the application decided itself, when the transaction of *db* commits."""
+        """Count a command that the application decided, after the transaction of *db* has committed."""
 
         def count(session: Session) -> None:
             # SQLAlchemy sends the event for savepoints too.
@@ -190,14 +206,15 @@ class Backbone:
 
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncGenerator[None]:
-        """Run with the application: ``create_app(lifespan=backbone.lifespan, …)``.
+        """Start the parts with the application, and stop them: ``create_app(lifespan=backbone.lifespan, …)``.
 
-        Configures logging by ``LOG_LEVEL`` and ``LOG_JSON`` unless the application has configured its own,
+        Configures logging by ``LOG_LEVEL`` and ``LOG_JSON`` unless the application has configured logging,
         see :func:`relaybox.telemetry.ensure_logging`.
 
         Raises:
             SettingsError, TopicUndeclared, TypeError: See :meth:`check_settings`; nothing was started.
-            KeysIgnored: A route accepts idempotency keys without a middleware; nothing was started.
+            KeysIgnored: A route accepts idempotency keys, and no middleware handles them; nothing was
+                started.
         """
         self.check_settings()
         check_keyed_routes(app)
@@ -227,9 +244,9 @@ class Backbone:
 
 @contextmanager
 def _startup_objects_frozen() -> Generator[None]:
-    """Exclude objects created at start-up from garbage collection, and collect less often, while serving.
+    """Exclude existing objects from garbage collection, and collect less often, in a ``with`` block.
 
-    Modules and routes live as long as the process. A full collection visited all of them: it paused the API
+    Modules and routes exist as long as the process. Full collections that visited all of them paused the API
     for 130 ms after every 700 commands, 23 % of a worker's CPU time.
     """
     thresholds = gc.get_threshold()
@@ -246,8 +263,8 @@ def _startup_objects_frozen() -> Generator[None]:
 def _on_shutdown_signal(action: Callable[[], None]) -> Generator[None]:
     """Call *action* when the server receives a signal to stop.
 
-    The server waits for open responses before it ends the lifespan, and live streams have no end: without
-    *action* every stop would take the server's whole grace period.
+    The server waits for running responses before it ends the lifespan. Live streams run until *action* ends
+    them, so without *action* each stop would take the server's whole grace period.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

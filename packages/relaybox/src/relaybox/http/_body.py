@@ -1,7 +1,7 @@
 """Read request bodies, bounded in bytes and time, as JSON that PostgreSQL can store.
 
-No body is read before its route asks for it, so that a missing token is reported first, whatever the body is
-(contract, section 2, precedence).
+A body is read only when its route reads it, after the token was checked. So a request without a token gets
+401, whatever its body is.
 """
 
 import asyncio
@@ -48,14 +48,14 @@ __all__ = (
 Model = TypeVar("Model", bound=BaseModel)
 Parsed = TypeVar("Parsed")
 
-#: Default limit of a body (contract, section 2).
+#: Default limit of a request's body: 1 MiB.
 BODY_BYTES_MAX: Final = 1024 * 1024
-#: Levels of nesting; a scalar has none.
+#: Levels of nesting that JSON may have; a number or a text has none.
 DEPTH_MAX: Final = 64
 #: Larger JSON is parsed in a thread: 1 MiB takes 20 to 400 ms.
 _ON_LOOP_BYTES_MAX: Final = 1024 * 1024
-#: Values in larger JSON. The parser holds the interpreter lock in a thread too: 20 MiB of empty lists, 7
-#: million, held it for 4.4 s; this many hold it as long as 1 MiB of them.
+#: Values that JSON above 1 MiB may have. The parser holds the interpreter lock in a thread too: 4.4 s for 20
+#: MiB of empty lists (7 million). This number of values takes as long as 1 MiB of them.
 VALUES_MAX: Final = 250_000
 #: What :func:`read_model` may raise, for ``error_responses``.
 BODY_ERRORS: Final[tuple[type[RelayboxError], ...]] = (
@@ -69,7 +69,7 @@ BODY_ERRORS: Final[tuple[type[RelayboxError], ...]] = (
     ValidationFailed,
 )
 
-#: Key of a scope with the limit of its body, which a route may change.
+#: Key of the ASGI scope with the limit of the request's body, which a route may change.
 _LIMIT_KEY: Final = "relaybox.body_bytes_max"
 _BIG_EXPONENT: Final = re.compile(rb"\d[eE]\+?\d{3}")
 _RUN_DIGITS: Final = 100
@@ -77,14 +77,15 @@ _UTF8: Final = frozenset({"utf-8", "utf8"})
 
 
 class BodyLimitMiddleware:
-    """Bound every body in bytes and time, for routes with other readers too.
+    """Limit each request body in bytes and time, also if FastAPI or the endpoint reads the body.
 
     A client has ``HTTP_BODY_TIMEOUT_S`` to send its body, and a second more for each
-    ``HTTP_BODY_RATE_MIN_BYTES_S`` that have arrived. Only time spent waiting for the client counts.
+    ``HTTP_BODY_RATE_MIN_BYTES_S`` bytes that have arrived. Only time spent waiting for the client counts.
 
     Args:
-        limit_bytes: bytes of a body, unless its route says otherwise; see :func:`limit_body`.
-        settings: the time limits; those of the environment by default.
+        app: The application inside this middleware.
+        limit_bytes: Maximum size of a body, unless its route calls :func:`limit_body`.
+        settings: The time limits; None reads ``HTTP_*`` from the environment.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class BodyLimitMiddleware:
 
 
 class _Body:
-    """The body of one request while it is received."""
+    """The body of one request, whose size and time are checked while it is received."""
 
     __slots__ = (
         "_rate_bytes_s",
@@ -128,11 +129,11 @@ class _Body:
         """Return the server's next message.
 
         Raises:
-            BodyTimeout: The client is too slow.
-            BodyTooLarge: The client has sent more than the route accepts.
+            BodyTimeout: The body did not arrive in time.
+            BodyTooLarge: The client has sent more bytes than the route accepts.
         """
         if self._whole:
-            # After the body an application waits for the client to disconnect, without a limit.
+            # After the body the next message is the client's disconnect, for which there is no time limit.
             return await self._receive()
         allowed_s = self._timeout_s + self._received_bytes / self._rate_bytes_s
         began_s = time.monotonic()
@@ -150,7 +151,7 @@ class _Body:
 async def _within(seconds: float, message: Awaitable[Message]) -> Message:
     """Wait at most *seconds* for *message*.
 
-    A timer costs several microseconds; a message that is available at once is returned without one.
+    A timer takes several microseconds; a message that is available immediately is returned without a timer.
 
     Raises:
         TimeoutError: The message did not arrive in time.
@@ -166,7 +167,7 @@ async def _within(seconds: float, message: Awaitable[Message]) -> Message:
 
 @coroutine
 def _rest_of(steps: Generator[Any, Any, Message], waits_for: Any) -> Generator[Any, Any, Message]:
-    """Run *steps*, which wait for *waits_for*, to their end."""
+    """Run the coroutine *steps*, which waits for the future *waits_for*, to its end."""
     while True:
         try:
             try:
@@ -190,11 +191,11 @@ def limit_body(request: Request, limit_bytes: int) -> None:
 
 
 def content_length(request: Request) -> int | None:
-    """Return the ``Content-Length`` of *request*; None for a request without one, or with a malformed one."""
+    """Return the ``Content-Length`` of *request*; None if the header is missing or malformed."""
     announced = request.headers.get("content-length", "")
     if not announced.isascii() or not announced.isdigit():
         return None
-    # Python refuses to convert a number of 5,000 digits.
+    # Python raises ValueError for a number of over 4,300 digits.
     return int(announced) if len(announced) < 19 else 10**18
 
 
@@ -203,12 +204,12 @@ async def read_json(request: Request, limit_bytes: int = BODY_BYTES_MAX) -> Any:
 
     Raises:
         UnsupportedMediaType: The body is not declared as ``application/json``, or is compressed.
-        BodyTooLarge: The body has more than *limit_bytes*, by ``Content-Length`` or by count.
+        BodyTooLarge: ``Content-Length``, or the number of received bytes, is over *limit_bytes*.
         MalformedJson: The body is not JSON.
-        JsonTooDeep: The JSON nests deeper than 64 levels.
+        JsonTooDeep: The JSON has more than 64 levels of nesting.
         JsonTooManyValues: The JSON is larger than 1 MiB and has more than 250,000 values.
-        JsonNotStorable: The JSON contains NUL, half a surrogate pair, or a number beyond a double.
-        BodyTimeout: The client is too slow.
+        JsonNotStorable: The JSON contains NUL, half of a surrogate pair, or a number too large for a double.
+        BodyTimeout: The body did not arrive in time.
     """
     _check_media_type(request.headers)
     raw = await read_bytes(request, limit_bytes)
@@ -219,8 +220,8 @@ async def read_bytes(request: Request, limit_bytes: int = BODY_BYTES_MAX) -> byt
     """Return the body of *request* as it was sent.
 
     Raises:
-        BodyTooLarge: The body has more than *limit_bytes*, by ``Content-Length`` or by count.
-        BodyTimeout: The client is too slow.
+        BodyTooLarge: ``Content-Length``, or the number of received bytes, is over *limit_bytes*.
+        BodyTimeout: The body did not arrive in time.
     """
     limit_body(request, limit_bytes)
     chunks: list[bytes] = []
@@ -233,7 +234,7 @@ async def read_bytes(request: Request, limit_bytes: int = BODY_BYTES_MAX) -> byt
 
 
 async def read_model(request: Request, model: type[Model], limit_bytes: int = BODY_BYTES_MAX) -> Model:
-    """Return the body of *request* as a *model*; raises as :func:`read_json` does, too.
+    """Return the body of *request* as a *model*; raises the errors of :func:`read_json` too.
 
     Raises:
         ValidationFailed: The JSON does not match *model*; the response names the fields.
@@ -256,37 +257,38 @@ async def _parse_in_thread_if_large(raw: bytes, parse: Callable[[bytes], Parsed]
 
 
 def json_body(model: type[BaseModel]) -> dict[str, Any]:
-    """Document *model* as a route's body: ``openapi_extra=json_body(Order)``.
+    """Return ``openapi_extra`` of a route that reads a *model* by :func:`read_model`.
 
-    For routes that read the body themselves; :func:`relaybox.http.create_app` moves the referenced models to
-    the components of the document.
+    The application of :func:`relaybox.http.create_app` moves the models that *model* refers to into the
+    components of the OpenAPI document.
     """
     schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 def parse_json(raw: bytes) -> Any:
-    """Parse *raw* as :func:`read_json` does."""
+    """Parse *raw*, and check depth, number of values and storability; raises as :func:`read_json` does."""
     if len(raw) > _ON_LOOP_BYTES_MAX:
         _refuse_many_values(raw)
     try:
-        # Bounded: the parser stops at 200 levels, without recursion in Python.
+        # The parser stops at 200 levels and does not recurse in Python, so any input is safe.
         value = from_json(raw, allow_inf_nan=True)
     except ValueError as error:
         raise _json_error(str(error)) from None
-    # Most bodies have none of these; only the others are walked value by value.
+    # Values are checked one by one only if the text may contain a problem, which most bodies do not.
     if raw.count(b"[") + raw.count(b"{") > DEPTH_MAX or b"\\u0000" in raw or _may_hold_huge_number(raw):
         _check_values(value)
     return value
 
 
 def _refuse_many_values(raw: bytes) -> None:
-    """Count values by the characters between them, outside of strings.
+    """Count values by the commas and opening brackets outside of strings.
 
     Raises:
         JsonTooManyValues: There are more than 250,000 values.
     """
-    # Each step takes 10 to 60 ms for 20 MiB. An escaped backslash may precede the quote that ends a string.
+    # Remove escaped backslashes first: one may stand before the quote that ends a string. Each step takes 10
+    # to 60 ms for 20 MiB.
     plain = raw.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in raw else raw
     if plain.count(b'"') > 2 * VALUES_MAX:
         raise JsonTooManyValues(VALUES_MAX)
@@ -296,11 +298,11 @@ def _refuse_many_values(raw: bytes) -> None:
 
 
 def _may_hold_huge_number(raw: bytes) -> bool:
-    """Whether a number in *raw* may be larger than a double; True for some numbers that are not.
+    """Return whether a number in *raw* may be too large for a double; also True for some smaller numbers.
 
-    A number beyond 1.8e308 has an exponent of three digits, or 200 digits before its point, and any 200
-    digits contain one of the blocks of 100 that are checked. Four plain searches of 1 MiB of text take 8 ms,
-    one regular expression with alternatives took 26 ms.
+    A number over 1.8e308 has an exponent of three digits, or 200 digits before its point. Of any 200 digits,
+    100 fill one of the checked blocks. These searches take 8 ms for 1 MiB of text; one regular expression
+    took 26 ms.
     """
     if b"NaN" in raw or b"Infinity" in raw or _BIG_EXPONENT.search(raw) is not None:
         return True
@@ -313,14 +315,19 @@ def _json_error(reason: str) -> RelayboxError:
         return JsonTooDeep(DEPTH_MAX)
     if "number out of range" in reason:
         return JsonNotStorable("The JSON contains a number too large to be stored")
-    # For an escape that is not hexadecimal, the parser reports an "invalid escape" instead.
+    # The parser's message for half of a surrogate pair; for an escape that is not hexadecimal it is another.
     if "hex escape" in reason:
         return JsonNotStorable("The JSON contains half of a surrogate pair, which is not a character")
     return MalformedJson(f"The body is not JSON: {reason}")
 
 
 def _check_values(value: Any) -> None:
-    """Check every value and key level by level, without recursion."""
+    """Check all values and keys, level by level and without recursion.
+
+    Raises:
+        JsonTooDeep: There are more than 64 levels.
+        JsonNotStorable: PostgreSQL cannot store a value.
+    """
     level: list[Any] = [value]
     depth = 0
     while level:

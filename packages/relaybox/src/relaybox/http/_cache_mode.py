@@ -1,4 +1,4 @@
-"""Cache mode: responses of endpoints without a unit of work are stored after the endpoint has returned."""
+"""Store responses of endpoints without a unit of work after the endpoint has returned (cache mode)."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -13,15 +13,18 @@ from relaybox.idempotency import IdempotencyStore
 
 __all__ = ("CacheMode", "claim_for_endpoint")
 
-#: Keys of cache mode are apart from those of units of work, whose endpoints check more before a replay (G68).
+#: Prefix of scopes in cache mode. It separates their keys from those of units of work, because a unit of work
+#: checks the right to a replay (G68), which cache mode does not.
 _NAMESPACE: Final = "cache:"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CacheMode:
-    """The store of responses that no unit of work stores, and the principal that a request belongs to."""
+    """Configuration of cache mode: how to find the store and the principal of a request."""
 
+    #: Returns the store for a request.
     factory: Callable[[Request], Awaitable[IdempotencyStore]]
+    #: Returns the sender of a request; None if unknown.
     principal: Callable[[Request], Awaitable[Principal | str | None]]
 
     async def claim_key(
@@ -29,11 +32,12 @@ class CacheMode:
     ) -> None:
         """Claim the key of *request*, and hold its response until it is stored.
 
-        Does nothing for a request without a key or without a principal (None or empty): such responses would
-        be shared by all clients.
+        Does nothing for a request without a key, or without a principal (None or empty), because clients
+        without a principal would get each other's responses.
 
         Raises:
-            KeyInvalid, KeyMissing, RequestInFlight, KeyReused, ResponseNotKept: See their docstrings.
+            KeyInvalid, KeyMissing, RequestInFlight, KeyReused, ResponseNotKept: See
+                :mod:`relaybox.idempotency`.
             Replay: A response is stored under the key.
         """
         principal = await self.principal(request)
@@ -49,23 +53,26 @@ async def claim_for_endpoint(request: Request, policy: Policy) -> None:
     """Claim the key for an endpoint marked ``@idempotent``, in cache mode unless it has a unit of work.
 
     Raises:
-        RuntimeError: No cache mode is configured, or *policy* is ``secret``: cache mode may have stored the
-            digest of the body before the endpoint was known.
-        KeyInvalid, KeyMissing, RequestInFlight, KeyReused, ResponseNotKept: See their docstrings.
+        RuntimeError: Cache mode is not configured; or *policy* is ``secret``, which needs a unit of work,
+            because the middleware claims keys in cache mode, with a digest of the body, before it knows the
+            endpoint.
+        KeyInvalid, KeyMissing, RequestInFlight, KeyReused, ResponseNotKept: See :mod:`relaybox.idempotency`.
         Replay: A response is stored under the key.
     """
     idempotent = idempotent_request_of(request)
     if idempotent.state is State.HELD_FOR_UNIT:
         return
     if policy.secret:
-        raise RuntimeError(f"{request.url.path} is marked secret, for which it needs a unit of work")
+        raise RuntimeError(
+            f"{request.url.path} is @idempotent(secret=True) without a unit of work; depend on a unit of work"
+        )
     if idempotent.state is State.HELD_FOR_CACHE:
         # The middleware claimed the key before the endpoint was known.
         idempotent.set_ttl(policy.ttl)
     elif idempotent.cache_mode is None:
         raise RuntimeError(
-            f"{request.url.path} is @idempotent without a unit of work: give IdempotencyMiddleware "
-            "idempotency_service_factory= and principal=, or depend on a unit of work"
+            f"{request.url.path} is @idempotent without a unit of work; depend on a unit of work, or add an "
+            "IdempotencyMiddleware with idempotency_service_factory= and principal="
         )
     else:
         await idempotent.cache_mode.claim_key(idempotent, request, policy)

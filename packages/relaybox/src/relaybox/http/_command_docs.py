@@ -21,9 +21,14 @@ def document_commands(
 ) -> dict[str, Any]:
     """Return ``openapi_extra`` of the route for *domain*'s commands, and complete its *responses*.
 
-    The body has one schema per command that clients may send, discriminated by ``command_type``; each names
-    the error codes of its refusals, and *responses* those of all commands. *errors* are the other errors of
-    the route. Commands that are declared after the router was included are added to both.
+    The body has a schema for each command that clients may send, selected by ``command_type``; its
+    description has the error codes of the command's refusals. Commands that are declared later are added too.
+
+    Args:
+        domain: The domain.
+        responses: ``responses=`` of the route; the error responses, with the refusals of all commands, are
+            added.
+        errors: Other errors of the route.
     """
     extra = json_body(CommandRequest)
     responses |= error_responses(*errors)
@@ -34,7 +39,7 @@ def document_commands(
             extra["requestBody"]["content"]["application/json"]["schema"] = _schema_of(public)
         refusals = [refusal for one in public for refusal in one.refuses]
         for status, documented in error_responses(*errors, *refusals).items():
-            # In place: the framework holds references to these dictionaries.
+            # Modified in place, because FastAPI has references to these dictionaries.
             responses.setdefault(status, {}).update(documented)
 
     update()
@@ -61,7 +66,7 @@ def _body_of(handler: Handler[Any]) -> type[BaseModel]:
     outcome = "Accepted with 202: an agent works on it." if handler.pending else "Done with 200."
     codes = sorted(refusal.error_code for refusal in handler.refuses)
     refused = f" Refused with {', '.join(codes)}." if codes else ""
-    # The type checker does not know types created at run time.
+    # The type checker cannot check types that are created at run time.
     fields: dict[str, Any] = {"command_type": (Literal[handler.command_type], ...), "payload": payload}  # pyright: ignore
     name = f"{handler.command_type}Command"
     return create_model(name, __base__=CommandRequest, __doc__=outcome + refused, **fields)

@@ -1,8 +1,8 @@
 """Map each error to the status, headers and extra fields of its response, in one table.
 
-Every error body is ``{"error_code", "message", "request_id", …}`` at the top level (contract, section 2). An
-error that is not in the table is a defect: it is logged with its traceback, and the response is 500
-INTERNAL_ERROR without any detail.
+Each error body is ``{"error_code", "message", "request_id", …}``, see docs/reference/http.md. An error that
+is not in the table is a defect: it is logged with its traceback, and the response is 500 INTERNAL_ERROR
+without details.
 """
 
 from collections.abc import Callable, Mapping
@@ -56,10 +56,10 @@ __all__ = (
 )
 
 _log: Final = structlog.get_logger(__name__)
-#: Key of a scope under which outer middlewares find the error of the response.
+#: Key of the ASGI scope under which the error of an error response is stored, for outer middlewares.
 REFUSAL: Final = "relaybox.refusal"
-#: Error codes of statuses that the framework raises too; Python's names of these three changed between
-#: versions.
+#: Error codes of statuses that FastAPI raises too. The others get the name in ``http.HTTPStatus``; the names
+#: of these three differ between versions of Python.
 _CODES: Final = {
     error.status: error.error_code for error in (BodyTooLarge, UnsupportedMediaType, ValidationFailed)
 }
@@ -75,17 +75,17 @@ class ErrorResponse:
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
-    #: Headers whose values depend on the error (``Retry-After``).
+    #: Function of the error that returns more headers, such as ``Retry-After``.
     headers_of: Callable[[Any], Mapping[str, str]] = _no_fields
-    #: Further fields of the body, computed from the error (``duplicate_command_id``).
+    #: Function of the error that returns more fields of the body, such as ``duplicate_command_id``.
     fields: Callable[[Any], Mapping[str, Any]] = _no_fields
 
 
 ErrorTable: TypeAlias = Mapping[type[RelayboxError], ErrorResponse]
-"""Responses by class of error; the nearest base class applies. Applications extend :data:`ERROR_TABLE`."""
+"""Responses by class of error, which apply to subclasses too; applications extend :data:`ERROR_TABLE`."""
 
 ERROR_TABLE: Final[ErrorTable] = {
-    # The address of PostgreSQL and the cause of the failure are shown in logs and /readyz only.
+    # The error's message has the address of PostgreSQL and the cause, which only logs and /readyz show.
     DatabaseUnavailable: ErrorResponse(
         status=503,
         headers={"Retry-After": "5"},
@@ -118,7 +118,7 @@ ERROR_TABLE: Final[ErrorTable] = {
         headers={"Retry-After": "5"},
         fields=lambda _error: {"message": "Responses cannot be stored at the moment; try again later"},
     ),
-    # The other errors of the outbox are defects of the application.
+    # Other errors of the outbox are defects of the application, with the response 500.
     MessageTooLarge: ErrorResponse(status=422),
 }
 
@@ -126,10 +126,10 @@ ERROR_TABLE: Final[ErrorTable] = {
 def error_responses(
     *errors: type[RelayboxError], error_table: ErrorTable = ERROR_TABLE
 ) -> dict[int | str, dict[str, Any]]:
-    """Document *errors* in a route's ``responses=``: one entry per status with all its error codes.
+    """Return ``responses=`` of a route that may raise *errors*: for each status its error codes.
 
     Raises:
-        LookupError: An error is not in *error_table*; its response would be 500.
+        LookupError: An error is not in *error_table*, so its response would be 500.
     """
     codes: dict[int, list[str]] = {}
     headers: dict[int, dict[str, Any]] = {}
@@ -151,7 +151,7 @@ def error_responses(
 
 
 def error_response(request: Request, error: RelayboxError, error_table: ErrorTable = ERROR_TABLE) -> Response:
-    """Return the response to *error*; 500, and a logged traceback, for one that is not in the table."""
+    """Return the response to *error*; if *error_table* has none, log the traceback and return 500."""
     answer = _response_spec_of(type(error), error_table)
     if answer is None:
         return internal_error(request, error)
@@ -161,7 +161,7 @@ def error_response(request: Request, error: RelayboxError, error_table: ErrorTab
 
 
 def response_to(request: Request, error: Exception) -> Response:
-    """Return the response to *error*, which any part of the application has raised."""
+    """Return the response to *error*: a RelayboxError, an HTTPException, or any other exception (500)."""
     if isinstance(error, RelayboxError):
         return error_response(request, error)
     if isinstance(error, StarletteHTTPException):
@@ -170,7 +170,7 @@ def response_to(request: Request, error: Exception) -> Response:
 
 
 def internal_error(request: Request, error: Exception) -> Response:
-    """Return 500 INTERNAL_ERROR without detail; the traceback is logged under the same request id."""
+    """Return 500 INTERNAL_ERROR without details, and log the traceback with the same request id."""
     _log.error("http.unexpected", traceback=traceback_of(error))
     message = "An internal error occurred; the server's log has its cause under this request id"
     fields = {"error_code": "INTERNAL_ERROR", "message": message}
@@ -178,7 +178,7 @@ def internal_error(request: Request, error: Exception) -> Response:
 
 
 def install_error_handlers(app: FastAPI, error_table: ErrorTable) -> None:
-    """Respond to every error of *app* and of its framework with the error body of the contract."""
+    """Respond to all errors of *app* and of FastAPI with the library's error body."""
 
     def ours(request: Request, error: Exception) -> Response:
         return error_response(request, cast("RelayboxError", error), error_table)
@@ -188,7 +188,7 @@ def install_error_handlers(app: FastAPI, error_table: ErrorTable) -> None:
         return error_response(request, ValidationFailed(error_details(problems)), error_table)
 
     def framework(request: Request, error: Exception) -> Response:
-        # FastAPI wraps what reading a body raises into an HTTPException of its own.
+        # FastAPI wraps an error of reading the body in an HTTPException.
         if isinstance(error.__cause__, RelayboxError):
             return error_response(request, error.__cause__, error_table)
         return framework_response(request, cast("HTTPException", error))

@@ -1,4 +1,4 @@
-"""The errors of requests that are refused before the application handles them.
+"""Define the errors of requests that are refused before the application handles them.
 
 ::
 
@@ -43,7 +43,7 @@ __all__ = (
 
 
 class HttpError(RelayboxError):
-    """Base of the errors of this package: the client must change its request."""
+    """Base of the errors with a status and headers of their own."""
 
     error_code = "BAD_REQUEST"
     #: HTTP status of the response.
@@ -53,7 +53,7 @@ class HttpError(RelayboxError):
 
 
 class TokenMissing(HttpError):
-    """Raised when a request has no ``Authorization: Bearer`` header; send one."""
+    """Raised when a request has no header ``Authorization: Bearer <token>``."""
 
     error_code = "TOKEN_MISSING"
     status = 401
@@ -65,7 +65,7 @@ class TokenMissing(HttpError):
 
 
 class TokenInvalid(HttpError):
-    """Raised when a token's signature, issuer, audience, form or time of issue is wrong."""
+    """Raised when a token's signature, issuer, audience, format or time of issue is wrong."""
 
     error_code = "TOKEN_INVALID"
     status = 401
@@ -73,7 +73,7 @@ class TokenInvalid(HttpError):
 
 
 class TokenExpired(HttpError):
-    """Raised when a token has expired; get a new one."""
+    """Raised when a token has expired."""
 
     error_code = "TOKEN_EXPIRED"
     status = 401
@@ -82,7 +82,7 @@ class TokenExpired(HttpError):
     }
 
     def __init__(self) -> None:
-        super().__init__("The token has expired; get a new one")
+        super().__init__("The token has expired; get a new token")
 
 
 class MalformedJson(HttpError):
@@ -105,7 +105,7 @@ class BodyTimeout(HttpError):
 
     error_code = "BODY_TIMEOUT"
     status = 408
-    # The rest of the body would be read as the next request (RFC 9110, section 15.5.9).
+    # On an open connection, the rest of the body would be read as the next request (RFC 9110, 15.5.9).
     headers: ClassVar[Mapping[str, str]] = {"Connection": "close"}
 
     def __init__(self, allowed_s: float) -> None:
@@ -115,19 +115,22 @@ class BodyTimeout(HttpError):
 
 
 class BodyTooLarge(HttpError):
-    """Raised when a body is larger than its route accepts, by ``Content-Length`` or by count."""
+    """Raised when ``Content-Length``, or the number of received bytes, is over the limit of the route."""
 
     error_code = "BODY_TOO_LARGE"
     status = 413
 
     def __init__(self, limit_bytes: int) -> None:
         super().__init__(
-            f"The body is larger than {limit_bytes} bytes, the limit of this route; send a smaller one"
+            f"The body is larger than {limit_bytes} bytes, the limit of this route; send a smaller body"
         )
 
 
 class UnsupportedMediaType(HttpError):
-    """Raised when a body is not declared as the media type of its route: *wanted*, else JSON in UTF-8."""
+    """Raised when a body does not have the media type that the route requires.
+
+    *wanted* describes that type in the message, by default JSON in UTF-8.
+    """
 
     error_code = "UNSUPPORTED_MEDIA_TYPE"
     status = 415
@@ -137,27 +140,27 @@ class UnsupportedMediaType(HttpError):
 
 
 class JsonTooDeep(HttpError):
-    """Raised when JSON nests deeper than the limit."""
+    """Raised when a JSON body has more levels of nesting than are allowed."""
 
     error_code = "JSON_TOO_DEEP"
     status = 422
 
     def __init__(self, levels_max: int) -> None:
-        super().__init__(f"The JSON nests deeper than {levels_max} levels; flatten it")
+        super().__init__(f"The JSON has more than {levels_max} levels of nesting; send a flatter document")
 
 
 class JsonTooManyValues(HttpError):
-    """Raised when a large JSON body holds more values than can be parsed without blocking other requests."""
+    """Raised when a large JSON body has more values than can be parsed without blocking other requests."""
 
     error_code = "JSON_TOO_MANY_VALUES"
     status = 422
 
     def __init__(self, values_max: int) -> None:
-        super().__init__(f"The JSON is larger than 1 MiB and holds more than {values_max} values; split it")
+        super().__init__(f"The JSON is larger than 1 MiB and has more than {values_max} values; send parts")
 
 
 class JsonNotStorable(HttpError):
-    """Raised for JSON that PostgreSQL cannot store: NUL, half a surrogate pair, a number beyond a double."""
+    """Raised for JSON that PostgreSQL cannot store: NUL, half of a surrogate pair, a too large number."""
 
     error_code = "JSON_NOT_STORABLE"
     status = 422
@@ -187,14 +190,15 @@ class ResponseNotStorable(HttpError):
 def validation_details(error: ValidationError, *, within: str = "body") -> list[Detail]:
     """Return fields and problems of *error*: ``[{"field": "body.payload.x", "message": "…"}]``.
 
-    At most 20 entries, without the input, which may be private.
+    The result has at most 20 entries, and no values of the request, which may be private. *within* is the
+    first part of each field.
     """
     problems = error.errors(include_url=False, include_context=False, include_input=False)
     return error_details(problems, within)
 
 
 class KeysIgnored(RelayboxError):
-    """Raised at start-up when routes accept idempotency keys and no middleware handles them."""
+    """Raised at the start when routes accept idempotency keys and no middleware handles the keys."""
 
     error_code = "KEYS_IGNORED"
 

@@ -1,4 +1,4 @@
-"""The middleware of idempotent requests (contract, section 5); pure ASGI."""
+"""Handle idempotency keys in an ASGI middleware, see docs/explanation/idempotency.md."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
@@ -36,7 +36,7 @@ from relaybox.telemetry import IdempotencyMetrics
 __all__ = ("IdempotencyMiddleware",)
 
 _METHODS: Final = ("POST", "PUT", "PATCH")
-#: Outcomes of refused requests in the metrics.
+#: Outcomes in the metrics, by class of the error.
 _REFUSALS: Final[dict[type, str]] = {
     KeyInvalid: "malformed",
     KeyMissing: "missing",
@@ -49,26 +49,26 @@ _REFUSALS: Final[dict[type, str]] = {
 class IdempotencyMiddleware:
     """Execute each idempotency key once: a repeated request gets the stored response.
 
-    The middleware reads the key, holds the response until it is committed, and then sends it. The right to a
-    replay is checked where more is known: by :func:`unit_of_work`, after the endpoint's other
-    dependencies, or by a route of commands. Endpoints with neither are served in cache mode, if
+    The middleware reads the key, and holds back the response until the response is committed. The key is
+    claimed, and the right to a replay checked, by :func:`unit_of_work`, after the endpoint's other
+    dependencies, or by a route of commands. Other endpoints are served in cache mode, if
     *idempotency_service_factory* and *principal* are given: the response is stored after the endpoint has
-    done its work; after a crash in between, a retry executes the endpoint again.
+    returned, so if the process dies in between, a retry executes the endpoint again.
 
-    A request without a key passes unread; its response is held only for a unit of work. A response to a key
-    that the endpoint does not use has the header ``Idempotency-Status: ignored``.
+    Requests without a key are not read by the middleware, and their responses are held back only for a unit
+    of work. If the endpoint does not use the key, the header ``Idempotency-Status`` is ``ignored``.
 
     Args:
         idempotency_service_factory: Returns the store of a request in cache mode.
         principal: Returns the sender of a request in cache mode; None if unknown.
         methods: Methods that cache mode covers; endpoints marked :func:`idempotent` are always covered.
         prefixes: Path prefixes that cache mode covers; empty covers all paths.
-        settings: Read from ``IDEMPOTENCY_*`` if left out.
+        app: The application inside this middleware.
+        settings: None reads ``IDEMPOTENCY_*`` from the environment.
         registry: Registry of the metrics.
 
     Raises:
-        TypeError: *idempotency_service_factory* without *principal*, or the reverse: a response is stored
-            for one principal.
+        TypeError: Only one of *idempotency_service_factory* and *principal* is given; cache mode needs both.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class IdempotencyMiddleware:
         if idempotency_service_factory is not None and principal is not None:
             self._cache_mode = CacheMode(factory=idempotency_service_factory, principal=principal)
         elif idempotency_service_factory is not None or principal is not None:
-            raise TypeError("give both idempotency_service_factory= and principal=, or neither")
+            raise TypeError("idempotency_service_factory= and principal= need each other; give both or none")
         self._methods = frozenset(method.upper() for method in methods)
         self._prefixes = tuple(prefix.rstrip("/") for prefix in prefixes)
         self._settings = settings or load_settings(IdempotencySettings)
@@ -103,7 +103,7 @@ class IdempotencyMiddleware:
         try:
             await self._respond(idempotent)
         except ResponseReplaced:
-            # The response to its cause was sent.
+            # The error response was sent already.
             return
         except (RelayboxError, HTTPException) as error:
             if idempotent.state is State.SENT:
@@ -131,10 +131,10 @@ class IdempotencyMiddleware:
                 return
 
     async def _claim_ahead(self, cache_mode: CacheMode, idempotent: IdempotentRequest) -> None:
-        """Claim the key in cache mode before the application sees the request.
+        """Read the body and claim the key in cache mode, before the application gets the request.
 
         Raises:
-            BodyTooLarge: The body, which is compared, is larger than the largest stored response.
+            BodyTooLarge: The body is larger than ``IDEMPOTENCY_BODY_BYTES_MAX``.
         """
         if await idempotent.key.read_ahead(self._settings.body_bytes_max):
             await cache_mode.claim_key(idempotent, Request(idempotent.scope))

@@ -1,4 +1,4 @@
-"""The decorator that marks one endpoint: ``@idempotent(required=True)``."""
+"""Mark endpoints that use idempotency keys: ``@idempotent(required=True)``."""
 
 import inspect
 from collections.abc import Awaitable, Callable
@@ -37,30 +37,31 @@ def idempotent(
     auto: bool = False,
     secret: bool = False,
 ) -> Any:
-    """Mark one endpoint; write it below the route's decorator.
+    """Mark an endpoint that uses idempotency keys; write this decorator below that of the route.
 
-    Without a unit of work the endpoint is served in cache mode, see :class:`IdempotencyMiddleware`.
+    An endpoint without a unit of work is served in cache mode, see :class:`IdempotencyMiddleware`.
 
     Args:
         endpoint: The endpoint, if the decorator is used without arguments.
-        required: Refuse requests without a key.
-        ttl: How long responses are stored.
-        auto: Generate a key for a request without one, from method, path, canonical body and principal, so
-            that equal requests within *ttl* are executed once.
-        secret: Request or response holds a secret that is shown once. Nothing of either is stored; a replay,
-            whatever its body, is 410 ``RESPONSE_NOT_KEPT`` with the ``Location``. Needs a unit of work.
+        required: Whether requests without a key are refused.
+        ttl: Time for which responses are stored; None for ``IDEMPOTENCY_TTL_H``.
+        auto: Whether a key is generated for a request without a key, from method, path, body and principal,
+            so that equal requests within *ttl* are executed once.
+        secret: Whether request or response contain a secret. Then neither their bodies nor digests of these
+            are stored; a retry, with any body, gets 410 ``RESPONSE_NOT_KEPT`` with the ``Location``. Needs a
+            unit of work.
 
     Raises:
         TypeError: The endpoint is not a coroutine function, or returns a stream, which cannot be stored
             (G67).
-        ValueError: *ttl* is not positive, or over a year; *secret* with *auto*, whose key is made of the
-            body.
+        ValueError: *ttl* is not positive or over a year; or *secret* and *auto* are both set, which would
+            store a digest of the body as the key.
     """
-    # Checked here, not at the first request: a wrong declaration must stop the start.
+    # Checked here, so that a wrong declaration fails the start and not the first request.
     ttl_seconds(ttl, IdempotencySettings.model_construct())
     if auto and secret:
         raise ValueError(
-            "auto= would make a key of a body with a secret; require a key instead: required=True"
+            "auto=True would generate the key from a body with a secret; use required=True instead"
         )
     policy = Policy(required=required, ttl=ttl, auto=auto, secret=secret)
 
@@ -110,12 +111,13 @@ def _hints_of(endpoint: Callable[..., Any]) -> dict[str, Any]:
     try:
         return get_type_hints(endpoint, include_extras=True)
     except NameError:
-        # The annotation names a local or a type-checking import; the framework resolves what it needs.
+        # An annotation names a local class or an import under TYPE_CHECKING. FastAPI resolves the annotations
+        # that it needs.
         return {}
 
 
 def _is_request(name: str, hint: object) -> bool:
-    """Whether the framework passes the request as this parameter."""
+    """Return whether FastAPI passes the request to the parameter *name* with the annotation *hint*."""
     return name == "request" if hint is None else inspect.isclass(hint) and issubclass(hint, Request)
 
 

@@ -1,4 +1,4 @@
-"""One request and its response, from the idempotency key to the response that is sent."""
+"""Hold back the response to a request until the response and its effect are committed."""
 
 import asyncio
 from collections.abc import Awaitable, Generator, Iterable
@@ -51,37 +51,40 @@ __all__ = (
 
 _log: Final = structlog.get_logger(__name__)
 _SCOPE_KEY: Final = "relaybox.idempotent_request"
-#: A claim with more targets would be a wide row, which is expensive to remove.
+#: Maximum number of targets of a claim: wide rows take longer to delete.
 _TARGETS_MAX: Final = 100
 
 
 class State(Enum):
-    """Where a request is between its key and its response; see :class:`IdempotentRequest`."""
+    """The state of an :class:`IdempotentRequest`."""
 
-    #: Nothing is held: messages pass to the server.
+    #: Messages of the endpoint are passed to the server.
     PASS_THROUGH = auto()
-    #: The response waits until it is stored; the endpoint's effect is committed elsewhere.
+    #: Cache mode: the response is held back until it is stored; the endpoint commits its effect itself.
     HELD_FOR_CACHE = auto()
-    #: The response waits until effect and response are committed in one transaction.
+    #: Unit of work: the response is held back until effect and response are committed in one transaction.
     HELD_FOR_UNIT = auto()
-    #: The key decides the response: what the endpoint sends is dropped.
+    #: A stored response or an error is sent instead of the endpoint's messages, which are dropped.
     REPLACED = auto()
-    #: The head of the response was sent; the rest passes to the server.
+    #: The head of the response was sent; the other messages are passed to the server.
     SENT = auto()
 
 
-#: Constants, because Python 3.11 takes 0.1 µs to look up a member of an enum.
+#: Constants, because Python 3.11 takes 0.1 µs to read a member of an enum.
 _INITIAL: Final = State.PASS_THROUGH
 _PASSING: Final = (State.PASS_THROUGH, State.SENT)
 _HELD: Final = (State.HELD_FOR_CACHE, State.HELD_FOR_UNIT)
 
 
 class ResponseReplaced(Exception):
-    """Raised into an endpoint whose response was replaced by an error response; the error is its cause."""
+    """Raised by ``send`` in an endpoint whose response was replaced by an error response.
+
+    ``__cause__`` is the error.
+    """
 
 
 class IdempotentRequest:
-    """One request and its response, which is held until what it reports is committed.
+    """One request, whose response is held back until its effect is committed.
 
     ::
 
@@ -97,8 +100,8 @@ class IdempotentRequest:
 
         any state but SENT ─ deciding, replace_response ─► REPLACED ─ replay, refuse ─► SENT
 
-    Invariant: while a store is held, no part of a response is sent before the store has committed or rolled
-    back. Units of work, commands and cache mode call the methods here; none sets a field.
+    Invariant: in the states HELD_FOR_CACHE and HELD_FOR_UNIT no part of the response is sent before the store
+    has committed or rolled back. Units of work, commands and cache mode call methods, and set no attribute.
     """
 
     def __init__(
@@ -117,13 +120,13 @@ class IdempotentRequest:
         self._send = send
         self.key = RequestKey(scope, receive, settings)
         self._state = _INITIAL
-        #: What commits before the response is sent; None in PASS_THROUGH.
+        #: The store that must commit before the response is sent; None in PASS_THROUGH.
         self._store: ClaimStore | None = None
-        #: What the response is stored under; None for a request without a valid key.
+        #: The claim under which the response is stored; None for a request without a valid key.
         self._claim: Claim | None = None
-        #: What the middleware sends in REPLACED.
+        #: The stored response or error that the middleware sends in REPLACED.
         self._replacement: Replay | IdempotencyError | None = None
-        #: Unix time until which the key is stored, if the response is.
+        #: Unix time until which a stored response is valid.
         self._expires_at_s = 0.0
         self._head: Message | None = None
         self._body = bytearray()
@@ -132,17 +135,17 @@ class IdempotentRequest:
 
     @property
     def state(self) -> State:
-        """Where the request is; see the diagram above."""
+        """The state of the request; see the diagram above."""
         return self._state
 
     @property
     def outcome(self) -> Outcome | None:
-        """How the request ended; None for one without a key."""
+        """How the request ended; None for a request without a key."""
         return self._outcome
 
     @property
     def replacement(self) -> Replay | IdempotencyError | None:
-        """What the middleware responds with instead of the endpoint; None unless REPLACED."""
+        """The stored response or error to send instead of the endpoint's response; None unless REPLACED."""
         return self._replacement
 
     async def claim(
@@ -153,22 +156,28 @@ class IdempotentRequest:
         *,
         namespace: str = "",
     ) -> Claim | None:
-        """Return the claim of *principal* on the key of *request*; None for a request without a key.
+        """Create the claim of *principal* on the key of *request*; return None for a request without a key.
+
+        Args:
+            request: The request.
+            principal: The sender.
+            policy: Policy of the endpoint; None for the default policy.
+            namespace: Prefix of the claim's scope.
 
         Raises:
-            KeyInvalid: The header is not one key.
+            KeyInvalid: The request does not have exactly one valid key.
             KeyMissing: *policy* requires a key.
         """
         claim = await self.key.claim(request, principal, policy or Policy(), namespace=namespace)
         if claim is not None:
             self._outcome = Outcome.REFUSED
-            # Computed before the store reads its clock: the key is stored at least until then.
+            # Computed before the store reads its clock, so that the response is stored at least until then.
             self._expires_at_s = time() + claim.ttl_s
             self._claim = claim
         return claim
 
     async def leave_cache(self) -> None:
-        """End cache mode for this request: a unit of work or a command claims the key instead.
+        """End cache mode for this request, because a unit of work or a command claims the key.
 
         Raises:
             RuntimeError: The request has a unit of work already.
@@ -179,10 +188,10 @@ class IdempotentRequest:
         await self.release()
 
     async def hold_for_unit(self, store: ClaimStore, claim: Claim | None) -> None:
-        """Hold the response until *store*, the transaction of the endpoint's effect, has committed.
+        """Hold back the response until *store*, the transaction of the endpoint's effect, has committed.
 
         Raises:
-            RequestInFlight, KeyReused, ResponseNotKept: See their docstrings.
+            RequestInFlight, KeyReused, ResponseNotKept: See :mod:`relaybox.idempotency`.
             Replay: A response is stored under the key.
         """
         self._store, self._state = store, State.HELD_FOR_UNIT
@@ -190,12 +199,12 @@ class IdempotentRequest:
             await self._claim_key(store, claim)
 
     async def hold_for_cache(self, store: ClaimStore, claim: Claim) -> None:
-        """Hold the response until *store* has stored it; raises as :meth:`hold_for_unit` does."""
+        """Hold back the response until *store* has stored it; raises as :meth:`hold_for_unit` does."""
         self._store, self._state = store, State.HELD_FOR_CACHE
         await self._claim_key(store, claim)
 
     async def _claim_key(self, store: ClaimStore, claim: Claim) -> None:
-        # Without a claim, so that no refusal from here on is stored.
+        # No claim until the key is claimed, so that the response to an error of the store is not stored.
         self._claim = None
         stored = await store.claim(claim.key, scope=claim.scope)
         if stored is not None:
@@ -203,7 +212,7 @@ class IdempotentRequest:
         self._claim = claim
 
     def set_ttl(self, ttl: Ttl) -> None:
-        """Store the response for *ttl*: the key was claimed before the endpoint was known."""
+        """Set the time for which the response is stored, after the key was claimed with the default time."""
         if self._claim is not None:
             self._claim = replace(self._claim, ttl_s=ttl_seconds(ttl, self._settings))
 
@@ -217,12 +226,12 @@ class IdempotentRequest:
             return
         known = tuple(dict.fromkeys((*self._claim.targets, *targets)))
         if len(known) > _TARGETS_MAX:
-            raise ValueError(f"a response has at most {_TARGETS_MAX} targets, not {len(known)}")
+            raise ValueError(f"a response may have {_TARGETS_MAX} targets, not {len(known)}; pass fewer ids")
         self._claim = replace(self._claim, targets=known)
 
     @contextmanager
     def deciding(self) -> Generator[None]:
-        """Replace the response by what the block raises about the key, even if the application catches it."""
+        """Respond with a Replay or IdempotencyError of the ``with`` block, even if it is caught later."""
         try:
             yield
         except (Replay, IdempotencyError) as replacement:
@@ -230,11 +239,11 @@ class IdempotentRequest:
             raise
 
     def replace_response(self, replacement: Replay | IdempotencyError) -> None:
-        """Drop what the endpoint sends; the middleware responds with *replacement*."""
+        """Drop messages of the endpoint; the middleware sends the response to *replacement* instead."""
         self._replacement, self._state = replacement, State.REPLACED
 
     async def send(self, message: Message) -> None:
-        """Stand in for the server's ``send``: hold, drop or forward *message*."""
+        """Hold back, drop or pass on *message*: the ``send`` that the application gets."""
         if self._state in _PASSING:
             await self._forward(message)
             return
@@ -242,13 +251,13 @@ class IdempotentRequest:
             case State.HELD_FOR_CACHE | State.HELD_FOR_UNIT:
                 await self._hold(message)
             case State.REPLACED:
-                # For example the response of the application's handler of all exceptions.
+                # For example a response of the application's exception handlers.
                 return
             case _:
                 assert_never(self._state)
 
     async def replay(self, replay: Replay) -> None:
-        """Send a stored response again (G66), after the store is released."""
+        """Release the store, and send a stored response (G66)."""
         await self.release()
         self._outcome = Outcome.REPLAYED
         headers = {
@@ -260,13 +269,13 @@ class IdempotentRequest:
         await response(self.scope, self._receive, self._forward)
 
     async def refuse(self, error: Exception) -> None:
-        """Send the response to *error*, after the store is rolled back and released."""
+        """Roll back and release the store, and send the response to *error*."""
         await self.release()
         response = response_to(Request(self.scope), error)
         await response(self.scope, self._receive, self._forward)
 
     async def release(self) -> None:
-        """Release the store; what it has not committed is rolled back."""
+        """Release the store, which rolls back its transaction if it was not committed."""
         store, self._store = self._store, None
         if self._state in _HELD:
             self._state = State.PASS_THROUGH
@@ -281,7 +290,7 @@ class IdempotentRequest:
             else:
                 self._head = message
         elif self._head is None:
-            # Early hints and the like, which are no part of the response.
+            # Informational responses such as early hints (103), which precede the response.
             await self._send(message)
         else:
             await self._hold_body(self._head, message)
@@ -300,7 +309,7 @@ class IdempotentRequest:
             await self._commit(head, body)
         except Exception as error:
             if self._state is State.HELD_FOR_UNIT:
-                # The framework assumes that the response has begun, and would drop the error.
+                # Starlette assumes that the response has begun, and would ignore the error.
                 await self.refuse(error)
                 raise ResponseReplaced from error
             self._report_unrecorded(error)
@@ -308,7 +317,7 @@ class IdempotentRequest:
         await self._forward({"type": "http.response.body", "body": body, "more_body": more})
 
     async def _commit(self, head: Message, body: bytes | None) -> None:
-        """Commit the store, and the response under the claim with it."""
+        """Store the response under the claim, if there is a claim, and commit the store."""
         assert self._store is not None, "a held response has a store"
         if self._claim is not None:
             headers = replayable_headers(head["headers"])
@@ -318,7 +327,8 @@ class IdempotentRequest:
 
     async def _refuse_response(self, head: Message, refused: ResponseNotStorable) -> None:
         if self._state is State.HELD_FOR_CACHE:
-            # The effect is committed elsewhere: a tombstone keeps a retry from repeating it.
+            # The effect is committed already: store that the request was executed, so that a retry is
+            # refused.
             try:
                 await self._commit(head, None)
             except Exception as error:  # noqa: BLE001 - the client gets the refusal, which names the cause
@@ -349,12 +359,12 @@ class IdempotentRequest:
 
 
 def has_idempotent_request(scope: Scope) -> bool:
-    """Whether an outer middleware handles the key of this request."""
+    """Return whether an outer IdempotencyMiddleware handles the request with this ASGI *scope*."""
     return _SCOPE_KEY in scope
 
 
 def idempotent_request_of(request: Request) -> IdempotentRequest:
-    """Return the :class:`IdempotentRequest` that the middleware made of *request*.
+    """Return the :class:`IdempotentRequest` that the middleware created for *request*.
 
     Raises:
         RuntimeError: No :class:`IdempotencyMiddleware` is installed.
@@ -362,8 +372,9 @@ def idempotent_request_of(request: Request) -> IdempotentRequest:
     idempotent: IdempotentRequest | None = request.scope.get(_SCOPE_KEY)
     if idempotent is None:
         raise RuntimeError(
-            f"{request.url.path} honours idempotency keys, which its application does not: make it by "
-            "relaybox.http.create_app, or call app.add_middleware(IdempotencyMiddleware)"
+            f"{request.url.path} uses idempotency keys, but its application has no IdempotencyMiddleware; "
+            "create the application with relaybox.http.create_app, or call "
+            "app.add_middleware(IdempotencyMiddleware)"
         )
     return idempotent
 
@@ -371,8 +382,8 @@ def idempotent_request_of(request: Request) -> IdempotentRequest:
 async def _finish_despite_cancellation(commit: Awaitable[None]) -> None:
     """Await *commit* to its end, and then raise a cancellation that arrived meanwhile (G64).
 
-    A server cancels a request once, anyio again and again. A session that is closed while its commit is
-    under way is neither committed nor rolled back.
+    A cancellation would close the session during its commit, and the session would be neither committed nor
+    rolled back. The loop is needed because anyio repeats a cancellation until the task ends.
     """
     running = asyncio.ensure_future(commit)
     cancelled: asyncio.CancelledError | None = None

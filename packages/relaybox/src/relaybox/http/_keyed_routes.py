@@ -18,9 +18,9 @@ _KEPT: Final = ResponseNotKept.error_code
 
 
 def check_keyed_routes(app: Starlette) -> None:
-    """Check that every route of *app* that accepts idempotency keys has an IdempotencyMiddleware.
+    """Check that an IdempotencyMiddleware handles each route of *app* that accepts idempotency keys.
 
-    The routes of mounted applications are checked too. A route accepts keys if it is marked
+    Routes of mounted applications are checked too. A route accepts keys if its endpoint is marked
     :func:`idempotent`, depends on a :func:`unit_of_work`, or documents ``RESPONSE_NOT_KEPT`` for status 410,
     as the routes of :func:`command_router` do.
 
@@ -34,7 +34,7 @@ def check_keyed_routes(app: Starlette) -> None:
 
 
 def documents_keys(responses: Mapping[Any, Any]) -> bool:
-    """Whether an operation with these documented *responses* stores its responses under keys."""
+    """Return whether an operation with these documented *responses* accepts idempotency keys."""
     gone: Mapping[str, Any] = responses.get(410) or responses.get("410") or {}
     return _KEPT in gone.get("description", "")
 
@@ -52,7 +52,8 @@ def _ignored_among(routes: Iterable[BaseRoute]) -> Iterator[str]:
             mounted = route.app
             yield from _ignored(mounted) if isinstance(mounted, Starlette) else _ignored_among(route.routes)
             continue
-        # FastAPI since about 0.140 keeps an included router whole; before, it copied the routes.
+        # Since about version 0.140 FastAPI keeps an included router as one route; before, it copied the
+        # routes.
         included = getattr(route, "original_router", None)
         if included is not None:
             yield from _ignored_among(included.routes)

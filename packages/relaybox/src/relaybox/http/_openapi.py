@@ -1,4 +1,4 @@
-"""The OpenAPI document: FastAPI's, corrected to the actual responses."""
+"""Correct FastAPI's OpenAPI document, so that it describes the library's responses."""
 
 import re
 import sys
@@ -24,31 +24,32 @@ _KEY: Final = {
     "in": "header",
     "required": False,
     "schema": {"type": "string"},
-    "description": "repeat a request under its key to get its first response again (also X-Idempotency-Key)",
+    "description": "a repeated request with the same key gets the first response (also X-Idempotency-Key)",
 }
 _CORRELATION: Final = {
     "name": "X-Correlation-Id",
     "in": "header",
     "required": False,
     "schema": {"type": "string", "format": "uuid"},
-    "description": "id of the business process of the command; by default the command's id",
+    "description": "id of the chain of events that the command continues; by default the command's id",
 }
-#: A description of :func:`relaybox.http.error_responses`: a phrase and error codes.
+#: Matches a description that :func:`relaybox.http.error_responses` wrote: a phrase and error codes.
 _PHRASE_AND_CODES: Final = re.compile(r"(?P<phrase>[^:]+): (?P<codes>[A-Z0-9_]+(?:, [A-Z0-9_]+)*)")
-#: Models of FastAPI's 422 body, which it documents on every route with a parameter.
+#: FastAPI's models of its 422 response, which FastAPI documents for each route with a parameter.
 _FASTAPI_ERRORS: Final = ("HTTPValidationError", "ValidationError")
 
 
 class Application(FastAPI):
-    """A FastAPI application whose document has the library's error bodies, and every model once."""
+    """A FastAPI application whose OpenAPI document has the library's error bodies, and each model once."""
 
-    #: Number of outer middlewares: request ids, CORS, error bodies; those added later are inside.
+    #: Number of the library's outermost middlewares (request ids, CORS, error bodies); later ones are added
+    #: inside.
     outer: int = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve *scope*; report an error of the library at start-up by its message, without a traceback.
+        """Serve *scope*; if the start fails with an error of the library, report only its message.
 
-        The framework reports a traceback of 40 lines, in which the name of a missing setting is hard to find.
+        Starlette reports a traceback of 40 lines, in which the name of a missing setting is hard to find.
         """
         if scope["type"] != "lifespan":
             await super().__call__(scope, receive, send)
@@ -56,22 +57,22 @@ class Application(FastAPI):
         try:
             self.middleware_stack = self.middleware_stack or self.build_middleware_stack()
         except RelayboxError as error:
-            # uvicorn treats an exception before any message as an application without a lifespan: it would
-            # start, and respond to every request with 500.
+            # If an application raises before its first message, uvicorn assumes that the application has no
+            # lifespan, and starts; each request would get 500.
             await receive()
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             raise
         await super().__call__(scope, receive, _without_traceback(send))
 
     def build_middleware_stack(self) -> ASGIApp:
-        """Build the middleware stack, and check query parameters: all routes are known now."""
+        """Build the middleware stack, and make all routes refuse undeclared query parameters."""
         refuse_undeclared_query(self.routes)
         return super().build_middleware_stack()
 
     def add_middleware(self, middleware_class: Any, *args: Any, **kwargs: Any) -> None:
-        """Add a middleware around those added before, and inside the library's outer middlewares.
+        """Add a middleware around those added before, and inside the library's outermost middlewares.
 
-        An :class:`IdempotencyMiddleware` replaces the one of :func:`create_app`.
+        An :class:`IdempotencyMiddleware` replaces the IdempotencyMiddleware of :func:`create_app`.
         """
         if middleware_class is IdempotencyMiddleware:
             self.user_middleware = [one for one in self.user_middleware if one.cls is not middleware_class]
@@ -109,7 +110,7 @@ def _operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]
 
 
 def _add_parameters(path: str, operation: dict[str, Any]) -> None:
-    """Add parameters unknown to FastAPI: ids that a route reads from its path, headers of commands."""
+    """Document parameters that FastAPI does not know: ids that a route reads from its path, and headers."""
     named: list[dict[str, Any]] = operation.get("parameters", [])
     known = {(one["in"], one["name"].lower()) for one in named}
     unseen = [
@@ -133,9 +134,9 @@ def _hoist_models(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
 
 
 def _document_422(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
-    """Document the library's 422: every operation refuses undeclared query parameters.
+    """Document the library's 422 response, because each operation refuses undeclared query parameters.
 
-    A description or content of the application stays.
+    A description or content that the application has given is not changed.
     """
     answer: dict[str, Any] = operation.setdefault("responses", {}).setdefault("422", {})
     content: dict[str, Any] = answer.setdefault("content", {})

@@ -19,7 +19,7 @@ __all__ = ("refuse_undeclared_query",)
 
 _REQUEST: Final = "relaybox_request"
 _DETAILS_MAX: Final = 20
-#: A longer name may be a secret sent without a name; error bodies never repeat it.
+#: A longer name may be a secret that was sent as a name; error bodies do not contain it.
 _NAME_CHARS_MAX: Final = 32
 
 
@@ -27,7 +27,7 @@ _NAME_CHARS_MAX: Final = 32
 class _Declared:
     """The query parameters that an operation declares."""
 
-    #: Name to whether the parameter may be repeated.
+    #: Whether the parameter may be repeated, by name.
     repeatable: dict[str, bool] = field(default_factory=dict[str, bool])
     #: Whether other parameters are accepted too, as by a model with ``extra="allow"``.
     is_open: bool = False
@@ -36,7 +36,7 @@ class _Declared:
         """Check the query of *request*.
 
         Raises:
-            ValidationFailed: The query has an undeclared parameter, or repeats one that may be given once.
+            ValidationFailed: A parameter is not declared, or is repeated although it may be given only once.
                 The details name each parameter, without its value.
         """
         given: dict[str, int] = {}
@@ -61,11 +61,10 @@ class _Declared:
 
 
 def refuse_undeclared_query(routes: Iterable[BaseRoute]) -> None:
-    """Make every documented operation of *routes* refuse query parameters that it does not declare.
+    """Make each documented operation of *routes* refuse query parameters that it does not declare.
 
-    The check runs after the dependencies, authentication included, and right before the endpoint. A request
-    without a query string costs one comparison. Routes with ``include_in_schema=False`` (health, metrics,
-    documentation) and routes of Starlette are not checked.
+    The check runs after the dependencies, which include authentication, and before the endpoint. Routes with
+    ``include_in_schema=False`` (health, metrics, documentation) and routes of Starlette are not checked.
 
     Call it once, after all routes are added.
     """
@@ -77,8 +76,8 @@ def refuse_undeclared_query(routes: Iterable[BaseRoute]) -> None:
 def _operations(routes: Iterable[BaseRoute]) -> Iterator[Any]:
     """Yield an object with ``dependant`` and ``include_in_schema`` for each route of FastAPI."""
     for route in routes:
-        # FastAPI since about 0.140 keeps an included router whole, with an operation for each of its routes;
-        # before, it copied the routes.
+        # Since about version 0.140 FastAPI keeps an included router as one route, which has an operation for
+        # each of its routes; before, FastAPI copied the routes.
         included: Any = getattr(route, "effective_route_contexts", None)
         for one in [route] if included is None else included():
             # A route of Starlette or a WebSocket has no dependant.
@@ -91,7 +90,7 @@ def _check_before(dependant: Any, declared: _Declared) -> None:
     is_declared: bool = dependant.request_param_name is not None
     name: str = dependant.request_param_name or _REQUEST
 
-    # Not "async": it returns what the endpoint returns, a coroutine, a generator or a value.
+    # Not "async", because it returns what the endpoint returns: a coroutine, a generator or a value.
     @wraps(endpoint)
     def checked(**values: Any) -> Any:
         request: Request = values[name] if is_declared else values.pop(name)
@@ -113,7 +112,7 @@ def _declared_by(operation: Any) -> _Declared:
             _add(declared, one)
         if isinstance(dependant.call, APIKeyQuery):
             declared.repeatable[dependant.call.model.name] = False
-    # Parameters that an endpoint reads from request.query_params itself.
+    # Parameters that the route documents in openapi_extra, and reads from request.query_params.
     extra: Mapping[str, Any] = operation.openapi_extra or {}
     for documented in extra.get("parameters", ()):
         if documented.get("in") == "query":
@@ -129,14 +128,14 @@ def _add(declared: _Declared, parameter: Any) -> None:
         names = _names_of(parameter.field_info, parameter.alias)
         declared.repeatable |= dict.fromkeys(names, _takes_several(annotation))
         return
-    # A model as ``Annotated[Model, Query()]`` stands for one parameter per field.
+    # A parameter ``Annotated[Model, Query()]`` declares one query parameter per field of the model.
     for name, info in model.model_fields.items():
         declared.repeatable |= dict.fromkeys(_names_of(info, name), _takes_several(info.annotation))
     declared.is_open |= model.model_config.get("extra") == "allow"
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """Return the model in *annotation*, optional or not; None without a model."""
+    """Return the Pydantic model in *annotation*, which may be ``Model | None``; None if there is none."""
     if get_origin(annotation) in (Union, UnionType):
         found = [one for one in map(_model_in, get_args(annotation)) if one is not None]
         return found[0] if found else None
@@ -151,7 +150,7 @@ def _names_of(info: FieldInfo, name: str) -> list[str]:
 
 
 def _takes_several(annotation: Any) -> bool:
-    """Whether *annotation* is a list, a set or a tuple, or may be one."""
+    """Return whether *annotation* is, or contains, a list, a set or a tuple."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return _takes_several(get_args(annotation)[0])

@@ -1,4 +1,4 @@
-"""The request side of idempotency: the key headers of a request, the digest of its body, its claim."""
+"""Read the idempotency key of a request, compute the digest of its body, and create its claim."""
 
 import asyncio
 import hashlib
@@ -31,13 +31,14 @@ from relaybox.settings import IdempotencySettings
 
 __all__ = ("Policy", "RequestKey")
 
-#: Larger JSON bodies are compared by their bytes, so that no copy of the body is kept for the comparison.
+#: Larger JSON bodies are compared by their bytes, so that no copy of the body is kept in memory.
 _JSON_BYTES_MAX: Final = 1024 * 1024
 #: Larger JSON bodies are parsed in a thread: 1 MiB takes about 20 ms.
 _INLINE_BYTES_MAX: Final = 32 * 1024
 #: Bytes of an uploaded file that are read at once.
 _CHUNK_BYTES: Final = 64 * 1024
-#: Fingerprint of a request with a generated key: the key itself is the digest of the request.
+#: Fingerprint of a request with a generated key; nothing is compared, because the key is a digest of the
+#: request.
 _GENERATED_FINGERPRINT: Final = "generated"
 
 
@@ -45,27 +46,29 @@ _GENERATED_FINGERPRINT: Final = "generated"
 class Policy:
     """How one endpoint treats idempotency keys."""
 
-    #: Refuse requests without a key.
+    #: Whether requests without a key are refused.
     required: bool = False
-    #: How long responses are stored; None: as long as the settings say.
+    #: Time for which responses are stored; None for ``IDEMPOTENCY_TTL_H``.
     ttl: Ttl = None
-    #: Generate a key from the request if the client sends none.
+    #: Whether a key is generated from the request if the client sends none.
     auto: bool = False
-    #: Store that the request was executed, but neither its body's digest nor the response's body.
+    #: Whether neither a digest of the request's body nor the response's body is stored, as they contain a
+    #: secret.
     secret: bool = False
 
 
 class RequestKey:
-    """The idempotency key of one request, and the digest of its body as the application reads it.
+    """The idempotency key of one request, and the digest of the body that the application reads.
 
-    A request without a key costs one scan of its headers; its body passes unread.
+    For a request without a key, only the headers are searched, and no digest is computed.
     """
 
     def __init__(self, scope: Scope, receive: Receive, settings: IdempotencySettings) -> None:
         self._scope = scope
         self._settings = settings
         self._values = [value for name, value in scope["headers"] if name in KEY_HEADERS]
-        #: What the application receives by: the server's ``receive``, with a digest if there is a key.
+        #: The ``receive`` for the application: that of the server, with a digest of the body if there is a
+        #: key.
         self.receive = receive
         if self._values:
             self._body = _BodyDigest(receive, is_json=_is_json(Headers(scope=scope)))
@@ -77,18 +80,18 @@ class RequestKey:
         return bool(self._values)
 
     async def read_body(self, request: Request) -> None:
-        """Wait for the whole body; the application can read it afterwards unless it was consumed before."""
+        """Receive the whole body; the application can read it later, unless it was read as a stream."""
         if self._values and self._body.is_complete:
             return
         try:
             await request.body()
         except RuntimeError:
-            # The body was consumed before, and so received. With a key, the digest must include all of it.
+            # The body was read as a stream before. With a key this is an error: the digest may be incomplete.
             if self._values:
                 raise
 
     async def read_ahead(self, bytes_max: int) -> bool:
-        """Read the body, which the application receives afterwards; False if the client disconnected.
+        """Receive the body before the application does; return False if the client disconnected.
 
         Raises:
             BodyTooLarge: The body has more than *bytes_max* bytes.
@@ -98,10 +101,16 @@ class RequestKey:
     async def claim(
         self, request: Request, principal: Principal | str, policy: Policy, *, namespace: str
     ) -> Claim | None:
-        """Return the claim of *principal* on the key of *request*; None for a request without a key.
+        """Create the claim of *principal* on the key of *request*; return None for a request without a key.
+
+        Args:
+            request: The request.
+            principal: The sender.
+            policy: Policy of the endpoint.
+            namespace: Prefix of the claim's scope.
 
         Raises:
-            KeyInvalid: The header is not one key.
+            KeyInvalid: The request does not have exactly one valid key.
             KeyMissing: *policy* requires a key.
         """
         key, scope = parse_key(self._values), _principal_scope(principal)
@@ -129,10 +138,10 @@ class RequestKey:
     async def _fingerprints(
         self, request: Request, *, is_secret: bool
     ) -> tuple[str, Callable[[], str] | None]:
-        """Return the request's fingerprint and, if that is by value, a function for the one by bytes."""
+        """Return the fingerprint, and, if the body is compared by value, a function for that by bytes."""
         content_type = request.headers.get("content-type", "")
         where = (self._scope["method"], self._scope["path"], self._scope["query_string"], content_type)
-        # A short secret in the body could be found by comparing digests of guesses with the stored one.
+        # Without the body if it contains a secret: a short secret could be guessed from a stored digest.
         by_bytes = partial(fingerprint_of, *where, b"" if is_secret else self._body.digest())
         by_value = None if is_secret else await self._body.digest_by_value()
         if by_value is None:
@@ -141,17 +150,17 @@ class RequestKey:
 
 
 class _BodyDigest:
-    """Stands in for the server's ``receive``, and computes the digest of the body that passes."""
+    """A ``receive`` that passes on the server's messages and computes the digest of the body."""
 
     def __init__(self, receive: Receive, *, is_json: bool) -> None:
         self._receive = receive
         self._digest = hashlib.sha256()
-        #: The body so far; None for a body that is compared by its bytes.
+        #: The body received so far; None for a body that is compared by its bytes.
         self._json = bytearray() if is_json else None
         self._by_value: bytes | None = None
-        #: Messages that were read ahead of the application.
+        #: Messages that were received by :meth:`read_ahead`, and not yet by the application.
         self._ahead: list[Message] = []
-        #: Whether the whole body has passed.
+        #: Whether the whole body was received.
         self.is_complete = False
 
     async def receive(self) -> Message:
@@ -187,11 +196,11 @@ class _BodyDigest:
         return self.is_complete
 
     def digest(self) -> bytes:
-        """Return the SHA-256 of the bytes that have passed."""
+        """Return the SHA-256 of the bytes received so far."""
         return self._digest.digest()
 
     async def digest_by_value(self) -> bytes | None:
-        """Return the SHA-256 of the body's :func:`canonical_json`; None if bodies are compared by bytes."""
+        """Return the SHA-256 of the body's :func:`canonical_json`; None if its bytes are compared."""
         if self._json is None or self._by_value is not None:
             return self._by_value
         body = bytes(self._json)
@@ -204,7 +213,7 @@ class _BodyDigest:
 
 
 async def _generate_key(request: Request, scope: str) -> str:
-    """Generate a key from the request: JSON by its content, another body by its bytes or as a form."""
+    """Generate a key from the request: JSON by its content, other bodies by bytes or form fields."""
     body: Any = await request.body() if _is_json(request.headers) else await _digest_of_body(request)
     query = sorted_query(request.scope["query_string"])
     path = f"{request.scope['path']}?{query}" if query else request.scope["path"]
@@ -220,7 +229,7 @@ async def _digest_of_body(request: Request) -> Any:
     try:
         return hashlib.sha256(await request.body()).hexdigest()
     except RuntimeError:
-        # The framework has parsed the body as a form, which it keeps.
+        # FastAPI has parsed the body as a form, and keeps only the form.
         form = await request.form()
     return [(name, await _digest_of_field(value)) for name, value in form.multi_items()]
 
@@ -239,10 +248,10 @@ async def _digest_of_field(value: UploadFile | str) -> str:
 def _principal_scope(principal: Principal | str) -> str:
     if isinstance(principal, Principal):
         return scope_of(principal.issuer, principal.subject)
-    # With an empty scope, or one made of another type, principals could read each other's responses.
+    # Checked, because with an empty scope principals could get each other's responses.
     if not isinstance(principal, str) or not principal:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise RuntimeError(
-            f"a principal is a relaybox.http.Principal or a non-empty text, not {type(principal).__name__}; "
-            "refuse requests whose sender is unknown"
+            "the principal of a request must be a relaybox.http.Principal or a non-empty text, not "
+            f"{type(principal).__name__}; refuse requests whose sender is unknown"
         )
     return scope_of("", principal)

@@ -1,4 +1,4 @@
-"""The request id, trace context, log line and metrics of every request."""
+"""Set the request id and the trace context of each request, log it, and record its metrics."""
 
 import re
 import time
@@ -15,20 +15,20 @@ from relaybox.telemetry import HttpMetrics, continue_trace
 __all__ = ("RequestMiddleware", "request_id_of", "route_of")
 
 _log: Final = structlog.get_logger(__name__)
-#: Request ids that are safe in logs and headers; others are replaced.
+#: Request ids that are safe in logs and headers; any other id is replaced by a generated id.
 _SAFE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
-#: Probes arrive every few seconds; successful ones are logged at DEBUG.
+#: Routes whose successful requests are logged at DEBUG, because probes call them every few seconds.
 _PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
-#: Status of nginx for a client that disconnected before the response; in logs and metrics only.
+#: Status in logs and metrics if the client disconnected before the response; the same number as in nginx.
 _CLIENT_GONE: Final = 499
 
 
 class RequestMiddleware:
-    """Give each request an id, and log it once, at the end of its response.
+    """Set the id of each request, and log the request at the end of its response.
 
-    ``X-Request-Id`` is taken from the client if it has a safe form (letters, digits, ``.``, ``_``, ``:``,
-    ``-``, at most 128), else generated; it is in every response and log line. The line has the route's
-    template, not the path or the query, so that no id or token is logged.
+    The id is the client's ``X-Request-Id`` if that has at most 128 letters, digits and ``.``, ``_``, ``:``,
+    ``-``; otherwise the id is generated. All responses and log lines have it. The line of a request has the
+    route's template, and not the path or the query, so that no id or token is logged.
     """
 
     def __init__(self, app: ASGIApp, metrics: HttpMetrics) -> None:
@@ -83,9 +83,9 @@ def request_id_of(request: Request) -> str | None:
 
 
 def route_of(scope: Scope) -> str:
-    """Return the template of the request's route (``/a/{id}``), ``unmatched`` without a route."""
-    # Since FastAPI 0.140 or so an included router keeps its routes without the prefix and puts the
-    # whole template here; before, the route itself had it. A test pins both.
+    """Return the template of the request's route (``/a/{id}``), or ``unmatched`` if no route matches."""
+    # Since about version 0.140, FastAPI stores the template with the router's prefix in this context, and the
+    # route has no prefix; before, the route had the whole template.
     context = scope.get("fastapi", {}).get("effective_route_context")
     template = getattr(context if context is not None else scope.get("route"), "path_format", None)
     return "unmatched" if template is None else template
@@ -94,5 +94,5 @@ def route_of(scope: Scope) -> str:
 def _safe_id(offered: str | None) -> str:
     if offered is not None and _SAFE_ID.fullmatch(offered):
         return offered
-    # 0.5 µs; a UUID takes 2.1.
+    # Takes 0.5 µs; a UUID would take 2.1 µs.
     return token_hex(16)

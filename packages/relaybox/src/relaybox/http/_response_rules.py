@@ -1,4 +1,4 @@
-"""What of a response is stored, how a request with a key ended, and the headers that report it; pure."""
+"""Decide by pure functions whether a response can be stored, and how a request with a key ended."""
 
 from collections.abc import Iterable
 from email.utils import formatdate
@@ -18,16 +18,24 @@ class Outcome(StrEnum):
 
     #: The endpoint did not use the key.
     IGNORED = "ignored"
-    #: An error response; nothing is stored.
+    #: The response is an error; nothing is stored.
     REFUSED = "refused"
+    #: The endpoint was executed, and its response is stored.
     EXECUTED = "executed"
+    #: The stored response was sent.
     REPLAYED = "replayed"
     #: The endpoint was executed, but storing its response failed.
     UNRECORDED = "unrecorded"
 
 
 def final_outcome(outcome: Outcome, status: int, *, has_claim: bool) -> Outcome:
-    """Return the outcome of a request whose response has *status*."""
+    """Return the outcome of a request whose response has *status*.
+
+    Args:
+        outcome: The outcome so far: REFUSED from the claim of the key until the response.
+        status: Status of the response.
+        has_claim: Whether the response is stored under a key.
+    """
     if outcome is Outcome.IGNORED and status >= 400:
         return Outcome.REFUSED
     if outcome is Outcome.REFUSED and has_claim and status < 400:
@@ -40,7 +48,11 @@ def outcome_headers(
 ) -> Iterable[tuple[bytes, bytes]]:
     """Return the headers that tell a client how its key was used.
 
-    *refusal* is the error that the response reports, None without one.
+    Args:
+        outcome: How the request ended.
+        status: Status of the response.
+        refusal: The error that the response reports; None if it reports none.
+        expires_at_s: Unix time until which a stored response is valid.
     """
     if isinstance(refusal, ResponseNotKept):
         yield b"idempotent-replayed", b"true"
@@ -55,7 +67,13 @@ def outcome_headers(
 
 
 def why_not_storable(headers: Headers, message: Message, *, has_claim: bool) -> str | None:
-    """Return why the response to which *message* belongs cannot be stored (G67); None if it can."""
+    """Return why a response cannot be stored (G67); None if it can.
+
+    Args:
+        headers: Headers of the response.
+        message: ASGI message with the first part of the body.
+        has_claim: Whether the response is to be stored; otherwise it is only held back for a commit.
+    """
     is_stream = message.get("more_body", False) and "content-length" not in headers
     if is_stream or message["type"] != "http.response.body":
         return "streams its response; return a response that is not streamed"

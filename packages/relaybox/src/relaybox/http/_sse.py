@@ -1,4 +1,4 @@
-"""Send a live stream over ASGI."""
+"""Send a live stream to a client over ASGI."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -12,7 +12,8 @@ from relaybox.http._live import ServerSentEvent
 
 __all__ = ("EventStreamResponse",)
 
-#: A client that does not receive an event within this time is disconnected; it resumes after its cursor.
+#: Seconds in which a client must receive an event, otherwise it is disconnected; it can resume after its
+#: cursor.
 _SEND_S_MAX: Final = 10.0
 _log = structlog.get_logger(__name__)
 
@@ -20,8 +21,8 @@ _log = structlog.get_logger(__name__)
 class EventStreamResponse(Response):
     """Send events until the stream ends, or the client disconnects or is too slow.
 
-    Every send is bounded, pings included, so that a client that stopped reading costs one buffer for a few
-    seconds.
+    Each message, pings included, must be received within 10 s, so that a client that does not read does not
+    use memory for longer.
     """
 
     media_type = "text/event-stream"
@@ -32,7 +33,7 @@ class EventStreamResponse(Response):
         self._events = events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one client."""
+        """Send the events to the client of this request."""
         del scope
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         sending = asyncio.create_task(self._send_events(send), name="event-stream")

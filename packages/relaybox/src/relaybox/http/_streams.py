@@ -1,4 +1,4 @@
-"""Parts of a live stream's route: its cursor, its tickets, its documentation."""
+"""Read the cursor and the ticket of a request for a live stream, and document its route."""
 
 import hashlib
 import secrets
@@ -26,13 +26,16 @@ _TICKET_S: Final = 60
 _VERSION_MAX: Final = 2_147_483_647
 
 LastEventId = Annotated[str | None, Header(max_length=20)]
-"""The header ``Last-Event-ID`` of a client that reconnects; name the parameter ``last_event_id``."""
-After = Annotated[int, Query(ge=0, le=_VERSION_MAX, description="Where to begin without a header")]
-"""The cursor of a client that cannot send the header."""
-Ticket = Annotated[str | None, Query(max_length=100, description="Instead of a token")]
-"""A ticket of :func:`issue_ticket`."""
+"""Type of the endpoint's parameter ``last_event_id``: the cursor that a browser sends when it reconnects."""
+After = Annotated[
+    int, Query(ge=0, le=_VERSION_MAX, description="Version after which events are sent; see Last-Event-ID")
+]
+"""Type of the endpoint's parameter ``after``: the cursor of a client that sends no ``Last-Event-ID``."""
+Ticket = Annotated[str | None, Query(max_length=100, description="A stream ticket, instead of a token")]
+"""Type of the endpoint's parameter ``ticket``, see :func:`issue_ticket`."""
 
-#: Not ``response_class=EventStreamResponse``: its media type would be documented for the errors too.
+#: Used instead of ``response_class=EventStreamResponse``, whose media type would be documented for errors
+#: too.
 STREAM_RESPONSE: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "The stream"}
 }
@@ -40,12 +43,13 @@ STREAM_RESPONSE: Final[dict[int | str, dict[str, Any]]] = {
 
 
 async def issue_ticket(database: Database, aggregate_id: UUID, owner: str) -> StreamTicket:
-    """Return a ticket with which *owner* can open one stream of an aggregate within 60 seconds.
+    """Create a ticket with which *owner* can open one stream of an aggregate within 60 seconds.
 
-    For browsers, whose ``EventSource`` cannot send a token. Only a hash of the ticket is stored.
+    Browsers need a ticket, because their ``EventSource`` cannot send a token. Only a hash of the ticket is
+    stored.
 
     Raises:
-        DatabaseUnavailable, DatabaseBusy: PostgreSQL cannot store it.
+        DatabaseUnavailable, DatabaseBusy: PostgreSQL cannot store the ticket.
     """
     ticket = secrets.token_urlsafe(32)
     async with database.connection() as connection:
@@ -67,9 +71,10 @@ async def redeem_ticket(database: Database, ticket: str, aggregate_id: UUID) -> 
 
 
 def stream_cursor(last_event_id: str | None, after: int) -> int:
-    """Return the version after which a stream begins; the header precedes the query parameter.
+    """Return the version after which a stream begins: *last_event_id* if given, otherwise *after*.
 
-    A malformed cursor becomes a version beyond all streams, for which ``LiveStreams.follow`` sends ``reset``.
+    For a malformed *last_event_id* the result is higher than any version, so that ``LiveStreams.follow``
+    sends ``reset``.
     """
     if not last_event_id:
         return after

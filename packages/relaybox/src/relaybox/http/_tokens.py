@@ -1,7 +1,7 @@
-"""Bearer tokens: verify them and return their principal (RFC 7519, RFC 8725).
+"""Verify bearer tokens and return their principal (RFC 7519, RFC 8725).
 
-:class:`SharedSecretVerifier` checks tokens with a shared secret; a verifier that fetches an issuer's keys
-(JWKS) is another class with the same method.
+:class:`SharedSecretVerifier` verifies tokens with a shared secret. To verify with an issuer's public keys
+(JWKS), write a class with the same method ``verify``.
 """
 
 import time
@@ -19,29 +19,31 @@ __all__ = ("Principal", "SharedSecretVerifier", "TokenVerifier", "make_token")
 
 _TOKEN_BYTES_MAX: Final = 8 * 1024
 _SUBJECT_CHARS_MAX: Final = 255
-#: The only accepted algorithm, whatever the token names (RFC 8725, section 3.1).
+#: The only accepted algorithm, also if the token names another (RFC 8725, section 3.1).
 _ALGORITHM: Final = "HS256"
 _REQUIRED: Final = ("exp", "iat", "iss", "aud", "sub")
-#: The end of year 9999; a later time is a mistake, such as milliseconds.
+#: The end of year 9999 in seconds since 1970; a later time is an error, such as a time in milliseconds.
 _TIME_S_MAX: Final = 253_402_300_799
-#: Valid tokens that are cached; a client sends the same token many times.
+#: Number of valid tokens that are cached, because a client sends the same token many times.
 _CACHED_MAX: Final = 1_024
-#: PyJWT before 2.15 lets Python's own errors pass for a malicious token, such as a header nested 5,000 deep
-#: or a time of 1e400. All of them mean an invalid token.
+#: Errors that mean an invalid token. PyJWT before 2.15 also raises Python's errors for malicious tokens, such
+#: as a header with 5,000 levels of nesting or a time of 1e400.
 _INVALID: Final = (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Principal:
-    """The sender of a request; issuer and subject together are unique."""
+    """The sender of a request, identified by issuer and subject together."""
 
+    #: The token's ``iss``.
     issuer: str
-    #: The token's ``sub``, 1 to 255 printable characters; owns sessions as ``user_id``.
+    #: The token's ``sub``, 1 to 255 printable characters; ``owner`` of the aggregates that the sender
+    #: creates.
     subject: str
 
 
 class TokenVerifier(Protocol):
-    """Verify bearer tokens."""
+    """The interface of a verifier of bearer tokens."""
 
     async def verify(self, token: str) -> Principal:
         """Return the principal of *token*.
@@ -54,14 +56,14 @@ class TokenVerifier(Protocol):
 
 
 class SharedSecretVerifier:
-    """Verify HS256 tokens with the secret of *settings*: signature, times, issuer, audience, subject.
+    """Verify HS256 tokens with a shared secret: signature, times, issuer, audience, subject.
 
-    Up to 1,024 valid tokens are cached until they expire: a whole check takes 36 µs, a sixth of a request
-    without a database. A valid token can only become invalid by time.
+    Up to 1,024 valid tokens are cached until they expire, because a verification takes 36 µs, a sixth of the
+    time of a request without a database. A valid token becomes invalid only by expiry, so the cache is safe.
     """
 
     def __init__(self, settings: JwtSettings | None = None) -> None:
-        """*settings* is read from ``JWT_*`` at the first token if left out."""
+        """Use *settings*; None reads ``JWT_*`` from the environment at the first token."""
         self._given_settings = settings
         self._jwt = jwt.PyJWT()
         self._cache: dict[str, tuple[Principal, float]] = {}
@@ -75,10 +77,10 @@ class SharedSecretVerifier:
         return self._settings.secret.get_secret_value().encode()
 
     async def verify(self, token: str) -> Principal:
-        """Return the principal of *token*; no I/O.
+        """Return the principal of *token*, without I/O.
 
         Raises:
-            TokenInvalid: Form, signature, issuer, audience, subject or times are wrong.
+            TokenInvalid: Format, signature, issuer, audience, subject or times are wrong.
             TokenExpired: The token has expired, and is valid otherwise.
         """
         known = self._cache.get(token)
@@ -91,7 +93,7 @@ class SharedSecretVerifier:
 
     def _store(self, token: str, principal: Principal, until_s: float) -> None:
         if len(self._cache) >= _CACHED_MAX:
-            # The oldest entry; if still in use, the token is checked once more.
+            # Remove the oldest entry; if its token is sent again, the token is verified again.
             del self._cache[next(iter(self._cache))]
         self._cache[token] = (principal, until_s)
 
@@ -104,8 +106,8 @@ class SharedSecretVerifier:
         except jwt.ExpiredSignatureError:
             raise TokenExpired from None
         except _INVALID:
-            # The reason would help an attacker more than a client.
-            raise TokenInvalid("The token is not valid here; get a new one from the issuer") from None
+            # Without the reason, which would help attackers more than clients.
+            raise TokenInvalid("The token is not valid here; get a new token from the issuer") from None
         return claims
 
     def _claims(self, token: str) -> Mapping[str, Any]:
@@ -121,13 +123,13 @@ class SharedSecretVerifier:
 
 
 def make_token(settings: JwtSettings, subject: str, ttl_s: int = 3_600) -> str:
-    """A token for *subject* that holds for *ttl_s* seconds, for development and tests.
+    """Return a token for *subject* that is valid for *ttl_s* seconds, for development and tests.
 
     Raises:
-        ValueError: *subject* is not 1 to 255 printable characters.
+        ValueError: *subject* does not have 1 to 255 printable characters.
     """
     if not _is_subject(subject):
-        raise ValueError(f"a subject has 1 to {_SUBJECT_CHARS_MAX} printable characters")
+        raise ValueError(f"the subject must have 1 to {_SUBJECT_CHARS_MAX} printable characters")
     now = int(time.time())
     claims = {
         "iss": settings.issuer,
@@ -141,7 +143,7 @@ def make_token(settings: JwtSettings, subject: str, ttl_s: int = 3_600) -> str:
 
 
 def _check_times(claims: Mapping[str, Any]) -> None:
-    """Check that times are NumericDates (RFC 7519, section 2): PyJWT accepts what ``int()`` accepts.
+    """Check that times are NumericDates (RFC 7519, section 2); PyJWT accepts all that ``int()`` accepts.
 
     Raises:
         ValueError: A time is a text, a boolean, negative or after the year 9999.

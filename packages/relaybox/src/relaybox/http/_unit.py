@@ -1,4 +1,4 @@
-"""The unit of work: an endpoint's writes, events and response commit in one transaction (G63)."""
+"""Commit an endpoint's writes, events and response in one transaction, a unit of work (G63)."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -37,7 +37,8 @@ def _refuse_to_commit(session: Session) -> None:
     # SQLAlchemy sends the event for savepoints too, which the endpoint may commit.
     if not session.in_nested_transaction() and _COMMITTED not in session.info:
         raise RuntimeError(
-            "Relaybox commits a unit of work, with the response: call flush() instead, or use begin_nested()"
+            "an endpoint must not commit its unit of work, which is committed with the response; "
+            "call flush(), or use begin_nested()"
         )
 
 
@@ -49,17 +50,22 @@ class UnitOfWork(Generic[P]):
     an error, the transaction is rolled back, and nothing is stored under the request's key.
     """
 
+    #: Session of the transaction; the endpoint must not commit it.
     db: AsyncSession
+    #: The sender of the request.
     principal: P
-    #: The client's idempotency key, as :class:`relaybox.commands.InboxCommand` takes it; null without one.
+    #: The client's idempotency key, for :class:`relaybox.commands.InboxCommand`; None if the request has
+    #: none.
     key: str | None = None
     _note_targets: Callable[[Iterable[str]], None] = field(repr=False)
 
     def about(self, *targets: UUID | str) -> None:
-        """Erase the stored response together with any of *targets*, ids of aggregates; adds to earlier calls.
+        """Erase the stored response when the content of one of *targets* is erased.
 
-        A replay after the erasure is 410 ``RESPONSE_NOT_KEPT``; see :func:`relaybox.events.erase`. Without a
-        key no response is stored.
+        After that, a retry gets 410 ``RESPONSE_NOT_KEPT``; see :func:`relaybox.events.erase`.
+
+        Args:
+            targets: Ids of aggregates that the response describes; added to those of earlier calls.
 
         Raises:
             ValueError: The response has more than 100 targets.
@@ -75,11 +81,15 @@ def unit_of_work(
 ) -> Callable[..., AsyncGenerator[UnitOfWork[P]]]:
     """Return a FastAPI dependency that yields a unit of work: ``Annotated[UnitOfWork[...], Depends(...)]``.
 
-    *principal* is a dependency that returns the sender of a request, and raises if the sender may not use the
-    route. It runs before every replay (G68): put an ownership check into it, or into an earlier dependency.
     The transaction is READ COMMITTED and begins after the whole body was received.
 
-    *database* may be a function that finds the database of a request, for routers declared at module level.
+    Args:
+        database: The database, or a function that returns the database of a request, for routes that are
+            declared before the database exists.
+        principal: Dependency that returns the sender of a request, and raises if the sender may not use the
+            route. It runs before each replay (G68), so check the sender's rights in it or in an earlier
+            dependency.
+        settings: None reads ``IDEMPOTENCY_*`` from the environment.
 
     The dependency raises:
         KeyInvalid, KeyMissing, KeyReused, RequestInFlight, ResponseNotKept: See :mod:`relaybox.idempotency`.
@@ -89,14 +99,15 @@ def unit_of_work(
 
     @cache
     def known() -> IdempotencySettings:
-        # Read at the first request: modules that declare routes are imported without settings.
+        # Read at the first request, because modules that declare routes are imported without settings.
         return settings or load_settings(IdempotencySettings)
 
     async def begin(
         request: Request, sender: Annotated[Any, Depends(principal)]
     ) -> AsyncGenerator[UnitOfWork[P]]:
         idempotent, policy = idempotent_request_of(request), policy_of(request.scope.get("endpoint"))
-        # Before the transaction, with or without a key: a connection must not wait for a slow client.
+        # Read before the transaction begins, so that no connection is held while a slow client sends its
+        # body.
         await idempotent.key.read_body(request)
         with idempotent.deciding():
             claim = await idempotent.claim(request, sender, policy)
@@ -104,7 +115,7 @@ def unit_of_work(
             db = await (database if isinstance(database, Database) else database(request)).begin()
             event.listen(db.sync_session, "before_commit", _refuse_to_commit)
             await idempotent.hold_for_unit(_UnitStore(db, settings=known()), claim)
-        # The middleware commits and releases; here errors of the driver become errors with a response.
+        # The middleware commits and releases. Here errors of the driver are mapped to errors with a response.
         with map_database_errors():
             yield UnitOfWork(
                 db=db, principal=sender, key=claim and claim.key, _note_targets=idempotent.add_targets
@@ -115,7 +126,7 @@ def unit_of_work(
 
 
 def is_unit(dependency: object) -> bool:
-    """Whether *dependency* was returned by :func:`unit_of_work`."""
+    """Return whether *dependency* was returned by :func:`unit_of_work`."""
     return hasattr(dependency, _UNIT)
 
 
@@ -126,16 +137,16 @@ async def has_stored_response(
     *,
     settings: IdempotencySettings | None = None,
 ) -> bool:
-    """Whether a response of a unit of work is stored under the key of *request*.
+    """Return whether a response of a unit of work is stored under the key of *request*.
 
-    Skip slow preparations before a unit of work if so: the unit of work will replay the response, unless the
-    response expires meanwhile. Waits for the whole body.
+    If so, an endpoint can skip slow preparations, because the unit of work will replay the response, unless
+    the response expires before. Waits for the whole body.
 
     Args:
         request: The request with the key.
         database: The database of the unit of work.
         principal: The sender of the request.
-        settings: The settings of the unit of work.
+        settings: The settings of the unit of work; None reads ``IDEMPOTENCY_*`` from the environment.
 
     Raises:
         KeyInvalid, KeyMissing: See :mod:`relaybox.idempotency`.

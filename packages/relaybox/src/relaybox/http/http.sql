@@ -1,5 +1,5 @@
 -- name: command
--- Return one command of an aggregate, with its latest task.
+-- Return the command $1 of the aggregate $2, with the id of its latest task.
 SELECT inbox.id, inbox.command_type, inbox.status::text AS status, inbox.created_at,
     inbox.error_data::text AS error,
     (SELECT task.id FROM async_tasks AS task WHERE task.triggered_by_command_id = inbox.id
@@ -8,7 +8,7 @@ FROM command_inbox AS inbox
 WHERE inbox.id = $1 AND inbox.session_id = $2
 
 -- name: open_tasks
--- Return the open tasks of an aggregate, for its live stream.
+-- Return at most 20 open tasks of an aggregate, whose progress its live stream sends.
 SELECT id, task_type, status::text AS status, progress
 FROM async_tasks
 WHERE aggregate_id = $1 AND status IN ('PENDING', 'RUNNING')
@@ -16,7 +16,8 @@ ORDER BY created_at
 LIMIT 20
 
 -- name: positions
--- Return the versions and task times of many aggregates: finds the streams that missed a notification, in one query.
+-- Return the version and the time of the last change of a task for each of many aggregates. The caller compares them with
+-- those of the last call, to find the streams that missed a notification.
 SELECT followed.id,
     (SELECT max(event.aggregate_version) FROM domain_events AS event
      WHERE event.aggregate_type = followed.type AND event.aggregate_id = followed.id) AS version,
@@ -32,7 +33,7 @@ INSERT INTO stream_tickets (ticket_hash, aggregate_id, owner, expires_at)
 VALUES ($1, $2, $3, now() + make_interval(secs => $4))
 
 -- name: use_ticket
--- Delete a ticket and return its owner; a second use finds nothing.
+-- Delete a ticket and return its owner; no row if the ticket was used, has expired, or is for another aggregate.
 DELETE FROM stream_tickets
 WHERE ticket_hash = $1 AND aggregate_id = $2 AND expires_at >= now()
 RETURNING owner

@@ -1,7 +1,7 @@
-"""A client of such an API: sends idempotency keys, and repeats requests by the API's rules.
+"""Send requests with idempotency keys, and repeat them until there is a final response.
 
-It sends through the caller's httpx2 client, which the caller installs: ``pip install httpx2``.
-Importing this package imports :mod:`relaybox.http` and with it FastAPI: ``relaybox[http]``.
+The caller passes an httpx2 client, which sends the requests; install it with ``pip install httpx2``. This
+package imports :mod:`relaybox.http` and with it FastAPI, so it needs the extra ``http``.
 """
 
 from relaybox.http.client._client import IdempotentClient

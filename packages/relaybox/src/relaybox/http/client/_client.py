@@ -1,4 +1,4 @@
-"""Send a request until its response is known."""
+"""Send a request repeatedly until there is a final response."""
 
 import asyncio
 from asyncio import sleep
@@ -27,14 +27,15 @@ _HEADERS: Final = ("Idempotency-Key", "X-Idempotency-Key")
 
 
 class IdempotentClient:
-    """Send each request under one idempotency key, and repeat the same bytes until the response is known.
+    """Send each request with one idempotency key, and repeat the same bytes until there is a final response.
 
-    The caller configures and closes *client*: base address, tokens, time-outs. Both clients may be shared.
+    An object may be used by several tasks at the same time.
 
     Args:
-        client: The client that sends.
-        attempts_max: Most attempts of one request.
-        total_s_max: Most seconds of all attempts of one request and the waits between them.
+        client: The client that sends the requests; the caller configures base address, tokens and time-outs,
+            and closes the client.
+        attempts_max: Maximum number of attempts for one request.
+        total_s_max: Maximum time in seconds for all attempts of one request and the waits between them.
     """
 
     def __init__(
@@ -49,25 +50,27 @@ class IdempotentClient:
     async def request(
         self, method: str, url: httpx2.URL | str, *, key: str | None = None, **parts: Any
     ) -> httpx2.Response:
-        """Send a request, and return its response: any 2xx, 3xx or 4xx, replayed or not.
+        """Send a request, and return its final response, replayed or not.
 
-        The request is repeated after 500, 502, 503, 504, 429, a 409 ``REQUEST_IN_FLIGHT``, and without a
-        response; after ``Retry-After``, else after a random wait that grows up to 8 s. When attempts or time
-        run out, the last such response is returned: the outcome is open, and may be asked under the same key.
+        The request is repeated after the statuses 500, 502, 503, 504 and 429, after 409
+        ``REQUEST_IN_FLIGHT``, and if there was no response. The wait is that of ``Retry-After``, or random
+        and up to 8 s. After the last attempt its response is returned, even if it is one of these; then it is
+        unknown whether the request was executed, and a later request with the same key shows it.
 
         Args:
             method: HTTP method.
             url: URL, relative to the client's base address.
             key: Idempotency key; generated for this call if None.
             parts: Arguments of ``httpx2.AsyncClient.build_request``: ``json``, ``content``, ``files``,
-                ``params``, ``headers`` and others. The body is encoded once and kept in memory, files
-                included; each call generates a multipart boundary unless the header ``Content-Type`` has one.
+                ``params``, ``headers`` and others. The body, with its files, is encoded once and kept in
+                memory. To repeat a multipart request in a later call, set its boundary in ``Content-Type``:
+                by default each call generates another boundary, and so another body.
 
         Raises:
             ResponseUnknown: The last attempt had no response.
             BodyNotRepeatable: The body comes from a generator or a file.
-            KeyUnusable: The key is not 1 to 255 printable ASCII characters without quotes and backslashes,
-                or a header has a key too.
+            KeyUnusable: *key* is not 1 to 255 printable ASCII characters without quotes and backslashes, or a
+                header contains a key too.
         """
         key = str(uuid4()) if key is None else key
         request = await self._built(key, method, url, parts)
@@ -103,12 +106,12 @@ class IdempotentClient:
         value = quoted(key)
         if value is None:
             raise KeyUnusable(
-                "a key is 1 to 255 printable ASCII characters without quotes and backslashes, as a UUID is"
+                "the key must be 1 to 255 printable ASCII characters without quotes and backslashes"
             )
         request = self._client.build_request(method, url, **parts)
         if any(header in request.headers for header in _HEADERS):
-            raise KeyUnusable("give the key as an argument, not as a header of the request or the client")
-        # A body in memory can be read both ways; that of a generator or a file, one way and once.
+            raise KeyUnusable("a header of the request or the client contains a key; pass it as key= instead")
+        # Only a body in memory is both kinds of stream; one from a generator or a file can be read once.
         if not (
             isinstance(request.stream, httpx2.SyncByteStream)
             and isinstance(request.stream, httpx2.AsyncByteStream)
@@ -119,9 +122,9 @@ class IdempotentClient:
         return request
 
     async def _attempt(self, request: httpx2.Request, left_s: float) -> httpx2.Response | Exception:
-        """Send the request once; return the response, or the error if there is none."""
+        """Send the request once, for at most *left_s* seconds; return the response, or the error."""
         try:
-            # The client's own time-outs restart with every chunk; this one does not.
+            # A limit for the whole attempt: the client's time-outs begin again with each received chunk.
             async with asyncio.timeout(left_s):
                 return await self._client.send(request)
         except httpx2.UnsupportedProtocol:  # a malformed URL: the request cannot be sent
@@ -131,7 +134,7 @@ class IdempotentClient:
 
 
 def _retry_after_of(answer: httpx2.Response) -> float | None:
-    """Return the seconds of ``Retry-After``; a date is relative to the server's ``Date``."""
+    """Return the seconds of ``Retry-After``; if it is a date, those since the response's ``Date``."""
     text = answer.headers.get("Retry-After")
     if text is None:
         return None

@@ -10,13 +10,14 @@ from pydantic_core import from_json
 
 __all__ = ("GiveUp", "Retry", "http_date", "is_retryable", "next_step", "quoted", "retry_after_s")
 
-#: The server stores none of these, and a gateway may send some of them when only the response was lost.
+#: Statuses after which a request is repeated: the server stores no such response, and a proxy may send them
+#: although the request was executed.
 _REPEATED: Final = frozenset({429, 500, 502, 503, 504})
-#: Bound of the first wait; doubles with each attempt up to the second value.
+#: Maximum of the first wait in seconds, which doubles with each attempt up to the second value.
 _PAUSE_S: Final = 0.5
 _PAUSE_S_MAX: Final = 8.0
-#: Without quotes and backslashes, the content of a quoted header is the key itself, and a key that is quoted
-#: already is refused.
+#: Valid keys: without quotes and backslashes, so that no character must be escaped in the header, and a key
+#: that is quoted already is refused.
 _KEY: Final = re.compile(r"[ !#-\[\]-~]{1,255}")
 
 
@@ -33,17 +34,17 @@ class GiveUp:
 
 
 def quoted(key: str) -> str | None:
-    """Return *key* as the value of ``Idempotency-Key``: an sf-string (RFC 9651, section 3.3.3).
+    """Return *key* as the value of ``Idempotency-Key``, an sf-string (RFC 9651, section 3.3.3).
 
-    None for an invalid key; valid are 1 to 255 printable ASCII characters without quotes and backslashes.
+    The result is None if *key* is not 1 to 255 printable ASCII characters without quotes and backslashes.
     """
     return f'"{key}"' if _KEY.fullmatch(key) else None
 
 
 def is_retryable(status: int, body: bytes) -> bool:
-    """Whether the outcome of a request with this response is open.
+    """Return whether a request with this response should be repeated.
 
-    A 409 is retryable while the first request is running; any other 409 is a conflict of the application,
+    Of the responses 409 only ``REQUEST_IN_FLIGHT`` is retryable; others are conflicts in the application,
     which a retry does not resolve.
     """
     return status in _REPEATED or (status == 409 and _error_code(body) == "REQUEST_IN_FLIGHT")
@@ -61,15 +62,20 @@ def http_date(text: str) -> datetime | None:
     """Parse a date in one of the three formats of HTTP (RFC 9110, section 5.6.7); None if malformed."""
     try:
         at = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):  # OverflowError for a year or an offset of twenty digits
+    except (ValueError, OverflowError):  # OverflowError: a year or an offset of twenty digits
         return None
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 def retry_after_s(text: str, now: datetime) -> float | None:
-    """Return the seconds of a ``Retry-After`` (RFC 9110, section 10.2.3), 0 for a date that has passed.
+    """Return the seconds that a ``Retry-After`` requests (RFC 9110, section 10.2.3).
 
-    None for a value that is neither seconds nor a date.
+    Args:
+        text: Value of the header: seconds or a date.
+        now: The present time, from which the seconds until a date are counted.
+
+    Returns:
+        The seconds, 0 for a date before *now*; None if *text* is neither seconds nor a date.
     """
     if text.isascii() and text.isdigit():
         return float(text)
@@ -82,9 +88,15 @@ def next_step(
 ) -> Retry | GiveUp:
     """Return the next step after *attempts* attempts without a final response.
 
-    The wait is what the server requests (*requested_s*), else between 0 and a bound that doubles from 0.5 to
-    8 s ("full jitter"; *chance* is from 0 to 1), so that clients that failed together do not retry together.
-    If the wait is longer than *left_s*, the client gives up: an earlier retry would be refused.
+    Without *requested_s* the wait is random, up to a maximum that doubles from 0.5 to 8 s ("full jitter"), so
+    that clients that failed at the same time do not retry at the same time.
+
+    Args:
+        attempts: Number of attempts so far, at least 1.
+        attempts_max: Maximum number of attempts.
+        left_s: Seconds that are left; a longer wait ends the attempts.
+        requested_s: Seconds that the server requested by ``Retry-After``; None if it requested none.
+        chance: Random number from 0 to 1.
     """
     assert attempts >= 1
     bound_s = min(_PAUSE_S_MAX, _PAUSE_S * 2 ** min(attempts - 1, 10))

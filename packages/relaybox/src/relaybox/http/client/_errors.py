@@ -1,12 +1,12 @@
-"""The errors of the client. No message contains a key, which may be personal data.
+"""Define the errors of the client. No message contains a key, which may be personal data.
 
 ::
 
     RelayboxError
     └── ClientError
-        ├── ResponseUnknown       sent, but its outcome is unknown
-        ├── BodyNotRepeatable   refused before it was sent
-        └── KeyUnusable         refused before it was sent
+        ├── ResponseUnknown     sent, without a response to the last attempt
+        ├── BodyNotRepeatable   not sent: the body can be read only once
+        └── KeyUnusable         not sent: the key is malformed or given twice
 """
 
 from relaybox.errors import RelayboxError
@@ -21,18 +21,18 @@ class ClientError(RelayboxError):
 
 
 class ResponseUnknown(ClientError):
-    """Raised when the last attempt had no response: the request may have been executed, or not.
+    """Raised when the last attempt had no response: the request may have been executed or not.
 
-    Send the same body again with :attr:`key`, later or after a restart, while the server stores the key (24 h
-    by default). With another key the request may be executed twice.
+    Send the same body again with :attr:`key`, while the server stores the key (24 h by default), for example
+    after a restart. With another key the request may be executed twice.
     """
 
     error_code = "ANSWER_UNKNOWN"
 
     def __init__(self, key: str, attempts: int) -> None:
         super().__init__(
-            f"no response to attempt {attempts}, the last: the request may have been executed or not; "
-            "repeat it with the key of this error"
+            f"no response to {attempts} attempts; the request may have been executed or not: "
+            "send the same body again with the key in the attribute 'key' of this error"
         )
         #: The idempotency key of all attempts.
         self.key = key
@@ -41,17 +41,17 @@ class ResponseUnknown(ClientError):
 
 
 class BodyNotRepeatable(ClientError):
-    """Raised for a body from a generator or a file, which can be sent only once; read it first."""
+    """Raised for a body from a generator or a file, which can be sent only once."""
 
     error_code = "BODY_NOT_REPEATABLE"
 
     def __init__(self) -> None:
         super().__init__(
-            "a body must be in memory, as it may be sent again: read the file or generator first"
+            "the body comes from a generator or a file and cannot be sent again; read it into memory first"
         )
 
 
 class KeyUnusable(ClientError):
-    """Raised for a key that is malformed or given twice; the message says which."""
+    """Raised when the key is malformed, or given as an argument and in a header; the message says which."""
 
     error_code = "KEY_UNUSABLE"
