@@ -14,8 +14,8 @@ from relaybox.commands._errors import (
     UnknownCommand,
     VersionGap,
 )
-from relaybox.commands._events import Event, Events, EventType, Settlement
 from relaybox.commands._service import AggregateView, CommandService
+from relaybox.events import Event, Events, EventType, Settlement
 
 __all__ = (
     "Aggregate",

@@ -13,9 +13,9 @@ from relaybox_types.envelope import EventEnvelope, build_event_envelope
 
 from relaybox.commands._domain import Aggregate, Domain, Handler
 from relaybox.commands._errors import AggregateNotFound, DuplicateCommand, PayloadInvalid, StaleVersion
-from relaybox.commands._events import Event, Events, Settlement
 from relaybox.db import contains_nul
 from relaybox.errors import Detail, error_details
+from relaybox.events import Event, Events, Settlement
 from relaybox.idempotency import Claim, ResponseParts
 from relaybox.outbox import OutboxSettings
 
@@ -256,7 +256,9 @@ def _decision(
     after, topic = before, outbox.topic_for(domain.name, domain.topic)
     envelopes: list[tuple[UUID, str]] = []
     for event in events:
-        after = after.apply(event).model_copy(update={"version": after.version + 1})
+        after = after.apply(domain.event_types.upcast_decided(event)).model_copy(
+            update={"version": after.version + 1}
+        )
         cause = command.caller.causation_id or (envelopes[-1][0] if envelopes else None)
         envelope = _envelope(domain, command, event, version=after.version, cause=cause)
         text = envelope.model_dump_json()

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict
 from relaybox_types.naming import check_past_name
 
 from relaybox.commands._errors import CommandRefused, UnknownCommand
-from relaybox.commands._events import Event, Events, EventType
 from relaybox.db import load_queries
+from relaybox.events import Event, Events, EventType, EventTypes, Upcaster
 
 __all__ = ("Aggregate", "Domain", "Handler", "SnapshotQueries")
 
@@ -39,8 +39,9 @@ class Aggregate(BaseModel):
     version: int = 0
 
     def apply(self, event: Event) -> Self:
-        """Return the state after *event*; the library increments the version.
+        """Return the state after *event*; the library increments the version of the aggregate.
 
+        The payload of *event* has the declared version, also if the event was recorded with an earlier one.
         Replace a field that changes, never modify its list or dictionary in place: a field that is the same
         object as before is not written to the snapshot.
         """
@@ -134,6 +135,8 @@ class Domain(Generic[A]):
         self.target_type = target_type
         self.snapshots = snapshots or self.LIBRARY_SNAPSHOTS
         self.handlers: dict[str, Handler[A]] = {}
+        #: The declared events, by which readers bring recorded events to the declared versions.
+        self.event_types = EventTypes()
         self._listeners: list[Callable[[], None]] = []
 
     def __repr__(self) -> str:
@@ -150,13 +153,23 @@ class Domain(Generic[A]):
         """Call *action* after each later declaration of a command."""
         self._listeners.append(action)
 
-    def event(self, action: str, *, version: int = 1) -> EventType:
+    def event(
+        self, action: str, *, version: int = 1, upcast: Mapping[int, Upcaster] | None = None
+    ) -> EventType:
         """Declare an event ``<domain name>.<action>``.
+
+        Args:
+            action: The last part of the name.
+            version: The version of the payloads that deciders return.
+            upcast: For each earlier version, the function that turns its payload into one of the next.
 
         Raises:
             EventNameInvalid: The name breaks the domain's naming rule.
+            EventTypeInvalid: The upcasters do not match the version, or the event is declared differently.
         """
-        return EventType(self._naming(f"{self.name}.{action}"), version)
+        declared = EventType(self._naming(f"{self.name}.{action}"), version, upcast or {})
+        self.event_types.add(declared)
+        return declared
 
     @overload
     def command(self, decide: Decider[A, C], /) -> Decider[A, C]: ...

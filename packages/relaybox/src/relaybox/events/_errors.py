@@ -1,11 +1,15 @@
-"""The errors of publishing an event.
+"""The errors of events.
 
 ::
 
     RelayboxError
     └── EventError
-        ├── EventIdInvalid   the id cannot be mapped to a UUID
-        └── EventIdReused    another event has the id
+        ├── EventIdInvalid           the id cannot be mapped to a UUID
+        ├── EventIdReused            another event has the id
+        ├── EventTypeInvalid         an event type is declared wrongly; raised at import
+        └── EventUnreadable          the payload cannot be brought to the declared version
+            ├── EventVersionUnknown  a later release has written the event
+            └── EventUpcastFailed    an upcaster raised an exception, or returned no JSON object
 """
 
 from collections.abc import Mapping
@@ -14,11 +18,19 @@ from uuid import UUID
 
 from relaybox.errors import RelayboxError
 
-__all__ = ("EventError", "EventIdInvalid", "EventIdReused")
+__all__ = (
+    "EventError",
+    "EventIdInvalid",
+    "EventIdReused",
+    "EventTypeInvalid",
+    "EventUnreadable",
+    "EventUpcastFailed",
+    "EventVersionUnknown",
+)
 
 
 class EventError(RelayboxError):
-    """Base class of the errors of publishing an event; nothing was written."""
+    """Base class of the errors of this package; nothing was written."""
 
     error_code: ClassVar[str] = "EVENT_ERROR"
 
@@ -44,4 +56,56 @@ class EventIdReused(EventError):
         super().__init__(
             f"event {event_id} is recorded with different content: {'; '.join(differences.values())}; "
             "publish a different event with a new event_id"
+        )
+
+
+class EventTypeInvalid(EventError):
+    """Raised when an event type is declared: its version is below 1, or its upcasters do not match it."""
+
+    error_code = "EVENT_TYPE_INVALID"
+
+
+class EventUnreadable(EventError):
+    """Base of the errors of reading an event whose payload cannot be brought to the declared version.
+
+    A retry cannot help. The message never contains the payload. ``event_id`` is None for an event that is not
+    recorded yet.
+    """
+
+    error_code = "EVENT_UNREADABLE"
+
+    def __init__(self, message: str, *, event_type: str, event_id: UUID | None) -> None:
+        self.event_type, self.event_id = event_type, event_id
+        super().__init__(f"event {event_id or '(not recorded)'} of type {event_type} {message}")
+
+
+class EventVersionUnknown(EventUnreadable):
+    """Raised when an event has another version than those that this release declares."""
+
+    error_code = "EVENT_VERSION_UNKNOWN"
+
+    def __init__(self, event_type: str, event_id: UUID | None, version: int, *, known: int) -> None:
+        """*known* is the declared version."""
+        self.version, self.known = version, known
+        super().__init__(
+            f"has version {version}, but this release knows versions 1 to {known}; run a release that "
+            f"declares version {version}",
+            event_type=event_type,
+            event_id=event_id,
+        )
+
+
+class EventUpcastFailed(EventUnreadable):
+    """Raised when an upcaster raised an exception, which is the cause, or returned no JSON object."""
+
+    error_code = "EVENT_UPCAST_FAILED"
+
+    def __init__(self, event_type: str, event_id: UUID | None, version: int, reason: str) -> None:
+        """*version* is the version that the upcaster reads; *reason* must not contain the payload."""
+        self.version = version
+        super().__init__(
+            f"cannot be read: its upcaster from version {version} to {version + 1} {reason}; repair the "
+            "function, and read the event again",
+            event_type=event_type,
+            event_id=event_id,
         )

@@ -1,11 +1,16 @@
-"""Read recorded events from ``domain_events``."""
+"""Read recorded events from ``domain_events``.
 
-from collections.abc import AsyncIterator
-from typing import Final
+``event_types`` of each function declares the versions of payloads: events of earlier versions are upcast, and
+an event of a later version raises an error. None returns each event as it was recorded.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Final
 from uuid import UUID
 
 from relaybox.db import Executor, load_queries
 from relaybox.events._record import RecordedEvent
+from relaybox.events._upcasting import EventTypes
 
 __all__ = ("fetch_chain", "fetch_recent", "fetch_stream", "iterate_streams")
 
@@ -21,10 +26,15 @@ async def fetch_stream(
     *,
     after_version: int = 0,
     limit: int = _PAGE_ROWS,
+    event_types: EventTypes | None = None,
 ) -> list[RecordedEvent]:
-    """Return at most *limit* events of one aggregate after *after_version*, oldest first."""
+    """Return at most *limit* events of one aggregate after *after_version*, oldest first.
+
+    Raises:
+        EventVersionUnknown, EventUpcastFailed: See :meth:`EventTypes.upcast_recorded`.
+    """
     rows = await executor.fetch(_SQL["stream"], aggregate_type, aggregate_id, after_version, limit)
-    return [RecordedEvent.from_row(row) for row in rows]
+    return _events(rows, event_types)
 
 
 async def fetch_recent(
@@ -34,28 +44,51 @@ async def fetch_recent(
     *,
     before_version: int | None = None,
     limit: int = _PAGE_ROWS,
+    event_types: EventTypes | None = None,
 ) -> list[RecordedEvent]:
-    """Return at most *limit* events of one aggregate, newest first; all if *before_version* is None."""
+    """Return at most *limit* events of one aggregate, newest first; all if *before_version* is None.
+
+    Raises:
+        EventVersionUnknown, EventUpcastFailed: See :meth:`EventTypes.upcast_recorded`.
+    """
     rows = await executor.fetch(_SQL["recent"], aggregate_type, aggregate_id, before_version, limit)
-    return [RecordedEvent.from_row(row) for row in rows]
+    return _events(rows, event_types)
 
 
-async def fetch_chain(executor: Executor, correlation_id: UUID) -> list[RecordedEvent]:
-    """Return the events with one correlation id in the order of insertion, at most the first 10,000."""
+async def fetch_chain(
+    executor: Executor, correlation_id: UUID, *, event_types: EventTypes | None = None
+) -> list[RecordedEvent]:
+    """Return the events with one correlation id in the order of insertion, at most the first 10,000.
+
+    Raises:
+        EventVersionUnknown, EventUpcastFailed: See :meth:`EventTypes.upcast_recorded`.
+    """
     rows = await executor.fetch(_SQL["chain"], correlation_id, _CHAIN_ROWS_MAX)
-    return [RecordedEvent.from_row(row) for row in rows]
+    return _events(rows, event_types)
 
 
-async def iterate_streams(executor: Executor, aggregate_type: str) -> AsyncIterator[RecordedEvent]:
+async def iterate_streams(
+    executor: Executor, aggregate_type: str, *, event_types: EventTypes | None = None
+) -> AsyncIterator[RecordedEvent]:
     """Yield all events of all aggregates of a type, one aggregate after the other, each oldest first.
 
     Reads pages of 1,000 events, so memory does not grow with the table.
+
+    Raises:
+        EventVersionUnknown, EventUpcastFailed: See :meth:`EventTypes.upcast_recorded`; all earlier events
+            were yielded.
     """
     at: tuple[str, int] = ("", 0)
     while True:
         rows = await executor.fetch(_SQL["streams_page"], aggregate_type, *at, _PAGE_ROWS)
         for row in rows:
-            yield RecordedEvent.from_row(row)
+            event = RecordedEvent.from_row(row)
+            yield event if event_types is None else event_types.upcast_recorded(event)
         if len(rows) < _PAGE_ROWS:
             return
         at = (rows[-1]["aggregate_id"], rows[-1]["aggregate_version"])
+
+
+def _events(rows: Sequence[Mapping[str, Any]], event_types: EventTypes | None) -> list[RecordedEvent]:
+    events = [RecordedEvent.from_row(row) for row in rows]
+    return events if event_types is None else [event_types.upcast_recorded(event) for event in events]

@@ -13,6 +13,7 @@ from relaybox.commands import (
     CommandError,
     Domain,
     DuplicateCommand,
+    Event,
     PayloadInvalid,
     StaleVersion,
     UnknownCommand,
@@ -89,6 +90,18 @@ def test_envelope_has_actor_aggregate_and_cause() -> None:
     known = {"user_id": "ada", "source_service": "suite", "request_id": "r-1", "traceparent": "00-trace"}
     assert known.items() <= event.metadata.items()
     assert event.metadata["timestamp"]
+
+
+def test_event_of_earlier_version_is_applied_upcast_recorded_as_decided(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    old = Event(type="Suite.Counter.Updated", event_version=1, payload={"amount": 40})
+    handler = replace(counters.handlers["Increase"], decide=lambda *_: [old])
+    monkeypatch.setitem(counters.handlers, "Increase", handler)
+    decision = decide(counters, asking("Increase"), loaded(total=2))
+    (event,) = envelopes(decision)
+    assert from_json(decision.snapshot)["total"] == 42
+    assert (event.event_version, event.payload) == (1, {"amount": 40})
 
 
 def test_metadata_omits_what_is_unknown_of_the_caller() -> None:

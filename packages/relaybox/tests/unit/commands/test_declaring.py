@@ -6,6 +6,7 @@ import pytest
 from pydantic import BaseModel
 from relaybox.commands import Aggregate, CommandService, Domain, Events, UnknownCommand
 from relaybox.db import Database
+from relaybox.events import EventTypeInvalid
 from relaybox.outbox import Notifier, OutboxSettings, TopicUndeclared
 from relaybox.settings import PostgresSettings
 from relaybox_types.naming import EventNameInvalid, check_dotted_name
@@ -33,10 +34,24 @@ def test_command_has_the_name_of_its_model_and_decider_is_unchanged() -> None:
 
 
 def test_event_type_has_the_domains_name_and_makes_versioned_events() -> None:
-    changed = a_domain().event("Updated", version=3)
+    changed = a_domain().event("Updated", version=3, upcast={1: dict, 2: dict})
     event = changed({"a": 1})
     assert (event.type, event.event_version, event.payload) == ("Suite.Thing.Updated", 3, {"a": 1})
     assert changed().payload == {}
+
+
+def test_domain_knows_its_event_types_and_refuses_a_second_declaration() -> None:
+    domain = a_domain()
+    changed = domain.event("Updated", version=2, upcast={1: dict})
+    assert list(domain.event_types) == [changed]
+    assert domain.event("Updated", version=2, upcast={1: dict}) == changed
+    with pytest.raises(EventTypeInvalid, match=r"Suite\.Thing\.Updated is declared twice"):
+        domain.event("Updated")
+
+
+def test_event_without_upcaster_for_an_earlier_version_is_refused() -> None:
+    with pytest.raises(EventTypeInvalid, match=r"Suite\.Thing\.Updated has version 2, but upcast= has no"):
+        a_domain().event("Updated", version=2)
 
 
 @pytest.mark.guarantee("G09")
