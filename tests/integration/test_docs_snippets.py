@@ -17,6 +17,7 @@ from relaybox.commands import Aggregate, Caller, CommandRefused, Domain, Events
 from relaybox.consumers import EventTransaction, subscribe
 from relaybox.db import BACKBONE, Database, Migrations, migrate_up, pending_migrations
 from relaybox.errors import SettingsError
+from relaybox.events import EventBus
 from relaybox.local import LocalPostgres
 from relaybox.settings import PostgresSettings
 from relaybox.tasks import TaskRunner, TaskSignal
@@ -268,6 +269,20 @@ async def test_event_page_publishes_an_event_once(database: Database) -> None:
     assert events[0] == events[1]
     assert f"`evt_123` becomes `{events[0].event_id}`" in " ".join(page.read_text().split())
     assert await row_counts(database) == (1, 1)
+
+
+async def test_version_page_reads_orders_of_both_versions(database: Database) -> None:
+    names: dict[str, Any] = {}
+    for text in fences(DOCS / "how-to/change-an-event.md", "python"):
+        exec(compile(text, "page", "exec", dont_inherit=True), names)
+    names["test_old_orders_are_read_like_new_ones"]()
+    old = {"event_version": 1, "payload": {"total": 12.5}, "version": 1}
+    new = {"event_version": 2, "payload": {"amount_cents": 99, "currency": "USD"}, "version": 2}
+    for changes in (old, new):
+        event = new_event(event_type="Shop.Order.Placed", aggregate_type="ORDER", aggregate_id="o", **changes)
+        await database.run_in_transaction(lambda db, event=event: EventBus(db).publish(event))
+    assert await names["amounts_of"](database, "o") == [1250, 99]
+    assert names["amount_of_message"](new_event(event_type="Shop.Order.Placed", **old)) == 1250
 
 
 class Shop(httpx.AsyncBaseTransport):

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from relaybox.db import Database, Executor, executor_of
 from relaybox.errors import RelayboxError
-from relaybox.events import RecordedEvent, fetch_stream, iterate_streams
+from relaybox.events import EventTypes, RecordedEvent, fetch_stream, iterate_streams
 from sqlalchemy.ext.asyncio import AsyncSession
 
 __all__ = (
@@ -91,6 +91,8 @@ class Projection(ABC, Generic[State, Rows]):
     """How the rows of one aggregate type follow from its events, and where the rows are stored."""
 
     aggregate_type: str
+    #: The versions in which :meth:`apply` gets payloads.
+    event_types: EventTypes
     #: What error messages call an aggregate.
     noun: str
     #: The rows of an aggregate that has none.
@@ -183,6 +185,8 @@ async def rebuild(
 
     Raises:
         HistoryUnreadable: The events of an aggregate make no state; batches before it stay repaired.
+        EventVersionUnknown, EventUpcastFailed: The payload of an event cannot be brought to its declared
+            version; batches before it stay repaired.
         DatabaseUnavailable: PostgreSQL cannot be reached.
     """
     aggregates = events = 0
@@ -222,7 +226,9 @@ async def _fold_batches(
     executor: Executor, projection: Projection[State, Rows]
 ) -> AsyncGenerator[dict[UUID, _Fold[State]]]:
     batch: dict[UUID, _Fold[State]] = {}
-    async for event in iterate_streams(executor, projection.aggregate_type):
+    async for event in iterate_streams(
+        executor, projection.aggregate_type, event_types=projection.event_types
+    ):
         aggregate_id = UUID(event.aggregate_id)
         if aggregate_id not in batch:
             if len(batch) >= _BATCH_AGGREGATES_MAX:
@@ -263,7 +269,11 @@ async def _fold_stream(
     fold: _Fold[State] | None = None
     version = 0
     while events := await fetch_stream(
-        executor, projection.aggregate_type, str(aggregate_id), after_version=version
+        executor,
+        projection.aggregate_type,
+        str(aggregate_id),
+        after_version=version,
+        event_types=projection.event_types,
     ):
         for event in events:
             fold = fold or _Fold(event.created_at)

@@ -30,6 +30,20 @@ def test_undeclared_event_is_an_error() -> None:
         session.apply(Event(type="Genesis.Session.Deleted", event_version=1, payload={}))
 
 
+def test_session_of_version_1_is_folded_like_one_of_version_2() -> None:
+    story = Story()
+    created, *rest = story.events
+    assert (rest, created["event_version"], created["payload"]["current_stage"]) == (
+        [],
+        2,
+        "CONCEPT_SELECTION",
+    )
+    old = {name: value for name, value in created["payload"].items() if name != "current_stage"}
+    event = Event(type=created["event_type"], event_version=1, payload=old)
+    session = GenesisSession(id=story.id, owner="").apply(genesis.event_types.upcast_decided(event))
+    assert session.model_copy(update={"version": 1}) == story.session
+
+
 def test_every_event_names_its_session() -> None:
     story = Story()
     for stage in STAGES:

@@ -26,6 +26,7 @@ class SessionProjection(Projection[GenesisSession, Document]):
     """One row per session; the row's document, as commands read it, is empty if there is no row."""
 
     aggregate_type = genesis.aggregate_type
+    event_types = genesis.event_types
     noun = "session"
     no_rows: Document = {}  # noqa: RUF012 - never changed
 

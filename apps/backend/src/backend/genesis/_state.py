@@ -125,7 +125,11 @@ Transition = Callable[[GenesisSession, Mapping[str, Any]], Mapping[str, Any]]
 
 def _created(_session: GenesisSession, payload: Mapping[str, Any]) -> Mapping[str, Any]:
     novel_id = payload["novel_id"]
-    return {"owner": payload["user_id"], "novel_id": UUID(novel_id) if novel_id else None}
+    return {
+        "owner": payload["user_id"],
+        "novel_id": UUID(novel_id) if novel_id else None,
+        "current_stage": GenesisStage(payload["current_stage"]),
+    }
 
 
 def _concept_generation_requested(session: GenesisSession, payload: Mapping[str, Any]) -> Mapping[str, Any]:

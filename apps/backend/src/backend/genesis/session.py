@@ -45,6 +45,7 @@ from backend.genesis._errors import (
     WrongStage,
 )
 from backend.genesis._state import NAME, Draft, GenesisSession, PendingRequest
+from backend.genesis._upcasters import created_from_v1
 
 __all__ = ("SQL", "CreateSession", "ProposalRequest", "ReportFailure", "ReportProposal", "genesis")
 
@@ -60,7 +61,7 @@ genesis: Final = Domain(
     naming=check_event_name,
 )
 
-CREATED: Final = genesis.event("Created")
+CREATED: Final = genesis.event("Created", version=2, upcast={1: created_from_v1})
 CONCEPT_GENERATION_REQUESTED: Final = genesis.event("ConceptGenerationRequested")
 CONCEPT_PROPOSED: Final = genesis.event("ConceptProposed")
 CONCEPT_GENERATION_FAILED: Final = genesis.event("ConceptGenerationFailed")
@@ -121,7 +122,13 @@ class ProposalRequest(BaseModel):
 def create_session(session: GenesisSession, command: CreateSession) -> Events:
     """Start at the first stage."""
     novel_id = str(command.novel_id) if command.novel_id else None
-    return [CREATED({"session_id": str(session.id), "user_id": session.owner, "novel_id": novel_id})]
+    payload = {
+        "session_id": str(session.id),
+        "user_id": session.owner,
+        "novel_id": novel_id,
+        "current_stage": session.current_stage.value,
+    }
+    return [CREATED(payload)]
 
 
 @genesis.command(pending=True, refuses=[SessionErased, SessionClosed, WrongStage, ProposalPending])

@@ -20,7 +20,7 @@ from shared_types.workspace import (
 
 from backend.rebuilding import Projection, RowChange
 from backend.workspace.core import ACCESS_SQL, NODES, TABLES, Rows, collect_changes, write_rows
-from backend.workspace.projection import AGGREGATE_TYPE, NodeEvent, NodeState, apply_event
+from backend.workspace.projection import AGGREGATE_TYPE, EVENT_TYPES, NodeEvent, NodeState, apply_event
 
 __all__ = ("NodeProjection",)
 
@@ -42,6 +42,7 @@ class NodeProjection(Projection[NodeState, NodeState]):
     """The rows of a node in all tables. The secrets of links are in no event and stay as they are."""
 
     aggregate_type = AGGREGATE_TYPE
+    event_types = EVENT_TYPES
     noun = "node"
     no_rows = NodeState()
     repaired_together_max = 100

@@ -10,8 +10,10 @@ import pytest
 from backend.rebuilding import Difference, DifferenceKind, HistoryUnreadable, RebuildReport, rebuild
 from backend.workspace import NodeProjection
 from relaybox.db import Database
+from relaybox.events import EventVersionUnknown
 from relaybox.settings import PostgresSettings
 
+from tests.fixtures.event_publishing import insert_event
 from tests.fixtures.studio import Studio
 
 TABLES = ("nodes", "chapters", "versions", "threads", "replies", "grants", "links")
@@ -96,6 +98,26 @@ async def test_rebuild_stops_at_a_gap_in_the_events(
     )
     with pytest.raises(HistoryUnreadable, match=r"lacks its event of version 1"):
         await run(database, write=True)
+
+
+async def test_event_of_an_unknown_version_stops_the_rebuild(
+    studio: Studio, database: Database, superuser: asyncpg.Connection
+) -> None:
+    root = await story(studio)
+    await insert_event(
+        database,
+        event_type="node.updated",
+        event_version=2,
+        aggregate_type="WORKSPACE_NODE",
+        aggregate_id=str(root),
+        version=len(await studio.stream(root)) + 1,
+        payload={"name": "secret"},
+        metadata={"user_id": "teacher"},
+    )
+    before = await checksum(superuser)
+    with pytest.raises(EventVersionUnknown, match=r"of type node\.updated has version 2"):
+        await run(database, write=True)
+    assert await checksum(superuser) == before
 
 
 async def test_rebuild_exits_with_1_until_every_difference_is_repaired(

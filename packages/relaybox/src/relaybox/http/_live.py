@@ -18,7 +18,7 @@ import structlog
 from pydantic_core import to_json
 
 from relaybox.db import Database, DatabaseError, load_queries
-from relaybox.events import RecordedEvent, fetch_stream
+from relaybox.events import EventTypes, EventUnreadable, RecordedEvent, fetch_stream
 from relaybox.outbox import Listener
 from relaybox.telemetry import traceback_of
 
@@ -79,6 +79,7 @@ class _Subscriber:
     #: Aggregates whose notifications wake the stream: its own, and related ones.
     keys: frozenset[str]
     event_filter: EventFilter
+    event_types: EventTypes
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -139,12 +140,14 @@ class LiveStreams:
         after_version: int,
         current_version: int,
         event_filter: EventFilter = _show_all,
+        event_types: EventTypes | None = None,
         woken_by: Sequence[UUID] = (),
     ) -> AsyncGenerator[ServerSentEvent]:
         """Yield the events after *after_version*, then new ones, until the stream ends.
 
         A cursor beyond *current_version* belongs to another history: ``reset`` is sent and the stream ends;
-        the client reads the state again.
+        the client reads the state again. The stream ends before an event that cannot be brought to its
+        declared version; the client reconnects, and a process of a later release may send it.
 
         Args:
             aggregate_type: Type of the aggregate.
@@ -152,6 +155,7 @@ class LiveStreams:
             after_version: The client's cursor.
             current_version: Version of the aggregate now.
             event_filter: Filters each page, and decides whether the stream continues.
+            event_types: The versions in which payloads are sent; None sends them as they were recorded.
             woken_by: Other aggregates whose changes call *event_filter* at once; without any change it is
                 called every 15 seconds.
         """
@@ -160,7 +164,9 @@ class LiveStreams:
             yield ServerSentEvent(type="reset", data=to_json({"version": current_version}))
             return
         keys = frozenset(map(str, (aggregate_id, *woken_by)))
-        subscriber = _Subscriber(aggregate_type, str(aggregate_id), keys, event_filter)
+        subscriber = _Subscriber(
+            aggregate_type, str(aggregate_id), keys, event_filter, event_types or EventTypes()
+        )
         # Registered before the events are read, so that no change is missed in between.
         for key in keys:
             self._subscribers.setdefault(key, set()).add(subscriber)
@@ -199,11 +205,12 @@ class LiveStreams:
             )
             tasks = await connection.fetch(_SQL["open_tasks"], UUID(subscriber.aggregate_id))
         # After the page was read: its events were recorded while the client had the right to read.
-        visible = await subscriber.event_filter(events)
+        readable = _readable(events, subscriber.event_types)
+        visible = await subscriber.event_filter(readable)
         page = [_event(event) for event in visible.events]
-        position.version = events[-1].version if events else position.version
-        position.ends = visible.ends
-        if visible.ends:
+        position.version = readable[-1].version if readable else position.version
+        position.ends = visible.ends or len(readable) < len(events)
+        if position.ends:
             return page
         seen = {row["id"]: (row["status"], row["progress"]) for row in tasks}
         page += [_progress(row) for row in tasks if position.tasks.get(row["id"]) != seen[row["id"]]]
@@ -244,6 +251,18 @@ class LiveStreams:
             self._positions = now
             if moved:
                 self._on_keys(moved)
+
+
+def _readable(events: Sequence[RecordedEvent], event_types: EventTypes) -> list[RecordedEvent]:
+    """Return the events before the first unreadable one, with the declared versions of their payloads."""
+    readable: list[RecordedEvent] = []
+    for event in events:
+        try:
+            readable.append(event_types.upcast_recorded(event))
+        except EventUnreadable as error:
+            _log.warning("live stream ended before an event", error_code=error.error_code, reason=str(error))
+            break
+    return readable
 
 
 def _event(event: RecordedEvent) -> ServerSentEvent:

@@ -334,6 +334,7 @@ def _add_stream(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> Non
             view.aggregate.id,
             after_version=stream_cursor(last_event_id, after),
             current_version=view.aggregate.version,
+            event_types=domain.event_types,
         )
         return EventStreamResponse(stream)
 

@@ -1,19 +1,25 @@
 """Aggregates whose snapshot is returned as it is, over HTTP and a real PostgreSQL."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import UUID, uuid4
 
 import httpx2 as httpx
 import pytest
 from pydantic import BaseModel, SecretStr
+from pydantic_core import from_json
 from relaybox.commands import Aggregate, Domain, Events
 from relaybox.db import Database
 from relaybox.http import Backbone, SharedSecretVerifier, aggregate_router, create_app, make_token
 from relaybox.settings import JwtSettings, PostgresSettings
 from structlog.testing import capture_logs
 
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.counters import counters
+from tests.fixtures.event_publishing import insert_event
 
+Json = dict[str, Any]
 JWT = JwtSettings(secret=SecretStr("a secret of 32 bytes at the least"))
 
 
@@ -53,6 +59,49 @@ async def test_commands_of_the_domain_have_a_route(http: httpx.AsyncClient) -> N
     assert sent.status_code == 200
     state = (await http.get(f"{where}/state")).json()
     assert (state["total"], state["version"]) == (5, 2)
+
+
+async def record_updates(database: Database, counter_id: str, *updates: tuple[int, Json]) -> None:
+    """Record events of a counter after its first, each of a payload version with a payload."""
+    for version, (event_version, payload) in enumerate(updates, start=2):
+        await insert_event(
+            database,
+            event_type="Suite.Counter.Updated",
+            event_version=event_version,
+            aggregate_id=counter_id,
+            version=version,
+            payload=payload,
+        )
+    async with database.connection() as connection:
+        await connection.fetch(
+            "UPDATE aggregate_snapshots SET version = $2::int,"
+            " state = state || jsonb_build_object('version', $2::int) WHERE id = $1",
+            UUID(counter_id),
+            len(updates) + 1,
+        )
+
+
+@pytest.mark.guarantee("G84")
+async def test_stream_sends_newest_payloads_and_ends_before_an_unknown_one(
+    http: httpx.AsyncClient, database: Database
+) -> None:
+    created = (await http.post("/counters", json={})).json()
+    updates = [(1, {"amount": 3}), (2, {"by": 4, "note": ""}), (3, {"secret": 5}), (2, {"by": 6})]
+    await record_updates(database, created["id"], *updates)
+    with capture_logs() as logs:
+        async with asyncio.timeout(WAIT_S):
+            stream = await http.get(f"/counters/{created['id']}/events")
+            again = await http.get(f"/counters/{created['id']}/events", headers={"Last-Event-ID": "3"})
+    events = [line for line in stream.text.splitlines() if line.startswith("data: ")]
+    sent = [from_json(line.removeprefix("data: ")) for line in events]
+    assert [event["version"] for event in sent] == [1, 2, 3]
+    assert [event["payload"] for event in sent[1:]] == [{"by": 3, "note": ""}, {"by": 4, "note": ""}]
+    # No event is skipped: a client that reconnects to this release gets nothing more.
+    assert "data:" not in again.text
+    warnings = [one for one in logs if one["event"] == "live stream ended before an event"]
+    assert {one["error_code"] for one in warnings} == {"EVENT_VERSION_UNKNOWN"}
+    assert len(warnings) == 2
+    assert "secret" not in str(warnings)
 
 
 async def test_aggregate_is_not_found_by_other_users(http: httpx.AsyncClient) -> None:

@@ -46,7 +46,7 @@ from backend.workspace.http import (
     node_access,
     path_id,
 )
-from backend.workspace.projection import AGGREGATE_TYPE
+from backend.workspace.projection import AGGREGATE_TYPE, EVENT_TYPES
 
 __all__ = ("activity_router",)
 
@@ -69,7 +69,12 @@ async def activity(
     [before] = decode_cursor(cursor, cursor_int)
     async with dependencies.database.connection() as connection:
         events = await fetch_recent(
-            connection, AGGREGATE_TYPE, str(access.node.id), before_version=before, limit=limit + 1
+            connection,
+            AGGREGATE_TYPE,
+            str(access.node.id),
+            before_version=before,
+            limit=limit + 1,
+            event_types=EVENT_TYPES,
         )
     items = [activity_entry(event, access) for event in events[:limit]]
     next_cursor = encode_cursor(items[-1].version) if len(events) > limit else None
@@ -131,6 +136,7 @@ async def events(
         after_version=stream_cursor(last_event_id, after),
         current_version=await _stream_version(dependencies, access.node.id),
         event_filter=_event_filter(dependencies, access.node.id, requester),
+        event_types=EVENT_TYPES,
         # A grant, the visibility or trashing of an ancestor changes the access to this node too.
         woken_by=[one.id for one in access.chain[1:]],
     )

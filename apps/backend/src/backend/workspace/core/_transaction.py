@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from backend.workspace.access import Access, Ancestor, access_of
 from backend.workspace.core._rows import TABLES, Rows, collect_changes, write_rows
 from backend.workspace.errors import NodeNotFound
-from backend.workspace.projection import AGGREGATE_TYPE, NodeEvent, NodeState, apply_event
+from backend.workspace.projection import AGGREGATE_TYPE, EVENT_TYPES, NodeEvent, NodeState, apply_event
 
 __all__ = ("ACCESS_SQL", "CommandTransaction", "ancestors_from_rows")
 
@@ -176,6 +176,7 @@ class CommandTransaction:
         target_type, target_id = target or (EventTarget.NODE, node_id)
         envelope = build_event_envelope(
             event_type=type_,
+            event_version=EVENT_TYPES[type_].version,
             aggregate_type=AGGREGATE_TYPE,
             aggregate_id=str(node_id),
             version=version,

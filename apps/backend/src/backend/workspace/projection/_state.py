@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
+from relaybox.events import EventType, EventTypes
 from shared_types.workspace import (
     WorkspaceChapter,
     WorkspaceEvent,
@@ -17,10 +18,20 @@ from shared_types.workspace import (
     WorkspaceVersion,
 )
 
-__all__ = ("AGGREGATE_TYPE", "EventHandler", "NodeEvent", "NodeState", "apply_event", "handles")
+__all__ = (
+    "AGGREGATE_TYPE",
+    "EVENT_TYPES",
+    "EventHandler",
+    "NodeEvent",
+    "NodeState",
+    "apply_event",
+    "handles",
+)
 
 #: A node with everything attached to it is one aggregate.
 AGGREGATE_TYPE: Final = "WORKSPACE_NODE"
+#: The versions in which payloads are written, and in which all readers get them.
+EVENT_TYPES: Final = EventTypes(EventType(one) for one in WorkspaceEvent)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
