@@ -188,8 +188,9 @@ class CommandBatcher:
         return decided
 
     async def _write(self, connection: Executor, part: Sequence[tuple[PendingCommand, Decision]]) -> None:
-        """Write *part*, and set the results of written commands, so that a later failure cannot repeat them.
+        """Write *part*: commands and their decisions, of which all create their aggregate, or none.
 
+        Sets the results of written commands at once, so that a later failure cannot repeat these commands.
         RetryTransaction does not say which command lost its race. If *part* has several commands, the error
         is raised, and the caller repeats each command by itself; a single command stays pending.
         """

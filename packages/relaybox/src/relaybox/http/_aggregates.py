@@ -1,4 +1,4 @@
-"""Routes that create aggregates and show their state."""
+"""Create routes that create aggregates and return their state."""
 
 from typing import Annotated, Any, TypeVar
 from uuid import uuid4
@@ -51,7 +51,7 @@ def _creating(domain: Domain[Any]) -> Handler[Any]:
     if len(creating) != 1:
         raise TypeError(
             f"{domain.name} declares {len(creating)} creating commands instead of one; "
-            "write the routes that create, and take command_router for the others"
+            "write the routes that create aggregates, and use command_router for the others"
         )
     return creating[0]
 

@@ -167,7 +167,7 @@ async def _within(seconds: float, message: Awaitable[Message]) -> Message:
 
 @coroutine
 def _rest_of(steps: Generator[Any, Any, Message], waits_for: Any) -> Generator[Any, Any, Message]:
-    """Run the coroutine *steps*, which waits for the future *waits_for*, to its end."""
+    """Continue the coroutine *steps* to its end, after its first step returned the future *waits_for*."""
     while True:
         try:
             try:

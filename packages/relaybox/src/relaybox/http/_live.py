@@ -1,9 +1,9 @@
-"""Live streams of the events of aggregates (G84).
+"""Send the events of aggregates to clients as live streams (G84).
 
-A client's cursor is the aggregate's version, which has no gaps, so no event is skipped or sent twice. A
-notification wakes a stream, which then reads its events from the database, a page at a time: no events queue
-up for a slow client, and an idle client holds no connection. One connection per process listens for
-notifications; one query per interval finds changes whose notification was lost.
+A client's cursor is the aggregate's version, which has no gaps, so no event is skipped or sent twice. After a
+notification a stream reads its new events from the database, a page at a time. So no events are kept in
+memory for a slow client, and an idle client needs no connection. One connection per process listens for
+notifications; a query every 5 s finds changes whose notification was lost.
 """
 
 import asyncio
@@ -36,11 +36,11 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServerSentEvent:
-    """One event of a stream (WHATWG HTML, section 9.2); without a type and data it is a comment."""
+    """One message of a stream (WHATWG HTML, section 9.2); a comment if ``type`` is None."""
 
     type: str | None = None
     data: bytes = b""
-    #: The cursor to resume after; None leaves the client's cursor unchanged.
+    #: New cursor of the client; None leaves the client's cursor unchanged.
     id: int | None = None
     #: Milliseconds that a client waits before it reconnects.
     retry_ms: int | None = None
@@ -59,24 +59,25 @@ class ServerSentEvent:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VisibleEvents:
-    """The events of a page that the client may see now."""
+    """The events of a page that the client may see, as decided by an :data:`EventFilter`."""
 
-    #: Events of the page in their order, from its first; a payload may be redacted.
+    #: The page's events from its first, in their order; payloads may be redacted, and later events left out.
     events: Sequence[RecordedEvent] = ()
-    #: Whether the stream ends after them.
+    #: Whether the stream ends after these events.
     ends: bool = False
 
 
 EventFilter = Callable[[Sequence[RecordedEvent]], Awaitable[VisibleEvents]]
-"""Filters every page before it is sent, and an empty page after an idle time or a notification without
-events: a client that lost the right to read gets no event recorded since."""
+"""Function that is called with each page of events before the page is sent, and with an empty page after
+15 s without events or a notification without new events. So a client that has lost the right to read gets no
+events that were recorded since."""
 
 
 @dataclass(eq=False, slots=True)
 class _Subscriber:
     aggregate_type: str
     aggregate_id: str
-    #: Aggregates whose notifications wake the stream: its own, and related ones.
+    #: Ids of the aggregates whose notifications wake the stream: its own aggregate and those in ``woken_by``.
     keys: frozenset[str]
     event_filter: EventFilter
     event_types: EventTypes
@@ -85,10 +86,11 @@ class _Subscriber:
 
 @dataclass(eq=False, slots=True)
 class _StreamPosition:
-    """The position of a stream."""
+    """The position of a stream: what was sent so far."""
 
+    #: Version of the last event that was read.
     version: int
-    #: Task id to the status and progress sent last.
+    #: Status and progress that were sent last, by task id.
     tasks: dict[UUID, tuple[str, Decimal]] = field(default_factory=dict[UUID, tuple[str, Decimal]])
     ends: bool = False
 
@@ -115,17 +117,17 @@ class LiveStreams:
         )
 
     async def start(self) -> None:
-        """Begin to listen; PostgreSQL may still be away."""
+        """Begin to listen for notifications; PostgreSQL may still be unreachable."""
         await self._listener.start()
         self._poller = asyncio.create_task(self._poll(), name="live-streams-poll")
 
     def end(self) -> None:
-        """Ask every stream to end soon; its client reconnects, to another process if needed."""
+        """Let all streams end soon; their clients reconnect, to another process if this one stops."""
         self._ending.set()
         self._on_keys(frozenset())
 
     async def stop(self) -> None:
-        """End every stream and stop listening."""
+        """End all streams and stop listening."""
         self.end()
         if self._poller is not None:
             self._poller.cancel()

@@ -1,4 +1,4 @@
-"""The routes of every domain of commands, created from its declaration (contract, section 2)."""
+"""Create the routes of a domain from its declaration, see docs/reference/http.md."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -79,7 +79,7 @@ _SQL: Final = load_queries(__package__ or "relaybox.http", "http.sql")
 DATABASE_ERRORS: Final[tuple[type[RelayboxError], ...]] = (DatabaseUnavailable, DatabaseBusy)
 #: Errors of a route that accepts idempotency keys.
 KEY_ERRORS: Final[tuple[type[RelayboxError], ...]] = (KeyInvalid, RequestInFlight, KeyReused, ResponseNotKept)
-#: Errors of sending a command, beside those of its body and its token.
+#: Errors of a route that executes a command, beside those of body and token.
 COMMAND_ERRORS: Final[tuple[type[RelayboxError], ...]] = (
     BadHeader,
     AggregateNotFound,
@@ -94,7 +94,7 @@ COMMAND_ERRORS: Final[tuple[type[RelayboxError], ...]] = (
     *DATABASE_ERRORS,
 )
 _READ_ERRORS: Final = (*AUTH_ERRORS, AggregateNotFound, *DATABASE_ERRORS)
-#: An id in a path; one that is not a UUID is treated as an id that does not exist.
+#: JSON Schema of an id in a path. An id that is not a UUID gets the same 404 as an id that does not exist.
 _UUID: Final[dict[str, Any]] = {"format": "uuid"}
 Id = Annotated[str, Path(json_schema_extra=_UUID)]
 
@@ -105,7 +105,7 @@ def path_id_of(domain: Domain[Any]) -> Any:
 
 
 def id_of(text: str) -> UUID:
-    """Return the UUID in a path.
+    """Return the UUID that *text*, a path parameter, contains.
 
     Raises:
         AggregateNotFound: *text* is not a UUID.
@@ -117,7 +117,7 @@ def id_of(text: str) -> UUID:
 
 
 def caller_of(request: Request, principal: Principal, service: str) -> Caller:
-    """Return the sender of a command over HTTP, with the request's id and trace.
+    """Return the caller of a command that *request* sends, with the request's id and trace context.
 
     Raises:
         BadHeader: ``X-Correlation-Id`` is not a UUID.
@@ -139,12 +139,19 @@ async def respond_to_command(
     domain: Domain[Any],
     build_response: Callable[[CommandResult], ResponseParts],
 ) -> Response:
-    """Execute *command* and return the response to its result; a repeated key gets its stored response.
+    """Execute *command* and return its response; for a key that was used before, send the stored response.
 
-    *build_response* must be pure: it is called for the stored response, and again for the sent one.
+    Args:
+        request: The request, whose key is claimed.
+        principal: The sender.
+        command: The command to execute.
+        backbone: Executes the command.
+        domain: Declares the command.
+        build_response: Builds the response from the result. Must be pure, because it is called once for the
+            stored response and once for the sent response.
 
     Raises:
-        RelayboxError: See :meth:`Backbone.submit`.
+        RelayboxError: See :meth:`relaybox.commands.CommandService.submit`.
     """
     idempotent = idempotent_request_of(request)
     try:
@@ -156,22 +163,22 @@ async def respond_to_command(
             )
         response = build_response(await backbone.submit(domain, command))
     except (Replay, IdempotencyError) as replacement:
-        # Raising the replacement through the framework takes longer than the rest of a replay.
+        # Not raised, because FastAPI's handling of an exception takes longer than the rest of a replay.
         idempotent.replace_response(replacement)
         return Response()
     return Response(response.body, response.status, response.headers)
 
 
 def json_response(status: int, body: object, *, location: str | None = None) -> ResponseParts:
-    """Return a response with *body* as JSON, and a ``Location``."""
+    """Return a response with *body* as JSON, and a header ``Location`` unless *location* is None."""
     headers = {"content-type": "application/json"} | ({} if location is None else {"location": location})
     return ResponseParts(status=status, headers=headers, body=to_json(body))
 
 
 def command_router(backbone: Backbone, domain: Domain[A]) -> APIRouter:
-    """Return routes for the commands, their state, tasks and the live stream of one domain's aggregates.
+    """Return routes to send commands, to read commands and tasks, and for the live stream of a domain.
 
-    The application writes the routes that create, list and read aggregates, as it defines their shapes.
+    The application writes the routes that create, list and read aggregates, because it defines their bodies.
     """
     router = APIRouter(tags=[domain.name])
     _add_commands(router, backbone, domain)
@@ -306,7 +313,7 @@ def _add_stream(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> Non
 
     async def follower(
         request: Request,
-        # For the OpenAPI document only: a ticket may be sent instead.
+        # Only for the OpenAPI document; not required here, because a ticket may be sent instead of a token.
         _bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER_SCHEME)],
         one: str = path_id,
         ticket: Ticket = None,
