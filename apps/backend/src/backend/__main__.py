@@ -1,4 +1,4 @@
-"""``SERVICE_TYPE=… python -m backend``: one service in the foreground."""
+"""Run one service in the foreground: ``SERVICE_TYPE=… python -m backend``."""
 
 import sys
 
@@ -10,7 +10,10 @@ from backend.settings import RoleSettings
 
 
 def main() -> int:
-    """Run the service; return 1, with one line on standard error per invalid setting, if it cannot start."""
+    """Run the service that SERVICE_TYPE names, and return the exit code: 0 after a signal, 1 after an error.
+
+    An error is printed on standard error, with one line per invalid setting.
+    """
     try:
         run_service(load_settings(RoleSettings).service_type)
     except RelayboxError as error:

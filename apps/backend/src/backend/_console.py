@@ -1,4 +1,8 @@
-"""The entry point of the program ``backend``, without its imports, which take most of a second."""
+"""Start the program ``backend``.
+
+The command line, whose imports take most of a second, is imported in :func:`main`, so that Ctrl-C during
+these imports is handled too.
+"""
 
 import sys
 
@@ -9,7 +13,7 @@ _INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command line; Ctrl-C ends it without a traceback, even during its imports."""
+    """Run the command line; after Ctrl-C exit with code 130 and without a traceback."""
     try:
         from backend.cli import app
 

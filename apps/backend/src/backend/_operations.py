@@ -20,7 +20,7 @@ from backend.workspace import NodeProjection
 
 __all__ = ("migrate", "rebuild")
 
-#: Fields of a difference and a report to their names in the JSON output; a field without a name is left out.
+#: JSON key of each printed field of Difference and RebuildReport; other fields are not printed.
 _SESSION_FIELDS: Final = {
     "aggregate_id": "session_id",
     "kind": "kind",
@@ -69,7 +69,8 @@ def _rebuild(
         show(found, f"{found.aggregate_id} {found.kind}{parts}{', repaired' if found.repaired else ''}")
 
     async def run() -> RebuildReport:
-        # One connection reads the events, another compares again what differs.
+        # Two connections: one reads all events; in the other, a transaction compares and repairs differing
+        # rows.
         settings = load_settings(ProductPostgresSettings).model_copy(update={"pool_size": 2})
         database = Database(settings, application_name="backend-rebuild")
         try:

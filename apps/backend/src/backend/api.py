@@ -1,4 +1,4 @@
-"""The composition of the API process."""
+"""Create the FastAPI application of the API process, with the routes of Genesis and Workspace."""
 
 from importlib.metadata import version
 from typing import Final
@@ -24,17 +24,18 @@ WORKSPACE_PREFIX: Final = "/api/v1"
 
 
 def create_api() -> FastAPI:
-    """Create the application of one worker from the environment; uvicorn calls this in each of its processes.
+    """Create the application from the environment; uvicorn calls this once in each worker process.
 
     Raises:
-        SettingsError: Settings are missing or malformed; with one line per setting.
+        SettingsError: Settings are missing or malformed; the message has one line per setting.
     """
     service, api = load_settings(ServiceSettings), load_settings(ApiSettings)
     configure_logging(ServiceType.API_GATEWAY.value, service.log_level, service.log_json)
     backbone = Backbone.from_environment(
         [genesis], service=ServiceType.API_GATEWAY.value, postgres=ProductPostgresSettings
     )
-    # Not only in the lifespan: with several workers their parent calls this too, and ends with the error.
+    # The lifespan checks them too. But before several workers are started, their parent process calls this
+    # function, and must fail instead of restarting workers that cannot start.
     backbone.check_settings()
     app = create_app(
         title="Genesis",

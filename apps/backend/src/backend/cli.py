@@ -1,4 +1,4 @@
-"""The command ``backend``: the product, its schema and its operations."""
+"""The program ``backend``: run the product on this machine, migrate its schema, check and repair its rows."""
 
 import asyncio
 import shlex
@@ -41,7 +41,7 @@ def main() -> None:
 @app.command()
 def run() -> None:
     """Run the whole product on this machine until Ctrl-C."""
-    # Needs the extra 'local', which no other command needs.
+    # Imported here: backend.product needs the extra 'local', which a production image does not install.
     from relaybox.settings import load_settings
 
     from backend.product import run_product
@@ -84,11 +84,11 @@ def status(
 @app.command()
 def demo(
     story: Annotated[
-        Literal["genesis", "workspace"], typer.Argument(help="The story: of a novel, or of a chess club.")
+        Literal["genesis", "workspace"], typer.Argument(help="The example: a novel, or a chess club.")
     ] = "genesis",
-    language: Annotated[Literal["zh", "en"], typer.Option(help="The language of the writer.")] = "zh",
+    language: Annotated[Literal["zh", "en"], typer.Option(help="The language of the novel.")] = "zh",
 ) -> None:
-    """Play a whole story with the running product, or with a temporary one."""
+    """Run a whole example with the running product; if none runs, with a temporary product."""
     from backend.demo import run_demo
 
     raise typer.Exit(asyncio.run(run_demo(story, language)))

@@ -1,7 +1,7 @@
-"""The whole product on one machine: ``backend run``.
+"""Run the whole product on one machine: ``backend run``.
 
-PostgreSQL and Kafka are those of the environment if ``POSTGRES_HOST`` or ``KAFKA_HOST`` is set; else local
-servers are started, whose data is kept. Every part is a process of its own.
+If ``POSTGRES_HOST`` or ``KAFKA_HOST`` is set, that server is used; else a local server is started, whose data
+remain after a stop. Each server and each service is a process of its own, called a part.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ __all__ = ("run_product",)
 
 _READY_PAUSE_S: Final = 0.05
 _TOKEN_S: Final = 30 * 86_400
-#: Settings of servers of the user: their names, or prefixes of names.
+#: Names, or prefixes of names, of settings of connections to the user's own servers.
 _CONNECTION_SETTINGS: Final = (
     "KAFKA_SASL_",
     "KAFKA_SECURITY_",
@@ -67,7 +67,7 @@ _CONNECTION_SETTINGS: Final = (
 
 @dataclass(kw_only=True, slots=True)
 class _Product:
-    """The start of the product: first the servers, then the services, with the servers' addresses."""
+    """Starts the servers, and then the services with the addresses of the servers in their environment."""
 
     settings: ProductSettings
     running: RunningProduct
@@ -80,7 +80,7 @@ class _Product:
         self.environment["JWT_SECRET"] = self.environment.get("JWT_SECRET") or _stored_secret(
             self.settings.data_dir
         )
-        # Checked here: a part that ends because of an invalid setting would be restarted endlessly.
+        # Check the settings before the start: a service with an invalid setting would be restarted endlessly.
         os.environ["JWT_SECRET"] = self.environment["JWT_SECRET"]
         for kind in (JwtSettings, MuseSettings, RelaySettings, TaskSettings, OutboxSettings):
             load_settings(kind)
@@ -161,7 +161,7 @@ class _Product:
             f"  token  {token}",
             "",
             "Try it:",
-            # One line: a second one would be copied with the name of the part before it.
+            # One line: each printed line begins with a prefix, which a user would copy from a second line.
             f"  curl -X POST {url}{PREFIX} -H 'Content-Type: application/json' "
             f"-H 'Authorization: Bearer {token}' -d '{{}}'",
             "",
@@ -171,10 +171,10 @@ class _Product:
 
 
 async def run_product(settings: ProductSettings) -> int:
-    """Run everything in the foreground until a signal; returns the exit code, 1 if a part kept crashing.
+    """Run all parts in the foreground until a signal; return the exit code, 1 if a part kept crashing.
 
     Raises:
-        RelayboxError: A server, a port, the schema or a topic is not available; the message has the remedy.
+        RelayboxError: A server, a port, the schema or a topic is not available; the message says what to do.
     """
     with lock_data_directory(settings) as running:
 
@@ -184,7 +184,8 @@ async def run_product(settings: ProductSettings) -> int:
             except OSError as error:
                 # A full disk must not stop parts that still work.
                 supervisor.write_line(
-                    "relaybox", f"`backend status` is out of date: {error}; free space on that disk"
+                    "relaybox",
+                    f"the states for `backend status` cannot be stored: {error}; free space on that disk",
                 )
 
         supervisor = Supervisor(on_change=report)
@@ -198,7 +199,7 @@ def _url(api: ApiSettings) -> str:
 
 
 def _shared_settings() -> dict[str, str]:
-    """Return the settings with which programs on this machine reach the same servers and create tokens."""
+    """Return the settings with which other programs on this machine use the servers and create tokens."""
     postgres, kafka = load_settings(ProductPostgresSettings), load_settings(KafkaSettings)
     jwt, owner = load_settings(JwtSettings), load_settings(ProductPostgresSettings).as_owner()
     return {
@@ -219,7 +220,7 @@ def _shared_settings() -> dict[str, str]:
 
 
 def _connection_settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the settings of TLS, pooler and server selection for servers of the user."""
+    """Return the variables of *environment* that set TLS, pooler and selection of the user's own servers."""
     return {
         name: value for name, value in environment.items() if name.startswith(_CONNECTION_SETTINGS) and value
     }
@@ -237,7 +238,9 @@ async def _wait_until_ready(url: str) -> None:
 
 
 def _stored_secret(data_dir: Path) -> str:
-    """Return the secret of development tokens; it is stored, so that tokens stay valid after a restart.
+    """Return the secret that signs development tokens; create and store one at the first start.
+
+    With a stored secret, tokens stay valid after a restart.
 
     Raises:
         DataDirectoryUnusable: The secret cannot be stored.

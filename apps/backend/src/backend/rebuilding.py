@@ -1,7 +1,6 @@
-"""Fold all events of an aggregate type again, compare the result with the stored rows, and repair the rows.
+"""Compute the rows of an aggregate type from its events, compare them with the stored rows, and repair these.
 
-What differs between applications is a :class:`Projection`: how a state follows from events, and where its
-rows are stored.
+Each application implements a :class:`Projection` for its aggregate type.
 """
 
 from abc import ABC, abstractmethod
@@ -37,9 +36,9 @@ Rows = TypeVar("Rows")
 
 
 class HistoryUnreadable(RelayboxError):
-    """Raised when the events of an aggregate make no state: one is unknown, missing or malformed.
+    """Raised when the events of an aggregate give no state: an event is unknown, missing or malformed.
 
-    Nothing was changed for that aggregate.
+    The rows of that aggregate are not changed.
     """
 
     error_code = "HISTORY_UNREADABLE"
@@ -59,53 +58,61 @@ class Difference:
 
     aggregate_id: UUID
     kind: DifferenceKind
-    #: The columns or tables that differ, as the projection names them.
+    #: Names of the columns or tables that differ.
     parts: tuple[str, ...]
-    #: The rows were corrected.
+    #: True if this run repaired the rows.
     repaired: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RebuildReport:
-    """The counts of one run."""
+    """The counts of one run of :func:`rebuild`."""
 
-    #: Aggregates that have events, erased ones included.
+    #: Aggregates that have events, including those whose events were erased.
     aggregates: int
     events: int
+    #: Aggregates whose rows differed from their events.
     differences: int
+    #: Aggregates whose rows were repaired.
     repaired: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RowChange(Generic[Rows]):
-    """The rows of one aggregate as they are stored and as its events make them."""
+    """The rows of one aggregate: as stored, and as computed from its events."""
 
     aggregate_id: UUID
     stored: Rows
     rebuilt: Rows
-    #: When its first event was recorded; None without events.
+    #: Time of the aggregate's first event; None if the aggregate has no events.
     created_at: datetime | None
 
 
 class Projection(ABC, Generic[State, Rows]):
-    """How the rows of one aggregate type follow from its events, and where the rows are stored."""
+    """Computes the rows of one aggregate type from events, and reads and writes the stored rows.
+
+    ``State`` is the state of one aggregate, ``Rows`` its rows, in a form that can be compared.
+    """
 
     aggregate_type: str
-    #: The versions in which :meth:`apply` gets payloads.
+    #: The event types with the payload versions that :meth:`apply` gets.
     event_types: EventTypes
-    #: What error messages call an aggregate.
+    #: The word for an aggregate in error messages, such as ``session``.
     noun: str
-    #: The rows of an aggregate that has none.
+    #: The value of ``Rows`` for an aggregate without rows.
     no_rows: Rows
-    #: How many aggregates one transaction repairs. More than 1 needs :meth:`lock`: otherwise one concurrent
-    #: command makes the whole transaction start again.
+    #: Maximum number of aggregates that one transaction repairs. More than 1 requires :meth:`lock`: without
+    #: locks, a concurrent command on one of them makes the whole transaction start again.
     repaired_together_max: int = 1
 
     @abstractmethod
     def apply(self, state: State | None, event: RecordedEvent, *, erased: bool) -> State:
-        """Return the state after *event*; *state* may change in place, and is None before the first event.
+        """Return the state after *event*.
 
-        *erased*: the content of this event or of an earlier one was erased.
+        Args:
+            state: The state before *event*, which may be changed in place; None before the first event.
+            event: The next event of the aggregate.
+            erased: The content of this event or of an earlier event of the aggregate was erased.
 
         Raises:
             ValueError, KeyError, TypeError, AssertionError: The event is unknown, malformed or impossible.
@@ -113,35 +120,35 @@ class Projection(ABC, Generic[State, Rows]):
 
     @abstractmethod
     def rows_of(self, state: State) -> Rows:
-        """Return the rows of *state*, comparable with what :meth:`read` returns."""
+        """Return the rows of *state*; they can be compared with those that :meth:`read` returns."""
 
     @abstractmethod
     def differing_parts(self, change: RowChange[Rows]) -> tuple[str, ...]:
-        """Name the columns or tables that differ."""
+        """Return the names of the columns or tables in which stored and computed rows differ."""
 
     @abstractmethod
     async def read(self, executor: Executor, aggregate_ids: Sequence[UUID]) -> Mapping[UUID, Rows]:
-        """Read the stored rows; an aggregate without rows may be left out."""
+        """Read the stored rows, by aggregate id; aggregates without rows may be missing in the result."""
 
     @abstractmethod
     async def write(self, executor: Executor, changes: Sequence[RowChange[Rows]]) -> None:
-        """Make the stored rows equal to the rebuilt ones.
+        """Replace the stored rows of each change by the rebuilt rows.
 
         Raises:
-            RetryTransaction: A row was changed since it was read.
+            RetryTransaction: A row was changed after :meth:`read` had read it.
         """
 
     @abstractmethod
     async def ids_without_events(self, executor: Executor, after: UUID, limit: int) -> list[UUID]:
-        """Read at most *limit* ids above *after* of aggregates that have rows and no event, in order."""
+        """Return up to *limit* ids above *after*, ascending, of aggregates that have rows but no events."""
 
     async def lock(self, executor: Executor, aggregate_ids: Sequence[UUID]) -> None:
-        """Lock the aggregates for this transaction; not needed where :meth:`write` checks versions."""
+        """Lock the aggregates for this transaction; empty where :meth:`write` checks versions instead."""
 
 
 @dataclass(slots=True)
 class _Fold(Generic[State]):
-    """The state of one aggregate after its events so far."""
+    """The state of one aggregate after the events that were applied so far."""
 
     created_at: datetime
     state: State | None = None
@@ -152,12 +159,12 @@ class _Fold(Generic[State]):
         """Apply *event*.
 
         Raises:
-            HistoryUnreadable: It is not the next event, or cannot be applied.
+            HistoryUnreadable: *event* is not the event of the next version, or cannot be applied.
         """
         if event.version != self.version + 1:
             raise HistoryUnreadable(
                 f"{projection.noun} {event.aggregate_id} lacks its event of version {self.version + 1}; "
-                "restore domain_events from a backup"
+                "restore the rows of domain_events from a backup"
             )
         self.version = event.version
         self.erased = self.erased or event.payload.get("erased") is True
@@ -166,7 +173,7 @@ class _Fold(Generic[State]):
         except (AssertionError, KeyError, TypeError, ValueError) as error:
             raise HistoryUnreadable(
                 f"{projection.noun} {event.aggregate_id} cannot be read at version {event.version} "
-                f"({event.type}, {type(error).__name__}); run a release that knows this event"
+                f"({event.type}, {type(error).__name__}); rebuild with a release that can read this event"
             ) from error
 
 
@@ -177,16 +184,22 @@ async def rebuild(
     write: bool,
     on_difference: Callable[[Difference], None],
 ) -> RebuildReport:
-    """Rebuild every aggregate from its events and compare it with its rows; *write* repairs differences.
+    """Compare the rows of every aggregate with its events, and repair rows that differ.
 
-    May run beside a working product: rows that seem to differ are compared once more in one transaction,
-    which sees events and rows as of one moment, and which also repairs them. Rows without events are removed.
-    Memory does not grow with the number of aggregates.
+    The services may run meanwhile: the first comparison reads events and rows at different times; aggregates
+    that differ are compared again, and repaired, in a transaction that reads both as of one moment. Memory
+    does not grow with the number of aggregates.
+
+    Args:
+        database: The database of the product, with at least two connections.
+        projection: Computes, reads and writes the rows of the aggregate type.
+        write: Repair the rows; rows without events are deleted. If false, only report.
+        on_difference: Called with each aggregate that differs.
 
     Raises:
-        HistoryUnreadable: The events of an aggregate make no state; batches before it stay repaired.
-        EventVersionUnknown, EventUpcastFailed: The payload of an event cannot be brought to its declared
-            version; batches before it stay repaired.
+        HistoryUnreadable: The events of an aggregate give no state; earlier batches stay repaired.
+        EventVersionUnknown, EventUpcastFailed: The payload of an event cannot be converted to its declared
+            version; earlier batches stay repaired.
         DatabaseUnavailable: PostgreSQL cannot be reached.
     """
     aggregates = events = 0
@@ -243,7 +256,7 @@ async def _fold_batches(
 async def _settle(
     db: AsyncSession, *, projection: Projection[State, Rows], aggregate_ids: Sequence[UUID], write: bool
 ) -> list[Difference]:
-    """Compare some aggregates in the transaction of *db*, and repair them if *write*."""
+    """Compare the given aggregates in the transaction of *db*; with *write*, repair their rows too."""
     executor = executor_of(db)
     await projection.lock(executor, aggregate_ids)
     stored = await projection.read(executor, aggregate_ids)

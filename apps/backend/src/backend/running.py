@@ -1,4 +1,4 @@
-"""The lock on the data directory, and the settings of the running product for other programs."""
+"""Lock the data directory of the product on this machine, and store its settings there for other programs."""
 
 import errno
 import fcntl
@@ -24,7 +24,7 @@ __all__ = (
     "write_private",
 )
 
-#: From apps/backend/src/backend/running.py to the root of the clone.
+#: Directories between this file, apps/backend/src/backend/running.py, and the root of the clone.
 _LEVELS_UP: Final = 4
 
 
@@ -35,7 +35,7 @@ class NotRunning(RelayboxError):
 
 
 class AlreadyRunning(RelayboxError):
-    """Raised when another product runs on the same data directory."""
+    """Raised when another running product has locked the data directory."""
 
     error_code = "PRODUCT_ALREADY_RUNNING"
 
@@ -65,34 +65,38 @@ class ProductSettings(BaseSettings):
         env_prefix="RELAYBOX_", frozen=True, extra="ignore", env_ignore_empty=True
     )
 
-    #: Directory of the data, which remain when the product stops; one product at a time can use it.
+    #: Directory of the data, which remain when the product stops. Only one product at a time can use the
+    #: directory.
     data_dir: Path = _default_root() / ".relaybox" / "data"
 
     @property
     def state_file(self) -> Path:
-        """Return the file that the running product locks; it contains its environment once it is ready."""
+        """Return the file that the running product locks and, once ready, writes its settings to."""
         return self.data_dir / "running.json"
 
     @property
     def parts_file(self) -> Path:
-        """Return the file with the states of the product's parts, now or when it last ran."""
+        """Return the file with the last reported state of each part: a server or service of the product."""
         return self.data_dir / "parts.json"
 
 
 class RunningProduct:
-    """The running product, which has locked its data directory."""
+    """Writes the files in which the running product describes itself; see :func:`lock_data_directory`.
+
+    *handle* is the open descriptor of the locked state file.
+    """
 
     def __init__(self, handle: int, parts_file: Path) -> None:
         self._handle, self._parts_file = handle, parts_file
 
     def announce(self, environment: Mapping[str, str]) -> None:
-        """Store the environment of the product, now ready, for ``backend env`` and the demo."""
+        """Store the environment variables of the ready product for ``backend env`` and the demo."""
         text = json.dumps({"pid": os.getpid(), "environment": dict(environment)})
         os.ftruncate(self._handle, 0)
         os.pwrite(self._handle, text.encode(), 0)
 
     def report(self, parts: Sequence[Mapping[str, object]]) -> None:
-        """Store the states of all parts for ``backend status``; readers see the old list or the new one."""
+        """Store the states of all parts for ``backend status``, by an atomic replacement of the file."""
         made = self._parts_file.with_suffix(".new")
         made.write_text(json.dumps(parts))
         made.replace(self._parts_file)
@@ -100,10 +104,10 @@ class RunningProduct:
 
 @contextmanager
 def lock_data_directory(settings: ProductSettings) -> Generator[RunningProduct]:
-    """Create the data directory if necessary, and lock it for the time of the context.
+    """Create the data directory if necessary, and lock its state file until the end of the context.
 
-    The kernel releases the lock when the process ends, even if it is killed: the file of a
-    killed product is never mistaken for that of a running one.
+    The kernel releases the lock when the process ends, even by SIGKILL. So a state file without a lock is
+    always that of a product that no longer runs.
 
     Raises:
         AlreadyRunning: Another product has locked the directory.
@@ -119,28 +123,30 @@ def lock_data_directory(settings: ProductSettings) -> Generator[RunningProduct]:
     except BlockingIOError:
         os.close(handle)
         raise AlreadyRunning(
-            f"a product runs on {settings.data_dir} already; stop it with Ctrl-C where it runs, "
-            "or set RELAYBOX_DATA_DIR and API_PORT for a second one"
+            f"a product runs on {settings.data_dir} already; stop that product with Ctrl-C in its terminal, "
+            "or set RELAYBOX_DATA_DIR and API_PORT to run a second product"
         ) from None
     try:
         os.ftruncate(handle, 0)
         settings.parts_file.unlink(missing_ok=True)
         yield RunningProduct(handle, settings.parts_file)
     finally:
-        # Emptied, not deleted: a process that has just opened the file would lock a deleted one.
+        # Empty the file instead of deleting it: another process may have opened the file and then lock it.
         os.ftruncate(handle, 0)
         os.close(handle)
 
 
 def running_environment(settings: ProductSettings) -> dict[str, str]:
-    """Return the settings of the running product (contract, section 7).
+    """Return the environment variables with which programs use the running product.
 
     Raises:
         NotRunning: No product runs on this data directory, or the product is not ready yet.
     """
     text = _read_state(settings)
     if not text:
-        raise NotRunning("the product is still starting; try again when it has printed its address")
+        raise NotRunning(
+            f"the product in {settings.data_dir} is still starting; try again when it has printed its address"
+        )
     return json.loads(text)["environment"]
 
 
@@ -159,12 +165,14 @@ def _read_state(settings: ProductSettings) -> str:
     try:
         with settings.state_file.open() as file:
             if not _is_locked(file.fileno()):
-                raise NotRunning("the product does not run; start it with `make run`")
+                raise NotRunning(f"no product runs on {settings.data_dir}; start one with `make run`")
             return file.read()
     except FileNotFoundError:
-        raise NotRunning("the product does not run; start it with `make run`") from None
+        raise NotRunning(f"no product runs on {settings.data_dir}; start one with `make run`") from None
     except PermissionError:
-        raise NotRunning(f"{settings.state_file} belongs to another user; run this as that user") from None
+        raise NotRunning(
+            f"{settings.state_file} belongs to another user; run this command as that user"
+        ) from None
 
 
 def _is_locked(handle: int) -> bool:

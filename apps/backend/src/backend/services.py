@@ -1,6 +1,7 @@
 """The services of the backend; each is a process that runs until a signal.
 
-Each service imports its own modules when it starts: importing all takes twice as long as the relay alone.
+Each function imports the modules of its service only: importing those of all services would double the start
+time of the relay.
 """
 
 import asyncio
@@ -21,17 +22,17 @@ if TYPE_CHECKING:
 
 __all__ = ("ApiAddressUnusable", "create_worker", "run_service")
 
-#: Time for requests in flight at shutdown; event streams are ended first.
+#: Seconds that running requests have to finish at shutdown. Event streams are ended before.
 _STOP_S: Final = 5
-#: A worker that does not respond for longer is replaced. uvicorn's default of 5 s is less than a worker's
-#: imports take on a busy machine: the worker was killed as soon as it responded.
+#: Seconds without a response to a health check after which uvicorn replaces a worker. With uvicorn's default
+#: of 5 s, workers were killed while they started: on a busy machine their imports take longer.
 _WORKER_SILENT_S: Final = 30
-#: How long an idle connection is kept: longer than clients keep it (proxies commonly 60 s). uvicorn's default
-#: of 5 s is also that of httpx2, and a request that is sent while the server closes the connection gets no
-#: response.
+#: Seconds that the server keeps an idle connection: longer than clients do (proxies commonly 60 s), so that
+#: the client closes first. A request that is sent while the server closes the connection gets no response;
+#: with uvicorn's default of 5 s, which is also that of httpx2, this happened.
 _IDLE_S: Final = 75
 _METRICS_DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
-#: The title in `ps`: all services are the same program, and only SERVICE_TYPE differs.
+#: The title of the process in `ps`. The command lines of all services are equal; only SERVICE_TYPE differs.
 _TITLE: Final = "python -m backend {role}"
 
 
@@ -67,7 +68,7 @@ def _serve_api(api: ApiSettings) -> None:
     from uvicorn.supervisors import Multiprocess
 
     if api.api_workers > 1:
-        # Checked here: a worker with an invalid setting would print a traceback and be restarted endlessly.
+        # Check the settings in the parent: a worker with an invalid setting would be restarted endlessly.
         from backend.api import create_api
 
         create_api()
@@ -91,7 +92,7 @@ def _serve_api(api: ApiSettings) -> None:
 
 
 def create_worker() -> "FastAPI":
-    """Create the API in one of several worker processes."""
+    """Set the process title and create the API, in one of several worker processes."""
     from backend.api import create_api
 
     setproctitle(_TITLE.format(role=f"{ServiceType.API_GATEWAY} worker"))
@@ -100,15 +101,15 @@ def create_worker() -> "FastAPI":
 
 @contextmanager
 def _shared_metrics_directory() -> Generator[None]:
-    """Create the directory in which workers share their metrics, and delete it at the end.
+    """Create the directory in which workers share their metrics, and delete the directory at the end.
 
-    A directory that the environment names is used and kept.
+    If the environment variable PROMETHEUS_MULTIPROC_DIR names a directory, create and delete nothing.
     """
     if os.environ.get(_METRICS_DIRECTORY):
         yield
         return
     with tempfile.TemporaryDirectory(prefix="relaybox-metrics-", ignore_cleanup_errors=True) as made:
-        # prometheus_client reads this when the workers import it.
+        # prometheus_client reads the variable when a worker imports the library.
         os.environ[_METRICS_DIRECTORY] = made
         try:
             yield

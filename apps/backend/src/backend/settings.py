@@ -16,7 +16,7 @@ __all__ = (
     "WorkspaceSettings",
 )
 
-#: The name of the product's database (contract, section 7).
+#: The default name of the product's database.
 DATABASE: Final = "infinite_scribe"
 Port = Annotated[int, Field(ge=1, le=65_535)]
 
@@ -31,7 +31,7 @@ class ServiceType(StrEnum):
 
 
 class RoleSettings(BaseSettings):
-    """The service that this process is."""
+    """The service that this process runs."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 
@@ -52,7 +52,7 @@ class ApiSettings(BaseSettings):
     api_host: str = "127.0.0.1"
     api_port: Port = 8000
     api_workers: Annotated[int, Field(ge=1, le=64)] = 1
-    #: Comma-separated origins whose pages may call the API; none by default.
+    #: Comma-separated origins (``https://host``) whose pages may call the API; empty: no other origin.
     cors_origins: str = ""
 
     def origins(self) -> tuple[str, ...]:
@@ -69,13 +69,13 @@ class WorkspaceSettings(BaseSettings):
 
     #: Days after which nodes in the bin are purged automatically; 0 for never.
     trash_keep_days: Annotated[int, Field(ge=0, le=36_500)] = 30
-    #: Hours for which the file of an export is kept.
+    #: Hours for which the zip file of an export is kept.
     export_keep_h: Annotated[float, Field(gt=0, le=100_000)] = 24.0
-    #: Exports of one user that may be pending or running.
+    #: Maximum number of exports of one user that are pending or running.
     export_open_max: Annotated[int, Field(ge=1, le=1_000)] = 3
-    #: Pending or running exports of one node above which users without the editor role are refused.
+    #: Number of pending or running exports of one node from which users without the editor role are refused.
     export_node_open_max: Annotated[int, Field(ge=1, le=10_000)] = 10
-    #: The largest file of an export. PostgreSQL stores no value above 1 GiB.
+    #: Maximum size of the file of one export, in bytes. PostgreSQL stores no value above 1 GiB.
     export_bytes_max: Annotated[int, Field(ge=1, le=500 * 1024 * 1024)] = 50 * 1024 * 1024
-    #: Bytes of all files that are kept for one user.
+    #: Maximum size of all kept export files of one user, in bytes.
     export_kept_bytes_max: Annotated[int, Field(ge=1, le=1024**4)] = 200 * 1024 * 1024

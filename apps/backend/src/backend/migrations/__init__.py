@@ -1,4 +1,4 @@
-"""The applications' schema: Alembic revisions with a version table of their own, beside the backbone's."""
+"""The schema of the applications: Alembic revisions with their own version table, not that of the library."""
 
 from pathlib import Path
 from typing import Final

@@ -1,3 +1,3 @@
 -- name: grant_service
--- Grant the role of the services the rights that it needs on the applications' tables.
+-- Grant the services' role, $1, its rights on the applications' tables.
 SELECT backend_grant($1)

@@ -10,10 +10,10 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Create everything."""
+    """Create the types, the table and the function backend_grant."""
     run_sql_file(op.get_bind(), Path(__file__).with_suffix(".up.sql"))
 
 
 def downgrade() -> None:
-    """Drop everything, data included."""
+    """Drop the function, the table with its rows, and the types."""
     run_sql_file(op.get_bind(), Path(__file__).with_suffix(".down.sql"))

@@ -2,7 +2,7 @@ CREATE TYPE genesis_status AS ENUM ('IN_PROGRESS', 'COMPLETED', 'ABANDONED');
 CREATE TYPE genesis_stage AS ENUM
     ('CONCEPT_SELECTION', 'STORY_CONCEPTION', 'WORLDVIEW', 'CHARACTERS', 'PLOT_OUTLINE', 'FINISHED');
 
--- Snapshots of genesis sessions; `backend rebuild genesis` makes them again from domain_events.
+-- Snapshots of genesis sessions; `backend rebuild genesis` computes them again from domain_events.
 CREATE TABLE genesis_sessions (
     id UUID PRIMARY KEY DEFAULT gen_random_uuid(),
     novel_id UUID,
@@ -10,9 +10,9 @@ CREATE TABLE genesis_sessions (
     status genesis_status NOT NULL DEFAULT 'IN_PROGRESS',
     current_stage genesis_stage NOT NULL DEFAULT 'CONCEPT_SELECTION',
     confirmed_data JSONB,
-    -- What the current stage holds before it is confirmed: preferences, request, proposal.
+    -- State of the current stage before its confirmation: preferences, pending request, proposal.
     draft JSONB,
-    -- The writer's remarks in this stage; apart, because an UPDATE writes a JSONB anew as a whole.
+    -- The writer's feedback in this stage. Not in draft, because each UPDATE writes a JSONB value as a whole.
     feedback JSONB NOT NULL DEFAULT '[]',
     version INT NOT NULL DEFAULT 1,
     created_at TIMESTAMPTZ NOT NULL DEFAULT now(),
@@ -25,7 +25,7 @@ CREATE INDEX idx_genesis_sessions_user ON genesis_sessions (user_id, created_at 
 CREATE TRIGGER genesis_sessions_set_timestamp BEFORE UPDATE ON genesis_sessions
     FOR EACH ROW EXECUTE FUNCTION trigger_set_timestamp();
 
--- What a service may do; called by every migration run with the role that services connect as.
+-- Grants the rights of the services; every migration run calls this function with the role of the services.
 CREATE FUNCTION backend_grant(service NAME) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON genesis_sessions TO %I', service);

@@ -10,10 +10,10 @@ down_revision = "0001_genesis"
 
 
 def upgrade() -> None:
-    """Create everything."""
+    """Create the types, tables, indexes and functions."""
     run_sql_file(op.get_bind(), Path(__file__).with_suffix(".up.sql"))
 
 
 def downgrade() -> None:
-    """Drop everything, data included."""
+    """Drop the functions, indexes, tables with their rows, and types."""
     run_sql_file(op.get_bind(), Path(__file__).with_suffix(".down.sql"))

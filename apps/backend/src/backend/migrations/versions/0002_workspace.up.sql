@@ -1,6 +1,6 @@
--- Chess studies. Every row is the fold of its own node's events (aggregate WORKSPACE_NODE), and nothing else, so
--- that `backend rebuild workspace` makes the same rows again; only the secrets of links are in no event.
--- Times are the events', therefore changed_at, and no trigger that would set another one.
+-- Chess studies. Each row is computed only from the events of its node (aggregate type WORKSPACE_NODE), so that
+-- `backend rebuild workspace` can compute it again; the exception is workspace_link_secrets, which is in no event.
+-- changed_at is the time of an event, and is therefore not set by a trigger, unlike updated_at of other tables.
 CREATE TYPE workspace_kind AS ENUM ('workspace', 'folder', 'study');
 CREATE TYPE workspace_visibility AS ENUM ('private', 'shared', 'public');
 CREATE TYPE workspace_role AS ENUM ('viewer', 'commenter', 'editor', 'admin', 'owner');
@@ -9,29 +9,29 @@ CREATE TYPE workspace_thread_kind AS ENUM ('question', 'suggestion', 'note');
 CREATE TABLE workspace_nodes (
     id UUID PRIMARY KEY DEFAULT gen_random_uuid(),
     kind workspace_kind NOT NULL,
-    -- Null for the root of a tree. No foreign key: a purge takes one batch, and what was trashed before it stays.
+    -- Null for the root of a tree. No foreign key: a purge deletes a batch; nodes below it in other batches remain.
     parent_id UUID,
-    -- Of the tree when the node came into it; only a root's counts.
+    -- Owner of the tree when the node was put into it. Only the value of a root is used: it owns the whole tree.
     owner_id TEXT NOT NULL,
     title TEXT NOT NULL,
     description TEXT NOT NULL DEFAULT '',
     position INT NOT NULL DEFAULT 0,
     layout JSONB,
-    -- Null: as the nearest ancestor that says.
+    -- Null: inherited from the nearest ancestor that has a value.
     visibility workspace_visibility,
-    -- What clients compare (ETag); stream_version counts every event of the node, its discussions' too.
+    -- version: the ETag. stream_version: the number of all events of the node, also those of its discussions.
     version INT NOT NULL DEFAULT 1,
     stream_version INT NOT NULL DEFAULT 1,
     created_by TEXT NOT NULL,
     created_at TIMESTAMPTZ NOT NULL,
     changed_at TIMESTAMPTZ NOT NULL,
-    -- Only at the root of what was trashed: a node is live if neither it nor an ancestor has these.
+    -- Set only on the topmost node that was trashed: a node is live if these are null in the node and all ancestors.
     trashed_at TIMESTAMPTZ,
     trashed_by TEXT,
     trash_reason TEXT,
     trash_batch_id UUID,
     trash_count INT,
-    -- The ancestors when it was trashed, root first: where it can go back to.
+    -- Ids of the ancestors at the time of trashing, root first; a restore uses them to find the former place.
     trash_path UUID[],
     CONSTRAINT workspace_nodes_title_check CHECK (char_length(title) BETWEEN 1 AND 200),
     CONSTRAINT workspace_nodes_root_check CHECK (parent_id IS NULL OR kind <> 'workspace'),
@@ -40,20 +40,20 @@ CREATE TABLE workspace_nodes (
         num_nonnulls(trashed_at, trashed_by, trash_batch_id, trash_count, trash_path) IN (0, 5)
     )
 );
--- Children in their order; also the way down a tree.
+-- Children of a node in their order; also for reading a whole tree.
 CREATE INDEX idx_workspace_nodes_parent ON workspace_nodes (parent_id, position, id);
 CREATE INDEX idx_workspace_nodes_owner ON workspace_nodes (owner_id, created_at) WHERE parent_id IS NULL;
--- Two live studies in one folder do not share a title.
+-- The titles of live studies in one folder are unique.
 CREATE UNIQUE INDEX idx_workspace_nodes_study_title ON workspace_nodes (parent_id, title)
     WHERE kind = 'study' AND trashed_at IS NULL;
 -- The bin: nodes that are due for the automatic purge, and the trashed nodes of a user.
 CREATE INDEX idx_workspace_nodes_trashed ON workspace_nodes (trashed_at) WHERE trashed_at IS NOT NULL;
 CREATE INDEX idx_workspace_nodes_trashed_by ON workspace_nodes (trashed_by) WHERE trashed_at IS NOT NULL;
 
--- Tasks by the nodes that their results speak of, or that an import is to stand in: a purge takes those words away.
+-- Tasks by the nodes that they export, or that they import into: a purge erases the content of these tasks.
 CREATE INDEX idx_async_tasks_nodes ON async_tasks USING gin ((result_data -> 'nodes'))
     WHERE task_type IN ('workspace.export', 'workspace.import-pgn');
--- Exports by their age: their files are kept for a while.
+-- Exports by age, to remove old files.
 CREATE INDEX idx_async_tasks_exported ON async_tasks (updated_at) WHERE task_type = 'workspace.export';
 
 CREATE TABLE workspace_chapters (
@@ -62,7 +62,7 @@ CREATE TABLE workspace_chapters (
     position INT NOT NULL,
     title TEXT NOT NULL,
     headers JSONB NOT NULL DEFAULT '{}',
-    -- {"start": annotation, "moves": [in preorder]}.
+    -- {"start": annotation of the position before the first move, "moves": [all moves, in preorder]}.
     moves JSONB NOT NULL DEFAULT '{}',
     version INT NOT NULL DEFAULT 1,
     created_at TIMESTAMPTZ NOT NULL,
@@ -110,7 +110,7 @@ CREATE TABLE workspace_replies (
     id UUID PRIMARY KEY DEFAULT gen_random_uuid(),
     node_id UUID NOT NULL,
     thread_id UUID NOT NULL,
-    -- The reply it answers; null for one to the thread itself.
+    -- The reply that this reply answers; null if it answers the thread.
     parent_id UUID,
     depth INT NOT NULL DEFAULT 1,
     body TEXT NOT NULL,
@@ -125,7 +125,7 @@ CREATE TABLE workspace_replies (
     version INT NOT NULL DEFAULT 1,
     created_at TIMESTAMPTZ NOT NULL,
     changed_at TIMESTAMPTZ NOT NULL,
-    -- A deleted reply that was answered stays as a place without a body.
+    -- A deleted reply that has answers remains as a row without a body.
     deleted_at TIMESTAMPTZ,
     CONSTRAINT workspace_replies_depth_check CHECK (depth BETWEEN 1 AND 5)
 );
@@ -156,20 +156,20 @@ CREATE TABLE workspace_links (
 );
 CREATE INDEX idx_workspace_links_node ON workspace_links (node_id);
 
--- In no event: a link whose secret is lost is replaced.
+-- In no event, so a rebuild cannot restore these rows; if they are lost, users create new links.
 CREATE TABLE workspace_link_secrets (
     link_id UUID PRIMARY KEY,
     node_id UUID NOT NULL,
     token_hash BYTEA NOT NULL,
     password_hash TEXT,
-    -- Wrong passwords since the last right one, and until when further tries are refused.
+    -- Wrong passwords since the last correct password, and the time until which all attempts are refused.
     failures INT NOT NULL DEFAULT 0,
     refused_until TIMESTAMPTZ,
     CONSTRAINT workspace_link_secrets_token_key UNIQUE (token_hash)
 );
 CREATE INDEX idx_workspace_link_secrets_node ON workspace_link_secrets (node_id);
 
--- The roots of the trees of these nodes, in the order of ids, as the calling statement sees them.
+-- Return the ids of the roots of the trees of *places*, ascending, in the snapshot of the calling statement.
 CREATE FUNCTION workspace_roots(places UUID[]) RETURNS UUID[] LANGUAGE sql STABLE AS $$
     WITH RECURSIVE up AS (
         SELECT node.id, node.parent_id, 0 AS level FROM workspace_nodes AS node WHERE node.id = ANY (places)
@@ -181,11 +181,12 @@ CREATE FUNCTION workspace_roots(places UUID[]) RETURNS UUID[] LANGUAGE sql STABL
     SELECT coalesce(array_agg(DISTINCT up.id ORDER BY up.id), '{}') FROM up WHERE up.parent_id IS NULL
 $$;
 
--- Keep *places* in their trees until the end of the transaction, and lock *nodes*, a subset of them. With *alone* no
--- other transaction keeps places of these trees meanwhile. Return the rows locked FOR UPDATE, without deleted nodes.
--- The order of locks prevents deadlocks: first the roots of the trees, then the nodes, both in the order of ids. A locked
--- root stays a root. If a place has moved before the locks are held, the attempt ends, and the end of its block
--- releases the locks. The statements are in one function, because each needs a snapshot younger than the locks before it.
+-- Lock *nodes* FOR UPDATE, and lock the roots of the trees of *places* (nodes included), so that no place moves to
+-- another tree before the end of the transaction. The roots are locked FOR SHARE; with *alone* FOR UPDATE, which excludes
+-- all other callers in these trees. Return the rows that were locked FOR UPDATE; deleted nodes are missing.
+-- The order of locks prevents deadlocks: first the roots, then the nodes, both by id. A locked root stays a root. If a
+-- place moved before its root was locked, leaving the block releases the locks, and the function tries again.
+-- All statements are in one function, because each needs a snapshot taken after the locks before it.
 CREATE FUNCTION workspace_hold(places UUID[], nodes UUID[], alone BOOLEAN) RETURNS SETOF workspace_nodes
     LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
@@ -221,7 +222,7 @@ BEGIN
 END
 $$;
 
--- Replaces the one of 0001: the same rights on all tables of the backend.
+-- Replaces the function of 0001: the same rights on all tables of the applications.
 CREATE OR REPLACE FUNCTION backend_grant(service NAME) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON genesis_sessions, workspace_nodes, workspace_chapters, '

@@ -15,5 +15,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop the table, files included: they can be made again."""
+    """Drop the table with its files, which users can export again."""
     run_sql_file(op.get_bind(), Path(__file__).with_suffix(".down.sql"))

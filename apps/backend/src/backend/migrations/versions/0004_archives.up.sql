@@ -1,11 +1,11 @@
--- The file of an export; it is removed with its task, its node, and WORKSPACE_EXPORT_KEEP_H hours after its creation.
+-- The files of exports. A file is deleted with its task, by a purge of its node, or after WORKSPACE_EXPORT_KEEP_H hours.
 -- Not a column of the task, because each change of a task's result would write the whole file again.
 CREATE TABLE workspace_archives (
     task_id UUID PRIMARY KEY REFERENCES async_tasks (id) ON DELETE CASCADE,
     node_id UUID NOT NULL,
     -- The user who started the export; no other user may read the file.
     owner_id TEXT NOT NULL,
-    -- A zip: compressing it again costs time and gains nothing.
+    -- EXTERNAL: not compressed, because the file is a zip already.
     file BYTEA STORAGE EXTERNAL NOT NULL,
     size_bytes BIGINT NOT NULL GENERATED ALWAYS AS (octet_length(file)) STORED,
     created_at TIMESTAMPTZ NOT NULL DEFAULT now()
@@ -22,7 +22,7 @@ UPDATE async_tasks SET result_data = result_data - 'zip'
     WHERE task_type = 'workspace.export' AND result_data ? 'zip';
 DROP INDEX idx_async_tasks_exported;
 
--- Replaces the one of 0002: the same rights on all tables of the backend.
+-- Replaces the function of 0002: the same rights on all tables of the applications.
 CREATE OR REPLACE FUNCTION backend_grant(service NAME) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON genesis_sessions, workspace_nodes, workspace_chapters, '
