@@ -1,4 +1,8 @@
-"""``make demo`` and ``make demo-workspace``: two stories over HTTP and Kafka, printed as timelines."""
+"""Run an example with a product and print each step: ``make demo`` and ``make demo-workspace``.
+
+An example is called a story: its users send requests, and the demo checks the responses, the events on Kafka
+and the events of the live streams. A difference raises StepMissed.
+"""
 
 from backend.demo._run import run_demo
 from backend.demo._timeline import StepMissed

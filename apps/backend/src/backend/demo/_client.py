@@ -1,4 +1,4 @@
-"""An HTTP client of the demo: one person of the story."""
+"""The HTTP client of one user in the demo."""
 
 import asyncio
 import time
@@ -15,7 +15,7 @@ __all__ = ("PREFIX", "Client", "require_status")
 
 PREFIX: Final = "/api/v1"
 _POLL_S: Final = 0.1
-#: More than fit into the time limit, which ends the attempts.
+#: Attempts for one request: so many that the time limit ends them before.
 _ATTEMPTS_MAX: Final = 1_000
 _TEXT_CHARS_MAX: Final = 500
 
@@ -24,7 +24,7 @@ def require_status(response: httpx2.Response, step: str, *statuses: int) -> http
     """Return *response* if it has one of *statuses*.
 
     Raises:
-        StepMissed: It has another one; the message names *step* and the error of the response.
+        StepMissed: The status is another; the message names *step* and the error of the response.
     """
     expected = " or ".join(map(str, statuses))
     problem = f"{step}: {expected} expected, got {response.status_code} {_error_text(response)}"
@@ -33,13 +33,20 @@ def require_status(response: httpx2.Response, step: str, *statuses: int) -> http
 
 
 class Client:
-    """Sends each request with an idempotency key, again and again until its response is known.
+    """Sends the requests of one user, each with an idempotency key, and repeats a request without a response.
 
-    All requests carry *correlation_id*, so that the whole story is one chain of events.
+    All requests have the same correlation id, so that all events of the story are one chain.
     """
 
     def __init__(self, http: httpx2.AsyncClient, name: str, *, correlation_id: UUID, limit_s: float) -> None:
-        """*http* has the person's token; *limit_s* bounds the wait for each response and each result."""
+        """Create the client of the user *name*.
+
+        Args:
+            http: Sends the requests, with the token of the user.
+            name: The user id of the token; for a user without a token, the name in the output.
+            correlation_id: Of all requests.
+            limit_s: Seconds to wait for a response, and for a result in :meth:`poll`.
+        """
         self.http = http
         self.name = name
         self.correlation_id = correlation_id
@@ -60,16 +67,16 @@ class Client:
         """Return the response, which has one of *statuses*.
 
         Args:
-            step: What error messages call this request.
-            method: Of the request.
-            path: Of the request, without ``/api/v1``.
-            statuses: The expected ones.
-            body: JSON, or the bytes of a PGN file.
-            version: The version for ``If-Match``.
-            key: The idempotency key; by default a new one.
+            step: The name of this request in error messages.
+            method: The HTTP method.
+            path: The path after ``/api/v1``, with the query.
+            statuses: The expected status codes.
+            body: An object to send as JSON, or the bytes of a PGN file; None for no body.
+            version: The version to send in ``If-Match``; None for no such header.
+            key: The idempotency key; None for a new key.
 
         Raises:
-            StepMissed: There was another response, or none within the time limit.
+            StepMissed: The response has another status, or there was no response within the time limit.
         """
         headers = dict(self.headers)
         if version is not None:
@@ -97,7 +104,7 @@ class Client:
     async def send_refused(
         self, step: str, method: str, path: str, status: int, error_code: str, **options: Any
     ) -> None:
-        """Send a request that must be refused; *options* as for :meth:`send`.
+        """Send a request that must be refused with *status* and *error_code*; *options*: see :meth:`send`.
 
         Raises:
             StepMissed: The response has another status or error code.
@@ -107,10 +114,10 @@ class Client:
         require(found == error_code, f"{step}: {error_code} expected, got {response.text}")
 
     async def poll(self, step: str, path: str, is_done: Callable[[Any], bool]) -> Any:
-        """Return the JSON at *path* as soon as *is_done* accepts it.
+        """Read the JSON at *path* repeatedly, and return the first for which *is_done* returns True.
 
         Raises:
-            StepMissed: It is not accepted within the time limit.
+            StepMissed: *is_done* returned False for all responses until the time limit.
         """
         deadline = time.monotonic() + self.limit_s
         while not is_done(found := await self.get(step, path)):
@@ -121,7 +128,7 @@ class Client:
 
 
 def _error_text(response: httpx2.Response) -> str:
-    """Return code and message of an error of the product; of anything else the first characters."""
+    """Return error code and message of *response*; for a body of another form, its first 500 characters."""
     try:
         body = response.json()
         return f"{body['error_code']}: {body['message']}"

@@ -18,14 +18,17 @@ from backend.demo._timeline import Timeline, chain_tree, require
 
 __all__ = ("ClubStory",)
 
-#: Chapters of a study; more make a folder of studies.
+#: Maximum number of chapters in a study; an import of more games creates a folder with several studies.
 _CHAPTERS_MAX: Final = 64
-#: Of the chain that is shown in the end.
+#: Number of chapter events in the tree that is printed at the end.
 _CHAPTERS_SHOWN: Final = 2
 
 
 class ClubStory:
-    """Plays the story with *people*, and shows its steps on *timeline*."""
+    """Runs the story of the chess club: sends the requests of *people*, and prints the steps on *timeline*.
+
+    *topic* reads the topic of Genesis and Workspace, for the checks of published events.
+    """
 
     def __init__(self, timeline: Timeline, people: People, topic: TopicReader) -> None:
         self._show, self._console = timeline.show, timeline.console
@@ -34,10 +37,10 @@ class ClubStory:
         self._logs: dict[str, EventLog] = {}
 
     async def run(self) -> None:
-        """Play the story to its end.
+        """Run all steps.
 
         Raises:
-            StepMissed: A step did not happen.
+            StepMissed: A response or an event is not as expected.
         """
         pgn = club_match()
         async with in_background(self._topic.read(self._log)):
@@ -59,7 +62,7 @@ class ClubStory:
                 await self._finish(nodes, study_id)
 
     def _log(self, node_id: str) -> EventLog:
-        """Return the log of a node; every node of the topic gets one."""
+        """Return the events received so far of a node; for a new node, an empty log."""
         if node_id not in self._logs:
             self._logs[node_id] = EventLog(
                 name=f"node {node_id}",
@@ -97,7 +100,11 @@ class ClubStory:
         return report
 
     async def _check_imported(self, folder: EventEnvelope, study_id: str, chapters: int) -> None:
-        """Check the chain of one study on Kafka: each event names the one before as its cause."""
+        """Check types and causation ids of the events of an imported study on Kafka.
+
+        The event of the folder causes study.created, which causes study.pgn_imported, which causes the events
+        of the chapters.
+        """
         found = [one.event for one in await self._log(study_id).wait_published(chapters + 2)]
         chain = [
             (WorkspaceEvent.STUDY_CREATED, folder.event_id),
@@ -132,7 +139,7 @@ class ClubStory:
 
 
 def _shortened(events: Sequence[EventEnvelope]) -> list[EventEnvelope]:
-    """Return *events* with the first chapters only."""
+    """Return *events* with only the first two of the chapter events."""
     seen: Counter[str] = Counter()
     shown: list[EventEnvelope] = []
     for event in events:

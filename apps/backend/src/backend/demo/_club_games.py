@@ -1,4 +1,4 @@
-"""The PGN file of the club's story, always the same: each player of a team against each of the other team."""
+"""The PGN file of the chess club's story: a match in which each of 10 players meets each of 10 opponents."""
 
 from itertools import product
 from typing import Final
@@ -8,7 +8,7 @@ __all__ = ("GAMES", "club_match")
 _HOME: Final = ("Ada", "Ben", "Chloé", "Dora", "Emil", "Fatima", "Gita", "Hugo", "Inès", "Jürgen")
 _AWAY: Final = ("Karl", "Łukasz", "Mina", "Nils", "Olga", "Paul", "Rosa", "Søren", "Tarek", "Zoë")
 GAMES: Final = len(_HOME) * len(_AWAY)
-#: Four moves of each opening, with variations.
+#: The first four moves of each opening, with variations.
 _OPENINGS: Final = (
     "Italian Game: 1. e4 e5 2. Nf3 Nc6 3. Bc4 Bc5 $1 (3... Nf6 4. Ng5 $5 (4. d3 Be7) 4... d5) 4. c3 Nf6",
     "Scotch Game: 1. e4 e5 2. Nf3 Nc6 3. d4 exd4 4. Nxd4 $1 (4. c3 $5 dxc3 (4... d5 5. exd5)) 4... Bc5",
@@ -31,7 +31,7 @@ _OPENINGS: Final = (
     "Dutch: 1. d4 f5 2. c4 (2. e4 $5 fxe4 (2... d6 $2 3. exf5) 3. Nc3) 2... Nf6 3. g3 e6 4. Bg2 $1 Be7",
     "English: 1. c4 e5 2. Nc3 Nf6 3. Nf3 Nc6 4. g3 $1 (4. e4 Bb4 (4... Bc5 5. Nxe5 $5) 5. d3) 4... d5",
 )
-#: The moves that follow; legal after each of the openings.
+#: Moves five and six; each pair is legal after each of the openings.
 _ENDS: Final = (
     ("h3 h6", "a3 a6"),
     ("a3 h6", "h3 a6"),
@@ -49,7 +49,7 @@ def club_match() -> str:
 
 
 def _game(number: int, white: str, black: str) -> str:
-    """Return one game, written as the product writes it."""
+    """Return one game in the format of the product's export, so that both texts can be compared."""
     name, moves = _OPENINGS[number % len(_OPENINGS)].split(": ")
     fifth, sixth = _ENDS[number // len(_OPENINGS)]
     result = _RESULTS[number % len(_RESULTS)]

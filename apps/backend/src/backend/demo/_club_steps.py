@@ -1,4 +1,4 @@
-"""The steps of the club's story that concern one study."""
+"""The steps of the chess club's story that change or read one study."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -17,39 +17,39 @@ __all__ = ("People", "StudySteps", "missing_games")
 
 _PASSWORD: Final = "Capablanca"  # noqa: S105 - of a story
 _GAME_START: Final = re.compile(r'^(?=\[Event ")', re.MULTILINE)
-#: Fields of a difference of two versions, beside the changed chapters.
+#: Fields of the response that compares two versions of a study, except the list of changed chapters.
 _STUDY_CHANGES: Final = ("title_changed", "description_changed", "added", "removed", "renamed", "reordered")
-#: Fields of a changed chapter, beside the number of new moves.
+#: Fields of a changed chapter in that response, except the number of added moves.
 _CHAPTER_CHANGES: Final = ("headers", "moves_removed_count", "annotated_count", "reordered_count")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class People:
-    """The people of the story."""
+    """One client for each user of the story."""
 
-    #: Creates everything, and so owns it.
+    #: Creates all nodes, and is therefore their owner.
     teacher: Client
-    #: Becomes an editor of the folder, and so of the studies in it.
+    #: Gets the role editor of the folder, and thereby of the studies in the folder.
     coach: Client
-    #: Becomes a commenter of one study.
+    #: Gets the role commenter of one study.
     pupil: Client
-    #: Has no token; reads by a link.
+    #: Has no bearer token; reads with the share token of a link.
     guest: Client
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudySteps:
-    """What the people do with one study; every step raises StepMissed if it does not happen."""
+    """The steps with one study, a method each; a method raises StepMissed if its step fails."""
 
     people: People
     log: EventLog
     folder_id: str
     study_id: str
-    #: Of the timeline.
+    #: Prints a step: :meth:`Timeline.show`.
     show: Callable[..., None]
 
     async def run(self, pgn: str) -> None:
-        """Do all steps with a study that was imported from *pgn*."""
+        """Run all steps; *pgn* is the text from which the studies of the folder were imported."""
         thread = await self._ask_question()
         await self._share()
         await self._answer_question(thread)
@@ -60,7 +60,7 @@ class StudySteps:
         await self._export(pgn)
 
     async def _ask_question(self) -> str:
-        """Ask about a move; return the path of the thread."""
+        """Start a discussion about a move, and return the URL path of the discussion."""
         teacher, pupil = self.people.teacher, self.people.pupil
         chapter = await self._chapter()
         move = chapter["moves"][0]
@@ -80,7 +80,7 @@ class StudySteps:
         return f"/discussions/{thread['id']}"
 
     async def _share(self) -> None:
-        """Give the pupil a role of the study, and the coach one of the folder, which includes the study."""
+        """Grant the pupil a role in the study, and the coach a role in the folder of the study."""
         pupil = self.people.pupil
         await pupil.send_refused("read before sharing", "GET", self._path, 404, "NODE_NOT_FOUND")
         self.show("pupil", "read the study → 404, as if it did not exist")
@@ -95,7 +95,7 @@ class StudySteps:
         self.show("teacher", "share the folder with the coach as editor → 201, which includes the study")
 
     async def _grant(self, node_id: str, person: Client, role: str) -> Mapping[str, Any]:
-        """Grant a role; return the study as *person* reads it then."""
+        """Grant *person* a role in a node, and return the study as *person* reads it afterwards."""
         step = f"share with the {person.name} as {role}"
         body = {"user_id": person.name, "role": role}
         await self.people.teacher.send(step, "POST", f"/share/{node_id}/users", 201, body=body)
@@ -115,7 +115,7 @@ class StudySteps:
         await self._show_event(WorkspaceEvent.DISCUSSION_THREAD_RESOLVED)
 
     async def _open_link(self) -> None:
-        """Let a person without a token read the study by a link with a password."""
+        """Create a link with a password, and read the study as a user without a bearer token."""
         teacher, guest = self.people.teacher, self.people.guest
         body = {"role": "viewer", "password": _PASSWORD}
         link = await teacher.send("create a link", "POST", f"/share/{self.study_id}/links", 201, body=body)
@@ -129,7 +129,7 @@ class StudySteps:
         self.show("guest", "open the link: wrong password → 403, the right one → 200, read the study → 200")
 
     async def _delete(self) -> None:
-        """Move the study into the bin, where only the bin's list shows it."""
+        """Move the study to the recycle bin; afterwards only the list of the bin contains the study."""
         people, teacher = self.people, self.people.teacher
         version = await self._version()
         await teacher.send("delete the study", "DELETE", f"/nodes/{self.study_id}", 204, version=version)
@@ -139,7 +139,7 @@ class StudySteps:
         await self._show_event(WorkspaceEvent.NODE_SOFT_DELETED)
         items = (await teacher.get("list the bin", "/trash"))["items"]
         found = any(one["id"] == self.study_id for one in items)
-        require(found, f"the bin should have the study, not {items}")
+        require(found, f"the bin should list the study {self.study_id}; it lists {items}")
         self.show("teacher", "list the bin → 200, the study is there")
 
     async def _restore(self, thread: str) -> None:
@@ -147,7 +147,7 @@ class StudySteps:
         teacher, pupil = self.people.teacher, self.people.pupil
         restored = await teacher.send("restore the study", "POST", f"/nodes/{self.study_id}/restore", 200)
         place = restored.json()["restored_to"]
-        require(place == self.folder_id, f"it should be in the folder {self.folder_id}, not in {place}")
+        require(place == self.folder_id, f"the study should be restored to {self.folder_id}, not to {place}")
         self.show("teacher", "restore it → 200, to its folder")
         await self._show_event(WorkspaceEvent.NODE_RESTORED)
         read = await pupil.get("read the discussion", thread)
@@ -180,7 +180,7 @@ class StudySteps:
         await self._show_event(WorkspaceEvent.STUDY_ROLLED_BACK)
 
     async def _require_more_moves(self, version: int, moves: int) -> None:
-        """Require that the study has *moves* moves more than *version*, and no other difference."""
+        """Check that the study has *moves* more moves than its version *version*, and no other difference."""
         path = f"{self._path}/versions/{version}/diff?against=current"
         diff = await self.people.teacher.get("compare", path)
         others = any(diff[name] for name in _STUDY_CHANGES) or any(
@@ -193,7 +193,7 @@ class StudySteps:
         )
 
     async def _export(self, imported: str) -> None:
-        """Export the study as PGN and the folder as a zip; all games are those of *imported*."""
+        """Export the study as PGN and the folder as a zip; compare the games with the text *imported*."""
         teacher = self.people.teacher
         pgn = (await teacher.send("export the study", "GET", f"{self._path}/export", 200)).text
         self.show("teacher", f"export the study → 200, {len(_games(pgn))} games as PGN")
@@ -226,13 +226,13 @@ class StudySteps:
         return await teacher.get("read a chapter", f"{self._path}/chapters/{study['chapters'][0]['id']}")
 
     async def _show_event(self, event_type: WorkspaceEvent) -> None:
-        """Show the event of a step when the live stream has sent it."""
+        """Wait until the live stream has sent an event of *event_type*, and print its version."""
         streamed = await self.log.wait_streamed(event_type)
         self.show("stream", f"{streamed['event_type']}, id {streamed['version']}")
 
 
 def missing_games(imported: str, exported: str) -> Sequence[str]:
-    """Return games that two PGN files do not share; the order of games and line breaks do not matter."""
+    """Return the games that do not occur equally often in two PGN files; line breaks do not matter."""
     before, after = _games(imported), _games(exported)
     return [one for one in (*before, *after) if before.count(one) != after.count(one)]
 
@@ -257,7 +257,7 @@ def _unpacked(file: bytes) -> Mapping[str, str]:
 
 
 def _end_of_main_line(moves: Sequence[Mapping[str, Any]]) -> str:
-    """Return the path of the last main move: each is the first child of the one before."""
+    """Return the move path of the last move of the main line; *moves* are in preorder."""
     at, path = -1, ""
     for index, move in enumerate(moves):
         if move["parent"] == at:

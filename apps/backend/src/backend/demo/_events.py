@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Published:
-    """One event and its place on the topic."""
+    """An event that was consumed from Kafka, with its topic, partition and offset."""
 
     event: EventEnvelope
     topic: str
@@ -26,15 +26,16 @@ class Published:
 
     @property
     def place(self) -> str:
-        """Topic, partition and offset as text."""
+        """Return topic, partition and offset as text."""
         return f"topic {self.topic}, partition {self.partition}, offset {self.offset}"
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class EventLog:
-    """The events of one session or node, from Kafka and from its event stream.
+    """The events of one session or node that were received from Kafka and from its event stream.
 
-    A gap, a wrong order and an event with another correlation id are faults, which end every wait.
+    A missing version, a wrong order or another correlation id is a fault; after a fault all waits raise
+    StepMissed.
     """
 
     #: Name of the session or node in error messages.
@@ -43,12 +44,13 @@ class EventLog:
     correlation_id: UUID
     #: Seconds that :meth:`wait_for` waits at most.
     limit_s: float
-    #: Version to event; from Kafka, repeated deliveries left out.
+    #: The events from Kafka by version, without repeated deliveries.
     published: dict[int, Published] = field(default_factory=dict[int, Published])
-    #: Version to data; from the event stream.
+    #: The data of the events from the event stream, by version.
     streamed: dict[int, Mapping[str, Any]] = field(default_factory=dict[int, Mapping[str, Any]])
-    #: Percent of tasks; from the event stream, in its order.
+    #: The progress of tasks in percent, in the order in which the event stream sent it.
     progress: list[float] = field(default_factory=list[float])
+    #: One error message for each fault.
     faults: list[str] = field(default_factory=list[str])
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -58,10 +60,11 @@ class EventLog:
         if event.version in self.published:
             return
         if event.version != len(self.published) + 1:
-            self.faults.append(f"Kafka gave version {event.version} after {len(self.published)}")
+            self.faults.append(f"Kafka returned version {event.version} after version {len(self.published)}")
         if event.correlation_id != self.correlation_id:
             self.faults.append(
-                f"Kafka gave an event of the chain {event.correlation_id}, not of {self.correlation_id}"
+                f"Kafka returned an event with the correlation id {event.correlation_id}, "
+                f"not {self.correlation_id}"
             )
         self.published[event.version] = published
         self._notify()
@@ -69,7 +72,7 @@ class EventLog:
     def add_streamed(self, version: int, data: Mapping[str, Any]) -> None:
         """Add an event from the stream."""
         if version != len(self.streamed) + 1:
-            self.faults.append(f"the event stream gave version {version} after {len(self.streamed)}")
+            self.faults.append(f"the event stream sent version {version} after version {len(self.streamed)}")
         self.streamed[version] = data
         self._notify()
 
@@ -79,10 +82,11 @@ class EventLog:
         self._notify()
 
     async def wait_for(self, what: str, find: Callable[[], T | None]) -> T:
-        """Return what *find* returns as soon as it is not None.
+        """Call *find* after each new event, and return its first result that is not None.
 
         Raises:
-            StepMissed: :attr:`faults` is not empty, or *find* returned None until the time limit.
+            StepMissed: :attr:`faults` is not empty, or *find* returned None until the time limit; then the
+                message names *what*, the awaited object.
         """
         try:
             async with asyncio.timeout(self.limit_s):
@@ -110,7 +114,9 @@ class EventLog:
     async def wait_streamed(
         self, event_type: str, *, command_id: UUID | None = None, after: int = 0
     ) -> Mapping[str, Any]:
-        """Return the first event of a type in the stream after version *after*, of *command_id* if given.
+        """Return the first event of *event_type* on the stream with a version above *after*.
+
+        With *command_id*, only an event whose payload contains this id is returned.
 
         Raises:
             StepMissed: see :meth:`wait_for`.

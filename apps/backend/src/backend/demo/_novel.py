@@ -1,4 +1,4 @@
-"""The story of a novel: from a first concept to FINISHED, every step seen from outside."""
+"""The story of a novel: a session from its creation to the stage FINISHED."""
 
 import asyncio
 from collections.abc import Mapping
@@ -18,12 +18,15 @@ __all__ = ("NovelStory",)
 _SESSIONS: Final = "/genesis/sessions"
 _EVENT: Final = "Genesis.Session."
 _PAIRS_MAX: Final = 5
-#: Responses of an API that restarts or is busy.
+#: Status codes of an API that restarts or is busy; the request is sent again.
 _RETRIED: Final = frozenset({429, 502, 503, 504})
 
 
 class NovelStory:
-    """Plays the story of one session with *client*, and shows its steps on *timeline*."""
+    """Runs the story of one session: sends requests with *client*, and prints the steps on *timeline*.
+
+    *topic* reads the topic of Genesis, for the checks of published events.
+    """
 
     def __init__(self, timeline: Timeline, client: Client, topic: TopicReader) -> None:
         self._show = timeline.show
@@ -32,10 +35,14 @@ class NovelStory:
         self._topic = topic
 
     async def run(self, preferences: Mapping[str, Any], feedback: str) -> None:
-        """Play the story to its end.
+        """Run all steps.
+
+        Args:
+            preferences: Payload of RequestConceptGeneration.
+            feedback: Text of the writer's feedback on the concepts.
 
         Raises:
-            StepMissed: A step did not happen.
+            StepMissed: A response or an event is not as expected.
         """
         created = await self._client.send("create a session", "POST", _SESSIONS, 201, body={})
         session_id = created.json()["session_id"]
@@ -76,10 +83,13 @@ class NovelStory:
         await self._confirm(GenesisStage.CONCEPT_SELECTION)
 
     async def _send_twice(self, command: str, payload: Mapping[str, Any]) -> tuple[UUID, UUID]:
-        """Send a command twice at once; return the ids of the accepted one and of the 409.
+        """Send a command twice concurrently.
 
-        The agent may be faster than the second request, and a crash may lose a response: then wait for the
-        session, and send another pair.
+        The agent may complete the first command before the API receives the second, and a crash may lose a
+        response: then wait until no command is pending, and send the command twice again.
+
+        Returns:
+            The id of the accepted command, and the id that the 409 response names as the pending command.
         """
         body = {"command_type": command, "payload": payload}
         for _ in range(_PAIRS_MAX):
@@ -108,7 +118,7 @@ class NovelStory:
         command = await self._client.poll("the agent's task", path, lambda command: command["task_id"])
         self._show("agent", f"took the request from Kafka as task {command['task_id']}")
         await self._wait_settled("the agent's work")
-        # The stream shows progress of a slow muse only; a fast one is done before the stream could send any.
+        # Read the task too: a fast muse has finished before the stream sends any progress.
         task = await self._client.get("read the task", f"{self._path}/tasks/{command['task_id']}")
         done = (task["status"], task["progress"]) == ("COMPLETED", 100.0)
         require(done, f"progress of 100 % expected, the task is {task}")
@@ -130,7 +140,7 @@ class NovelStory:
         await self._complete("ConfirmStage", "StageConfirmed", stage.value, stage=stage.value, choice=0)
 
     async def _complete(self, command: str, event: str, shown: str, **payload: Any) -> None:
-        """Send a synchronous command and wait for its event on the stream."""
+        """Send a command that completes within its request, and wait for its event on the stream."""
         before = max(self._log.streamed, default=0)
         response = await self._send(command, payload)
         self._show("writer", f"{command} → {response.status_code}  ({shown})")

@@ -1,4 +1,4 @@
-"""``backend demo``: find or start a product, and play a story with it."""
+"""Run a story with the running product or a temporary product: ``backend demo``."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ from backend.running import NotRunning, ProductSettings, running_environment
 
 __all__ = ("Language", "StoryName", "run_demo")
 
-#: Of the writer in the story of a novel.
+#: Language of the preferences and the feedback in the story of a novel, and so of the proposals.
 Language = Literal["zh", "en"]
 StoryName = Literal["genesis", "workspace"]
 
@@ -49,30 +49,31 @@ _FEEDBACK: Final[Mapping[Language, str]] = MappingProxyType(
     }
 )
 _REQUEST_S: Final = 10.0
-#: The longest wait for a step, beside the lease after which a killed worker is replaced.
+#: Seconds to wait for a step, in addition to the lease of a task: if an agent is killed, another agent
+#: continues its task when the lease has ended.
 _STEP_S: Final = 30.0
 _REMEDY: Final = (
     "Look at the services' messages in the terminal of `make run`;"
-    " if none runs, start one and run the demo again beside it."
+    " if no product runs, start one and run the demo again in another terminal."
 )
 #: The exit code of a program that Ctrl-C ended, as shells report it.
 _INTERRUPTED: Final = 130
 
 
 async def run_demo(story: StoryName = "genesis", language: Language = "zh") -> int:
-    """Play a story with the running product, or with a temporary one.
+    """Run a story with the running product; if none runs, with a temporary product.
 
     Args:
-        story: Of a novel, or of a chess club.
-        language: Of the writer in the story of a novel; the other story is in English.
+        story: ``genesis``, a novel, or ``workspace``, a chess club.
+        language: The language of the novel; the story of the chess club is always in English.
 
     Returns:
-        The exit code: 0 if every step happened.
+        The exit code: 0 if every step was as expected, 1 if not, 130 after a signal.
     """
     console = Console(highlight=False)
     playing = asyncio.ensure_future(_play(console, story, language))
     for number in (signal.SIGINT, signal.SIGTERM):
-        # Cancelled rather than killed, so that a temporary product is stopped too.
+        # Cancel the task instead of ending the process, so that a temporary product is stopped too.
         asyncio.get_running_loop().add_signal_handler(number, playing.cancel)
     try:
         await playing
@@ -81,7 +82,7 @@ async def run_demo(story: StoryName = "genesis", language: Language = "zh") -> i
         console.print(_REMEDY, markup=False, soft_wrap=True)
         return 1
     except asyncio.CancelledError:
-        console.print("\nStopped before its end.", style="bold red")
+        console.print("\nThe story was interrupted.", style="bold red")
         return _INTERRUPTED
     console.print("\nEvery step happened.", style="bold green")
     return 0
@@ -90,7 +91,7 @@ async def run_demo(story: StoryName = "genesis", language: Language = "zh") -> i
 async def _play(console: Console, story: StoryName, language: Language) -> None:
     async with AsyncExitStack() as stack:
         environment = await _environment(console, stack)
-        # The product's Kafka may be another one than that of this process's environment.
+        # Use the Kafka of the product: the environment of this process may name another one.
         os.environ.update({name: value for name, value in environment.items() if name.startswith("KAFKA_")})
         topic = await stack.enter_async_context(
             TopicReader.opened(load_settings(KafkaSettings), genesis.topic)

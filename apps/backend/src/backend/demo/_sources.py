@@ -1,4 +1,4 @@
-"""Where the demo's events come from: a Kafka consumer, and a client of the event stream."""
+"""Read the events that the demo checks: from Kafka, and from an event stream of the API."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
@@ -25,7 +25,7 @@ _SILENCE_S: Final = 40.0
 
 
 class TopicReader:
-    """Reads committed messages of a topic, from the end that it had when the reader was opened."""
+    """Reads the committed messages that are written to a topic after the call of :meth:`opened`."""
 
     def __init__(self, consumer: Any) -> None:
         self._consumer = consumer
@@ -33,7 +33,7 @@ class TopicReader:
     @classmethod
     @asynccontextmanager
     async def opened(cls, kafka: KafkaSettings, topic: str) -> AsyncGenerator["TopicReader"]:
-        """Open a consumer without committed offsets, assigned to the ends of all partitions.
+        """Open a consumer at the end offsets of all partitions; the consumer commits no offsets.
 
         Raises:
             StepMissed: No broker responds.
@@ -57,7 +57,10 @@ class TopicReader:
             await asyncio.to_thread(consumer.close)
 
     async def read(self, log_of: Callable[[str], EventLog | None]) -> None:
-        """Add every message to the log of its key, if there is one, until cancelled; outages are retried."""
+        """Add each message to the log that *log_of* returns for its key, until cancelled.
+
+        Messages for which *log_of* returns None are skipped. After an outage of Kafka the reader continues.
+        """
         while True:
             polling = asyncio.ensure_future(asyncio.to_thread(self._consumer.consume, _MESSAGES_MAX, _POLL_S))
             # A consumer must not be closed while a thread polls it.
@@ -89,7 +92,11 @@ def _assign_ends(consumer: Any, topic: str) -> None:
 
 
 async def follow_stream(client: httpx2.AsyncClient, path: str, log: EventLog) -> None:
-    """Add the event stream at *path* to *log* until cancelled; resume it after every end."""
+    """Add the events of the event stream at *path* to *log* until cancelled.
+
+    When the connection ends, connect again with Last-Event-ID, so that the stream continues after the last
+    event.
+    """
     last: int | None = None
     while True:
         headers = {} if last is None else {"Last-Event-ID": str(last)}
@@ -101,7 +108,7 @@ async def follow_stream(client: httpx2.AsyncClient, path: str, log: EventLog) ->
                         last = version or last
                         _add(log, version, kind, data)
         except httpx2.TransportError:
-            pass  # the API restarts; the next connection resumes, and nothing is lost
+            pass  # the API may be restarting; connect again
         await asyncio.sleep(_RECONNECT_S)
 
 
@@ -114,11 +121,11 @@ def _add(log: EventLog, version: int | None, kind: str, data: Any) -> None:
         case _ if version is not None:
             log.add_streamed(version, data)
         case _:
-            log.faults.append(f"the event stream gave {kind} without an id")
+            log.faults.append(f"the event stream sent {kind} without an id")
 
 
 async def _parse(lines: AsyncIterator[str]) -> AsyncIterator[tuple[int | None, str, Any]]:
-    """Yield id, type and data of each event (WHATWG HTML, section 9.2); comments are left out."""
+    """Yield id, type and data of each server-sent event (WHATWG HTML, section 9.2), without comments."""
     fields: dict[str, str] = {}
     async for line in lines:
         name, _, value = line.partition(": ")
@@ -133,10 +140,11 @@ async def _parse(lines: AsyncIterator[str]) -> AsyncIterator[tuple[int | None, s
 
 @asynccontextmanager
 async def in_background(*readers: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
-    """Run *readers*, which never end by themselves, for the time of the context.
+    """Run *readers* concurrently with the body of the context, and cancel them at its end.
 
     Raises:
-        StepMissed: The body raised it; with the error of a reader that failed, which is the likely cause.
+        StepMissed: The body raised StepMissed; the message includes the error of a failed reader, a likely
+            cause.
     """
     tasks = [asyncio.create_task(one) for one in readers]
     try:
@@ -149,7 +157,7 @@ async def in_background(*readers: Coroutine[Any, Any, None]) -> AsyncGenerator[N
 
 
 async def _stop(tasks: Sequence[asyncio.Task[None]]) -> Exception | None:
-    """Stop *tasks* and return the error of the first that failed."""
+    """Cancel *tasks*, and return the first error that one of them raised; None if none failed."""
     for task in tasks:
         task.cancel()
     results = await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""A temporary product for the demo, for when none runs."""
+"""Start a temporary product for the demo if no product runs."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ from backend.running import NotRunning, ProductSettings, running_environment
 
 __all__ = ("temporary_product",)
 
-#: With empty caches Kafka is downloaded first.
+#: Seconds for the start, which downloads Kafka if it is not cached.
 _READY_S: Final = 180.0
 _STOP_S: Final = 15.0
 _PAUSE_S: Final = 0.1
@@ -28,10 +28,10 @@ _RUN: Final = "from backend.cli import app; app(['run'])"
 
 @asynccontextmanager
 async def temporary_product(settings: ProductSettings) -> AsyncGenerator[Mapping[str, str]]:
-    """Start a product on a free port with new data; stop and remove it at the end.
+    """Start a product on a free port with an empty data directory; at the end stop it and delete the data.
 
     Yields:
-        The environment of the product.
+        The environment variables with which programs use the product.
 
     Raises:
         StepMissed: The product did not become ready; the message has the last lines of its log.
@@ -39,7 +39,8 @@ async def temporary_product(settings: ProductSettings) -> AsyncGenerator[Mapping
     directory = _make_directory(settings.data_dir.parent)
     settings = ProductSettings(data_dir=directory / "data")
     changes = {"RELAYBOX_DATA_DIR": str(settings.data_dir), "API_PORT": str(free_port())}
-    # Slow enough that the progress of the agent can be seen.
+    # MUSE_PACE_S: the offline generator of proposals waits before each step, so that its progress can be
+    # shown.
     environment = {"MUSE_PACE_S": "0.1", **os.environ, **changes}
     log = directory / "log"
     try:

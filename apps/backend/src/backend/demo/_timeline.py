@@ -1,4 +1,4 @@
-"""The output of the demo: one line per step, and the chain of events as a tree."""
+"""Print the output of the demo: one line per step, and a chain of events as a tree."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -27,7 +27,7 @@ _COLOURS: Final = {
 
 
 class StepMissed(RelayboxError):
-    """Raised when a step of the story did not happen as expected; the message names the step."""
+    """Raised when a response or an event of the demo is not as expected; the message names the step."""
 
     error_code = "DEMO_STEP_MISSED"
 
@@ -36,14 +36,14 @@ def require(condition: bool, problem: str) -> None:
     """Continue only if *condition* is true.
 
     Raises:
-        StepMissed: It is false; with *problem* as its message.
+        StepMissed: *condition* is false; *problem* is the message.
     """
     if not condition:
         raise StepMissed(problem)
 
 
 class Timeline:
-    """Lines that begin with the milliseconds since the first."""
+    """Prints steps, each with the milliseconds since the timeline was created."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -59,7 +59,7 @@ class Timeline:
 
 
 def chain_tree(title: str, events: Sequence[EventEnvelope]) -> Tree:
-    """Return *events*, which are in the order of their versions, each below the event that caused it."""
+    """Return a tree in which each event is below the event that caused it; *events* are sorted by version."""
     tree = Tree(Text(title, "bold"))
     known = {event.event_id for event in events}
     _add_level(tree, [event for event in events if event.causation_id not in known], events)
