@@ -279,7 +279,7 @@ def test_ended_session_refuses_every_command(story: Story, end: str, command_typ
         story.send("AbandonSession")
     else:
         story.advance_to(GenesisStage.FINISHED)
-    with pytest.raises(SessionClosed, match="create a new one"):
+    with pytest.raises(SessionClosed, match="create a new session"):
         story.send(command_type, payload)
 
 

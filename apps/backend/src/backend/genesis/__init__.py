@@ -1,4 +1,4 @@
-"""Genesis: from a first concept to a finished plot outline, stage by stage."""
+"""Genesis: sessions in which a writer plans a novel, from a first concept to a plot outline, in stages."""
 
 from backend.genesis._errors import (
     ChoiceInvalid,

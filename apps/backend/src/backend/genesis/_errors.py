@@ -1,11 +1,11 @@
-"""The errors with which a session refuses a command; each has its own ``error_code`` (422 over HTTP).
+"""The errors with which a session refuses a command (HTTP status 422), each with its own ``error_code``.
 
 ::
 
     CommandRefused
     ├── SessionClosed         the session is finished or abandoned
     ├── SessionErased         the content of the session was erased
-    ├── WrongStage            the command, or the stage it names, is not for the current stage
+    ├── WrongStage            the command, or the stage in the command, does not belong to the current stage
     ├── ProposalPending       an agent works on a proposal
     ├── NoProposal            the current stage has no proposal yet
     ├── ChoiceInvalid         the last proposal has no such option
@@ -33,16 +33,16 @@ __all__ = (
 
 
 class SessionClosed(CommandRefused):
-    """Raised when the session has ended; it accepts no more commands."""
+    """Raised when the session is completed or abandoned, and so accepts no more commands."""
 
     error_code = "SESSION_CLOSED"
 
     def __init__(self, status: GenesisStatus) -> None:
-        super().__init__(f"the session is {status}; create a new one to continue")
+        super().__init__(f"the session is {status} and accepts no more commands; create a new session")
 
 
 class SessionErased(CommandRefused):
-    """Raised when the content of the session was erased; it accepts no more commands."""
+    """Raised when the content of the session was erased, and the session accepts no more commands."""
 
     error_code = "SESSION_ERASED"
 
@@ -51,22 +51,24 @@ class SessionErased(CommandRefused):
 
 
 class WrongStage(CommandRefused):
-    """Raised when a command, or the stage it names, does not belong to the current stage."""
+    """Raised when a command, or the stage in its payload, does not belong to the current stage."""
 
     error_code = "WRONG_STAGE"
 
     def __init__(self, what: str, current: GenesisStage, remedy: str) -> None:
+        """*what*: the rule that the command breaks; *remedy*: what to do instead; both in lower case."""
         super().__init__(f"{what}, but the session is in {current}; {remedy}")
 
 
 class ProposalPending(CommandRefused):
-    """Raised while an agent works on a proposal, if the command would conflict with it."""
+    """Raised when a command needs a session without a pending request, and an agent works on a proposal."""
 
     error_code = "PROPOSAL_PENDING"
 
     def __init__(self, command_id: UUID) -> None:
         super().__init__(
-            f"an agent works on a proposal (command {command_id}); wait for it or abandon the session"
+            f"an agent works on a proposal (command {command_id}); wait until the proposal is recorded, "
+            "or abandon the session"
         )
 
 
@@ -76,6 +78,7 @@ class NoProposal(CommandRefused):
     error_code = "NO_PROPOSAL"
 
     def __init__(self, stage: GenesisStage, remedy: str) -> None:
+        """*remedy*: what to do instead, in lower case."""
         super().__init__(f"there is no proposal for {stage} yet; {remedy}")
 
 
@@ -85,7 +88,9 @@ class ChoiceInvalid(CommandRefused):
     error_code = "CHOICE_INVALID"
 
     def __init__(self, choice: int, options: int) -> None:
-        super().__init__(f"option {choice} does not exist; the last proposal has 0 to {options - 1}")
+        super().__init__(
+            f"option {choice} does not exist; choose an option from 0 to {options - 1} of the last proposal"
+        )
 
 
 class StageContentInvalid(CommandRefused):
@@ -96,16 +101,17 @@ class StageContentInvalid(CommandRefused):
     def __init__(self, stage: GenesisStage, details: Sequence[Detail]) -> None:
         self.details = tuple(details)
         problems = "; ".join(f"{one['field']}: {one['message']}" for one in self.details[:3])
-        super().__init__(f"the content is not valid for {stage}: {problems}; correct it and send it again")
+        super().__init__(f"the content is not valid for {stage}: {problems}; correct these fields")
 
 
 class ReportSuperseded(CommandRefused):
-    """Raised when an agent reports on a request that is not pending.
+    """Raised when an agent reports the result of a request that is not pending.
 
-    This refuses the late report of an agent whose task another agent has taken over.
+    For example, another agent has taken over the task and reported first, or the writer abandoned the
+    session.
     """
 
     error_code = "REPORT_SUPERSEDED"
 
     def __init__(self, command_id: UUID) -> None:
-        super().__init__(f"the request {command_id} is not pending any more; discard the report")
+        super().__init__(f"the request {command_id} is no longer pending; discard the report")

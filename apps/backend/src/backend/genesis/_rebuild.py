@@ -1,4 +1,4 @@
-"""How ``backend rebuild genesis`` makes the rows of sessions from their events."""
+"""Compute, read and write the rows of sessions for ``backend rebuild genesis``."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -16,14 +16,14 @@ from backend.rebuilding import Projection, RowChange
 
 __all__ = ("SessionProjection",)
 
-#: As text, because some connections decode JSONB and others do not.
+#: The query returns the state as text, because some connections decode JSON values and others do not.
 _READ: Final = SQL.including("read", load=SQL["load"])
 
 Document = dict[str, Any]
 
 
 class SessionProjection(Projection[GenesisSession, Document]):
-    """One row per session; the row's document, as commands read it, is empty if there is no row."""
+    """The projection of sessions: one row each, as the JSON document that commands read; empty if none."""
 
     aggregate_type = genesis.aggregate_type
     event_types = genesis.event_types
@@ -31,7 +31,10 @@ class SessionProjection(Projection[GenesisSession, Document]):
     no_rows: Document = {}  # noqa: RUF012 - never changed
 
     def apply(self, state: GenesisSession | None, event: RecordedEvent, *, erased: bool) -> GenesisSession:
-        """Return the session after *event*; its owner, also if erased, is the actor of its first event."""
+        """Return the session after *event*.
+
+        The owner is the user id in the metadata of the first event, which remains there after an erasure.
+        """
         owner = event.metadata.get("user_id", "")
         state = state or GenesisSession(id=UUID(event.aggregate_id), owner=owner)
         recorded = Event(type=event.type, event_version=event.event_version, payload=event.payload)
@@ -43,7 +46,7 @@ class SessionProjection(Projection[GenesisSession, Document]):
         return state.model_dump(mode="json")
 
     def differing_parts(self, change: RowChange[Document]) -> tuple[str, ...]:
-        """Name the differing columns; none where the row is missing or has no events."""
+        """Return the names of the columns that differ; empty if there is no row, or no event."""
         if not change.stored:
             return ()
         return tuple(name for name, value in change.rebuilt.items() if change.stored.get(name) != value)
@@ -54,7 +57,11 @@ class SessionProjection(Projection[GenesisSession, Document]):
         return {row["id"]: _with_defaults(from_json(row["state"])) for row in rows}
 
     async def write(self, executor: Executor, changes: Sequence[RowChange[Document]]) -> None:
-        """Create, update or delete the row of each session that is still at the version that was read."""
+        """Create, update or delete the row of each session.
+
+        Raises:
+            RetryTransaction: The row has another version than the version that :meth:`read` returned.
+        """
         for change in changes:
             version = change.stored.get("version")
             if change.rebuilt:
@@ -67,12 +74,15 @@ class SessionProjection(Projection[GenesisSession, Document]):
                 raise RetryTransaction(f"session {change.aggregate_id} was changed while it was repaired")
 
     async def ids_without_events(self, executor: Executor, after: UUID, limit: int) -> list[UUID]:
-        """Read the ids, after *after*, of sessions that have a row and no event."""
+        """Return up to *limit* ids above *after* of sessions that have a row but no events."""
         return [row["id"] for row in await executor.fetch(SQL["without_events_page"], after, limit)]
 
 
 def _with_defaults(document: Document) -> Document:
-    """Return the document with defaults for fields of later releases; unchanged if it is not a session."""
+    """Return *document* with default values for missing fields, which later releases have added.
+
+    A document that is not a valid session is returned unchanged, so that the comparison reports a difference.
+    """
     try:
         return GenesisSession.model_validate(document).model_dump(mode="json")
     except ValidationError:

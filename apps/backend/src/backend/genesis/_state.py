@@ -1,4 +1,4 @@
-"""The state of a genesis session and its change by each event; pure."""
+"""The state of a genesis session, and for each event type the pure function that changes the state."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Self
@@ -16,7 +16,10 @@ NAME: Final = "Genesis.Session"
 """The prefix of the names of all events of the domain."""
 
 FEEDBACK_MAX: Final = 8
-"""The newest pieces of feedback that a stage keeps; they fit into one event with all confirmed data."""
+"""Maximum number of pieces of feedback in a stage; older pieces are removed.
+
+With all confirmed data they must fit into one event, which is the input of the agent.
+"""
 _PASSED: Final = {stage: frozenset(list(GenesisStage)[:at]) for at, stage in enumerate(GenesisStage)}
 
 
@@ -25,14 +28,14 @@ class _Part(BaseModel):
 
 
 class PendingRequest(_Part):
-    """A request without a result; only a report that names its command is accepted."""
+    """A writer's request for a proposal that has no result yet; an agent's report contains its command id."""
 
     command_id: UUID
     command_type: str
 
 
 class Failure(_Part):
-    """The error of the last request."""
+    """The error with which an agent reported that the last request failed."""
 
     command_id: UUID
     error_code: str
@@ -42,17 +45,18 @@ class Failure(_Part):
 class Draft(_Part):
     """The state of the current stage before its confirmation.
 
-    Proposals are kept as the documents that were recorded, so that a later release with stricter models can
-    still read them.
+    A proposal is stored as the JSON document in its event, and not as a model, so that a later release with
+    stricter models can still read the draft.
     """
 
-    #: The preferences of the first request, kept for all stages; empty before that request.
+    #: The preferences of the last RequestConceptGeneration, which apply to all stages; empty before.
     preferences: Document = {}
-    #: Null unless an agent works on a proposal.
+    #: The request that an agent works on; None if no request is pending.
     request: PendingRequest | None = None
-    #: The last proposal with the id of its command; null before the first of the stage.
+    #: The stage's last proposal, with the id of the command that requested the proposal; None before the
+    #: first.
     proposal: Document | None = None
-    #: The error of a failed request; null again after the next request.
+    #: The error of the last request; None if that request did not fail.
     failure: Failure | None = None
 
 
@@ -67,19 +71,20 @@ class GenesisSession(Aggregate):
     novel_id: UUID | None = None
     status: GenesisStatus = GenesisStatus.IN_PROGRESS
     current_stage: GenesisStage = GenesisStage.CONCEPT_SELECTION
-    #: Stage to content; null before the first confirmation.
+    #: The confirmed content of each earlier stage, by stage; None before the first confirmation.
     confirmed_data: Document | None = None
+    #: None before the first request.
     draft: Draft | None = None
-    #: The writer's feedback in this stage as it was recorded, oldest first, at most `FEEDBACK_MAX`.
-    #: Not in the draft, because feedback would then write the whole proposal again.
+    #: The writer's feedback in this stage, oldest first, at most `FEEDBACK_MAX` pieces. Stored outside the
+    #: draft, because each UPDATE of the draft's column writes the whole proposal.
     feedback: tuple[Document, ...] = ()
-    #: The content of the events was erased; never false again.
+    #: True if the content of the session's events was erased; stays true.
     erased: bool = False
 
     def check(self) -> None:
-        """Assert the invariants; only a defect of the code can break one."""
+        """Assert the invariants; an AssertionError is a defect of the code."""
         assert set(self.confirmed_data or {}) == _PASSED[self.current_stage]
-        # Between its last two events a session has the stage FINISHED and is not COMPLETED yet.
+        # After StageConfirmed of the last stage, and before Finished, the status is not COMPLETED yet.
         assert self.status is not GenesisStatus.COMPLETED or self.current_stage is GenesisStage.FINISHED
         assert self.status is GenesisStatus.IN_PROGRESS or self.pending is None
 
@@ -90,7 +95,7 @@ class GenesisSession(Aggregate):
 
     @property
     def last_result(self) -> Document | None:
-        """Return the result of the current stage's last request, a proposal or an error; None without one."""
+        """Return the result of the last request in the current stage: a proposal or an error; else None."""
         draft = self.draft or Draft()
         if failure := draft.failure:
             error = failure.model_dump(mode="json", exclude={"command_id"})
@@ -100,12 +105,15 @@ class GenesisSession(Aggregate):
         return None
 
     def without_content(self) -> Self:
-        """Return the session after an erasure; the trigger `genesis_sessions_erased` writes the same row."""
+        """Return the session after an erasure of its content.
+
+        The trigger `genesis_sessions_erased` in PostgreSQL writes the same values to the row.
+        """
         empty = type(self)(id=self.id, owner=self.owner, version=self.version)
         return empty.model_copy(update={"status": GenesisStatus.ABANDONED, "erased": True})
 
     def apply(self, event: Event) -> Self:
-        """The state after *event*.
+        """Return the state after *event*.
 
         Raises:
             ValueError: The event type is unknown.
@@ -194,4 +202,7 @@ TRANSITIONS: Final[Mapping[str, Transition]] = {
     f"{NAME}.Finished": _finished,
     f"{NAME}.Updated": _updated,
 }
-"""The change by each event; no entry may be removed, or old events cannot be read."""
+"""For each event type the function that returns the changed fields of the session.
+
+Never remove an entry: a rebuild applies events of all releases.
+"""

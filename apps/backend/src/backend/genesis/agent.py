@@ -1,8 +1,8 @@
-"""The concept agent: consumes requests, asks the muse, reports the result.
+"""The concept agent: consumes requests for proposals, and reports the proposals of a muse.
 
-The consumer only creates a task, in the transaction that marks the event as consumed. A worker with a lease
-runs the task, so that another one takes over the work of a killed agent (G06). The task ends with a report:
-an internal command, which the session refuses if the request is no longer pending.
+The consumer only creates a task, in the transaction that records the event as consumed. A task runner runs
+the task under a lease, so that another agent takes over the tasks of a killed agent (G06). The task ends with
+a report: an internal command, which the session refuses if the request is no longer pending.
 """
 
 from decimal import Decimal
@@ -35,13 +35,16 @@ __all__ = ("AGENT", "ConceptAgent")
 
 AGENT: Final = "concept-agent"
 _TASK_TYPE: Final = "genesis.propose"
-#: The maximum of ReportFailure's model.
+#: Maximum length of the field message of ReportFailure.
 _REASON_CHARACTERS_MAX: Final = 4_000
 _log = structlog.get_logger(__name__)
 
 
 class ConceptAgent:
-    """Produces proposals for requests; any number of agents share the work."""
+    """Produces proposals for requests. Any number of processes can run an agent; they share the requests.
+
+    :meth:`subscription` is for a Consumer, which creates tasks; :attr:`runner` runs them.
+    """
 
     def __init__(
         self,
@@ -70,7 +73,7 @@ class ConceptAgent:
         return f"<ConceptAgent [{self.runner!r}]>"
 
     def subscription(self) -> Subscription:
-        """Return the subscription to requests."""
+        """Return the subscription to the events of requests; each request becomes a task."""
 
         @subscribe(CONCEPT_GENERATION_REQUESTED.name, STAGE_PROPOSAL_REQUESTED.name, group=AGENT)
         async def take_request(event: EventEnvelope, unit: EventTransaction) -> None:
@@ -127,10 +130,11 @@ class ConceptAgent:
         await self._report(task, ReportFailure.__name__, payload)
 
     async def _report(self, task: Task, command_type: str, payload: dict[str, Any]) -> None:
-        """Report in the transaction that also ends the task.
+        """Send a report as an internal command, whose transaction also ends the task.
 
         Raises:
-            TaskLost: The request is no longer pending, and the task has already ended.
+            TaskLost: The session refused the report, and the task has ended or another agent has taken it
+                over.
         """
         assert task.aggregate_id is not None
         command = Command(
@@ -149,7 +153,8 @@ class ConceptAgent:
             await self._submit(command)
         except ReportSuperseded as superseded:
             _log.info("report superseded", command_id=str(task.command_id))
-            # A withdrawal while the task was created does not see the task, which would be retried endlessly.
+            # AbandonSession cancels the task, but not a task that another transaction is creating at that
+            # moment. Fail such a task here, because it would be retried endlessly.
             error = {"error_code": superseded.error_code, "message": str(superseded)}
             async with self._database.connection() as connection:
                 await fail_task(connection, task.fence, error=error)
@@ -168,9 +173,9 @@ class ConceptAgent:
 
 
 def _storable_message(message: str) -> str:
-    """Return *message* as ReportFailure accepts it; a refused report would leave the session pending.
+    """Return *message* in a form that ReportFailure accepts; if refused, the request would stay pending.
 
-    The text may come from an endpoint: too long, blank, or with characters that PostgreSQL or UTF-8 cannot
+    The text of an endpoint may be too long, blank, or contain characters that PostgreSQL or UTF-8 cannot
     represent.
     """
     readable = message.replace("\0", "\ufffd").encode(errors="replace").decode().strip()

@@ -1,4 +1,4 @@
-"""The routes that create, list and read sessions; those of commands follow from their declarations."""
+"""The routes of sessions. ``command_router`` of the library adds the routes of commands."""
 
 import base64
 from collections.abc import Mapping
@@ -43,13 +43,14 @@ __all__ = ("genesis_router",)
 
 
 def genesis_router(backbone: Backbone) -> APIRouter:
-    """Return all routes under ``/api/v1/genesis/sessions`` (contract, section 2)."""
+    """Return all routes under ``/api/v1/genesis/sessions``."""
     authenticate = bearer(backbone.verifier)
 
     async def provide(request: Request) -> None:
         request.state.backbone, request.state.authenticate = backbone, authenticate
 
-    # Not included in a router of its own: FastAPI matches the routes of a nested router once more per level.
+    # Add the routes to this router instead of including a second router: FastAPI matches a request once more
+    # for each level of nested routers.
     router = command_router(backbone, genesis)
     router.dependencies.append(Depends(provide))
     router.add_api_route("", _create_session, methods=["POST"], **_CREATE)
@@ -61,7 +62,7 @@ def genesis_router(backbone: Backbone) -> APIRouter:
 
 
 class _Authenticated(SecurityBase):
-    """The bearer check of the request's backbone, with its scheme for the OpenAPI document."""
+    """Checks the bearer token of a request, and declares the security scheme in the OpenAPI document."""
 
     def __init__(self) -> None:
         self.model, self.scheme_name = BEARER_SCHEME.model, BEARER_SCHEME.scheme_name
@@ -72,11 +73,11 @@ class _Authenticated(SecurityBase):
 
 _Sender = Annotated[Principal, Depends(_Authenticated())]
 
-# The handlers have no docstring: FastAPI would show it to clients.
+# The handlers have no docstrings: FastAPI would publish them in the OpenAPI document.
 _CREATE: Final[dict[str, Any]] = {
     "name": "create",
     "status_code": 201,
-    "summary": "Begin a session",
+    "summary": "Create a session",
     "openapi_extra": json_body(CreateSessionRequest),
     "responses": {
         201: {"model": SessionState, "headers": {"Location": {"schema": {"type": "string"}}}},
@@ -105,7 +106,7 @@ def _created(path: str, result: CommandResult) -> ResponseParts:
 
 _LIST: Final[dict[str, Any]] = {
     "name": "sessions",
-    "summary": "Your sessions, newest first",
+    "summary": "List your sessions, newest first",
     "responses": error_responses(*AUTH_ERRORS, ValidationFailed, *DATABASE_ERRORS),
 }
 
@@ -127,7 +128,7 @@ async def _list_sessions(
 
 _STATE: Final[dict[str, Any]] = {
     "name": "state",
-    "summary": "Where a session stands",
+    "summary": "Read the state of a session",
     "responses": error_responses(*AUTH_ERRORS, AggregateNotFound, *DATABASE_ERRORS),
 }
 
@@ -168,15 +169,16 @@ def _cursor(row: Mapping[str, Any]) -> str:
 
 
 def _position(cursor: str) -> tuple[datetime, UUID]:
-    """Return the position of the last session of a page.
+    """Decode *cursor*: creation time and id of the last session of the previous page.
 
     Raises:
         ValidationFailed: The cursor is invalid.
     """
     try:
         created_at, last_id = from_json(base64.urlsafe_b64decode(cursor))
-        # PostgreSQL's driver needs UTC; a time at the limits of the calendar cannot be converted.
+        # The driver of PostgreSQL needs UTC. A time in year 1 or 9999 may have no UTC equivalent
+        # (OverflowError).
         return datetime.fromisoformat(created_at).astimezone(UTC), UUID(last_id)
     except (ValueError, TypeError, AttributeError, OverflowError):
-        detail = Detail(field="query.cursor", message="use next_cursor of the previous page")
+        detail = Detail(field="query.cursor", message="invalid; use next_cursor of the previous page")
         raise ValidationFailed([detail]) from None

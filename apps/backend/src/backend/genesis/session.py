@@ -1,8 +1,9 @@
-"""The deciders of a genesis session: the events that follow from each command; pure.
+"""The deciders of a genesis session: pure functions from the session and a command to events.
 
-A session passes the stages in order. In each stage the writer requests proposals from an agent, gives
-feedback, and confirms the stage with an option or with own content. At most one request is pending at a time,
-and only the report that names this request is accepted.
+A session passes the stages in order. In each stage the writer requests a proposal from an agent, gives
+feedback, and confirms the stage with an option of the proposal or with content of the writer. At most one
+request is pending at a time. The agent reports the result by an internal command that contains the request's
+command id.
 """
 
 from collections.abc import Mapping
@@ -57,7 +58,7 @@ genesis: Final = Domain(
     aggregate_type="GENESIS_SESSION",
     target_type=EventTarget.GENESIS_SESSION,
     snapshots=SnapshotQueries.from_mapping(SQL),
-    # The official verbs (contract, section 3).
+    # Event names must end in an OfficialVerb.
     naming=check_event_name,
 )
 
@@ -81,20 +82,21 @@ class _Payload(BaseModel):
 
 
 class CreateSession(_Payload):
-    """Create a session, optionally for a novel of another system."""
+    """Create a session."""
 
+    #: Id of a novel in another system; None without one.
     novel_id: UUID | None = None
 
 
 class ReportProposal(_Payload):
-    """An agent's proposal for the request of ``command_id``."""
+    """Report an agent's proposal for the request with the id ``command_id``."""
 
     command_id: UUID
     proposal: Proposal
 
 
 class ReportFailure(_Payload):
-    """An agent's report that the request of ``command_id`` has failed; ``error_code`` is the reason."""
+    """Report that an agent could not fulfil the request with the id ``command_id``."""
 
     command_id: UUID
     error_code: Word
@@ -102,12 +104,12 @@ class ReportFailure(_Payload):
 
 
 class ProposalRequest(BaseModel):
-    """Payload of ConceptGenerationRequested and StageProposalRequested: all that an agent needs."""
+    """Payload of ConceptGenerationRequested and StageProposalRequested; the complete input of an agent."""
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     session_id: UUID
-    #: The command a report must name.
+    #: Id of the command that requests the proposal; the report must contain it.
     command_id: UUID
     stage: GenesisStage
     #: The writer's preferences, with the notes of this request.
@@ -120,7 +122,7 @@ class ProposalRequest(BaseModel):
 
 @genesis.command(creates=True)
 def create_session(session: GenesisSession, command: CreateSession) -> Events:
-    """Start at the first stage."""
+    """Create the session in the first stage."""
     novel_id = str(command.novel_id) if command.novel_id else None
     payload = {
         "session_id": str(session.id),
@@ -135,7 +137,7 @@ def create_session(session: GenesisSession, command: CreateSession) -> Events:
 def request_concept_generation(
     session: GenesisSession, command: RequestConceptGeneration, command_id: UUID
 ) -> Events:
-    """Request concepts from an agent; omitted preferences keep their last value.
+    """Request concepts from an agent; preferences that the command omits keep their last value.
 
     Raises:
         SessionErased, SessionClosed, WrongStage, ProposalPending: The state of the session does not allow it.
@@ -154,7 +156,7 @@ def request_concept_generation(
 def request_stage_proposal(
     session: GenesisSession, command: RequestStageProposal, command_id: UUID
 ) -> Events:
-    """Request a proposal from an agent, based on the confirmed stages; the notes apply to this request only.
+    """Request a proposal from an agent for a stage after the first; the notes apply to this request only.
 
     Raises:
         SessionErased, SessionClosed, WrongStage, ProposalPending: The state of the session does not allow it.
@@ -173,7 +175,7 @@ def request_stage_proposal(
 
 @genesis.command(refuses=[SessionErased, SessionClosed, ProposalPending, NoProposal])
 def submit_feedback(session: GenesisSession, command: SubmitFeedback) -> Events:
-    """Record the writer's feedback on the last proposal for the next request.
+    """Record the writer's feedback on the last proposal; the next request includes the feedback.
 
     Raises:
         SessionErased, SessionClosed, ProposalPending: The state of the session does not allow it.
@@ -302,7 +304,12 @@ def _require_open(session: GenesisSession) -> None:
 
 
 def _require_idle(session: GenesisSession) -> Draft:
-    """Return the draft of an open session without a pending request."""
+    """Return the session's draft.
+
+    Raises:
+        SessionErased, SessionClosed: The session has ended.
+        ProposalPending: A request is pending.
+    """
     _require_open(session)
     if session.pending:
         raise ProposalPending(session.pending.command_id)
@@ -310,7 +317,7 @@ def _require_idle(session: GenesisSession) -> Draft:
 
 
 def _require_pending(session: GenesisSession, command_id: UUID) -> PendingRequest:
-    # On an abandoned session too, so that the agent discards the report.
+    # Do not check the status: an agent that reports to an ended session must get ReportSuperseded as well.
     if session.pending is None or session.pending.command_id != command_id:
         raise ReportSuperseded(command_id)
     return session.pending
@@ -343,7 +350,7 @@ def _chosen_content(stage: GenesisStage, draft: Draft, command: ConfirmStage) ->
     if command.choice is None:
         return _checked_content(stage, command.content or {})
     if draft.proposal is None:
-        raise NoProposal(stage, "request a proposal, or confirm with `content` of your own")
+        raise NoProposal(stage, "request a proposal, or send your own text in `content`")
     options = draft.proposal["proposal"]["options"]
     if command.choice >= len(options):
         raise ChoiceInvalid(command.choice, len(options))

@@ -1,6 +1,7 @@
 -- name: load
--- The states of sessions. With ids from a sub-select the planner assumes the same number of rows as for a
--- parameter, and reuses its plan instead of planning every call. JSON, unlike JSONB, is not parsed again.
+-- Read the states of sessions by id. With the ids in a sub-select, the planner estimates the same number of rows
+-- for a generic plan as for a custom plan, and so reuses the generic plan instead of planning every call.
+-- The state is JSON, because PostgreSQL would parse the result again to return JSONB.
 SELECT id, 'GENESIS_SESSION' AS aggregate_type, user_id AS owner,
     json_build_object('id', id, 'owner', user_id, 'novel_id', novel_id, 'status', status,
         'current_stage', current_stage, 'confirmed_data', confirmed_data, 'draft', draft,
@@ -8,14 +9,14 @@ SELECT id, 'GENESIS_SESSION' AS aggregate_type, user_id AS owner,
 FROM genesis_sessions WHERE id = ANY(ARRAY(SELECT unnest($1::uuid[])))
 
 -- name: read
--- The states of sessions for a rebuild, without their pending commands.
+-- Read the states of sessions for a rebuild, as text.
 WITH loaded AS (
 -- include: load
 )
 SELECT id, state::text AS state FROM loaded
 
 -- name: create
--- Insert the first snapshots of sessions. A JSON null becomes NULL. Only a rebuild gives created_at.
+-- Insert the first snapshots of sessions. A JSON null becomes NULL. Only a rebuild passes created_at; else it is now().
 INSERT INTO genesis_sessions
     (id, user_id, novel_id, status, current_stage, confirmed_data, draft, feedback, erased, version, created_at)
 SELECT (doc ->> 'id')::uuid, doc ->> 'owner', (doc ->> 'novel_id')::uuid, (doc ->> 'status')::genesis_status,
@@ -26,10 +27,10 @@ FROM jsonb_array_elements($1::text::jsonb) AS doc
 RETURNING id
 
 -- name: advance
--- Update snapshots that still have the expected version; rows are locked in the order of ids. Columns that a
--- document omits are set to themselves, which keeps their TOAST rows, so a proposal is written only once.
--- A document without `erased` does not update an erased session: commands omit it, a rebuild does not.
--- The ids are an array because the planner expects 100 rows of every function and would read all sessions.
+-- Update the snapshots that still have the expected version; lock the rows in the order of ids. A column that a
+-- document omits is set to itself, which keeps its TOAST rows: a proposal is written only once. The documents of
+-- commands omit `erased`, and therefore do not update an erased session; those of a rebuild contain `erased`.
+-- The ids are an array, because the planner expects 100 rows of a function and would scan the whole table.
 WITH given AS MATERIALIZED (SELECT doc, (doc ->> 'id')::uuid AS id FROM jsonb_array_elements($1::text::jsonb) AS doc)
 UPDATE genesis_sessions AS session
 SET user_id = coalesce(doc ->> 'owner', user_id),
@@ -53,21 +54,21 @@ WHERE session.id = next.id
 RETURNING session.id
 
 -- name: list_first
--- The first page of a writer's sessions, newest first.
+-- Read the first page of a writer's sessions, newest first.
 SELECT id, novel_id, user_id, status, current_stage, version, created_at, updated_at
 FROM genesis_sessions WHERE user_id = $1
 ORDER BY created_at DESC, id DESC
 LIMIT $2
 
 -- name: list_after
--- The next page: the writer's sessions older than the last one of the previous page.
+-- Read the next page: the writer's sessions that are older than the last session of the previous page.
 SELECT id, novel_id, user_id, status, current_stage, version, created_at, updated_at
 FROM genesis_sessions WHERE user_id = $1 AND (created_at, id) < ($2, $3)
 ORDER BY created_at DESC, id DESC
 LIMIT $4
 
 -- name: without_events_page
--- A page of snapshots without events, after an id, in the order of ids.
+-- Read the next snapshots without events whose id is above $1, in the order of ids.
 SELECT session.id, session.version
 FROM genesis_sessions AS session
 WHERE session.id > $1 AND NOT EXISTS (
@@ -78,6 +79,6 @@ ORDER BY session.id
 LIMIT $2
 
 -- name: discard
--- Delete a snapshot without events that still has the expected version.
+-- Delete a snapshot that has no events, if it still has the expected version.
 DELETE FROM genesis_sessions WHERE id = $1 AND version = $2
 RETURNING id

@@ -49,7 +49,7 @@ async def test_gap_or_wrong_order_on_kafka_misses_the_step(log: EventLog, versio
 async def test_event_of_another_chain_misses_the_step(log: EventLog) -> None:
     publish(log, 1)
     publish(log, 2, chain=uuid4())
-    with pytest.raises(StepMissed, match=f"not of {CHAIN}"):
+    with pytest.raises(StepMissed, match=f"not {CHAIN}"):
         await log.wait_published(2)
 
 

@@ -1,4 +1,4 @@
-"""The muse proposes contents of stages: from an offline phrase bank, or from a language model."""
+"""Muses produce the proposals for a stage: OfflineMuse from a phrase bank, LanguageModelMuse with a model."""
 
 from backend.genesis.muse._errors import (
     MuseAnswerBroken,

@@ -1,4 +1,4 @@
-"""Compose a proposal from phrases; pure, and always the same for a brief."""
+"""Compose a proposal from the phrase bank: a pure function, with the same result for the same brief."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ Phrase = TypeVar("Phrase")
 
 
 def compose(brief: Brief) -> Proposal:
-    """Return the proposal for *brief*.
+    """Return the proposal for *brief*, in the language of the brief.
 
     Raises:
         MuseBriefIncomplete: An earlier stage that the proposal builds on is missing.
@@ -46,7 +46,7 @@ def compose(brief: Brief) -> Proposal:
 
 
 class _Composer:
-    """Chooses from the phrase bank of the brief's language, by a random generator seeded with the brief."""
+    """Chooses phrases of the brief's language with a random generator whose seed is the whole brief."""
 
     def __init__(self, brief: Brief) -> None:
         self._brief = brief
@@ -74,7 +74,7 @@ class _Composer:
     # ------------------------------------------------------------------------------------ concepts
 
     def _concepts(self) -> list[Concept]:
-        """Return three concepts with different heroes and motifs, in the worlds that match the requests."""
+        """Return three concepts with different heroes and motifs, in worlds that the writer requested."""
         requests = self._requests()
         text = "\n".join(requests)
         worlds = self._worlds_for(requests)
@@ -90,7 +90,10 @@ class _Composer:
         return concepts
 
     def _worlds_for(self, requests: Sequence[str]) -> list[World]:
-        """Return the worlds of the first request that matches any, else all that no request rejects."""
+        """Return the worlds that match the first request with a matching world.
+
+        If no request matches a world, return all worlds that no request rejects ("no space stations").
+        """
         worlds = self._rng.sample(self._bank.worlds, len(self._bank.worlds))
         for text in requests:
             meant = [world for world in worlds if self._bank.keyword_score(text, world.keywords) > 0]
@@ -118,7 +121,7 @@ class _Composer:
         )
 
     def _tone(self, world: World) -> str:
-        """Return the tone of the world with the requested styles, as many as fit."""
+        """Return the tone of the world with the requested styles, at most 200 characters."""
         styles = [
             *self._brief.preferences.style_preferences,
             *(request.tone for request in self._style_requests),
@@ -133,7 +136,7 @@ class _Composer:
     # ------------------------------------------------------------------- premise and world
 
     def _conceptions(self) -> list[StoryConception]:
-        """Return one premise with two endings, each with its own perspective."""
+        """Return two conceptions with the same premise, and with different endings and perspectives."""
         concept = self._brief.content(Concept)
         story = self._story()
         motif, slots = story.motif, story.slots
@@ -153,8 +156,8 @@ class _Composer:
         ]
 
     def _worldviews(self) -> list[Worldview]:
-        """Return the world of the story with two societies, and a rule of the motif."""
-        self._brief.content(StoryConception)  # required, although only the story's texts use it
+        """Return the story's world with two different societies; the last rule is that of the motif."""
+        self._brief.content(StoryConception)  # only checks that this stage is confirmed
         story = self._story()
         world, motif = story.world, story.motif
         home, *places = world.places
@@ -173,7 +176,7 @@ class _Composer:
     # -------------------------------------------------------------------------------- people
 
     def _casts(self) -> list[Characters]:
-        """Return two casts: hero and antagonist of the story, each time with another ally and mentor."""
+        """Return two casts with the same hero and antagonist, and with different allies and mentors."""
         place = self._brief.content(Worldview).places[0].name
         story = self._story()
         name = story.name or self._rng.choice(self._bank.names)
@@ -207,7 +210,7 @@ class _Composer:
     # ---------------------------------------------------------------------------------- plot
 
     def _outlines(self) -> list[PlotOutline]:
-        """Return two variants of the chapters with the confirmed people, places, rule and ending."""
+        """Return two outlines with the confirmed characters, places, rule and ending."""
         slots = self._plot_slots()
         ways = [self._rng.randrange(2) for _ in self._bank.beats]
         middle = len(self._bank.beats) // 2
@@ -241,7 +244,7 @@ class _Composer:
             return by_role[role].name if role in by_role else stand_in
 
         def of_hero(text: str) -> str:
-            # A text from before the hero had a name says "the protagonist".
+            # A text that was confirmed before the hero had a name contains "the protagonist" instead.
             named = re.sub(re.escape(words.hero), lambda _: hero.name, text, flags=re.IGNORECASE)
             return sentence(self._bank, clip(named, 380))
 
@@ -266,7 +269,7 @@ class _Composer:
     # -------------------------------------------------------------------- texts of the writer
 
     def _requests(self) -> list[str]:
-        """Return all texts in which the user describes preferences, in order of priority: feedback first."""
+        """Return the writer's feedback, newest first, then notes, themes and styles: in order of priority."""
         preferences = self._brief.preferences
         newest_first = [one.feedback for one in reversed(self._brief.feedback)]
         notes = [] if preferences.notes is None else [preferences.notes]
@@ -282,7 +285,7 @@ class _Composer:
         ][:_STYLE_REQUESTS_MAX]
 
     def _request_sentences(self) -> list[str]:
-        """Return one sentence for each style request, without sentences that the story has already."""
+        """Return one sentence for each style request, except sentences that a confirmed text contains."""
         confirmed = texts_of(self._brief.confirmed.values())
         fresh = [
             [text for text in request.sentences if text not in confirmed] for request in self._style_requests
@@ -290,7 +293,7 @@ class _Composer:
         return [self._rng.choice(sentences) for sentences in fresh if sentences]
 
     def _remark(self, options: Sequence[AnyContent]) -> str:
-        """Return what the proposal builds on and how it uses the feedback."""
+        """Return the text for the writer: what the proposal builds on, and how it uses the feedback."""
         remarks = self._bank.remarks
         slots: dict[str, str] = {}
         match options[0]:
@@ -322,7 +325,7 @@ class _Composer:
 
 
 def _opening_slots(motif: Motif, slots: Mapping[str, str]) -> dict[str, str]:
-    """Return the slots for the beginning of a story with this motif."""
+    """Return the values of the slots {discovery} and {pressure}, which begin a story with *motif*."""
     return {"discovery": motif.discovery.format_map(slots), "pressure": fill(motif.pressure, slots)}
 
 
@@ -338,6 +341,6 @@ def _character(name: str, role: CharacterRole, one: Companion, slots: Mapping[st
 
 
 def _fingerprint(brief: Brief) -> bytes:
-    """Return all of the brief as bytes, so that any change leads to other choices."""
+    """Return the whole brief as bytes, the seed of the choices: another brief gives another proposal."""
     confirmed = sorted(brief.confirmed.items())  # JSONB does not keep the order of keys
     return to_json((brief.stage, brief.preferences, confirmed, brief.feedback, brief.seed))

@@ -1,4 +1,4 @@
-"""The errors of muses; the `error_code` becomes the reason of the failed request."""
+"""The errors of muses; the agent reports their `error_code` and message as the reason of a failed request."""
 
 from relaybox.errors import RelayboxError
 
@@ -15,13 +15,13 @@ __all__ = [
 
 
 class MuseError(RelayboxError):
-    """Base of all errors of muses. No message contains an API key or a text of the writer."""
+    """Base class of the errors of muses. No message contains an API key or a text of the writer."""
 
     error_code = "MUSE_FAILED"
 
 
 class MuseBriefIncomplete(MuseError):
-    """Raised when a stage is to be proposed before an earlier stage that it builds on is confirmed."""
+    """Raised when the proposal needs the content of an earlier stage that is not confirmed."""
 
     error_code = "MUSE_BRIEF_INCOMPLETE"
 
@@ -45,18 +45,18 @@ class MuseRateLimited(MuseError):
 
 
 class MuseTimedOut(MuseError):
-    """Raised when there was no response within the time limit; another request may succeed."""
+    """Raised when there was no proposal within MUSE_TIMEOUT_S; a later request may succeed."""
 
     error_code = "MUSE_TIMED_OUT"
 
 
 class MuseRefused(MuseError):
-    """Raised when the endpoint refuses the request itself (4xx): wrong key, unknown model, wrong address."""
+    """Raised when the endpoint returns 4xx, except 429: wrong key, unknown model or wrong address."""
 
     error_code = "MUSE_REFUSED"
 
 
 class MuseAnswerBroken(MuseError):
-    """Raised when the model's response is no valid proposal, also after a retry."""
+    """Raised when neither the model's first response nor its response to a retry is a valid proposal."""
 
     error_code = "MUSE_ANSWER_BROKEN"

@@ -1,4 +1,4 @@
-"""The language of a proposal: that of the writer."""
+"""Find the language of a proposal: English or Chinese, as the writer."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -17,15 +17,15 @@ _LATIN_WORD = re.compile(r"[A-Za-zÀ-ÿ]+")
 
 
 def texts_of(models: Iterable[BaseModel]) -> str:
-    """Return all texts in these models, one per line."""
+    """Return all strings in the fields of *models*, at any depth, one per line."""
     return "\n".join(text for model in models for text in _texts(model.model_dump(mode="json")))
 
 
 def language_of(brief: Brief) -> Language:
-    """Return the preferred language, else that of the writer's texts, else English.
+    """Return the language of the preferences, else the language of the texts in the brief, else English.
 
-    The first of confirmed contents, preferences and feedback that has any text decides: a story continues in
-    its language, also if a short note is in another one.
+    Of confirmed contents, preferences and feedback, the first with any text decides. So a story keeps its
+    language even if the writer sends a note in another language.
     """
     wished = (brief.preferences.language or "").lower().split("-")[0]
     if wished == "zh":
@@ -55,7 +55,7 @@ def _texts(document: JsonValue) -> Iterator[str]:
 
 
 def _script(text: str) -> Language | None:
-    """Return the language by script: one Han character counts as one Latin word. None without either."""
+    """Return Chinese if *text* has as many Han characters as Latin words, else English; None without both."""
     han, latin = len(_HAN.findall(text)), len(_LATIN_WORD.findall(text))
     if han == latin == 0:
         return None

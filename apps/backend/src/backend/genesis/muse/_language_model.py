@@ -38,13 +38,16 @@ _NO_ENDPOINT = "MUSE_BASE_URL is not the address of a chat-completions endpoint;
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageModelMuse:
-    """Requests JSON from a model, validates it, and sends one retry with the validation errors.
+    """Requests a proposal as JSON from a model; if invalid, requests it once more with the validation errors.
 
+    base_url: address of the chat-completions endpoint.
+    api_key: empty for endpoints without authentication.
+    model: name of the model at the endpoint.
     timeout_s: seconds for the whole proposal, including retries.
     retries_max: retries of one request after 429 (after Retry-After), 5xx or a broken connection; the library
-        waits between them, with jitter.
+        openai waits between them, with jitter.
 
-    No `response_format` is sent: compatible endpoints treat it differently, and some refuse such requests.
+    The requests have no `response_format`: endpoints interpret the field differently, and some refuse it.
     """
 
     base_url: str
@@ -54,7 +57,7 @@ class LanguageModelMuse:
     retries_max: int
 
     async def propose(self, brief: Brief, progress: Progress) -> Proposal:
-        """See `Muse.propose`.
+        """Return a valid proposal for the stage of *brief*; see `Muse.propose`.
 
         Raises:
             MuseTimedOut: There is no proposal within `timeout_s`.
@@ -85,7 +88,7 @@ class LanguageModelMuse:
         return proposal
 
     def _client(self) -> openai.AsyncOpenAI:
-        """Return a client for one proposal; a handshake is short beside a response."""
+        """Return a client for one proposal; a new connection takes little time compared with a response."""
         return openai.AsyncOpenAI(
             base_url=self.base_url,
             api_key=self.api_key.get_secret_value() or "none",
@@ -115,10 +118,10 @@ class LanguageModelMuse:
 
     @asynccontextmanager
     async def _mapped_errors(self) -> AsyncGenerator[None, None]:
-        """Convert the errors of the library.
+        """Convert the errors of the library openai to MuseError.
 
-        With `from None`, and without the text of the response and the address: endpoints repeat a refused
-        key, and some addresses contain a key.
+        The new errors have neither a cause nor the text of the response nor the address: endpoints repeat a
+        refused key in the response, and some addresses contain a key.
         """
         try:
             yield
@@ -133,7 +136,9 @@ class LanguageModelMuse:
                 "then request the proposal again"
             ) from None
         except openai.RateLimitError:
-            raise MuseRateLimited("the language model limits the rate; request the proposal later") from None
+            raise MuseRateLimited(
+                "the language model returned 429 (rate limit) to all attempts; request the proposal later"
+            ) from None
         except openai.APIStatusError as error:
             raise _status_error(error.status_code) from None
         except (openai.APIError, ValueError):
@@ -159,7 +164,8 @@ class _Answer(BaseModel):
 class _InvalidAnswer(Exception):
     """Raised within this module when a response is no valid proposal.
 
-    `problems` is for the model and may contain its text; `kinds` is for the error and contains no text.
+    problems: the validation errors, one per line, for the retry; may contain text of the response.
+    kinds: the types of the validation errors, for the error message; contains no text of the response.
     """
 
     def __init__(self, problems: str, kinds: str) -> None:
@@ -169,7 +175,11 @@ class _InvalidAnswer(Exception):
 
 
 def _read(stage: GenesisStage, answer: str) -> Proposal:
-    """Return the proposal in a response, also if other text or a code fence surrounds it."""
+    """Return the proposal in *answer*, from its first opening to its last closing brace.
+
+    Raises:
+        _InvalidAnswer: This part is not JSON, or not a valid proposal for *stage*.
+    """
     document = answer[answer.find("{") : answer.rfind("}") + 1]
     try:
         read = _Answer.model_validate(from_json(document))
@@ -178,7 +188,7 @@ def _read(stage: GenesisStage, answer: str) -> Proposal:
     except ValidationError as error:
         raise _invalid(error) from None
     except ValueError as error:
-        raise _InvalidAnswer(f"it is not JSON: {error}", "json_invalid") from None
+        raise _InvalidAnswer(f"The answer is not JSON: {error}", "json_invalid") from None
 
 
 def _invalid(error: ValidationError) -> _InvalidAnswer:

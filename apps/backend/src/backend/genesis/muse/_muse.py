@@ -1,4 +1,4 @@
-"""The interface of muses: a brief goes in, progress is reported, a proposal comes back."""
+"""The interface of muses, which produce the proposals of an agent."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from backend.genesis.muse._errors import MuseBriefIncomplete
 __all__ = ["Brief", "Muse", "Progress"]
 
 Progress = Callable[[float], Awaitable[None]]
-"""Receives the progress of a muse in percent, from 0 to 100; never decreases."""
+"""A function that a muse calls with its progress in percent, from 0 to 100, never decreasing."""
 
 Content = TypeVar("Content", bound=AnyContent)
 
@@ -20,11 +20,11 @@ Content = TypeVar("Content", bound=AnyContent)
 class Brief:
     """The input of a muse.
 
-    stage: the stage to propose for.
+    stage: the stage for which content is proposed.
     preferences: the writer's preferences, with the notes of this request.
-    confirmed: the contents of all earlier stages.
+    confirmed: the confirmed contents of all earlier stages, by stage.
     feedback: the writer's feedback on earlier proposals for this stage, oldest first.
-    seed: identifies the request, so that another agent that takes it over makes the same proposal.
+    seed: the id of the request; an offline muse that repeats the request composes the same proposal.
     """
 
     stage: GenesisStage
@@ -34,7 +34,7 @@ class Brief:
     seed: str
 
     def content(self, model: type[Content]) -> Content:
-        """Return the confirmed content that is a *model*.
+        """Return the confirmed content of the type *model*; each stage has another type.
 
         Raises:
             MuseBriefIncomplete: The stage with this type of content is not confirmed.
@@ -51,9 +51,9 @@ class Muse(Protocol):
     """Proposes the content of a stage."""
 
     async def propose(self, brief: Brief, progress: Progress) -> Proposal:
-        """Return a valid proposal for the stage of the brief.
+        """Return a valid proposal for the stage of *brief*; call *progress* meanwhile.
 
         Raises:
-            MuseError: There is no proposal; the error code is the reason.
+            MuseError: The muse cannot produce a proposal; each reason has its own class and error code.
         """
         ...

@@ -1,4 +1,4 @@
-"""A muse without a network: composes proposals from a phrase bank, always the same for a brief."""
+"""A muse without a network: composes proposals from a phrase bank, the same proposal for the same brief."""
 
 import asyncio
 from dataclasses import dataclass
@@ -15,15 +15,19 @@ _STEPS_PERCENT = (10.0, 35.0, 60.0, 85.0)
 
 @dataclass(frozen=True, kw_only=True)
 class OfflineMuse:
-    """Composes in the writer's language, English or Chinese.
+    """Composes proposals in the writer's language, English or Chinese.
 
-    pace_s: seconds before each step of progress; 0 for no delay, more for a demo.
+    pace_s: seconds to wait before each call of progress; more than 0 lets a demo show the progress.
     """
 
     pace_s: float = 0.0
 
     async def propose(self, brief: Brief, progress: Progress) -> Proposal:
-        """See `Muse.propose`; the only error is MuseBriefIncomplete."""
+        """Return a valid proposal for the stage of *brief*.
+
+        Raises:
+            MuseBriefIncomplete: The proposal needs the content of an earlier stage that is not confirmed.
+        """
         proposal = compose(brief)
         for percent in _STEPS_PERCENT:
             await asyncio.sleep(self.pace_s)

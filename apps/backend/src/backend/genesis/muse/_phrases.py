@@ -1,4 +1,4 @@
-"""The phrase bank of a language, read once from `phrases/<language>/*.toml` and validated."""
+"""The phrase bank of a language: phrases and templates of the offline muse, in `phrases/<language>/*.toml`."""
 
 import re
 import tomllib
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 Pair = Annotated[tuple[str, ...], Field(min_length=2, max_length=2)]
-"""Two variants: one for each option of a proposal."""
+"""Two variants of a text, for the two options of a proposal."""
 
 
 class _Entry(BaseModel):
@@ -34,18 +34,21 @@ class _Entry(BaseModel):
 
 
 class Item(_Entry):
-    """An entry that is chosen by keywords of a text, and recognised in a text written with it."""
+    """An entry that the muse chooses if the writer's texts contain its keywords.
+
+    Later proposals recognise the entry by its marker, which every text composed with the entry contains.
+    """
 
     keywords: tuple[str, ...] = ()
 
     @property
     def marker(self) -> str | None:
-        """Return a text that every text written with this entry contains; None without one."""
+        """Return a text that every text composed with this entry contains; None if there is no such text."""
         return None
 
 
 class Hero(Item):
-    """The profession and desire of a protagonist; `role` identifies the entry in a text."""
+    """A protagonist without a name; `role`, the profession, is the marker."""
 
     role: str
     object: str
@@ -58,7 +61,7 @@ class Hero(Item):
 
 
 class Antagonist(Item):
-    """An antagonist of the hero; `name` identifies the entry in a text."""
+    """An antagonist of the hero; `name` is the marker."""
 
     name: str
     description: str
@@ -72,7 +75,7 @@ class Antagonist(Item):
 
 
 class World(Item):
-    """Place and time of a story; `name` identifies the entry in a text. `thing` is the noun of titles."""
+    """Place and time of a story; `name` is the marker. `thing` is a noun for titles."""
 
     name: str
     where: str
@@ -92,7 +95,7 @@ class World(Item):
 
 
 class Motif(Item):
-    """The theme of a story; `question` identifies the entry in a text."""
+    """The theme and plot of a story; `question` is the marker."""
 
     theme: str
     titles: Pair
@@ -121,13 +124,16 @@ class Companion(_Entry):
 
 
 class Perspective(Item):
-    """A narrative perspective."""
+    """A narrative perspective, such as first person."""
 
     text: str
 
 
 class StyleRequest(Item):
-    """A change of style that writers request or complain about, and the sentences that fulfil it."""
+    """A change of style that writers request, and the sentences that fulfil the request.
+
+    A negated word of `complaints` is such a request too: "no happy ending" requests a darker style.
+    """
 
     complaints: tuple[str, ...]
     tone: str
@@ -136,7 +142,7 @@ class StyleRequest(Item):
 
 
 class Beat(_Entry):
-    """The part of one chapter in the plot."""
+    """Titles and summaries for one chapter of the plot."""
 
     act: int
     titles: Pair
@@ -144,7 +150,7 @@ class Beat(_Entry):
 
 
 class Words(_Entry):
-    """Conjunctions, placeholders and templates of sentences."""
+    """Conjunctions and punctuation, placeholders for missing names, and templates of sentences."""
 
     hero: str
     object: str
@@ -168,7 +174,7 @@ class Words(_Entry):
 
 
 class Remarks(_Entry):
-    """The muse's explanations of proposals and of its use of feedback."""
+    """Templates of the remark on a proposal: by stage, and for feedback that was or was not understood."""
 
     stages: dict[GenesisStage, str]
     answered: str
@@ -194,7 +200,7 @@ class Bank(_Entry):
     @staticmethod
     @cache
     def load(language: Language) -> "Bank":
-        """Return the bank of *language*."""
+        """Return the phrase bank of *language*, read and validated at the first call."""
         folder = files("backend.genesis.muse") / "phrases" / language
         tables = (
             tomllib.loads(file.read_text("utf-8")) for file in folder.iterdir() if file.name.endswith(".toml")
@@ -202,7 +208,7 @@ class Bank(_Entry):
         return Bank.model_validate({key: value for table in tables for key, value in table.items()})
 
     def keyword_score(self, text: str, keywords: Iterable[str]) -> int:
-        """Return the number of keywords that *text* asks for, minus the negated ones ("not too dark")."""
+        """Return the number of *keywords* in *text*; a negated keyword ("not too dark") counts -1."""
         return sum(self._score(text, keyword) for keyword in keywords)
 
     def _score(self, text: str, keyword: str) -> int:
@@ -217,10 +223,10 @@ class Bank(_Entry):
 
 @cache
 def _pattern(keyword: str) -> re.Pattern[str]:
-    """Return the pattern of a keyword.
+    """Return the pattern that finds *keyword* in a text.
 
-    Chinese has no word boundaries. In other languages a short keyword is a whole word ("war" is not in
-    "warm"), and a longer one may be a prefix ("histor": history, historical).
+    Chinese has no word boundaries. A Latin keyword of less than five letters matches only a whole word ("war"
+    is not in "warm"); a longer keyword also matches the beginning of a word ("histor": history, historical).
     """
     if not keyword.isascii():
         return re.compile(re.escape(keyword))

@@ -1,4 +1,4 @@
-"""The prompts for a language model, kept as files in `prompts/`."""
+"""The prompts for a language model, from the files in `prompts/`."""
 
 import tomllib
 from functools import cache
@@ -18,7 +18,7 @@ def system() -> str:
 
 
 def opening(brief: Brief) -> str:
-    """Return the brief as a prompt, with the JSON Schema of the stage."""
+    """Return the user prompt for *brief*, with the JSON Schema of the stage's content."""
     return _read("brief.md").format(
         stage=brief.stage.value,
         task=tomllib.loads(_read("tasks.toml"))[brief.stage.value],
@@ -30,7 +30,7 @@ def opening(brief: Brief) -> str:
 
 
 def retry(problems: str) -> str:
-    """Return the request for another response, with the validation errors of the last one."""
+    """Return the prompt that requests a corrected response; *problems*: the errors of the last response."""
     return _read("retry.md").format(problems=problems)
 
 

@@ -1,4 +1,4 @@
-"""The choice of the muse by the environment."""
+"""The settings that choose and configure the muse."""
 
 from typing import Annotated, Literal, assert_never
 
@@ -14,18 +14,19 @@ __all__ = ["MuseSettings", "muse_from_settings"]
 
 
 class MuseSettings(BaseSettings):
-    """MUSE and MUSE_…; all except MUSE and MUSE_PACE_S have an effect with MUSE=llm only."""
+    """The variables MUSE and MUSE_…; those without "offline" in their comment apply to MUSE=llm only."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 
+    #: ``offline``: proposals from the phrase bank. ``llm``: proposals of a language model.
     muse: Literal["offline", "llm"] = "offline"
-    #: Seconds that the offline muse waits before each of its steps, so that a demo shows its progress.
+    #: Seconds that the offline muse waits before each of its five steps, so that a demo can show progress.
     muse_pace_s: Annotated[float, Field(ge=0, le=10)] = 0.0
-    #: An endpoint of the chat-completions protocol.
+    #: Address of an endpoint of the chat-completions protocol.
     muse_base_url: HttpUrl = HttpUrl("https://api.openai.com/v1")
-    #: Optional for endpoints without authentication.
+    #: API key of the endpoint; empty for endpoints without authentication.
     muse_api_key: SecretStr = SecretStr("")
-    #: The name of the model at the endpoint.
+    #: Name of the model at the endpoint; required with MUSE=llm.
     muse_model: Annotated[str, Field(max_length=200)] = ""
     #: Seconds for one proposal, including retries.
     muse_timeout_s: Annotated[float, Field(gt=0, le=600)] = 120.0
@@ -37,8 +38,8 @@ def muse_from_settings(settings: MuseSettings) -> Muse:
     """Return the muse that the settings select.
 
     Raises:
-        SettingsError: MUSE=llm without MUSE_MODEL.
-        MuseNotInstalled: MUSE=llm without its library.
+        SettingsError: MUSE=llm, and MUSE_MODEL is empty.
+        MuseNotInstalled: MUSE=llm, and the library openai is not installed.
     """
     match settings.muse:
         case "offline":

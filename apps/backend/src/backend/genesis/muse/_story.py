@@ -1,4 +1,4 @@
-"""The elements of the phrase bank that the confirmed texts of a story contain."""
+"""Find the entries of the phrase bank with which the confirmed texts of a story were composed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ __all__ = ["Story"]
 
 @dataclass(frozen=True, kw_only=True)
 class Story:
-    """A world, a hero and a motif, each recognised by its marker in the confirmed texts.
+    """The entries of the phrase bank (world, hero, motif, antagonist) whose markers the texts contain.
 
-    A writer's own text has no markers. Then the best match by keywords is used, and `slots` say "the
-    protagonist" instead of a name and a profession that the writer did not choose.
+    Texts that the writer wrote contain no markers. For them the entries are chosen by keywords, and `slots`
+    contain "the protagonist" instead of a name that the writer did not choose.
 
     text: all confirmed texts and preferences.
-    name: of the hero; None if the texts contain no name of the phrase bank.
-    motif_is_guessed: the texts have no marker of a motif, so they do not contain the motif's beginning.
-    slots: the values for the slots of the phrase bank.
+    name: name of the hero; None if the texts contain no name of the phrase bank.
+    motif_is_guessed: the motif was chosen by keywords, so the texts do not contain the beginning of its plot.
+    slots: the values of the placeholders in phrases, by name: `hero` is the value of {hero}.
     """
 
     text: str
@@ -38,7 +38,7 @@ class Story:
 
     @staticmethod
     def from_brief(bank: Bank, brief: Brief, rng: Random) -> "Story":
-        """Return the story of *brief*."""
+        """Return the story of *brief*; *rng* decides between entries that match equally."""
         text = texts_of((*brief.confirmed.values(), brief.preferences))
         world = ranked(bank, bank.worlds, text, rng)[0]
         hero = ranked(bank, world.heroes, text, rng)[0]
@@ -66,7 +66,7 @@ class Story:
 
 
 def _place_slots(bank: Bank, brief: Brief, world: World, text: str) -> dict[str, str]:
-    """Return the slots ``world`` and ``where``: the world, or the first place of the writer's world."""
+    """Return the values of {world} and {where}: of *world*, or of the first place in the writer's world."""
     own = next((content for content in brief.confirmed.values() if isinstance(content, Worldview)), None)
     if own is None or world.marker in text:
         return {"world": world.name, "where": world.where}

@@ -1,4 +1,4 @@
-"""Fill templates with phrases, and keep the texts within the limits of the models."""
+"""Fill templates with phrases, join sentences, and limit the length of texts."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -18,12 +18,12 @@ AnyItem = TypeVar("AnyItem", bound=Item)
 
 
 def fill(frame: str, slots: Mapping[str, str]) -> str:
-    """Return *frame* with its slots filled, each sentence starting with a capital letter."""
+    """Return the template *frame* with *slots* in its placeholders, and a capital letter in each sentence."""
     return _SENTENCE_START.sub(lambda start: start[1] + start[2].upper(), frame.format_map(slots))
 
 
 def clip(text: str, chars_max: int) -> str:
-    """Return as many whole sentences of *text* as fit; if none fits, its beginning with an ellipsis."""
+    """Return the whole sentences of *text* that fit into *chars_max*; if none fits, cut and add "…"."""
     if len(text) <= chars_max:
         return text
     ends = [end.end() for end in _SENTENCE_END.finditer(text, 0, chars_max)]
@@ -31,25 +31,25 @@ def clip(text: str, chars_max: int) -> str:
 
 
 def paragraph(bank: Bank, *sentences: str) -> str:
-    """Return the sentences as one paragraph of limited length."""
+    """Return *sentences*, without empty ones, as one paragraph of at most 1,200 characters."""
     return clip(bank.words.gap.join(sentence(bank, one) for one in sentences if one), PARAGRAPH_CHARS_MAX)
 
 
 def sentence(bank: Bank, text: str) -> str:
-    """Return *text* with a full stop, which writers often omit and the next sentence needs."""
+    """Return *text* with a full stop at its end, if it has no punctuation there."""
     return text if re.search(r"[.!?…。！？][”’\"')）]*$", text) else text + bank.words.stop
 
 
 def join(bank: Bank, names: Sequence[str]) -> str:
-    """Return the names as a list in words: a, b and c."""
+    """Return *names* as an enumeration in the bank's language: a, b and c."""
     *first, last = names
     return bank.words.and_.join([bank.words.comma.join(first), last]) if first else last
 
 
 def ranked(bank: Bank, items: Sequence[AnyItem], text: str, rng: Random) -> list[AnyItem]:
-    """Return the items by their match with *text*, best first; ties in random order.
+    """Return *items* sorted by their match with *text*, best first, and equal matches in random order.
 
-    An item whose marker is in the text was used to write it, and outweighs all keywords.
+    An item whose marker is in *text* comes before all others: *text* was composed with that item.
     """
 
     def fit(item: AnyItem) -> tuple[bool, int]:
