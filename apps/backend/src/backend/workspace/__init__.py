@@ -1,4 +1,4 @@
-"""Workspace: chess studies in a tree of nodes, every write a command with its events."""
+"""Workspace: chess studies in a tree of nodes. Each write is a command that records events."""
 
 from backend.workspace._rebuild import NodeProjection
 from backend.workspace.responses import WORKSPACE_ERROR_RESPONSES

@@ -1,4 +1,4 @@
-"""How ``backend rebuild workspace`` makes the rows of nodes from their events."""
+"""Compute, read and write the rows of nodes for ``backend rebuild workspace``."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -34,12 +34,15 @@ _MODELS: Final[Mapping[str, type[BaseModel]]] = {
     "grants": WorkspaceGrant,
     "links": WorkspaceLink,
 }
-#: The column that identifies a row of a node, where it is not ``id``.
+#: The column that identifies a row within its node, for tables whose rows have no ``id``.
 _KEYS: Final = {"versions": "number", "grants": "user_id"}
 
 
 class NodeProjection(Projection[NodeState, NodeState]):
-    """The rows of a node in all tables. The secrets of links are in no event and stay as they are."""
+    """The projection of nodes: the rows of a node in all tables except ``workspace_link_secrets``.
+
+    Events do not contain the secrets of links, so a rebuild does not change them.
+    """
 
     aggregate_type = AGGREGATE_TYPE
     event_types = EVENT_TYPES
@@ -64,17 +67,17 @@ class NodeProjection(Projection[NodeState, NodeState]):
         return state
 
     def rows_of(self, state: NodeState) -> NodeState:
-        """Return the rows of the node."""
+        """Return *state*, which consists of rows."""
         return state
 
     def differing_parts(self, change: RowChange[NodeState]) -> tuple[str, ...]:
-        """Name the differing tables, without their prefix."""
+        """Return the names of the tables whose rows differ, without the prefix ``workspace_``."""
         tables = [NODES] if change.stored.node != change.rebuilt.node else []
         tables += [t for t in TABLES if getattr(change.stored, t) != getattr(change.rebuilt, t)]
         return tuple(tables)
 
     async def lock(self, executor: Executor, aggregate_ids: Sequence[UUID]) -> None:
-        """Lock the nodes as every command that changes them does."""
+        """Lock the rows of the nodes, which every command on a node locks first."""
         await executor.fetch(ACCESS_SQL["lock_nodes"], list(aggregate_ids))
 
     async def read(self, executor: Executor, aggregate_ids: Sequence[UUID]) -> Mapping[UUID, NodeState]:
@@ -99,13 +102,16 @@ class NodeProjection(Projection[NodeState, NodeState]):
         await write_rows(executor, written=written, deleted=deleted)
 
     async def ids_without_events(self, executor: Executor, after: UUID, limit: int) -> list[UUID]:
-        """Read ids of nodes with rows in any table and no event."""
+        """Return up to *limit* ids above *after* of nodes that have rows in any table but no events."""
         rows = await executor.fetch(_SQL["nodes_without_events_page"], after, limit)
         return [row["node_id"] for row in rows]
 
 
 def _sharing_equal_rows(stored: NodeState, rebuilt: NodeState) -> NodeState:
-    """Return *stored* with the objects of *rebuilt* for equal rows: ``collect_changes`` compares identity."""
+    """Return *stored*, where each row that equals a row of *rebuilt* is that object.
+
+    ``collect_changes`` compares rows by identity.
+    """
     shared = NodeState(node=rebuilt.node if stored.node == rebuilt.node else stored.node)
     for table in TABLES:
         new: Mapping[Any, BaseModel] = getattr(rebuilt, table)

@@ -1,4 +1,4 @@
-"""Access to nodes: a pure function of a node, its ancestors and a user (workspace.md, Roles)."""
+"""Access to nodes: pure functions of a node, its ancestors and a user (docs/reference/workspace.md)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from backend.workspace.errors import (
 
 __all__ = ("LEVELS_MAX", "Access", "Ancestor", "access_of")
 
-#: Levels of a tree, its root included.
+#: Maximum number of levels in a tree, including the root.
 LEVELS_MAX = 200
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ancestor:
-    """A node or one of its ancestors, with the fields that access depends on."""
+    """A node or one of its ancestors, with the fields that determine the access to them."""
 
     id: UUID
     kind: NodeKind
@@ -31,7 +31,9 @@ class Ancestor:
     title: str
     #: The visibility of the node; None: inherited from the nearest ancestor that has a visibility.
     visibility: Visibility | None
+    #: The node itself was trashed, and not only an ancestor.
     trashed: bool
+    #: The user who trashed the node; None if it was not trashed.
     trashed_by: str | None
     #: The role granted to the requester on this node; None without a grant.
     granted: Role | None
@@ -41,31 +43,32 @@ class Ancestor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Access:
-    """A node with its ancestors, and the role of one requester on it.
+    """A node with its ancestors, and the role of one requester (the sender of a request) on the node.
 
     Invariant: ``chain`` begins with the node and ends with the root of its tree.
     """
 
     chain: tuple[Ancestor, ...]
-    #: The requester; None without a token.
+    #: The user id of the requester; None without a bearer token.
     subject: str | None
     #: The role on the node; None if the requester may not read the node.
     role: Role | None
+    #: The node's own visibility, or the visibility that the node inherits.
     visibility: Visibility
 
     @property
     def node(self) -> Ancestor:
-        """The node itself."""
+        """Return the node, the first of the chain."""
         return self.chain[0]
 
     @property
     def root(self) -> Ancestor:
-        """The root of its tree."""
+        """Return the root of the node's tree, the last of the chain."""
         return self.chain[-1]
 
     @property
     def readable_above(self) -> tuple[Ancestor, ...]:
-        """The ancestors that the requester may read, from the parent up."""
+        """Return the ancestors that the requester may read, from the parent to the root."""
         above = self.chain[1:]
         return tuple(
             one for place, one in enumerate(above) if access_of(above[place:], self.subject).role is not None
@@ -73,7 +76,7 @@ class Access:
 
     @property
     def parent_id(self) -> UUID | None:
-        """The parent; None for a root, and if the requester may not read the parent."""
+        """Return the id of the parent; None for a root, or if the requester may not read the parent."""
         return self.node.parent_id if self.may_read_above(str(self.node.parent_id)) else None
 
     def may_read_above(self, node_id: str) -> bool:
@@ -84,19 +87,20 @@ class Access:
 
     @property
     def owner(self) -> str:
-        """The owner of the tree."""
+        """Return the user id of the tree's owner."""
         return self.root.owner_id
 
     @property
     def trashed(self) -> Ancestor | None:
-        """The nearest trashed node of the chain; None for a live node."""
+        """Return the first node of the chain that was trashed; None if the node is live."""
         return next((one for one in self.chain if one.trashed), None)
 
     @property
     def sees_trashed(self) -> bool:
-        """Whether the requester sees the node in the bin.
+        """Return whether the node is in the bin, and in the list of the bin that the requester gets.
 
-        These are the owner, and the user who trashed it, if that user could read the live node.
+        That is the case for the owner of the tree, and for the user who trashed the node, if this user may
+        still read the node.
         """
         trashed = self.trashed
         if trashed is None or self.role is None:
@@ -140,12 +144,12 @@ class Access:
             raise NodeNotFound
 
     def require_trashing(self) -> None:
-        """Require the right to trash the node: editors, for a root its owner.
+        """Require the role to trash the node: editor, or owner if the node is a root.
 
         Raises:
-            NodeNotFound: The requester may not read the node; or it is trashed, and the requester has no
-                right to.
-            RoleMissing: The requester may read the node, but not trash it.
+            NodeNotFound: The requester may not read the node; or the node is in the bin already, and the
+                requester does not have the role.
+            RoleMissing: The requester may read the node, but does not have the role.
         """
         needed = Role.EDITOR if self.node.parent_id else Role.OWNER
         if self.trashed is not None and not self.may(needed):
@@ -153,10 +157,10 @@ class Access:
         self.require_role(needed)
 
     def require_restoring(self) -> None:
-        """Require the right to restore the node: the owner, and the user who trashed it.
+        """Require that the requester owns the tree or trashed the node.
 
         Raises:
-            NodeNotFound: The requester may not see the node.
+            NodeNotFound: The requester is neither; or the node is live, and the requester may not read it.
             RoleMissing: The node is live, and the requester is not an editor.
         """
         if self.trashed is None:
@@ -165,31 +169,31 @@ class Access:
             raise NodeNotFound
 
     def require_purging(self) -> None:
-        """Require the owner of the tree.
+        """Require that the requester owns the tree.
 
         Raises:
-            NodeNotFound: The requester may not see the node.
-            RoleMissing: The requester may see the node, but does not own the tree.
+            NodeNotFound: The requester may not read the node, or does not see it in the bin.
+            RoleMissing: The requester may read the node, but does not own the tree.
         """
         if self.trashed is not None and not self.sees_trashed:
             raise NodeNotFound
         self.require_role(Role.OWNER)
 
     def require_live(self) -> None:
-        """Require a live node.
+        """Require that the node is live.
 
         Raises:
-            NodeTrashed: The node or an ancestor is in the bin.
+            NodeTrashed: The node or an ancestor was trashed.
         """
         if self.trashed is not None:
             raise NodeTrashed
 
     def require_trashed(self) -> None:
-        """Require the root of a batch in the bin.
+        """Require that the node is the topmost node of a batch in the bin.
 
         Raises:
-            NodeNotTrashed: The node is not in the bin.
-            NodeTrashedWithAncestor: The node was trashed with an ancestor.
+            NodeNotTrashed: The node is live.
+            NodeTrashedWithAncestor: The node is in the bin because an ancestor was trashed.
         """
         if self.node.trashed:
             return
@@ -199,11 +203,15 @@ class Access:
 
 
 def access_of(chain: Sequence[Ancestor], subject: str | None) -> Access:
-    """Return the access of *subject* (None: no token) to the first node of *chain*.
+    """Return the access of a requester to the first node of *chain*.
 
-    The owner of the root owns the whole tree. The nearest grant counts, even if an ancestor has a grant with
-    a higher role; a share link gives its role. ``private`` suspends both; ``public`` gives every requester
-    the role viewer.
+    The owner of the root owns the whole tree. Of several grants on the chain the first is used, even if an
+    ancestor has a grant with a higher role; a share link gives its role. If the visibility is ``private``,
+    grants and links have no effect; ``public`` gives every requester at least the role viewer.
+
+    Args:
+        chain: The node, its parent, and so on to the root; empty if the node does not exist.
+        subject: The user id of the requester; None without a bearer token.
 
     Raises:
         NodeNotFound: The chain is empty.

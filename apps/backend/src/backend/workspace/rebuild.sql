@@ -1,5 +1,5 @@
 -- name: rows_of_nodes
--- All rows of the nodes $1 from every table, each with the name of its table.
+-- Read all rows of the nodes $1 from every table, each row with the name of its table.
 SELECT 'nodes' AS table_name, node.id AS node_id, to_jsonb(node)::text AS row
 FROM workspace_nodes AS node WHERE node.id = ANY($1::uuid[])
 UNION ALL SELECT 'chapters', chapter.node_id, to_jsonb(chapter)::text
@@ -16,7 +16,7 @@ UNION ALL SELECT 'links', link.node_id, to_jsonb(link)::text
 FROM workspace_links AS link WHERE link.node_id = ANY($1::uuid[])
 
 -- name: nodes_without_events_page
--- A page of nodes with rows and without events, after an id, in the order of ids.
+-- Read the next $2 ids above $1 of nodes that have rows but no events, in the order of ids.
 SELECT held.node_id
 FROM (
     SELECT id AS node_id FROM workspace_nodes

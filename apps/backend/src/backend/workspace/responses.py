@@ -88,7 +88,7 @@ WORKSPACE_ERROR_RESPONSES: ErrorTable = {
     AlreadyShared: ErrorResponse(status=409),
     ShareLimitReached: ErrorResponse(status=409),
     GrantRefused: ErrorResponse(status=422),
-    # As for a bearer token (RFC 9110, section 15.5.2), which a client may send instead.
+    # A 401 must name a scheme (RFC 9110, section 15.5.2): a client may send a bearer token instead.
     ShareTokenInvalid: ErrorResponse(status=401, headers={"WWW-Authenticate": "Bearer"}),
     LinkNotFound: ErrorResponse(status=404),
     LinkPasswordWrong: ErrorResponse(status=403),
@@ -104,4 +104,4 @@ WORKSPACE_ERROR_RESPONSES: ErrorTable = {
     ChessError: ErrorResponse(status=422),
     MoveExists: ErrorResponse(status=409),
 }
-"""The status, headers and fields of each error, in addition to those of the library."""
+"""HTTP status, headers and additional body fields of each error of the library and of the workspace."""

@@ -1,4 +1,4 @@
-"""All routes of the workspace, under ``/api/v1`` (workspace.md, Routes)."""
+"""All routes of the workspace, under ``/api/v1`` (docs/reference/workspace.md)."""
 
 from fastapi import APIRouter, Depends
 from relaybox.http import Backbone
@@ -30,7 +30,7 @@ def workspace_router(backbone: Backbone, jwt: JwtSettings) -> APIRouter:
     passwords = PasswordHasher()
     links = LinkOpener(dependencies.database, dependencies.share_tokens, passwords)
     uploads = PgnUploads(load_settings(OutboxSettings).message_bytes_max)
-    # The application that includes the router runs its lifespan too.
+    # FastAPI runs the lifespan of an included router with that of the application.
     router = APIRouter(
         tags=["Workspace"], lifespan=passwords.lifespan, dependencies=[Depends(dependencies.provide)]
     )

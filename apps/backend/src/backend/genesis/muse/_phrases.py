@@ -1,4 +1,4 @@
-"""The phrase bank of a language: phrases and templates of the offline muse, in `phrases/<language>/*.toml`."""
+"""The phrase bank of a language: the texts of the offline muse, in `phrases/<language>/*.toml`."""
 
 import re
 import tomllib

@@ -1,4 +1,4 @@
-"""The command transaction with its locks, the rows it writes, and ``If-Match``."""
+"""What all commands on nodes share: the transaction, row locks, writing of rows, and ``If-Match``."""
 
 from backend.workspace.core._if_match import IfMatch, etag
 from backend.workspace.core._locks import (

@@ -1,4 +1,4 @@
-"""``If-Match`` and ``ETag``: a write names the versions that it may change (RFC 9110)."""
+"""``If-Match`` and ``ETag``: the client names the version that a write may change (RFC 9110)."""
 
 import re
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ __all__ = ("IfMatch", "etag")
 _ENTITY_TAG: Final = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
 _TAGS: Final = re.compile(rf"[ \t,]*{_ENTITY_TAG}(?:[ \t]*,[ \t,]*{_ENTITY_TAG})*[ \t,]*")
 _STRONG: Final = re.compile(r'(W/)?"([^"]*)"')
-#: The tag of a version.
+#: The content of the entity tags that :func:`etag` returns.
 _VERSION: Final = re.compile(r"\d{1,10}")
 
 
@@ -23,13 +23,14 @@ def etag(version: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class IfMatch:
-    """The versions that a write may change; None for any (``*``)."""
+    """The versions that the client allows a write to change."""
 
+    #: None if the client allows any version (``*``).
     versions: frozenset[int] | None
 
     @classmethod
     def parse(cls, header: str | None) -> Self:
-        """Parse the header.
+        """Parse the value of the header; None if the request has no such header.
 
         Raises:
             IfMatchMissing: The header is missing.
@@ -48,10 +49,10 @@ class IfMatch:
         return cls(frozenset(int(tag) for tag in strong if _VERSION.fullmatch(tag)))
 
     def check(self, current: int) -> None:
-        """Require that the write may change the version *current*.
+        """Require that the client allows to change *current*, the version in the database.
 
         Raises:
-            VersionStale: The write names other versions.
+            VersionStale: The client allows other versions only.
         """
         if self.versions is not None and current not in self.versions:
             raise VersionStale(current)

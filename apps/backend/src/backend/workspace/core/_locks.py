@@ -1,4 +1,4 @@
-"""Row locks of commands, in one order, so that two commands never wait for each other in a circle.
+"""Row locks of commands. All commands lock in the same order, so that they cannot deadlock.
 
 A command takes its locks in this order, and each kind in the order of node ids:
 
@@ -9,13 +9,14 @@ order rows                             mode                 functions
 1     roots of the trees               FOR SHARE            :func:`lock_in_place`, :func:`lock_parent`
 2     nodes of these trees             FOR UPDATE           all of the above but :func:`lock_roots`;
                                                             :func:`lock_node`, :func:`lock_nodes`
-2     nodes that an export names       FOR SHARE            :func:`share_lock_nodes`
-3     tasks, outbox rows               as their statements  ``trash.purge_batch``
+2     nodes in the file of an export   FOR SHARE            :func:`share_lock_nodes`
+3     tasks, outbox rows               of the UPDATE        ``trash.purge_batch``
 ===== ================================ ==================== ==========================================
 
-A move, a trash and a purge lock the root FOR UPDATE; a command that needs a node to stay in its place locks
-the root FOR SHARE. The SQL function ``workspace_hold`` takes locks 1 and 2 and starts again when a node has
-moved meanwhile.
+Commands that move, trash or purge nodes lock the root FOR UPDATE. A command during which a node must not be
+moved, trashed or purged locks the root FOR SHARE. The SQL function ``workspace_hold`` takes the locks 1 and
+2; if another transaction has moved a node before the root was locked, the function tries again, at most ten
+times.
 """
 
 from collections.abc import Sequence
@@ -38,7 +39,9 @@ __all__ = (
 
 
 async def lock_node(tx: CommandTransaction, node_id: UUID, needed: Role) -> Access:
-    """Lock a live node whose own rows the command changes, and require the role *needed*.
+    """Lock a live node FOR UPDATE, and require the role *needed*.
+
+    For commands that change the rows of the node, but not its parent or its children.
 
     Raises:
         NodeNotFound, RoleMissing: See :meth:`Access.require`.
@@ -50,9 +53,10 @@ async def lock_node(tx: CommandTransaction, node_id: UUID, needed: Role) -> Acce
 
 
 async def lock_parent(tx: CommandTransaction, parent_id: UUID, needed: Role) -> Access:
-    """Lock a live node that gets a child, keep it in its place, and require the role *needed*.
+    """Lock a live node that gets a child, and require the role *needed*.
 
-    The lock of its row serialises the titles and positions of its children.
+    The node cannot be moved, trashed or purged before the end of the transaction. Because all commands that
+    add children take this lock, titles and positions of the children do not conflict.
 
     Raises:
         NodeNotFound, RoleMissing: See :meth:`Access.require`.
@@ -64,10 +68,10 @@ async def lock_parent(tx: CommandTransaction, parent_id: UUID, needed: Role) -> 
 
 
 async def lock_in_place(tx: CommandTransaction, node_id: UUID, *others: UUID) -> Access:
-    """Lock a node and *others* of its tree, and keep each of them in its place.
+    """Lock a node and *others* of its tree, so that none of them is moved, trashed or purged.
 
     Raises:
-        NodeNotFound: One of them does not exist.
+        NodeNotFound: One of the nodes does not exist.
         RetryTransaction: Nodes were moved during each of ten attempts.
     """
     await _lock_in_trees(tx, (node_id, *others), (node_id, *others), exclusive=False)
@@ -75,10 +79,10 @@ async def lock_in_place(tx: CommandTransaction, node_id: UUID, *others: UUID) ->
 
 
 async def lock_trees(tx: CommandTransaction, *node_ids: UUID) -> list[Access]:
-    """Lock nodes whose places change, and the roots of their trees: nothing else moves in these trees.
+    """Lock nodes that the command moves, and the roots of their trees, which excludes other moves there.
 
     Raises:
-        NodeNotFound: One of them does not exist.
+        NodeNotFound: One of the nodes does not exist.
         RetryTransaction: Nodes were moved during each of ten attempts.
     """
     await _lock_in_trees(tx, node_ids, node_ids, exclusive=True)
@@ -86,9 +90,9 @@ async def lock_trees(tx: CommandTransaction, *node_ids: UUID) -> list[Access]:
 
 
 async def lock_roots(tx: CommandTransaction, node_id: UUID, *others: UUID) -> Access:
-    """Lock only the roots of the trees of a node and of *others*: nothing moves in these trees.
+    """Lock the roots of the trees of a node and of *others*, which excludes moves in these trees.
 
-    Take all other locks after these. *others* that do not exist are ignored.
+    Call this before all other lock functions. Ids in *others* that do not exist are ignored.
 
     Raises:
         NodeNotFound: The node does not exist.
@@ -102,19 +106,22 @@ async def lock_nodes(tx: CommandTransaction, *node_ids: UUID) -> None:
     """Lock nodes FOR UPDATE and load their rows.
 
     Raises:
-        NodeNotFound: One of them does not exist.
+        NodeNotFound: One of the nodes does not exist.
     """
     if node_ids:
         tx.load_nodes(node_ids, await tx.executor.fetch(ACCESS_SQL["lock_nodes"], list(set(node_ids))))
 
 
 async def share_lock_nodes(tx: CommandTransaction, node_ids: Sequence[UUID]) -> int:
-    """Lock nodes FOR SHARE, which keeps them from being changed or purged; return how many exist."""
+    """Lock nodes FOR SHARE, so that none is changed or purged; return the number of nodes that exist."""
     return len(await tx.executor.fetch(ACCESS_SQL["share_lock_nodes"], node_ids))
 
 
 async def _lock_in_trees(
     tx: CommandTransaction, places: Sequence[UUID], nodes: Sequence[UUID], *, exclusive: bool
 ) -> None:
-    """Lock the roots of *places*, then *nodes* of their trees."""
+    """Lock the roots of the trees of *places*, then *nodes*, a subset of *places*, and load their rows.
+
+    *exclusive*: lock the roots FOR UPDATE instead of FOR SHARE.
+    """
     tx.load_nodes(nodes, await tx.executor.fetch(ACCESS_SQL["lock_in_trees"], places, nodes, exclusive))

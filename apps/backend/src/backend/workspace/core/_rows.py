@@ -1,4 +1,4 @@
-"""Write the rows that events have changed, table by table."""
+"""Write the rows that the events of a command have changed to their tables."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -13,7 +13,7 @@ __all__ = ("NODES", "TABLES", "Rows", "collect_changes", "write_rows")
 
 _SQL: Final = load_queries(__package__ or "backend.workspace.core", "rows.sql")
 NODES: Final = "nodes"
-#: Tables of rows that belong to a node, by their names in :class:`NodeState`, with their key columns.
+#: The key columns of each table whose rows belong to a node, by the table's name in :class:`NodeState`.
 TABLES: Final[Mapping[str, tuple[str, ...]]] = {
     "chapters": ("id",),
     "versions": ("node_id", "number"),
@@ -27,9 +27,9 @@ Rows = dict[str, list[BaseModel]]
 
 
 def collect_changes(before: NodeState, after: NodeState, *, written: Rows, deleted: Rows) -> None:
-    """Add the rows that differ between *before* and *after* to *written* and *deleted*.
+    """Add the rows of one node that differ between *before* and *after* to *written* and *deleted*.
 
-    Rows are compared by identity: a row that is the same object has not changed.
+    Rows are immutable and compared by identity: the same object is an unchanged row.
     """
     if after.node is not before.node:
         row = after.node or before.node

@@ -1,4 +1,4 @@
-"""The transaction of one command: its loaded rows, its new events, and writing both."""
+"""The transaction of one command: loads rows, applies new events to them, and writes both."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -21,7 +21,8 @@ from backend.workspace.projection import AGGREGATE_TYPE, EVENT_TYPES, NodeEvent,
 __all__ = ("ACCESS_SQL", "CommandTransaction", "ancestors_from_rows")
 
 ACCESS_SQL: Final = load_queries(__package__ or "backend.workspace.core", "access.sql")
-#: Created nodes that a stored response is tagged with. A task carries out larger imports; it has no response.
+#: Maximum number of created nodes with which a stored response is tagged. Imports that create more nodes are
+#: executed by a task, which has no HTTP response.
 _TAGGED_NODES_MAX: Final = 50
 
 
@@ -47,9 +48,10 @@ def ancestors_from_rows(rows: Sequence[Mapping[str, Any]]) -> list[Ancestor]:
 class CommandTransaction:
     """The transaction of one command: lock nodes, load rows, emit events, then :meth:`record` everything.
 
-    :mod:`backend.workspace.core._locks` has the functions that lock. An emitted event is applied to the
-    loaded rows at once, by the functions that a rebuild uses too. Each event is caused by the one emitted
-    before it, unless a cause is given; the first one is caused by what caused the command.
+    The functions in :mod:`backend.workspace.core._locks` lock nodes. :meth:`emit` applies an event to the
+    loaded rows with the functions that a rebuild uses too. The causation id of an event is the id of the
+    event emitted before, unless the caller passes a cause; that of the first event is the causation id of the
+    caller.
     """
 
     def __init__(
@@ -66,14 +68,16 @@ class CommandTransaction:
         """Create the transaction of a command; no I/O.
 
         Args:
-            db: The session; its owner commits.
-            caller: The person or service that sends the command, and its chain of events.
-            key: The client's idempotency key.
-            link_id: The share link that the request came with.
-            recorded_command_id: A command that is in the inbox already and is carried out now.
-            on_response_nodes: Called with the ids of nodes that the response contains, so that erasing one of
-                them erases the stored response too (``UnitOfWork.about``).
-            on_recorded: Called with the command after :meth:`record` has written it, before the commit.
+            db: The session, in a transaction that the caller of this class commits.
+            caller: The user or service that sends the command, with correlation id and causation id.
+            key: The client's idempotency key; None without a key.
+            link_id: The share link of the request's share token; None without a share token.
+            recorded_command_id: The id of a command in the inbox that a task executes; None for a new
+                command.
+            on_response_nodes: Called with the ids of nodes that the response contains, so that a purge of
+                such a node erases the stored response too (``UnitOfWork.about``).
+            on_recorded: Called with the command after :meth:`record` has written the command, before the
+                commit.
         """
         self.db = db
         self.executor = executor_of(db)
@@ -91,11 +95,11 @@ class CommandTransaction:
         self._versions: dict[UUID, int] = {}
         self._events: list[EventEnvelope] = []
         self._last: EventEnvelope | None = None
-        #: Events that are written already.
+        #: Number of events in _events that are written already.
         self._written_count = 0
 
     async def access(self, node_id: UUID) -> Access:
-        """Return what the caller may do on a node, as a statement without locks sees it now.
+        """Return the caller's access to a node, live or in the bin; read without a lock.
 
         Raises:
             NodeNotFound: The node does not exist.
@@ -106,7 +110,11 @@ class CommandTransaction:
         return access_of(ancestors_from_rows(rows), self.caller.actor)
 
     def load_nodes(self, expected: Sequence[UUID], rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add rows of ``workspace_nodes``, which the caller has locked, to the loaded rows.
+        """Load rows of ``workspace_nodes`` that a statement of this transaction has locked.
+
+        Args:
+            expected: Ids of nodes that must be in *rows*.
+            rows: Rows with the column ``row``, a node as JSON text.
 
         Raises:
             NodeNotFound: One of the *expected* nodes is missing.
@@ -125,7 +133,7 @@ class CommandTransaction:
         return state
 
     def load_rows(self, node_id: UUID, table: str, rows: Mapping[Any, Any]) -> None:
-        """Load stored *rows* of *table* that belong to a loaded node; events can change only loaded rows."""
+        """Load *rows* of *table*, by their keys, of a loaded node. Events can change only loaded rows."""
         assert table in TABLES, table
         for state in (self._states[node_id], self._before[node_id]):
             getattr(state, table).update(rows)
@@ -135,15 +143,15 @@ class CommandTransaction:
         return node_id in self._states
 
     def state(self, node_id: UUID) -> NodeState:
-        """Return the loaded rows of a node after all events emitted so far."""
+        """Return the loaded rows of a node, with the changes of all emitted events."""
         return self._states[node_id]
 
     def node(self, node_id: UUID) -> WorkspaceNode:
-        """Return the row of a node after all events emitted so far."""
+        """Return the row of a loaded node, with the changes of all emitted events."""
         return self._states[node_id].present
 
     async def now(self) -> datetime:
-        """Return the time of the transaction."""
+        """Return the time of the transaction, PostgreSQL's ``now()``, which events and rows get."""
         if self._now is None:
             [row] = await self.executor.fetch(ACCESS_SQL["now"])
             self._now = row["now"]
@@ -159,14 +167,14 @@ class CommandTransaction:
         target: tuple[EventTarget, object] | None = None,
         cause: EventEnvelope | None = None,
     ) -> EventEnvelope:
-        """Apply an event to the loaded rows of its node, and keep it for :meth:`record`.
+        """Create an event, apply it to the loaded rows of its node, and keep it until :meth:`record`.
 
         Args:
             type_: The type of the event.
-            node_id: Its aggregate. A node that is not loaded is a new one.
-            payload: Plain JSON.
-            target: What the event is about, if it is finer than the node.
-            cause: The event that caused this one, if it is not the event emitted last.
+            node_id: The node of the event. If the node is not loaded, the event must create the node.
+            payload: The payload, of JSON values.
+            target: Type and id of the object that the event changes, such as a thread; None for the node.
+            cause: The event that caused this event; None for the event emitted before.
         """
         now = await self.now()
         if node_id not in self._states:
@@ -203,9 +211,9 @@ class CommandTransaction:
         return self._last.event_id if self._last else self.caller.causation_id
 
     async def flush(self) -> None:
-        """Write the events emitted since the last write, and unload them and all rows except the nodes.
+        """Write the events emitted since the last write, and unload them and all rows except those of nodes.
 
-        For commands whose events do not fit into memory.
+        For commands with too many events for memory, such as a large import.
 
         Raises:
             RetryTransaction, MessageTooLarge: As for :meth:`record`.
@@ -224,14 +232,14 @@ class CommandTransaction:
         *,
         status: CommandStatus = CommandStatus.COMPLETED,
     ) -> None:
-        """Write the command, its events, their outbox rows and the changed rows; the owner of *db* commits.
+        """Write the command, its events, their outbox rows and the changed rows; do not commit.
 
-        A command without events is not recorded, unless its *status* says that a task carries it out. A
-        command that is in the inbox already is not written again.
+        A command without events is not written, unless *status* is another than COMPLETED because a task will
+        execute the command. A command that is in the inbox already is not written again.
 
         Raises:
-            RetryTransaction: Another transaction has appended to a stream; the node was not locked.
-            MessageTooLarge: An event is larger than a Kafka message may be.
+            RetryTransaction: Another transaction has recorded an event of a node that was not locked.
+            MessageTooLarge: An event is larger than the maximum size of a Kafka message.
         """
         self.tag_response(node_id, *self._created_ids[:_TAGGED_NODES_MAX])
         if not self._events and status is CommandStatus.COMPLETED:
@@ -250,7 +258,7 @@ class CommandTransaction:
         self._before = {node_id: state.copy() for node_id, state in self._states.items()}
 
     def tag_response(self, *node_ids: UUID) -> None:
-        """Declare nodes that the response contains; at most 100 over the whole request."""
+        """Declare that the response contains these nodes; at most 100 nodes in one request."""
         if self._on_response_nodes is not None:
             self._on_response_nodes(*node_ids)
 
@@ -265,5 +273,5 @@ class CommandTransaction:
 
     @property
     def events(self) -> Sequence[EventEnvelope]:
-        """The events emitted so far, in order, without those that :meth:`flush` has written."""
+        """Return the emitted events in order, without those that :meth:`flush` has written."""
         return tuple(self._events)

@@ -1,5 +1,5 @@
 -- name: ancestors
--- A node and its ancestors up to the root, with the role granted there to the user $2 and by the share link $3.
+-- Read the node $1 and its ancestors up to the root, each with the role that the user $2 and the share link $3 have there.
 WITH RECURSIVE up AS (
     SELECT node.*, 0 AS level FROM workspace_nodes AS node WHERE node.id = $1
     UNION ALL
@@ -16,7 +16,7 @@ LEFT JOIN workspace_links AS link ON link.id = $3 AND link.node_id = up.id
 ORDER BY up.level
 
 -- name: now
--- The time of this transaction, which its events and rows get.
+-- Read the time of this transaction, which its events and rows get.
 SELECT now() AS now
 
 -- name: lock_nodes
@@ -26,9 +26,9 @@ WHERE node.id = ANY($1::uuid[]) ORDER BY node.id FOR UPDATE
 
 -- name: lock_in_trees
 -- Lock the roots of the trees of $1 (FOR UPDATE if $3, else FOR SHARE), then the nodes $2 FOR UPDATE. Until the end of
--- the transaction nothing in these trees is moved, trashed or purged; with $3 no other command locks them either.
+-- the transaction no node of these trees is moved, trashed or purged; with $3 no other transaction locks these roots.
 SELECT to_jsonb(node)::text AS row FROM workspace_hold($1::uuid[], $2::uuid[], $3) AS node
 
 -- name: share_lock_nodes
--- Keep nodes from being moved, trashed or purged until the end of the transaction; FOR SHARE, so that others may too.
+-- Lock nodes, so that none is changed, moved, trashed or purged; FOR SHARE, because transactions may do this concurrently.
 SELECT node.id FROM workspace_nodes AS node WHERE node.id = ANY($1::uuid[]) ORDER BY node.id FOR SHARE

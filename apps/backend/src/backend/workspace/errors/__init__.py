@@ -1,4 +1,4 @@
-"""The errors of a workspace, each with its own ``error_code``; they need no HTTP and no package ``chess``."""
+"""The errors of a workspace, each with its own ``error_code``."""
 
 from backend.workspace.errors._chess import (
     AnnotationInvalid,

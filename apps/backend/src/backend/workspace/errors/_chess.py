@@ -1,7 +1,7 @@
 """Errors of studies: the rules of chess, PGN, and the optional package ``chess``.
 
-They are not in :mod:`backend.workspace.chess`, which cannot be imported without the package: routes
-document these errors without it too.
+The routes document these errors even if the package ``chess`` is not installed. Therefore this module is not
+in :mod:`backend.workspace.chess`, which imports the package.
 
 ::
 
@@ -9,15 +9,15 @@ document these errors without it too.
     ├── ChessNotInstalled          501
     └── ChessError                 422 over HTTP, unless another status is named
         ├── MoveNotFound           no move has this path
-        ├── MoveIllegal            the rules forbid it in this position
+        ├── MoveIllegal            the move is illegal in its position
         ├── MoveExists             409: the move exists already
-        ├── VariationsFull         a move has its ten variations
-        ├── MovesFull              the tree has the maximum of moves
-        ├── VariationFirst         there is no variation above it
-        ├── VariationLast          there is no variation below it
-        ├── AnnotationInvalid      too long, or PGN cannot express it
-        ├── PositionInvalid        FEN or variant
-        └── ClipPathMissing        a clip needs a move path
+        ├── VariationsFull         the move has the maximum number of variations
+        ├── MovesFull              the chapter has the maximum number of moves
+        ├── VariationFirst         promote: the move is the first of its variations
+        ├── VariationLast          demote: the move is the last of its variations
+        ├── AnnotationInvalid      the annotation is too long, or PGN cannot express it
+        ├── PositionInvalid        the starting position (FEN) or the variant is invalid
+        └── ClipPathMissing        a clip is requested without the path of its first move
 """
 
 from importlib.util import find_spec
@@ -41,7 +41,7 @@ __all__ = (
     "require_chess",
 )
 
-#: Characters of a client's text that a message repeats.
+#: Maximum number of characters that a message quotes of a client's text.
 _QUOTED_CHARS_MAX: Final = 60
 
 
@@ -59,7 +59,7 @@ class ChessNotInstalled(RelayboxError):
 
 
 class ChessError(RelayboxError):
-    """Base of errors caused by the rules of chess, by PGN, or by the limits of a study (422)."""
+    """Base class of errors caused by the rules of chess, by PGN, or by the limits of a study (422)."""
 
     error_code = "CHESS_ERROR"
 
@@ -70,7 +70,10 @@ class MoveNotFound(ChessError):
     error_code = "MOVE_NOT_FOUND"
 
     def __init__(self, path: str) -> None:
-        super().__init__(f"the chapter has no move {quoted(path)}; read the chapter again")
+        super().__init__(
+            f"the chapter has no move with the path {quoted(path)}; read the chapter again and send the "
+            "move_path of one of its moves"
+        )
 
 
 class MoveIllegal(ChessError):
@@ -116,7 +119,10 @@ class VariationFirst(ChessError):
     error_code = "VARIATION_FIRST"
 
     def __init__(self, path: str) -> None:
-        super().__init__(f"{quoted(path)} is the main move already; promote the variation that contains it")
+        super().__init__(
+            f"the move {quoted(path)} has no variation above it; promote the first move of the variation "
+            "that contains it"
+        )
 
 
 class VariationLast(ChessError):
@@ -125,7 +131,7 @@ class VariationLast(ChessError):
     error_code = "VARIATION_LAST"
 
     def __init__(self, path: str) -> None:
-        super().__init__(f"the move {quoted(path)} has no variation below it; it cannot be demoted")
+        super().__init__(f"the move {quoted(path)} has no variation below it, so it cannot be demoted")
 
 
 class AnnotationInvalid(ChessError):
@@ -141,12 +147,12 @@ class PositionInvalid(ChessError):
 
 
 class ClipPathMissing(ChessError):
-    """Raised when a clip is requested without the move at which it begins (422)."""
+    """Raised when a clip, a part of a chapter, is requested without the path of its first move (422)."""
 
     error_code = "CLIP_PATH_MISSING"
 
     def __init__(self) -> None:
-        super().__init__("a clip needs the move at which it begins; send move_path")
+        super().__init__("a clip needs its first move; send the path of that move in move_path")
 
 
 def require_chess() -> None:
@@ -160,6 +166,6 @@ def require_chess() -> None:
 
 
 def quoted(text: str) -> str:
-    """Return *text* in quotation marks, cut to the length of a message."""
+    """Return *text* in quotation marks, cut after 60 characters."""
     cut = text if len(text) <= _QUOTED_CHARS_MAX else f"{text[:_QUOTED_CHARS_MAX]}…"
     return f'"{cut}"'

@@ -1,22 +1,22 @@
-"""Errors of imports, exports, their tasks and forms.
+"""Errors of imports and exports of PGN files, of their tasks, and of uploaded forms.
 
 ::
 
     RelayboxError
     └── PgnError
         ├── PgnRefused            422: the file is not imported
-        │   ├── PgnInvalid        with the games, their lines and reasons
+        │   ├── PgnInvalid        the response lists games with their lines and reasons
         │   ├── PgnTooManyGames
         │   └── StudyFull
         ├── FormMalformed         400
-        ├── ResultNotReady        409, with the task's status
+        ├── ResultNotReady        409: the response has the task's status
         ├── TooManyImports        429
         ├── TooManyUploads        429
         ├── TooManyExports        429
         ├── NodeExportsBusy       429
-        ├── ExportSpaceFull       429, and also of an export's task
-        ├── ArchiveTooLarge       only of an export's task
-        └── TaskAttemptsExhausted only of a task
+        ├── ExportSpaceFull       429, or the error of an export's task
+        ├── ArchiveTooLarge       the error of an export's task
+        └── TaskAttemptsExhausted the error of a task
 """
 
 from collections.abc import Sequence
@@ -43,19 +43,19 @@ __all__ = (
 
 
 class PgnError(RelayboxError):
-    """Base of errors about files and their tasks; nothing was written."""
+    """Base class of errors about imported and exported files and their tasks; no row was written."""
 
     error_code = "PGN_ERROR"
 
 
 class PgnRefused(PgnError):
-    """Base of errors for which no part of a file is imported."""
+    """Base class of errors for which no game of a file is imported."""
 
     error_code = "PGN_REFUSED"
 
 
 class PgnInvalid(PgnRefused):
-    """Raised when no game of a file can be imported, or, in strict mode, when a game cannot be imported."""
+    """Raised when no game of a file can be imported; in strict mode, when one of its games cannot."""
 
     error_code = "PGN_INVALID"
 
@@ -63,11 +63,12 @@ class PgnInvalid(PgnRefused):
         """Create the error with the games that cannot be imported.
 
         Args:
-            refused: The first of these games; empty if the file has no game.
-            count: The number of all these games.
+            refused: The first games that cannot be imported; empty if the file has no game.
+            count: The number of all games that cannot be imported.
         """
         first = refused[0] if refused else None
-        #: Number in the file of the first of these games, from 1; None if the file has no game.
+        #: Number in the file, from 1, of the first game that cannot be imported; None if the file has no
+        #: game.
         self.game = first.game if first else None
         self.line = first.line if first else 1
         self.reason = first.reason if first else "the file contains no game"
@@ -78,12 +79,12 @@ class PgnInvalid(PgnRefused):
 
 
 class PgnTooManyGames(PgnRefused):
-    """Raised when a file has more games than one import may have."""
+    """Raised when a file has more games than the maximum of one import."""
 
     error_code = "PGN_TOO_MANY_GAMES"
 
     def __init__(self, games_max: int) -> None:
-        super().__init__(f"an import has at most {games_max:,} games; split the file")
+        super().__init__(f"the file has more than {games_max:,} games; split it into several files")
 
 
 class StudyFull(PgnRefused):
@@ -99,13 +100,13 @@ class StudyFull(PgnRefused):
 
 
 class FormMalformed(PgnError):
-    """Raised when a body is not a ``multipart/form-data`` with one file (RFC 7578)."""
+    """Raised when the body of an import is not a form (``multipart/form-data``, RFC 7578) with one file."""
 
     error_code = "FORM_MALFORMED"
 
 
 class ResultNotReady(PgnError):
-    """Raised when the file of a task is requested and does not exist."""
+    """Raised when the file of an export's task is requested and does not exist: not yet, or not any more."""
 
     error_code = "RESULT_NOT_READY"
 
@@ -117,54 +118,55 @@ class ResultNotReady(PgnError):
 
 
 class TooManyImports(PgnError):
-    """Raised when a user has the maximum of large imports waiting or running."""
+    """Raised when a user has the maximum number of pending or running large imports."""
 
     error_code = "TOO_MANY_IMPORTS"
 
     def __init__(self, imports_max: int) -> None:
         super().__init__(
-            f"{imports_max} large imports of yours wait or run; send the request again when one has ended"
+            f"you have {imports_max} pending or running large imports; send the request again after one ends"
         )
 
 
 class TooManyExports(PgnError):
-    """Raised when a user has the maximum of exports waiting or running."""
+    """Raised when a user has the maximum number of pending or running exports."""
 
     error_code = "TOO_MANY_EXPORTS"
 
     def __init__(self, exports_max: int) -> None:
         super().__init__(
-            f"{exports_max} exports of yours wait or run already; send the request again when one has ended"
+            f"you have {exports_max} pending or running exports; send the request again after one ends"
         )
 
 
 class NodeExportsBusy(PgnError):
-    """Raised when a node has the maximum of exports waiting or running, and the user is not an editor."""
+    """Raised when a node has the maximum number of pending or running exports, and the user is no editor."""
 
     error_code = "NODE_EXPORTS_BUSY"
 
     def __init__(self, exports_max: int) -> None:
         super().__init__(
-            f"{exports_max} exports of this node wait or run already; send the request again in a while"
+            f"this node has {exports_max} pending or running exports; send the request again in a minute"
         )
 
 
 class ExportSpaceFull(PgnError):
-    """Raised when the files of a user's exports take the maximum of bytes."""
+    """Raised when the kept files of a user's exports would exceed the maximum size."""
 
     error_code = "EXPORT_SPACE_FULL"
 
     def __init__(self, bytes_max: int, *, retry_after_s: int = 60) -> None:
+        """*retry_after_s*: seconds until the oldest of these files is removed."""
         mebibytes = bytes_max // (1024 * 1024)
         super().__init__(
             f"the files of your exports would take more than {mebibytes} MiB; "
-            "send the request again when old files have been removed"
+            "send the request again when the service has removed the oldest of these files"
         )
         self.retry_after_s = retry_after_s
 
 
 class TooManyUploads(PgnError):
-    """Raised when a process receives the maximum of large files, in total or from one user."""
+    """Raised when a process is receiving the maximum number of large files, in total or from one user."""
 
     error_code = "TOO_MANY_UPLOADS"
 
@@ -173,19 +175,19 @@ class TooManyUploads(PgnError):
 
 
 class ArchiveTooLarge(PgnError):
-    """Raised when the file of an export is too large."""
+    """Raised when the file of an export would exceed WORKSPACE_EXPORT_BYTES_MAX."""
 
     error_code = "ARCHIVE_TOO_LARGE"
 
     def __init__(self, bytes_max: int) -> None:
         mebibytes = bytes_max // (1024 * 1024)
-        super().__init__(f"the file would have more than {mebibytes} MiB; export smaller folders one by one")
+        super().__init__(f"the file would have more than {mebibytes} MiB; export its subfolders one by one")
 
 
 class TaskAttemptsExhausted(PgnError):
-    """Raised when a task has used all its attempts without an end."""
+    """Raised when all attempts of a task have ended without a result, for example by killed workers."""
 
     error_code = "TASK_GAVE_UP"
 
     def __init__(self, attempts: int) -> None:
-        super().__init__(f"the task was attempted {attempts} times without a result; start it again")
+        super().__init__(f"the task was attempted {attempts} times without a result; send the request again")

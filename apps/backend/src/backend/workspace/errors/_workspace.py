@@ -3,16 +3,16 @@
 ::
 
     WorkspaceError
-    ├── NodeNotFound              404: it does not exist, or the requester may not read it
-    ├── ResourceNotFound          404: a chapter, thread, reply, …; of a hidden node too
+    ├── NodeNotFound              404: the node does not exist, or the requester may not read it
+    ├── ResourceNotFound          404: the same for a chapter, version, thread, reply, grant, link or task
     ├── RoleMissing               403
     ├── NotTheAuthor              403: another user wrote the text
     ├── IfMatchMissing            428
-    ├── VersionStale              412, with the current version
-    ├── TitleTaken                409, with the id of the study with this title
+    ├── VersionStale              412: the response has the current version
+    ├── TitleTaken                409: the response has the id of the study with this title
     ├── NodeTrashed               409
     ├── NodeNotTrashed            409
-    ├── NodeTrashedWithAncestor   409, with the root of the batch in the bin
+    ├── NodeTrashedWithAncestor   409: the response has the id of the ancestor that was trashed
     ├── ChapterFull               422
     ├── VersionRefused            409: no version can be created
     │   ├── VersionsFull
@@ -23,7 +23,7 @@
     ├── ShareTokenInvalid         401
     ├── LinkNotFound              404: unknown, expired or revoked, or its node cannot be read
     ├── LinkPasswordWrong         403
-    ├── LinkTriesExceeded         429, with the seconds until the next try
+    ├── LinkTriesExceeded         429: Retry-After has the seconds until the next attempt
     ├── TooManyPasswords          429
     ├── DiscussionRefused         422: a limit of discussions
     │   ├── ReplyTooDeep
@@ -83,23 +83,23 @@ __all__ = (
 
 
 class WorkspaceError(RelayboxError):
-    """Base of the errors of a workspace; nothing was written."""
+    """Base class of the errors of a workspace; no row was written."""
 
     error_code = "WORKSPACE_ERROR"
 
 
 class NodeNotFound(WorkspaceError):
-    """Raised when a node does not exist, is in the bin, or is hidden from the requester (G81)."""
+    """Raised when a node does not exist, is in the bin, or the requester may not read it (G81)."""
 
     error_code = "NODE_NOT_FOUND"
 
     def __init__(self) -> None:
-        # Without the id: the responses for a missing node and for a hidden one are the same bytes.
+        # Without the id: the responses for a missing node and for an unreadable node must be equal.
         super().__init__("there is no such node; check the id, and that the node is shared with you")
 
 
 class ResourceNotFound(WorkspaceError):
-    """Raised for a missing or hidden chapter, thread, reply, version, grant, link or task (G81)."""
+    """Raised when a chapter, reply, link or the like does not exist, or its node may not be read (G81)."""
 
     error_code = "NOT_FOUND_IN_NODE"
 
@@ -109,7 +109,7 @@ class ResourceNotFound(WorkspaceError):
 
 @contextmanager
 def as_resource_not_found(thing: str) -> Generator[None]:
-    """Convert NodeNotFound in the ``with`` block to ResourceNotFound of *thing*."""
+    """Raise ResourceNotFound(*thing*) instead of a NodeNotFound that the ``with`` block raises."""
     try:
         yield
     except NodeNotFound:
@@ -122,22 +122,22 @@ class RoleMissing(WorkspaceError):
     error_code = "ROLE_MISSING"
 
     def __init__(self, needed: Role) -> None:
-        super().__init__(f"this request needs the role {needed} on the node; ask an admin of the node for it")
+        super().__init__(f"this request needs the role {needed} on the node; ask an admin for a grant")
 
 
 class NotTheAuthor(WorkspaceError):
-    """Raised when the requester changes a text that only its author may change."""
+    """Raised when the requester changes kind, title or body of another user's thread."""
 
     error_code = "NOT_THE_AUTHOR"
 
     def __init__(self) -> None:
         super().__init__(
-            "only the author may change kind, title and body; reply, or delete the thread as an editor"
+            "only the author may change kind, title and body of a thread; reply to the thread instead"
         )
 
 
 class IfMatchMissing(WorkspaceError):
-    """Raised when a write does not name the version that it may change (RFC 6585, section 3)."""
+    """Raised when a request that needs the header ``If-Match`` has none (RFC 6585, section 3)."""
 
     error_code = "IF_MATCH_MISSING"
 
@@ -152,7 +152,7 @@ class IfMatchMalformed(WorkspaceError):
 
     def __init__(self) -> None:
         super().__init__(
-            'If-Match is * or the ETag that you have read, with its quotation marks ("3"); correct it'
+            'If-Match is malformed; send the ETag that you have read, with its quotation marks ("3"), or *'
         )
 
 
@@ -163,27 +163,28 @@ class IfMatchWeak(WorkspaceError):
 
     def __init__(self) -> None:
         super().__init__(
-            'If-Match compares strongly, so that a weak tag (W/"3") matches nothing; send the ETag as it was '
-            'answered ("3"), and check whether a proxy has weakened it'
+            'If-Match has only weak tags (W/"3"), which match no version; send the ETag without W/ ("3"), '
+            "and check whether a proxy has added the W/"
         )
 
 
 class VersionStale(WorkspaceError):
-    """Raised when ``If-Match`` names other versions than the current one (RFC 9110, section 13.1.1)."""
+    """Raised when ``If-Match`` does not contain the current version (RFC 9110, section 13.1.1)."""
 
     error_code = "VERSION_STALE"
 
     def __init__(self, current: int) -> None:
-        super().__init__(f"the current version is {current}; read it and send its ETag")
+        super().__init__(f"the current version is {current}; read the object again and send its ETag")
         self.current = current
 
 
 class TitleTaken(WorkspaceError):
-    """Raised when another live study of the folder has the title; ``blocking_id`` is None if it is hidden."""
+    """Raised when another live study of the folder has the title."""
 
     error_code = "TITLE_TAKEN"
 
     def __init__(self, blocking_id: UUID | None) -> None:
+        """*blocking_id*: the id of that study; None if the requester may not read the study."""
         study = "a study" if blocking_id is None else f"study {blocking_id}"
         super().__init__(f"{study} in the same folder has this title; choose another title")
         self.blocking_id = blocking_id
@@ -218,7 +219,7 @@ class NodeTrashedWithAncestor(WorkspaceError):
 
 
 class ChapterFull(WorkspaceError):
-    """Raised when a change would make a chapter too large."""
+    """Raised when a change would make a chapter larger than its maximum size."""
 
     error_code = "CHAPTER_FULL"
 
@@ -227,7 +228,7 @@ class ChapterFull(WorkspaceError):
 
 
 class VersionRefused(WorkspaceError):
-    """Base of errors for which no version of a study is created."""
+    """Base class of errors for which no version of a study is created."""
 
     error_code = "VERSION_REFUSED"
 
@@ -250,7 +251,7 @@ class VersionTooLarge(VersionRefused):
 
     def __init__(self, bytes_max: int) -> None:
         mebibytes = bytes_max // (1024 * 1024)
-        super().__init__(f"a version has at most {mebibytes} MiB; delete moves")
+        super().__init__(f"a version has at most {mebibytes} MiB; delete moves or chapters of the study")
 
 
 class AlreadyShared(WorkspaceError):
@@ -268,11 +269,11 @@ class ShareLimitReached(WorkspaceError):
     error_code = "SHARE_LIMIT_REACHED"
 
     def __init__(self, what: str, most: int) -> None:
-        super().__init__(f"a node has at most {most} {what}; revoke some, or share a folder above it")
+        super().__init__(f"a node has at most {most} {what}; revoke some, or share a folder above the node")
 
 
 class GrantRefused(WorkspaceError):
-    """Raised when a grant is for its sender or for the owner."""
+    """Raised when a request changes the grant of its sender, or of the owner, who needs no grant."""
 
     error_code = "GRANT_REFUSED"
 
@@ -307,17 +308,17 @@ class LinkPasswordWrong(WorkspaceError):
 
 
 class LinkTriesExceeded(WorkspaceError):
-    """Raised after too many wrong passwords of a link; until the pause ends, the right one is refused too."""
+    """Raised after too many wrong passwords of a link, for a time in which all passwords are refused."""
 
     error_code = "LINK_TRIES_EXCEEDED"
 
     def __init__(self, retry_after_s: int) -> None:
-        super().__init__(f"too many wrong passwords; try again in {retry_after_s} s")
+        super().__init__(f"too many wrong passwords for this link; try again in {retry_after_s} s")
         self.retry_after_s = retry_after_s
 
 
 class TooManyPasswords(WorkspaceError):
-    """Raised when a process has too many passwords to hash, in total, for one link or for one user."""
+    """Raised when a process hashes the maximum number of passwords, in total, for a link or for a user."""
 
     error_code = "TOO_MANY_PASSWORDS"
 
@@ -326,13 +327,13 @@ class TooManyPasswords(WorkspaceError):
 
 
 class DiscussionRefused(WorkspaceError):
-    """Base of errors for which a discussion is not changed: a rule or a limit is broken (422)."""
+    """Base class of errors for a request that breaks a rule or a limit of discussions (422)."""
 
     error_code = "DISCUSSION_REFUSED"
 
 
 class ReplyTooDeep(DiscussionRefused):
-    """Raised when a reply would nest too deep below its thread."""
+    """Raised when a reply would exceed the maximum depth of nested replies in a thread."""
 
     error_code = "REPLY_TOO_DEEP"
 
@@ -350,7 +351,7 @@ class DiscussionFull(DiscussionRefused):
 
 
 class EmojiInvalid(DiscussionRefused):
-    """Raised when a reaction is not one emoji."""
+    """Raised when a reaction is not exactly one emoji."""
 
     error_code = "EMOJI_INVALID"
 
@@ -359,7 +360,7 @@ class EmojiInvalid(DiscussionRefused):
 
 
 class ReactionsFull(DiscussionRefused):
-    """Raised when a reply has the maximum of reactions."""
+    """Raised when a reply has the maximum number of emoji or of reactions."""
 
     error_code = "REACTIONS_FULL"
 
@@ -370,13 +371,13 @@ class ReactionsFull(DiscussionRefused):
 
 
 class TreeRefused(WorkspaceError):
-    """Base of errors for which a tree of nodes is not changed: a rule or a limit is broken (422)."""
+    """Base class of errors for a request that breaks a rule or a limit of trees (422)."""
 
     error_code = "TREE_REFUSED"
 
 
 class ParentInvalid(TreeRefused):
-    """Raised when a node cannot have this parent."""
+    """Raised when the kind of a node does not allow the requested parent, or the lack of a parent."""
 
     error_code = "PARENT_INVALID"
 

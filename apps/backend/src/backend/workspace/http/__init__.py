@@ -1,4 +1,4 @@
-"""HTTP for the routes of a workspace: dependencies, messages, share tokens, limits on costly work."""
+"""What the routes of a workspace share: dependencies, requests and responses, share tokens, work limits."""
 
 from backend.workspace.http._concurrency import ConcurrencyLimit
 from backend.workspace.http._dependencies import (

@@ -1,4 +1,4 @@
-"""Limits on concurrent costly work in a process: in total, and for each holder."""
+"""Limit the concurrent expensive operations of a process, such as uploads: in total, and per user or link."""
 
 from collections import Counter
 from collections.abc import Generator
@@ -10,11 +10,11 @@ __all__ = ("ConcurrencyLimit",)
 
 
 class ConcurrencyLimit:
-    """Limit concurrent work: each piece of it reserves a slot, or is refused.
+    """Limits concurrent operations: each operation reserves a slot, or is refused.
 
-    A holder (a user, a link) gets its first slot while one is free, and more only while fewer than half of
-    all slots are used. The second half is left to holders without a slot, so that a few holders cannot use
-    all.
+    Each slot has a holder, such as a user or a link. A holder without a slot gets one if any slot is free; a
+    holder with a slot gets another only if less than half of all slots are used. So a few holders cannot use
+    all slots.
     """
 
     def __init__(self, *, total_max: int, per_holder_max: int, error: type[RelayboxError]) -> None:

@@ -85,25 +85,25 @@ _SHARE_SCHEME: Final = APIKeyHeader(
 )
 
 OptionalNodeFinder = Callable[[Request], Awaitable[UUID | None]]
-"""Find the node that a request is about, before its transaction begins; None if it is about no node."""
+"""A function that returns the id of the node of a request; None if the request has no node."""
 NodeFinder = Callable[[Request], Awaitable[UUID]]
-"""Find the node that a request is about; raises NodeNotFound if there is none."""
+"""A function that returns the id of the node of a request; raises NodeNotFound if there is no such node."""
 BeforeTransaction = Callable[[Request], Awaitable[None]]
-"""Slow work that needs no transaction."""
+"""Slow work for a request that is done before its transaction begins."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Requester:
     """The sender of a request."""
 
-    #: None without a bearer token.
+    #: The user id; None without a bearer token.
     subject: str | None
     #: The share link of the request's share token; None without one.
     link_id: UUID | None = None
 
     @property
     def is_anonymous(self) -> bool:
-        """Whether the request has neither token."""
+        """Return whether the request has neither a bearer token nor a share token."""
         return self.subject is None and self.link_id is None
 
 
@@ -122,10 +122,11 @@ class RouteDependencies:
         request.state.dependencies = self
 
     async def access(self, node_id: UUID, requester: Requester) -> Access:
-        """Return what *requester* may do on a node, live or in the bin.
+        """Return the access of *requester* to a node, live or in the bin.
 
         Raises:
-            TokenMissing: The requester is anonymous and may not read the node, whether it exists or not.
+            TokenMissing: The requester is anonymous, and the node does not exist or may not be read without a
+                token; equal in both cases, so that the response does not reveal whether the node exists.
             NodeNotFound: The node does not exist.
         """
         async with self.database.connection() as connection:
@@ -135,13 +136,13 @@ class RouteDependencies:
         if not rows and requester.is_anonymous:
             raise TokenMissing
         access = access_of(ancestors_from_rows(rows), requester.subject)
-        # Of a public node in the bin too: another response would reveal that it exists.
+        # Also for a public node in the bin: another response would reveal that the node exists.
         if requester.is_anonymous and (access.role is None or access.trashed is not None):
             raise TokenMissing
         return access
 
     async def link_id(self, request: Request) -> UUID | None:
-        """Return the link of the request's share token.
+        """Return the id of the link in the request's share token; None without a share token.
 
         Raises:
             ShareTokenInvalid: The token is not valid, or has expired.
@@ -154,7 +155,7 @@ class RouteDependencies:
         return await has_stored_response(request, self.database, request.state.principal)
 
     def begin_command(self, request: Request, unit: UnitOfWork[Principal]) -> CommandTransaction:
-        """Return the transaction of an authorized request's command, in its unit of work."""
+        """Return the command transaction of an authorized request, in the transaction of *unit*."""
 
         def count(command: InboxCommand) -> None:
             assert command.command_type == request.state.command_type, "the route declares another command"
@@ -177,7 +178,7 @@ def dependencies_of(request: Request) -> RouteDependencies:
 
 
 async def _dependencies(request: Request) -> RouteDependencies:
-    # A coroutine: FastAPI runs other functions in a thread.
+    # Async although it waits for nothing: FastAPI runs other functions in a thread.
     return dependencies_of(request)
 
 
@@ -186,7 +187,7 @@ Dependencies = Annotated[RouteDependencies, Depends(_dependencies)]
 
 async def authenticated(
     request: Request,
-    # Only for the OpenAPI document.
+    # Only documents the scheme in OpenAPI.
     _bearer: Annotated[Any, Depends(BEARER_SCHEME)],
 ) -> Principal:
     """Return the sender of a request with a bearer token; a dependency.
@@ -199,7 +200,7 @@ async def authenticated(
 
 async def _requester(
     request: Request,
-    # Only for the OpenAPI document: a reader may send both tokens, one or none.
+    # Only document the schemes in OpenAPI: a request may have both tokens, one or none.
     _bearer: Annotated[Any, Depends(BEARER_SCHEME)],
     _share_token: Annotated[str | None, Depends(_SHARE_SCHEME)],
 ) -> Requester:
@@ -212,12 +213,12 @@ async def _requester(
 
 
 CurrentRequester = Annotated[Requester, Depends(_requester)]
-"""The requester of a route that needs no token; a token that is sent must be valid."""
+"""A dependency: the requester of a route that needs no token. A token in the request must be valid."""
 
 
 async def _if_match(
     request: Request,
-    # Only for the OpenAPI document: FastAPI reads one header line of several.
+    # Only documents the header in OpenAPI: FastAPI would read only one of several header lines.
     _documented: Annotated[
         str | None, Header(alias="If-Match", description="The ETag of the version that you have read")
     ] = None,
@@ -228,13 +229,20 @@ async def _if_match(
 
 
 Match = Annotated[IfMatch, Depends(_if_match)]
-"""The versions that a write may change. Declare it after the command: a replay does not need the header."""
+"""A dependency: the versions that the client allows a write to change.
+
+A route declares this parameter after that of the command: a replay of a stored response needs no
+``If-Match``.
+"""
 
 
 def find_node_by(query: str, name: str) -> NodeFinder:
-    """Return a function that finds the node of the resource whose id is the path parameter *name*.
+    """Return a function that finds the node of a resource, such as a thread.
 
-    *query* returns the id as ``node_id``; no row raises NodeNotFound.
+    Args:
+        query: SQL that returns the node's id as ``node_id`` for the resource $1; without a row, the function
+            raises NodeNotFound.
+        name: The path parameter with the id of the resource.
     """
 
     async def find(request: Request) -> UUID:
@@ -248,7 +256,7 @@ def find_node_by(query: str, name: str) -> NodeFinder:
 
 
 async def known_node_id(request: Request, requester: Requester, node: NodeFinder | str = "node_id") -> UUID:
-    """Return the id of the node that a request is about.
+    """Return the id of a request's node: the path parameter *node*, or the result of the function *node*.
 
     Raises:
         TokenMissing: There is no such node, and the requester is anonymous.
@@ -269,11 +277,11 @@ def node_access(
     kind: NodeKind | None = None,
     resource: str | None = None,
 ) -> Callable[..., Awaitable[Access]]:
-    """Return a dependency that requires a role on a live node, and gives the access to the node.
+    """Return a dependency that requires a role on a live node, and returns the access to the node.
 
     Args:
         needed: The role that the requester needs.
-        node: The path parameter with the node's id, or a function that finds it.
+        node: The path parameter with the node's id, or a function that finds the node.
         kind: The kind that the node must have; None for any.
         resource: The word for the object of the path in ``ResourceNotFound``, such as "link", if the object
             is not a node; None: the path names the node, and the error is ``NodeNotFound``.
@@ -289,7 +297,8 @@ def node_access(
                 access.require(needed)
         except RoleMissing:
             if requester.subject is None:
-                # The node is public or opened by a link; with a token the requester may have a higher role.
+                # A request without a bearer token reads a public node, or with a link. With a bearer token
+                # the requester may have a higher role.
                 raise TokenMissing from None
             raise
         return access
@@ -306,13 +315,13 @@ def begin_command(
     resource: str | None = None,
     before_transaction: BeforeTransaction | None = None,
 ) -> Callable[..., Awaitable[CommandTransaction]]:
-    """Return a dependency that requires a role on a live node, and begins a command.
+    """Return a dependency that requires a role on a live node, and returns the transaction of a command.
 
     Args:
         command_type: The type of the command, a label of the metrics.
-        needed: The role that the sender needs. It is checked before a stored response is replayed (G68); the
-            command checks it again under a lock.
-        node: The path parameter with the node's id, or a function that finds it.
+        needed: The role that the sender needs. The dependency checks the role before a stored response is
+            replayed (G68), without a lock; the command must check the role again under a lock.
+        node: The path parameter with the node's id, or a function that finds the node.
         kind: The kind that the node must have; None for any.
         resource: The word for the object of the path in ``ResourceNotFound``, such as "link", if the object
             is not a node; None: the path names the node, and the error is ``NodeNotFound``.
@@ -337,10 +346,10 @@ def begin_command(
 def begin_authorized_command(
     command_type: str, authorize: Callable[[Request, Requester], Awaitable[None]]
 ) -> Callable[..., Awaitable[CommandTransaction]]:
-    """Return a dependency that calls *authorize*, and begins a command.
+    """Return a dependency that calls *authorize*, and returns the transaction of a command.
 
-    *authorize* runs before a stored response is replayed (G68); the command checks again under a lock. The
-    outcome of the request is counted for *command_type*.
+    *authorize* runs before a stored response is replayed (G68), without a lock; the command must check again
+    under a lock. The metrics count the outcome of the request under the label *command_type*.
     """
 
     async def authorized(
@@ -348,7 +357,7 @@ def begin_authorized_command(
         principal: Annotated[Principal, Depends(authenticated)],
         _counted: Annotated[None, Depends(count_command_errors(command_type))],
     ) -> Principal:
-        # Kept for :meth:`RouteDependencies.begin_command`.
+        # RouteDependencies.begin_command reads this.
         link_id = request.state.link_id = await dependencies_of(request).link_id(request)
         request.state.principal = principal
         await authorize(request, Requester(subject=principal.subject, link_id=link_id))
@@ -368,7 +377,7 @@ def begin_authorized_command(
 def count_command_errors(command_type: str) -> Callable[..., AsyncGenerator[None]]:
     """Return a dependency that counts the error of a request as the outcome of a command.
 
-    It is the same function for the same type, so that FastAPI runs it once for each request.
+    The dependency of a type is always the same function, so that FastAPI runs it once per request.
     """
 
     async def count(request: Request) -> AsyncGenerator[None]:

@@ -1,4 +1,4 @@
-"""Reading requests, building responses, and the cursors of pages."""
+"""Read requests, build responses, and encode the cursors of pages."""
 
 import base64
 from collections.abc import Callable, Sequence
@@ -37,7 +37,7 @@ _INTEGER_MAX: Final = 2_147_483_647
 
 
 def documented_errors(*errors: Any) -> dict[int | str, dict[str, Any]]:
-    """Return ``responses=`` of a route that may raise *errors*."""
+    """Return the argument ``responses`` of a route that may raise the error classes *errors*."""
     return error_responses(*errors, error_table=WORKSPACE_ERROR_RESPONSES)
 
 
@@ -54,7 +54,7 @@ def path_id(request: Request, name: str = "node_id") -> UUID:
 
 
 async def parse_body(request: Request, model: type[Model]) -> Model:
-    """Parse the body of a request as *model*, once: authorization and the handler may both need it.
+    """Parse the body of a request as *model*; return the same object to each caller in the request.
 
     Raises:
         HttpError: See :func:`relaybox.http.read_model`.
@@ -68,7 +68,14 @@ async def parse_body(request: Request, model: type[Model]) -> Model:
 def json_response(
     status: int, body: bytes | object, *, version: int | None = None, location: str | None = None
 ) -> Response:
-    """Return a JSON response, with the ETag of *version*; *body* as bytes is JSON already."""
+    """Return a JSON response.
+
+    Args:
+        status: The HTTP status.
+        body: An object to encode as JSON, or the bytes of JSON.
+        version: The version for the header ETag; None for no such header.
+        location: The value of the header Location; None for no such header.
+    """
     headers = {} if version is None else {"ETag": etag(version)}
     if location is not None:
         headers["Location"] = location
@@ -77,15 +84,17 @@ def json_response(
 
 
 def encode_cursor(*position: object) -> str:
-    """Return the position of a page's last item as text, which the client sends to get the next page."""
+    """Return the cursor that a client sends for the next page: the sort values of a page's last item."""
     return base64.urlsafe_b64encode(to_json(position)).decode()
 
 
 def decode_cursor(cursor: str | None, *types: Callable[[Any], Any]) -> Sequence[Any]:
-    """Return the values given to :func:`encode_cursor`, converted by *types*; all None without a cursor.
+    """Return the values that :func:`encode_cursor` has encoded, each converted by one of *types*.
+
+    Without a cursor, return None for each of *types*.
 
     Raises:
-        ValidationFailed: The cursor was not made by :func:`encode_cursor`.
+        ValidationFailed: *cursor* is not a result of :func:`encode_cursor` with values of these types.
     """
     if cursor is None:
         return [None] * len(types)
@@ -98,7 +107,7 @@ def decode_cursor(cursor: str | None, *types: Callable[[Any], Any]) -> Sequence[
 
 
 def cursor_time(text: str) -> datetime:
-    """Convert a time in a cursor, for :func:`decode_cursor`.
+    """Convert a time of a cursor to UTC; a type for :func:`decode_cursor`.
 
     Raises:
         ValueError, TypeError, OverflowError: PostgreSQL cannot store this time.
@@ -107,10 +116,10 @@ def cursor_time(text: str) -> datetime:
 
 
 def cursor_int(number: object) -> int:
-    """Convert a number in a cursor, for :func:`decode_cursor`.
+    """Check an integer of a cursor; a type for :func:`decode_cursor`.
 
     Raises:
-        ValueError: The value is not an integer of PostgreSQL.
+        ValueError: The value is not an integer, or too large for the type integer of PostgreSQL.
     """
     if isinstance(number, bool) or not isinstance(number, int) or abs(number) > _INTEGER_MAX:
         raise ValueError

@@ -1,4 +1,4 @@
-"""Share tokens (``X-Share-Token``): issuing, verifying, and keeping their responses out of shared caches."""
+"""Issue and verify share tokens (``X-Share-Token``), and keep responses to them out of shared caches."""
 
 from typing import Final
 from uuid import UUID
@@ -14,16 +14,17 @@ __all__ = ("SHARE_HEADER", "SHARE_TOKEN_TTL_S", "ShareTokenCaching", "ShareToken
 
 SHARE_HEADER: Final = "X-Share-Token"
 """The request header with a share token."""
-#: Twelve hours, one day of lessons. The rights of the link are read again for each request.
+#: Seconds for which a share token is valid: twelve hours, one day of lessons. Role and expiry of the link are
+#: read again for each request.
 SHARE_TOKEN_TTL_S: Final = 12 * 3_600
 
 
 class ShareTokens:
-    """Issue and verify share tokens: JWTs with the secret of bearer tokens and an audience of their own.
+    """Issues and verifies share tokens: JWTs with the secret of bearer tokens, but with another audience.
 
-    So a share token is refused as a bearer token, and a bearer token as a share token (RFC 8725, section
-    3.9). A share token contains the id of a link; its holder may do what the link allows at the time of the
-    request.
+    Because of the audience, a share token is not valid as a bearer token, nor a bearer token as a share token
+    (RFC 8725, section 3.9). The subject of a share token is the id of a link; a request with the token has
+    the role that the link gives at the time of the request.
     """
 
     def __init__(self, settings: JwtSettings) -> None:
@@ -47,9 +48,10 @@ class ShareTokens:
 
 
 class ShareTokenCaching:
-    """Keep responses to requests with a share token out of shared caches (RFC 9111, section 3.5).
+    """Middleware that keeps responses to requests with a share token out of shared caches.
 
-    Caches treat responses to ``Authorization`` as private, but do not know this header.
+    Shared caches do not store responses to requests with ``Authorization`` (RFC 9111, section 3.5), but do
+    not know ``X-Share-Token``.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -1,4 +1,4 @@
-"""Queries of lists of nodes, limited to what the requester may read."""
+"""Read lists of nodes, limited to those that the requester may read."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,9 +21,14 @@ async def fetch_children(
     after: Sequence[Any],
     rows_max: int,
 ) -> Sequence[Mapping[str, Any]]:
-    """Return the first rows *after* a position (position, id) of the children of a readable node.
+    """Return the next rows of the children of a node, in their order.
 
-    *link_id* is the share link of the request; it may give access to one child.
+    Args:
+        executor: A connection.
+        access: The requester's access to the node, which the requester may read.
+        link_id: The share link of the request, which may give access to one child only; None without one.
+        after: Position and id of the last child of the previous page; twice None for the first page.
+        rows_max: The maximum number of rows.
     """
     return await executor.fetch(
         NODES_SQL["children_page"],
@@ -41,10 +46,15 @@ async def fetch_children(
 async def fetch_tree(
     executor: Executor, access: Access, link_id: UUID | None, *, depth: int = LEVELS_MAX
 ) -> str:
-    """Return a readable node and the nodes below it, to a *depth*, as the JSON text of a list.
+    """Return a node and the nodes below it that the requester may read, as the JSON text of a list.
 
-    PostgreSQL writes the JSON: converting 10,000 nodes to Python objects would take most of the time.
-    *link_id* is the share link of the request; it may give access to a node further down.
+    PostgreSQL creates the JSON: converting 10,000 nodes to Python objects would take most of the time.
+
+    Args:
+        executor: A connection.
+        access: The requester's access to the node, which the requester may read.
+        link_id: The share link of the request, which may give access to a lower node only; None without one.
+        depth: The number of levels below the node.
     """
     [row] = await executor.fetch(
         NODES_SQL["tree"],

@@ -34,7 +34,7 @@ NODES_SQL: Final = load_queries(__package__ or "backend.workspace.nodes", "nodes
 
 
 async def create_node(tx: CommandTransaction, request: CreateNode) -> UUID:
-    """Create a node below a parent, or a root that its sender owns; return its id.
+    """Create a node below a parent, or, without a parent, a root that the sender owns; return the id.
 
     Raises:
         NodeNotFound: The parent does not exist, or is hidden from the sender.
@@ -56,13 +56,13 @@ async def add_node(
     node_id: UUID | None = None,
     cause: EventEnvelope | None = None,
 ) -> UUID:
-    """Emit the creation of a node, below a locked *parent* or as a root; the caller records the command.
+    """Emit the event that creates a node, and return the node's id; the caller records the command.
 
     Args:
         tx: The command's transaction.
         request: The node's fields.
-        parent: The access to the parent; None for a root.
-        node_id: The id, if the caller has chosen it; otherwise a new one.
+        parent: The sender's access to the parent, which is locked; None for a root.
+        node_id: The id of the node; None for a new id.
         cause: The event that caused the creation, see :meth:`CommandTransaction.emit`.
 
     Raises:
@@ -96,7 +96,7 @@ async def add_node(
 
 
 async def update_node(tx: CommandTransaction, node_id: UUID, request: UpdateNode, match: IfMatch) -> None:
-    """Change the fields of a node that *request* contains, if *match* allows its version.
+    """Change the fields of a node that *request* contains, if *match* allows the node's version.
 
     Raises:
         NodeNotFound: The node does not exist, or is hidden from the sender.
@@ -125,7 +125,12 @@ async def update_node(tx: CommandTransaction, node_id: UUID, request: UpdateNode
 
 
 async def _lock_with_folder(tx: CommandTransaction, node_id: UUID, *, titled: bool) -> Access:
-    """Lock a node; for a new title its folder too, so that no other study gets the title at the same time."""
+    """Lock a node; with *titled*, a new title, also its folder, so that no other study gets the same title.
+
+    Raises:
+        NodeNotFound, RoleMissing: See :meth:`Access.require`; the needed role is editor.
+        RetryTransaction: The node was moved before it was locked.
+    """
     if not titled:
         return await lock_node(tx, node_id, Role.EDITOR)
     parent_id = (await tx.access(node_id)).node.parent_id
@@ -137,7 +142,7 @@ async def _lock_with_folder(tx: CommandTransaction, node_id: UUID, *, titled: bo
 
 
 async def move_node(tx: CommandTransaction, node_id: UUID, request: MoveNode, match: IfMatch) -> None:
-    """Move a node with its subtree below another parent; only its own row changes.
+    """Move a node with its subtree below another parent; only the row of the node changes.
 
     Both trees are locked, so that two concurrent moves cannot create a cycle.
 
@@ -172,29 +177,29 @@ async def move_node(tx: CommandTransaction, node_id: UUID, request: MoveNode, ma
 
 
 def _require_removal(access: Access) -> None:
-    """Require the right to remove a node from its parent: editor of both, or owner if the node is a root."""
+    """Require the role editor on the node and its parent; for a root, the role owner."""
     access.require(Role.EDITOR if access.node.parent_id else Role.OWNER)
     if access.node.parent_id:
         access_of(access.chain[1:], access.subject).require(Role.EDITOR)
 
 
 def _require_insertion(access: Access, parent: Access | None) -> None:
-    """Require the right to insert a node below *parent*: editor, or more where the move changes access."""
+    """Require the role editor on *parent*, and a higher role on the node if the move changes access to it."""
     if parent is not None:
         parent.require(Role.EDITOR)
     if parent is None or parent.owner != access.owner:
-        # Otherwise an editor could move a node into the editor's own tree, and purge it there as its owner.
+        # Otherwise an editor could move a node into a tree that the editor owns, and purge the node there.
         access.require(Role.OWNER)
     elif access.node.visibility is None and parent.visibility is not access.visibility:
-        # Otherwise an editor could publish a node by moving it below a public one.
+        # Otherwise an editor could make a node public by moving it below a public node.
         access.require(Role.ADMIN)
 
 
 async def check_placement(tx: CommandTransaction, access: Access, parent: Access) -> None:
-    """Require that a locked node and its subtree can be placed below a locked *parent*.
+    """Require that a node with its subtree can be placed below *parent*; both are locked.
 
     Raises:
-        TreeRefused: A limit of the tree forbids the place.
+        TreeRefused: *parent* is a study or below the node, or the tree would have too many levels.
         TitleTaken: Another study of the folder has the title.
     """
     node = tx.node(access.node.id)
@@ -212,13 +217,13 @@ def _check_parent(kind: NodeKind, parent: Access) -> None:
     if kind is NodeKind.WORKSPACE:
         raise ParentInvalid("a workspace is always a root; omit parent_id")
     if parent.node.kind is NodeKind.STUDY:
-        raise ParentInvalid("a study contains chapters, not nodes; choose a folder or a workspace")
+        raise ParentInvalid("the parent is a study, which contains no nodes; choose a folder or a workspace")
 
 
 async def check_title(
     tx: CommandTransaction, parent_id: UUID, title: str, *, other_than: UUID | None = None
 ) -> None:
-    """Require that no other live study of a locked folder has the title.
+    """Require that no other live study than *other_than* has the title in a folder, which is locked.
 
     Raises:
         TitleTaken: Another study has the title; the error contains its id if the sender may read it.
@@ -231,7 +236,7 @@ async def check_title(
 
 
 async def next_position(tx: CommandTransaction, parent_id: UUID) -> int:
-    """Return the position after the last child of a locked parent."""
+    """Return the position after the last child of the node *parent_id*, which is locked."""
     [row] = await tx.executor.fetch(NODES_SQL["next_position"], parent_id)
     return row["position"]
 

@@ -108,7 +108,7 @@ async def children(
     return await _children_page(dependencies, access, requester, limit, cursor)
 
 
-# Before the route of one node, whose path matches this one's too.
+# Declared before /nodes/{node_id}, which matches this path too.
 @node_router.get(
     "/nodes/tree",
     summary="Read a node and all nodes below it",
@@ -176,19 +176,19 @@ async def move(
 
 
 def node_view(node: WorkspaceNode, visibility: Visibility, parent_id: UUID | None) -> NodeView:
-    """Return a node for a response.
+    """Return the representation of a node in responses.
 
     Args:
         node: The row of the node.
-        visibility: The effective visibility, inherited or its own.
-        parent_id: The parent; None for a root, and for a requester without access to the parent.
+        visibility: The node's own visibility, or the visibility that the node inherits.
+        parent_id: The parent; None for a root, or if the requester may not read the parent.
     """
     fields = node.model_dump(include=set(NodeView.model_fields))
     return NodeView.model_validate(fields | {"visibility": visibility, "parent_id": parent_id})
 
 
 async def view_node(tx: CommandTransaction, node_id: UUID) -> NodeView:
-    """Return a node for a response, as the command has changed it.
+    """Return the representation of a node that is locked in *tx*, with the command's changes.
 
     Raises:
         NodeNotFound: The node does not exist.
@@ -206,7 +206,7 @@ async def fetch_detail(executor: Executor, access: Access) -> NodeDetail:
     rows = await executor.fetch(NODES_SQL["node"], access.node.id)
     access_of(access.chain if rows else (), access.subject)
     view = node_view(WorkspaceNode.model_validate_json(rows[0]["row"]), access.visibility, access.parent_id)
-    # Only ancestors that the requester may read: an invited guest learns no titles above them.
+    # Only ancestors that the requester may read: the titles of others must not be revealed.
     path = [NodePlace(id=one.id, title=one.title) for one in reversed(access.readable_above)]
     return NodeDetail(**view.model_dump(), role=access.role or Role.VIEWER, path=path)
 
@@ -237,6 +237,6 @@ def _page(
     rows: Sequence[Mapping[str, Any]], limit: int, cursor_of: Callable[[WorkspaceNode], str]
 ) -> NodePage:
     found = [(WorkspaceNode.model_validate_json(row["row"]), Visibility(row["visibility"])) for row in rows]
-    # The requester may read the parents: the nodes are roots, or children of a node with access.
+    # parent_id may be shown: the nodes are roots, or children of a node that the requester may read.
     items = [node_view(node, visibility, node.parent_id) for node, visibility in found[:limit]]
     return NodePage(items=items, next_cursor=cursor_of(found[limit - 1][0]) if len(found) > limit else None)

@@ -1,15 +1,15 @@
 -- name: title_taken
--- The live study of the folder $1 with the title $2, other than $3.
+-- Find the live study of the folder $1 with the title $2, other than the study $3.
 SELECT node.id FROM workspace_nodes AS node
 WHERE node.parent_id = $1 AND node.title = $2 AND node.kind = 'study' AND node.trashed_at IS NULL
     AND node.id IS DISTINCT FROM $3::uuid
 
 -- name: next_position
--- The position after the last child of a node.
+-- Compute the position after the last child of a node.
 SELECT coalesce(max(position) + 1, 0) AS position FROM workspace_nodes WHERE parent_id = $1
 
 -- name: subtree_height
--- Levels of the subtree of a node, including itself.
+-- Count the levels of the subtree of a node, including the node.
 WITH RECURSIVE below AS (
     SELECT id, 1 AS level FROM workspace_nodes WHERE id = $1
     UNION ALL
@@ -18,11 +18,12 @@ WITH RECURSIVE below AS (
 SELECT max(level) AS levels FROM below
 
 -- name: node
--- One node.
+-- Read the row of one node.
 SELECT to_jsonb(node)::text AS row FROM workspace_nodes AS node WHERE node.id = $1
 
 -- name: roots_page
--- A page of the trees that the user $1 owns, oldest first, after a position.
+-- Read a page of the roots of the live trees that the user $1 owns, oldest first, after the root with the creation
+-- time $2 and the id $3; both are NULL for the first page.
 SELECT to_jsonb(node)::text AS row, coalesce(node.visibility, 'shared')::text AS visibility
 FROM workspace_nodes AS node
 WHERE node.owner_id = $1 AND node.parent_id IS NULL AND node.trashed_at IS NULL
@@ -31,8 +32,9 @@ ORDER BY node.created_at, node.id
 LIMIT $4
 
 -- name: children_page
--- A page of the live children of a readable node, in their order, after a position. $5: effective visibility of the
--- node, $6: the requester owns the tree, $7: the requester has a grant or link on the node or an ancestor,
+-- Read a page of the live children of the node $1 that the requester may read, in their order, after the child with
+-- the position $2 and the id $3; both are NULL for the first page. $5: the node's visibility, own or inherited,
+-- $6: the requester owns the tree, $7: the requester has a grant or link on the node or an ancestor,
 -- $8: the requester, $9: the share link of the request.
 SELECT to_jsonb(node)::text AS row, coalesce(node.visibility, $5::workspace_visibility)::text AS visibility
 FROM workspace_nodes AS node
@@ -50,11 +52,12 @@ ORDER BY node.position, node.id
 LIMIT $4
 
 -- name: tree
--- A node and the live, readable nodes below it, to a depth, as JSON text: parents before their children, siblings in
--- their order. $3: effective visibility of the root, $4: the requester owns it, $5: the requester has a grant or link
--- on it or an ancestor, $6: the requester, $7: the share link of the request, $8: the root's parent, if readable.
--- A hidden node hides its subtree. Children of studies are not looked up: there are none. Enums are cast to text,
--- because row_to_json would look up their type for each value.
+-- Read the node $1 and the live nodes of $2 levels below it that the requester may read, as JSON text: parents before
+-- their children, siblings in their order. $3: visibility of the node $1, own or inherited, $4: the requester owns the
+-- tree, $5: the requester has a grant or link on the node $1 or an ancestor, $6: the requester, $7: the share link of
+-- the request, $8: the parent of the node $1; NULL for a root, or if the requester may not read the parent.
+-- Nodes below an unreadable node are left out. Studies have no children, so the query does not search for any.
+-- Enums are cast to text, because row_to_json would look up their type for each value.
 WITH RECURSIVE below AS (
     SELECT node, 0 AS level, $3::workspace_visibility AS visibility, $5::boolean AS granted
     FROM workspace_nodes AS node WHERE node.id = $1

@@ -1,4 +1,4 @@
-"""The rows of a node as a projection of its events: pure, and the same for commands and for a rebuild."""
+"""Compute the rows of a node from its events: pure functions that commands and rebuilds use."""
 
 from backend.workspace.projection import _chapters, _discussions, _nodes, _sharing, _versions
 from backend.workspace.projection._moves import Direction, has_move
@@ -16,5 +16,5 @@ __all__ = (
     "version_chapters",
 )
 
-# Imported for the handlers that they register.
+# Their import registers the handlers of events.
 _ = _chapters, _discussions, _nodes, _sharing, _versions

@@ -1,4 +1,4 @@
-"""Events of chapters and their trees of moves."""
+"""Apply events of chapters and of their trees of moves."""
 
 from shared_types.workspace import WorkspaceChapter, WorkspaceEvent
 
@@ -20,7 +20,7 @@ _DIRECTIONS = {
 
 @handles(WorkspaceEvent.PGN_IMPORTED, WorkspaceEvent.PGN_EXPORTED)
 def _change_no_row(state: NodeState, event: NodeEvent) -> None:
-    """Change no row: the chapters of an import have events of their own."""
+    """Change no row: an import also emits an event for each chapter, and an export changes nothing."""
 
 
 @handles(WorkspaceEvent.CHAPTER_CREATED)
@@ -48,21 +48,21 @@ def _move_added(state: NodeState, event: NodeEvent) -> None:
 
 @handles(WorkspaceEvent.MOVE_DELETED)
 def _move_deleted(state: NodeState, event: NodeEvent) -> None:
-    """Remove the move ``move_path`` and all after it; ``annotations`` changed with it, by path."""
+    """Remove the move ``move_path`` and its subtree, and set ``annotations`` of other moves, by path."""
     moves = remove_move(_moves(state, event), event.payload["move_path"])
     _change_moves(state, event, set_annotations(moves, event.payload["annotations"]))
 
 
 @handles(*_DIRECTIONS)
 def _variation_moved(state: NodeState, event: NodeEvent) -> None:
-    """Swap the variation ``move_path`` with its neighbour; ``annotations`` changed with it, by path."""
+    """Swap the variation ``move_path`` with the next above or below, and set ``annotations``, by path."""
     moves = swap_variations(_moves(state, event), event.payload["move_path"], _DIRECTIONS[event.type])
     _change_moves(state, event, set_annotations(moves, event.payload["annotations"]))
 
 
 @handles(WorkspaceEvent.ANNOTATION_UPDATED)
 def _annotated(state: NodeState, event: NodeEvent) -> None:
-    """Set the annotation of ``move_path``; the empty path is the start."""
+    """Set the annotation of the move ``move_path``; the empty path is the starting position."""
     moves = set_annotations(_moves(state, event), {event.payload["move_path"]: event.payload["annotation"]})
     _change_moves(state, event, moves)
 

@@ -1,4 +1,4 @@
-"""Events of threads, replies and reactions."""
+"""Apply events of threads, replies and reactions."""
 
 from datetime import UTC
 from typing import Any, Final
@@ -8,7 +8,7 @@ from shared_types.workspace import ThreadKind, WorkspaceEvent, WorkspaceReply, W
 
 from backend.workspace.projection._state import NodeEvent, NodeState, handles
 
-#: Earlier bodies in a reply's row; older ones are only in its events.
+#: Maximum number of earlier bodies in a reply's row; older bodies are only in the events.
 _HISTORY_MAX: Final = 50
 
 
@@ -94,7 +94,8 @@ def _reply_edited(state: NodeState, event: NodeEvent) -> None:
     before = {
         "body": reply.body,
         "written_by": reply.edited_by or reply.author_id,
-        # UTC: a row that PostgreSQL has returned has the offset of the session.
+        # As UTC, so that a command and a rebuild store the same text: PostgreSQL returns times with the
+        # offset of the session.
         "written_at": reply.changed_at.astimezone(UTC).isoformat(),
     }
     _change_reply(
@@ -109,7 +110,7 @@ def _reply_edited(state: NodeState, event: NodeEvent) -> None:
 
 @handles(WorkspaceEvent.DISCUSSION_REPLY_DELETED)
 def _reply_deleted(state: NodeState, event: NodeEvent) -> None:
-    """Delete a reply; one with replies keeps its row, without text, until the last of them is deleted."""
+    """Delete a reply; if it has replies, only clear its text, until the last of them is deleted."""
     if event.payload["answered"]:
         empty: dict[str, Any] = {
             "body": "",

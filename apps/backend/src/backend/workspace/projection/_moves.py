@@ -1,10 +1,12 @@
-"""The stored trees of moves, changed as the events say; without the rules of chess.
+"""Change the stored tree of moves of a chapter as events require, without the rules of chess.
 
-A chapter's document is ``{"start": annotation, "moves": [in preorder]}``, a move ``{"parent", "uci",
-…annotation}``, where ``parent`` is the index of the move before it, -1 for a first one.
-:mod:`backend.workspace.chess` decides which changes are legal, and an event contains the result. So a rebuild
-gives the same rows without that package, and also after its rules have changed. Documents are immutable:
-versions share the moves that are equal.
+A chapter's document is ``{"start": annotation, "moves": [in preorder]}``. A move is ``{"parent", "uci",
+…annotation}``, where ``parent`` is the index of the previous move, -1 for a first move. The path of a move is
+the UCI of all moves from the start to it, separated by dots.
+
+The package :mod:`backend.workspace.chess` checks the legality of a change before the event is emitted, and
+the event contains all results. So a rebuild needs neither that package nor its rules at that time. Documents
+are immutable, because versions of a study share unchanged moves.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,11 +29,11 @@ Document = dict[str, Any]
 Moves = Sequence[Document]
 
 START: Final = -1
-"""The index of the position before the first move; its path is empty."""
+"""The index that stands for the starting position, whose path is empty."""
 
 
 class Direction(IntEnum):
-    """The direction in which a variation moves among its siblings."""
+    """The direction in which a variation changes places with another: UP towards the main line, or DOWN."""
 
     UP = -1
     DOWN = 1
@@ -43,7 +45,7 @@ def moves_of(document: Mapping[str, Any]) -> Moves:
 
 
 def has_move(document: Mapping[str, Any], path: str) -> bool:
-    """Return whether a move has this path."""
+    """Return whether *document* has a move with this path."""
     try:
         return _find(moves_of(document), path) != START
     except KeyError:
@@ -51,10 +53,10 @@ def has_move(document: Mapping[str, Any], path: str) -> bool:
 
 
 def insert_move(document: Document, path: str, annotation: Document) -> Document:
-    """Add the move with this path, as the last variation after the move before it.
+    """Add the move with this path, as the last variation of the previous move.
 
     Raises:
-        KeyError: The move before it does not exist.
+        KeyError: The previous move does not exist.
     """
     moves = moves_of(document)
     before, _, uci = path.rpartition(".")
@@ -65,7 +67,7 @@ def insert_move(document: Document, path: str, annotation: Document) -> Document
 
 
 def remove_move(document: Document, path: str) -> Document:
-    """Remove the move with this path and all moves after it.
+    """Remove the move with this path and its subtree.
 
     Raises:
         KeyError: No move has the path.
@@ -77,10 +79,10 @@ def remove_move(document: Document, path: str) -> Document:
 
 
 def swap_variations(document: Document, path: str, direction: Direction) -> Document:
-    """Swap the variation that begins with this path with its neighbour.
+    """Swap the variation that begins with the move *path* with the next variation in *direction*.
 
     Raises:
-        KeyError: No move has the path, or the move has no neighbour in this direction.
+        KeyError: No move has the path, or there is no variation in this direction.
     """
     moves = moves_of(document)
     index = _find(moves, path)
@@ -96,10 +98,10 @@ def swap_variations(document: Document, path: str, direction: Direction) -> Docu
 
 
 def set_annotations(document: Document, annotations: Mapping[str, Document]) -> Document:
-    """Set the annotations of the moves with these paths; the empty path is the start.
+    """Replace the annotations of the moves with these paths; the empty path is the starting position.
 
     Raises:
-        KeyError: No move has one of the paths.
+        KeyError: A path is not that of a move.
     """
     moves, changed = list(moves_of(document)), dict(document)
     for path, annotation in annotations.items():
@@ -144,5 +146,5 @@ def _above(moves: Moves, index: int) -> int:
 
 
 def _shifted(moves: Moves, first: int, by: int) -> list[Document]:
-    """Return *moves* with *by* added to each parent from index *first* on."""
+    """Return *moves* with *by* added to each ``parent`` that is at least *first*."""
     return [one if one["parent"] < first else {**one, "parent": one["parent"] + by} for one in moves]

@@ -1,4 +1,4 @@
-"""Events of nodes: creation, changes, moves, the bin."""
+"""Apply events of nodes: creation, changes, moves, trash, restore, purge."""
 
 from uuid import UUID
 
@@ -6,7 +6,7 @@ from shared_types.workspace import NodeKind, Visibility, WorkspaceEvent, Workspa
 
 from backend.workspace.projection._state import NodeEvent, NodeState, handles
 
-#: The fields of a node that is not in the bin.
+#: The fields that a restore clears.
 _NOT_TRASHED = dict.fromkeys(
     ("trashed_at", "trashed_by", "trash_reason", "trash_batch_id", "trash_count", "trash_path")
 )

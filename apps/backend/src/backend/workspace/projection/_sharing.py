@@ -1,4 +1,4 @@
-"""Events of grants and share links."""
+"""Apply events of grants and share links."""
 
 from datetime import datetime
 

@@ -28,7 +28,7 @@ __all__ = (
     "handles",
 )
 
-#: A node with everything attached to it is one aggregate.
+#: The aggregate type of all events: a node with its chapters, versions, threads, replies, grants and links.
 AGGREGATE_TYPE: Final = "WORKSPACE_NODE"
 #: The versions in which payloads are written, and in which all readers get them.
 EVENT_TYPES: Final = EventTypes(EventType(one) for one in WorkspaceEvent)
@@ -36,7 +36,7 @@ EVENT_TYPES: Final = EventTypes(EventType(one) for one in WorkspaceEvent)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NodeEvent:
-    """One event of a node, with the fields that rows depend on."""
+    """An event of a node, with the fields that are needed to apply the event."""
 
     type: WorkspaceEvent
     node_id: UUID
@@ -44,7 +44,7 @@ class NodeEvent:
     actor: str
     #: ``created_at`` of the event, the time of its transaction.
     at: datetime
-    #: The version of the stream after this event.
+    #: The number of the event among the events of its node, from 1.
     version: int
 
     def id(self, name: str) -> UUID:
@@ -54,10 +54,12 @@ class NodeEvent:
 
 @dataclass(slots=True)
 class NodeState:
-    """The rows of one node by their keys: in a command those that it has loaded, in a rebuild all of them.
+    """The rows of one node, by their keys: in a command the loaded rows, in a rebuild all rows.
 
-    Rows are immutable: a row has changed if it is another object than before.
+    Rows are immutable: a change replaces a row by another object.
     """
+
+    #: None before the creation of the node, and after a purge.
 
     node: WorkspaceNode | None = None
     chapters: dict[UUID, WorkspaceChapter] = field(default_factory=dict[UUID, WorkspaceChapter])
@@ -81,7 +83,7 @@ class NodeState:
 
     @property
     def present(self) -> WorkspaceNode:
-        """The row of the node, which must exist."""
+        """Return the row of the node, which must exist."""
         assert self.node is not None, "the node has an event before its creation"
         return self.node
 
@@ -112,7 +114,7 @@ def apply_event(state: NodeState, event: NodeEvent) -> None:
     """Apply the next event of a node to its rows, and set the ``stream_version`` of the node.
 
     Raises:
-        KeyError: A row that the event is about is missing, or the type has no handler.
+        KeyError: The row that the event changes is missing, or no function applies this event type.
     """
     _HANDLERS[event.type](state, event)
     if state.node is not None:

@@ -1,4 +1,4 @@
-"""Events of a study's versions: a snapshot, and a rollback, which creates a new version."""
+"""Apply events of a study's versions: a snapshot, and a rollback, which also creates a version."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -14,7 +14,7 @@ _CONTENT = ("id", "position", "title", "headers", "moves")
 
 
 def version_chapters(chapters: Iterable[WorkspaceChapter]) -> list[dict[str, Any]]:
-    """Return *chapters* as a version stores them, in their order."""
+    """Return *chapters* in their order, as the JSON objects that a row of ``workspace_versions`` contains."""
     return [_content(one) for one in sorted(chapters, key=lambda one: (one.position, one.id))]
 
 
@@ -26,7 +26,7 @@ def _snapshot_created(state: NodeState, event: NodeEvent) -> None:
 
 @handles(WorkspaceEvent.STUDY_ROLLED_BACK)
 def _rolled_back(state: NodeState, event: NodeEvent) -> None:
-    """Restore the chapters of an earlier version, each with a new ETag; the title stays."""
+    """Restore chapters and description of an earlier version; chapters get new ETags, the title is kept."""
     target = state.versions[event.payload["restored_from"]]
     before = dict(state.chapters)
     state.chapters.clear()
@@ -36,7 +36,7 @@ def _rolled_back(state: NodeState, event: NodeEvent) -> None:
         state.chapters[chapter_id] = WorkspaceChapter(
             **content,
             node_id=event.node_id,
-            # The version of the stream is larger than each version that the chapter had, also before its
+            # The number of the node's events exceeds every version that this chapter had, even before a
             # deletion.
             version=event.version,
             created_at=previous.created_at if previous else event.at,
