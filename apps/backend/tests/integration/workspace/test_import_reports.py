@@ -66,9 +66,9 @@ async def test_report_names_what_is_dropped_and_what_is_normalised(studio: Studi
     ]
     assert [(one["line"], one["note"], one["count"]) for one in report["normalised"]] == [
         (12, "the result 1–0 is read as 1-0", 2),
-        (14, "a variation begins with a move that is given already; both are one move", 2),
+        (14, "a variation begins with a move that exists already; the two are merged", 2),
         (14, "o-o is read as O-O", 1),
-        (15, "moves after the last one of the main line (4) are kept as its text", 1),
+        (15, "moves after the last move of the main line (4) are kept as its text", 1),
     ]
 
 

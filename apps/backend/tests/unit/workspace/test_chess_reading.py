@@ -110,17 +110,17 @@ def test_invalid_game_is_skipped_with_line_and_reason() -> None:
     ]
     assert [(one.number, one.line, one.reason) for one in found if isinstance(one, SkippedGame)] == [
         (2, 10, '"Ke3" at 3. is not a legal move'),
-        (3, 15, '"Sf3" at 2. is not a move; pieces are read as K, Q, R, B and N'),
+        (3, 15, '"Sf3" at 2. is not a move; write the pieces as K, Q, R, B and N'),
         (4, 21, "a variation is not closed; a parenthesis is missing"),
         (5, 25, "a comment is not closed; a brace is missing"),
-        (6, 30, 'the variant "Crazyhouse" is not supported; use chess or Chess960'),
+        (6, 30, 'the variant "Crazyhouse" is not supported; use standard chess or Chess960'),
         (
             7,
             36,
             'chess cannot be played from "8/8/8/8/8/8/8/8 w - - 0 1"; '
             "check the kings, the pawns and the side to move",
         ),
-        (8, 43, '"Nd2" at 3. may be several moves; say from which file or rank'),
+        (8, 43, '"Nd2" at 3. may be several moves; add the file or rank of the piece'),
     ]
 
 

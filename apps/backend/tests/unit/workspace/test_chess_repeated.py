@@ -128,7 +128,7 @@ def test_glyph_of_a_repeated_move_is_reported_as_dropped() -> None:
     assert game.notes == (
         Note(
             line=2,
-            note="a variation begins with a move that is given already; both are one move",
+            note="a variation begins with a move that exists already; the two are merged",
             count=3,
             dropped=False,
         ),
@@ -140,7 +140,7 @@ def test_glyph_of_a_repeated_move_is_reported_as_dropped() -> None:
 def test_moves_after_the_main_line_are_reported_at_their_line() -> None:
     game = read_one("1. e4 e5\n(1... c5)\n(1... e5 2. Nf3 {[%clk 0:00:09]} Nc6) 1-0")
     assert notes_of(game, dropped=True) == [
-        "clocks, arrows and circles of moves after the last one of the main line (2)"
+        "clocks, arrows and circles of moves after the last move of the main line (2)"
     ]
     assert [one.line for one in game.notes] == [3, 3, 3]
 
@@ -151,7 +151,7 @@ def test_moves_without_room_in_the_text_are_reported_as_dropped() -> None:
     assert main_line(game.tree) == ["e2e4", "e7e5"]
     assert game.tree.moves[1].annotation.text == remark
     [note] = notes_of(game, dropped=True)
-    assert note == "moves after the last one of the main line (1); its text has no room for them"
+    assert note == "moves after the last move of the main line (1); its text has no room for them"
 
 
 def test_moves_after_a_main_line_of_many_moves_are_kept() -> None:
@@ -238,7 +238,7 @@ def test_every_move_of_the_file_is_imported_or_reported(text: str) -> None:
     assert mine <= set(paths(theirs))
     line = ".".join(main_line(game.tree))
     assert all(path.startswith(f"{line}.") for path in lacking)
-    reported = [one for one in game.notes if "after the last one of the main line" in one.note]
+    reported = [one for one in game.notes if "after the last move of the main line" in one.note]
     assert bool(reported) == bool(lacking)
     if lacking:
         assert f"({len(lacking)})" in reported[0].note

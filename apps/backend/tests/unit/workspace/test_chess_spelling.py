@@ -72,10 +72,10 @@ def test_only_move_sign_may_directly_follow_its_move() -> None:
 def test_double_check_sign_is_read_and_noted(check: str) -> None:
     [game] = read(f"1. f3 e5 2. g4 Qh4{check} *")
     assert game.tree.moves[-1].uci == "d8h4"
-    assert notes(game) == [(1, "++ behind a move is read as a check", False)]
+    assert notes(game) == [(1, "++ after a move is read as a check", False)]
 
 
-FORUM_NOTE = "[pgn] and [/pgn] around games are passed over"
+FORUM_NOTE = "[pgn] and [/pgn] around games are ignored"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The events of a node for its readers: the activity list and the live stream."""
+"""Show the events of a node to users who may read it: the activity list and the live stream."""
 
 from backend.workspace.activity._routes import activity_router
 

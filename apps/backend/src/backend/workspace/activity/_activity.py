@@ -1,8 +1,8 @@
-"""The parts of a node's events that its readers may see; pure.
+"""Select the parts of a node's events that readers, the users who may read the node, may see.
 
-An event contains everything that its rows are made of: deleted texts, grants, the node's place in the owner's
-tree. Readers get ids, moves and the names of changed fields, but no text that can be deleted; they read texts
-by their routes, in the current version.
+Events contain all data of the node's rows: deleted texts, grants, and the node's place in the owner's tree.
+Readers get ids, chess moves and the names of changed fields, but no text that a user can delete: they get the
+current texts from the routes of the objects.
 """
 
 from collections.abc import Mapping
@@ -33,10 +33,11 @@ _DISCUSSION: Final = frozenset(
 _ACL: Final = frozenset({"user_id", "role", "link_id", "has_password", "expires_at"})
 _STUDY: Final = _NODE | {
     *("chapter_id", "move_path", "uci", "san", "ply", "fen"),
-    # The label of a version cannot be deleted, as the version cannot.
+    # The label is a text that cannot be deleted, because versions cannot be deleted.
     *("chapters", "games", "skipped_count", "number", "label", "restored_from", "studies", "bytes"),
 }
-#: The visible fields of a payload, by the first word of the event's type.
+#: The fields of a payload that readers may see, by the first part of the event type (``study``, ``chapter``,
+#: …).
 _VISIBLE_FIELDS: Final[Mapping[str, frozenset[str]]] = {
     "node": _NODE,
     "study": _STUDY,
@@ -44,9 +45,9 @@ _VISIBLE_FIELDS: Final[Mapping[str, frozenset[str]]] = {
     "acl": _ACL,
 }
 
-#: Families whose ``parent_id`` is a node.
+#: First parts of event types in whose payload ``parent_id`` is the id of a node.
 _WITH_PARENT_NODE: Final = frozenset({"node", "study"})
-#: Events whose fields are the changed ones: readers get their names.
+#: Events whose payload has only the changed fields; readers get the names of these fields.
 _UPDATES: Final = frozenset({WorkspaceEvent.NODE_UPDATED, WorkspaceEvent.DISCUSSION_THREAD_UPDATED})
 _FIELD_NAMES: Final = ("title", "description", "visibility", "kind", "body")
 
@@ -87,14 +88,15 @@ _SUMMARIES: Final[Mapping[WorkspaceEvent, str]] = {
     WorkspaceEvent.ACL_LINK_CREATED: "made a link to it",
     WorkspaceEvent.ACL_LINK_REVOKED: "revoked a link to it",
 }
-_ERASED: Final = "did something that was erased"
+_ERASED: Final = "made a change whose content was erased"
 
 
 def redact_for_reader(event: RecordedEvent, access: Access) -> RecordedEvent:
     """Return *event* with the fields that a reader with *access* may see, without texts that users wrote.
 
-    ``changed`` has the names of the changed fields of an update. Only admins see grants and links; only
-    readers of the parent see its id. An erased event is returned unchanged.
+    For an update, the field ``changed`` is added, with the names of the changed fields. Only admins see
+    fields of grants and links, and only readers of the parent see ``parent_id``. An erased event is returned
+    unchanged.
     """
     if event.erased:
         return event
@@ -130,7 +132,7 @@ def activity_entry(event: RecordedEvent, access: Access) -> Activity:
 
 
 def _target(type_: WorkspaceEvent, node_id: str, payload: Mapping[str, Any]) -> ActivityTarget:
-    """Return the finest visible target of the event."""
+    """Return the most specific object that the event changed and a reader may see, such as a chapter."""
     for kind, names in (
         (EventTarget.DISCUSSION, ("reply_id", "thread_id")),
         (EventTarget.CHAPTER, ("chapter_id",)),
@@ -144,7 +146,7 @@ def _target(type_: WorkspaceEvent, node_id: str, payload: Mapping[str, Any]) -> 
 
 
 def _summary(type_: WorkspaceEvent, payload: Mapping[str, Any]) -> str:
-    # Only the last move of the path.
+    # Show only the last move of the path.
     move = str(payload.get("move_path", "")).rpartition(".")[2]
     changes = " and ".join(payload.get("changed", ()))
     return _SUMMARIES[type_].format_map({**payload, "move": move, "changes": changes})

@@ -1,4 +1,4 @@
-"""Routes of a node's events: the activity list and the live stream."""
+"""Routes that show a node's events: the activity list and the live stream."""
 
 from collections.abc import Sequence
 from typing import Annotated, Final
@@ -94,7 +94,7 @@ async def stream_ticket(
     node_id = await known_node_id(request, requester)
     if requester.subject is None:
         raise TokenMissing
-    # A ticket contains only the user, so access by a share link is not considered.
+    # A ticket contains only the user id, so a role by a share link is not considered.
     access = await dependencies.access(node_id, Requester(subject=requester.subject))
     access.require(Role.VIEWER)
     return await issue_ticket(dependencies.database, node_id, requester.subject)
@@ -103,7 +103,7 @@ async def stream_ticket(
 async def _stream_requester(
     request: Request, requester: CurrentRequester, ticket: Ticket = None
 ) -> Requester:
-    """Return the user of a stream ticket, or without one the sender of the request."""
+    """Return the user for whom *ticket* was created; without a ticket, the requester."""
     if ticket is None:
         return requester
     try:
@@ -137,7 +137,7 @@ async def events(
         current_version=await _stream_version(dependencies, access.node.id),
         event_filter=_event_filter(dependencies, access.node.id, requester),
         event_types=EVENT_TYPES,
-        # A grant, the visibility or trashing of an ancestor changes the access to this node too.
+        # Events of ancestors (grants, visibility, trash) change the access to this node too.
         woken_by=[one.id for one in access.chain[1:]],
     )
     return EventStreamResponse(stream)
@@ -161,7 +161,7 @@ def _event_filter(dependencies: RouteDependencies, node_id: UUID, requester: Req
             return VisibleEvents(ends=True)
         if access.role is None:
             return VisibleEvents(ends=True)
-        # The event of the trashing is the last one that a reader gets.
+        # The event that trashes the node is the last event that a reader gets.
         return VisibleEvents(
             events=[redact_for_reader(event, access) for event in events], ends=access.trashed is not None
         )

@@ -1,3 +1,3 @@
 -- name: stream_version
--- The number of events of a node.
+-- Read the number of events of a node.
 SELECT stream_version FROM workspace_nodes WHERE id = $1

@@ -1,4 +1,4 @@
-"""Chess: trees of moves, their changes and differences, and PGN; pure.
+"""Chess, without I/O: trees of moves, their changes and differences, and parsing and writing of PGN.
 
 Needs the package ``chess`` (``relaybox-backend[chess]``): call
 :func:`backend.workspace.errors.require_chess` before importing this package.

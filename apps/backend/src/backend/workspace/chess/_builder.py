@@ -1,4 +1,4 @@
-"""Building a tree from moves in the order of PGN."""
+"""Build a tree of moves from the moves, comments and variations of a game in the order of PGN."""
 
 from functools import lru_cache
 from typing import Final
@@ -22,35 +22,36 @@ from backend.workspace.errors import AnnotationInvalid, MovesFull, VariationsFul
 
 __all__ = ("GameRefused", "TreeBuilder")
 
-#: Characters of the comments of one move in the file, including commands.
+#: Maximum number of characters in the comments of one move in the file, including commands.
 _RAW_CHARS_MAX: Final = 2 * TEXT_CHARS_MAX
 _SHORT_CHARS_MAX: Final = 30
-_MERGED_NOTE: Final = "a variation begins with a move that is given already; both are one move"
+_MERGED_NOTE: Final = "a variation begins with a move that exists already; the two are merged"
 
 
 class GameRefused(Exception):
-    """Raised for a game that cannot be parsed completely; it is skipped, never truncated."""
+    """Raised for a game that cannot be parsed completely; the whole game is skipped, never a part of it."""
 
     def __init__(self, reason: str, at: int, resume: int) -> None:
         super().__init__(reason)
         self.reason = reason
-        #: The offset of the error in the text.
+        #: The offset of the error in the text of the file.
         self.at = at
-        #: The offset from which the next game may begin.
+        #: The offset from which the parser searches the next game.
         self.resume = resume
 
 
 @lru_cache(maxsize=4_096)
 def _short(text: str) -> Annotation:
-    """Return the annotation of a short comment; most are clocks, which repeat from game to game."""
+    """Return the annotation of a short comment. Cached: most are clocks, and many games have equal ones."""
     return to_canonical(Annotation(text=text))
 
 
 class _AnnotationParts:
     """The comments and glyphs of one move during parsing.
 
-    A file may contain a move twice, mostly because a variation repeats it. The comments and glyphs of the
-    line that leads to the move come first; the comments of repetitions are appended, and their glyphs are
+    A file may contain a move twice, mostly because a variation begins with the move that it should replace.
+    The tree has the move once: with the comments and glyphs of the line in which the move is a continuation,
+    called the leading line; the comments of repetitions are appended, and the glyphs of repetitions are
     dropped.
     """
 
@@ -81,14 +82,14 @@ class _AnnotationParts:
             raise GameRefused(f"the comments have more than {TEXT_CHARS_MAX:,} characters", at, at)
 
     def yield_to_leader(self) -> None:
-        """Treat all parts so far as repetitions: the line that leads to the move comes later."""
+        """Treat all parts so far as those of repetitions: the leading line comes later in the file."""
         self.later += self.before + self.after
         self.before, self.after = [], []
         self.repeated_nags |= self.nags
         self.nags = {}
 
     def take_first(self, waiting: "_AnnotationParts", *, repeats: bool) -> None:
-        """Add the comments and glyphs before this move, which is the first one of a variation.
+        """Add the comments and glyphs *waiting*, which precede this move, the first of a variation.
 
         Raises:
             GameRefused: The comments have too many characters.
@@ -102,13 +103,13 @@ class _AnnotationParts:
         self.grow(waiting.chars, waiting.at)
 
     def note_dropped(self, notes: Notes) -> None:
-        """Note the glyphs that only repetitions of the move have."""
+        """Add a note for each glyph that only repetitions of the move have."""
         for nag, at in self.repeated_nags.items():
             if nag not in self.nags:
                 notes.dropped(at, f"the glyph ${nag} of a move that occurs twice")
 
     def annotation(self, *, first: bool) -> Annotation:
-        """Return the annotation; the *first* move after another one has no text before it.
+        """Return the annotation. *first*: the move is a main continuation, which has no text before the move.
 
         Raises:
             GameRefused: The annotation is not valid.
@@ -130,24 +131,25 @@ class _Line:
     __slots__ = ("at", "begins", "instead_of", "leads", "made", "repeats")
 
     def __init__(self, at: int, instead_of: chess.Move | None, begins: int = 0) -> None:
-        #: The index of the last move.
+        #: The index in the tree of the last move.
         self.at = at
-        #: Its offset in the text.
+        #: The offset in the text at which the line begins.
         self.begins = begins
         #: The move that this variation replaces; None for the main line.
         self.instead_of = instead_of
         #: Whether the next move is the main continuation of `at`. False if `at` is a repetition that was
         #: merged into an earlier move.
         self.leads = instead_of is None
-        #: Whether `at` existed before, and another line leads to it.
+        #: Whether the move `at` repeats a move of another line, which is the leading one.
         self.repeats = False
-        #: Moves of this line on the board.
+        #: Number of moves of this line that were made on the board.
         self.made = 0
 
 
 class TreeBuilder:
-    """Build a tree; moves are made on one board and taken back at the start of a variation.
+    """Builds a tree of moves; the parser calls a method for each token of the game.
 
+    All lines use one board, on which moves are made, and undone at the start and end of variations.
     Invariant: the board has the position after the last move of the innermost line.
     """
 
@@ -169,21 +171,21 @@ class TreeBuilder:
 
     @property
     def empty(self) -> bool:
-        """Whether there are no moves yet."""
+        """Return whether the tree has no moves yet."""
         return not self._ucis
 
     @property
     def depth(self) -> int:
-        """The number of open variations."""
+        """Return the number of open variations."""
         return len(self._lines) - 1
 
     @property
     def place(self) -> str:
-        """The number of the next move: ``12.`` or ``12...``."""
+        """Return the number of the next move as text: ``12.`` or ``12...``."""
         return f"{self._board.fullmove_number}{'.' if self._board.turn else '...'}"
 
     def move(self, word: str) -> None:
-        """Make the move *word*.
+        """Make the move *word*, in SAN, and add it to the tree.
 
         Raises:
             ValueError: The move is illegal.
@@ -220,7 +222,7 @@ class TreeBuilder:
             self._at(index).take_first(waiting, repeats=line.repeats)
 
     def _add_sibling(self, siblings: list[int], uci: str, index: int, *, leads: bool) -> int:
-        """Return the index of an equal sibling; without one add *index* to the siblings, and return it."""
+        """Return the index of an equal sibling; if there is none, add *index* to *siblings* and return it."""
         self._branched = True
         twin = next((one for one in siblings if self._ucis[one] == uci), index)
         if leads:
@@ -240,7 +242,7 @@ class TreeBuilder:
         return said
 
     def nag(self, nag: int, at: int) -> None:
-        """Add the glyph at *at*: to the last move, or, at the start of a line, to the next one."""
+        """Add the glyph at the offset *at* to the last move, or, at the start of a line, to the next move."""
         line = self._lines[-1]
         if not line.made:
             self._waiting = said = self._waiting or _AnnotationParts()
@@ -249,7 +251,10 @@ class TreeBuilder:
         (said.repeated_nags if line.repeats else said.nags).setdefault(nag, at)
 
     def comment(self, text: str, at: int) -> None:
-        """Add the comment at *at*: to the last move, the next one of a new variation, or the start.
+        """Add the comment at the offset *at* to the last move.
+
+        At the start of a variation the comment belongs to the next move; at the start of the game, to the
+        starting position.
 
         Raises:
             GameRefused: The comments of the move have too many characters.
@@ -284,7 +289,7 @@ class TreeBuilder:
         assert line.instead_of is not None
         self._board.push(line.instead_of)
         if self._waiting:
-            # A variation without moves: its comments belong to the move that it would replace.
+            # The variation has no moves: add its comments to the move that the variation would replace.
             waiting, self._waiting = self._waiting, None
             said = self._at(self._lines[-1].at)
             said.after += waiting.before

@@ -1,4 +1,4 @@
-"""The content of a chapter."""
+"""The content of a chapter: title, headers and moves."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ __all__ = ("ChapterContent",)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChapterContent:
-    """The content of a chapter in a study, a file or a version."""
+    """Id, title, headers and moves of a chapter, which may come from a study, a version or a PGN file."""
 
     chapter_id: UUID
     title: str

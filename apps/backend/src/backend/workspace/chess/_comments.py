@@ -1,9 +1,9 @@
 """PGN comments: text, and commands such as ``[%clk 0:03:00]``.
 
 A comment ends at the first ``}``, which PGN cannot escape (PGN standard, 5). To preserve any text, four
-characters are
-written as HTML character references: ``}`` (``&#125;``), ``%`` and a tag pair at the start of a line
-(``&#37;``, ``&#91;``), and ``&`` before such a reference (``&#38;``). Parsing reverses it.
+characters are written as HTML character references: ``}`` (``&#125;``), ``%`` and ``[`` of a tag pair at the
+start of a line (``&#37;``, ``&#91;``), and ``&`` before such a reference (``&#38;``). The parser converts
+them back.
 """
 
 import re
@@ -27,16 +27,17 @@ __all__ = (
 )
 
 TEXT_CHARS_MAX: Final = 10_000
-"""Characters of an annotation: the text after and the text before the move together."""
+"""Maximum number of characters in an annotation: the text before and the text after the move together."""
 SHAPES_MAX: Final = 256
-"""Arrows of one annotation; as many circles."""
+"""Maximum number of arrows in one annotation, and of circles."""
 NAG_MAX: Final = 255
-"""The last numeric annotation glyph (PGN standard, 10)."""
+"""The highest numeric annotation glyph (PGN standard, 10)."""
 TAG_NAME: Final = "[A-Za-z0-9][A-Za-z0-9_+#=:-]{0,63}"
-"""The name of a tag pair."""
+"""A regular expression for the name of a tag pair."""
 
 _CLOCK_MS_MAX: Final = 1000 * 3_600_000 - 1
-#: Removing a command may create another one around it; real files do not nest them.
+#: Maximum depth of nested commands: removing the inner command completes the outer. Real files do not nest
+#: them.
 _COMMANDS_NESTED_MAX: Final = 4
 _CIRCLE: Final = re.compile("[RGYB][a-h][1-8]")
 _ARROW: Final = re.compile(r"[RGYB]([a-h][1-8])(?!\1)[a-h][1-8]")
@@ -52,7 +53,7 @@ _REFERENCE: Final = re.compile("&#(38|125|91|37);")
 
 
 def to_canonical(annotation: Annotation) -> Annotation:
-    """Return *annotation* in the form that writing and parsing a file would give.
+    """Return *annotation* in canonical form: as it is after writing it to a PGN file and parsing the file.
 
     Texts lose surrounding white space, carriage returns and byte order marks. Commands in the text become
     arrows, circles and, unless there is one, the clock. Glyphs are sorted; duplicates are removed.
@@ -71,16 +72,18 @@ def to_canonical(annotation: Annotation) -> Annotation:
         arrows=tuple(dict.fromkeys((*annotation.arrows, *arrows))),
         circles=tuple(dict.fromkeys((*annotation.circles, *circles))),
     )
-    # Including the line break with which the two texts may be joined later.
+    # Count the line break with which promote() may join the two texts later.
     if len(before) + bool(before and text) + len(text) > TEXT_CHARS_MAX:
         raise AnnotationInvalid(f"an annotation has at most {TEXT_CHARS_MAX:,} characters; shorten it")
     if max(len(made.arrows), len(made.circles)) > SHAPES_MAX:
-        raise AnnotationInvalid(f"an annotation has at most {SHAPES_MAX} arrows and {SHAPES_MAX} circles")
+        raise AnnotationInvalid(
+            f"an annotation has at most {SHAPES_MAX} arrows and {SHAPES_MAX} circles; remove some"
+        )
     return made
 
 
 def move_before_into_text(annotation: Annotation) -> Annotation:
-    """Return *annotation* with the text before the move at the start of its text, for a main move."""
+    """Return *annotation* with ``before`` moved to the start of ``text``, as a main continuation requires."""
     if not annotation.before:
         return annotation
     text = "\n".join(filter(None, (annotation.before, annotation.text)))
@@ -88,7 +91,7 @@ def move_before_into_text(annotation: Annotation) -> Annotation:
 
 
 def format_comment(annotation: Annotation) -> str:
-    """Return the comment after a move: commands, then the text; empty without either."""
+    """Return the PGN comment after a move: commands, then the text; empty if the annotation has neither."""
     parts: list[str] = []
     if annotation.circles:
         parts.append(f"[%csl {','.join(annotation.circles)}]")
@@ -102,7 +105,7 @@ def format_comment(annotation: Annotation) -> str:
 
 
 def escape_comment(text: str) -> str:
-    """Escape *text* for a comment."""
+    """Return *text* with the characters that a PGN comment cannot contain as character references."""
     return _ESCAPED.sub(lambda found: f"{found[0][:-1]}&#{ord(found[0][-1])};", text)
 
 
@@ -131,7 +134,10 @@ def _check_shapes(annotation: Annotation) -> None:
 
 
 def _commands_of(text: str, clock_s: float | None) -> tuple[str, float | None, list[str], list[str]]:
-    """Return *text* without the commands of fields, and the clock, arrows and circles in them."""
+    """Return *text* without clock, arrow and circle commands, and the clock, arrows and circles of these.
+
+    *clock_s*, if not None, is returned instead of a clock in the text.
+    """
     arrows: list[str] = []
     circles: list[str] = []
     for _ in range(_COMMANDS_NESTED_MAX):
@@ -158,7 +164,7 @@ def _commands_of(text: str, clock_s: float | None) -> tuple[str, float | None, l
 
 
 def _joined(pieces: Iterable[str]) -> str:
-    """Join *pieces* between removed commands: with a line break if there was one, otherwise with a space."""
+    """Join the pieces between removed commands, with a line break where the text had one, else a space."""
     words: list[str] = []
     gap = ""
     for piece in pieces:
@@ -179,7 +185,7 @@ def _shapes(listed: str) -> list[str]:
 
 
 def _seconds(clock: str) -> float | None:
-    """Parse ``h:mm:ss.mmm``; None if it exceeds the limit of a clock."""
+    """Return the seconds of *clock*, ``h:mm:ss.mmm``; None from 1,000 hours."""
     hours, minutes, seconds = clock.split(":")
     clock_ms = int(hours) * 3_600_000 + int(minutes) * 60_000 + round(float(seconds) * 1000)
     return clock_ms / 1000 if clock_ms <= _CLOCK_MS_MAX else None

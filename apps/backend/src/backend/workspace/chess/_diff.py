@@ -1,4 +1,4 @@
-"""Differences between two states of a study; pure and deterministic."""
+"""Compute the differences between two states of a study, such as two versions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from backend.workspace.chess._tree import START, MoveTree
 __all__ = ("PATHS_MAX", "ChapterDiff", "ChapterRef", "ChapterRenamed", "LineRef", "StudyDiff", "diff")
 
 PATHS_MAX: Final = 500
-"""Entries of one list in the difference of a chapter; a count has the number of all."""
+"""Maximum number of entries in each list of a ChapterDiff; the fields ``…_count`` have the full numbers."""
 PATHS_CHARS_MAX: Final = 2_000_000
-"""Characters of all paths in one difference; one path in a line of 10,000 moves may have 50,000."""
+"""Maximum number of characters of all paths in one StudyDiff; a line of 10,000 moves has paths of 50,000."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChapterRef:
-    """A chapter that is in one state only."""
+    """A chapter that only one of the two states has."""
 
     chapter_id: UUID
     title: str
@@ -26,7 +26,7 @@ class ChapterRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChapterRenamed:
-    """A chapter with another title."""
+    """A chapter whose title differs between the two states."""
 
     chapter_id: UUID
     before: str
@@ -35,32 +35,33 @@ class ChapterRenamed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineRef:
-    """A move that is in one state only, with its subtree."""
+    """A move with its subtree that only one of the two states has."""
 
     path: str
-    #: The number of moves, including this one.
+    #: The number of moves in the subtree, including the move.
     moves: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChapterDiff:
-    """The changes of a chapter in both states; the first of each kind are listed, all are counted.
+    """The changes of a chapter that both states have.
 
-    At most `PATHS_MAX`, and fewer where the paths of the whole difference have `PATHS_CHARS_MAX` characters.
+    Each list contains the first `PATHS_MAX` entries, or fewer if the paths of the whole StudyDiff reach
+    `PATHS_CHARS_MAX` characters. The counts include entries that are not listed.
     """
 
     chapter_id: UUID
     #: Names of added, removed and changed headers, in ascending order.
     headers: tuple[str, ...]
-    #: Added and removed moves, in the order of their tree.
+    #: Added moves, and below removed moves, each with its subtree, in preorder.
     moves_added: tuple[LineRef, ...]
     moves_added_count: int
     moves_removed: tuple[LineRef, ...]
     moves_removed_count: int
-    #: Paths of moves whose annotations changed; the empty path is the start.
+    #: Paths of moves whose annotations changed; the empty path is the starting position.
     annotated: tuple[str, ...]
     annotated_count: int
-    #: Paths of moves whose children changed their order; the empty path is the start.
+    #: Paths of moves after which the order of variations changed; the empty path is the starting position.
     reordered: tuple[str, ...]
     reordered_count: int
 
@@ -72,7 +73,7 @@ class StudyDiff:
     added: tuple[ChapterRef, ...]
     removed: tuple[ChapterRef, ...]
     renamed: tuple[ChapterRenamed, ...]
-    #: Whether the chapters in both states changed their order.
+    #: Whether the order of the chapters that both states have changed.
     reordered: bool
     #: Chapters whose headers or moves changed, in their order after the change.
     changed: tuple[ChapterDiff, ...]
@@ -124,7 +125,7 @@ def _chapter(was: ChapterContent, now: ChapterContent, listing: "_Listing") -> C
 
 
 class _Comparison:
-    """The comparison of two trees along their common moves; lists of indexes in the order of their tree."""
+    """Compares two trees along the moves that both have; collects indexes of other moves in preorder."""
 
     def __init__(self, was: MoveTree, now: MoveTree) -> None:
         self.added: list[int] = []
@@ -143,7 +144,7 @@ class _Comparison:
             found.sort()
 
     def _add_sibling(self, parent: int, were: list[int], are: list[int]) -> list[tuple[int, int]]:
-        """Compare the children of a common move; return the common ones."""
+        """Compare the children of a move that both trees have; return the pairs of equal children."""
         old = {self._was.moves[one].uci: one for one in were}
         new = {self._now.moves[one].uci: one for one in are}
         self.removed += (index for uci, index in old.items() if uci not in new)
@@ -158,7 +159,7 @@ class _Comparison:
 
 
 class _Listing:
-    """List moves by their paths, until the paths reach their limit of characters."""
+    """Lists the paths of moves, until all paths together reach `PATHS_CHARS_MAX` characters."""
 
     def __init__(self) -> None:
         self._chars_left = PATHS_CHARS_MAX

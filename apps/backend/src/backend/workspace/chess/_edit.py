@@ -1,4 +1,4 @@
-"""Changes of a tree of moves; each returns a new tree."""
+"""Change trees of moves: add, delete, promote, demote, annotate. Each function returns a new tree."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -36,17 +36,19 @@ class AddedMove:
     path: str
     #: The new move; castling is the king's move of two squares (Chess960: onto the rook).
     uci: str
-    #: Its notation and position.
+    #: SAN, position and ply of the new move.
     rendered: RenderedMove
 
 
 def add_move(tree: MoveTree, headers: Mapping[str, str], path: str, move: str) -> AddedMove:
-    """Add *move*, in UCI or SAN, as the last variation after the move at *path*; the empty path is the start.
+    """Add *move*, in UCI or SAN, as the last variation after the move at *path*; empty: after the start.
+
+    *headers* are those of the chapter, with the starting position.
 
     Raises:
         MoveNotFound: No move has the path.
-        MoveIllegal: The rules forbid the move.
-        MoveExists: The move exists already.
+        MoveIllegal: The move is not legal in the position after *path*.
+        MoveExists: The same move after *path* exists already.
         VariationsFull: The move before the new one has `VARIATIONS_MAX` variations.
         MovesFull: The tree has `MOVES_MAX` moves.
         PositionInvalid: The headers contain no legal position.
@@ -55,7 +57,7 @@ def add_move(tree: MoveTree, headers: Mapping[str, str], path: str, move: str) -
     board = start_board(headers)
     line = tree.line_to(parent)
     for uci in line:
-        # The moves of a tree are legal; checking again would take twice as long as making them.
+        # The moves of a tree are legal; checking them again would triple the time.
         board.push(chess.Move.from_uci(uci))
     wanted = parse_move(board, move)
     uci = board.uci(wanted)
@@ -74,7 +76,7 @@ def add_move(tree: MoveTree, headers: Mapping[str, str], path: str, move: str) -
 
 
 def delete_move(tree: MoveTree, path: str) -> MoveTree:
-    """Remove the move at *path* with its subtree; the next variation becomes the main line.
+    """Remove the move at *path* with its subtree; a main continuation is replaced by the next variation.
 
     Raises:
         MoveNotFound: No move has the path.
@@ -88,12 +90,12 @@ def delete_move(tree: MoveTree, path: str) -> MoveTree:
 def promote(tree: MoveTree, path: str) -> MoveTree:
     """Swap the variation that begins with the move at *path* with the one above it.
 
-    A main line has no text before its move (PGN has no place for it); the text moves to the start of the
-    move's text.
+    PGN has no place for a text before the first move of a main line. If the variation becomes the main line,
+    its text ``before`` is moved to the start of ``text``.
 
     Raises:
         MoveNotFound: No move has the path.
-        VariationFirst: The variation is the main line already.
+        VariationFirst: The move is the main continuation already.
     """
     return _stepped(tree, path, _UP)
 
@@ -109,10 +111,10 @@ def demote(tree: MoveTree, path: str) -> MoveTree:
 
 
 def annotate(tree: MoveTree, path: str, annotation: Annotation) -> MoveTree:
-    """Replace the annotation of the move at *path*; the empty path is the start.
+    """Replace the annotation of the move at *path*; the empty path is the starting position.
 
-    It is stored in the form of :func:`to_canonical`. For a move that begins no variation, the text before it
-    is moved to the start of its text.
+    The annotation is stored in the form of :func:`to_canonical`. For a move that does not begin a variation,
+    ``before`` is moved to the start of ``text``.
 
     Raises:
         MoveNotFound: No move has the path.
@@ -122,7 +124,7 @@ def annotate(tree: MoveTree, path: str, annotation: Annotation) -> MoveTree:
     made = to_canonical(annotation)
     if index == START and made.nags:
         raise AnnotationInvalid(
-            "a numeric annotation glyph belongs to a move; send none for the start of a game"
+            "the starting position cannot have numeric annotation glyphs (nags); send an empty list"
         )
     if index == START or tree.siblings(index)[0] == index:
         made = move_before_into_text(made)
@@ -155,6 +157,6 @@ def _inserted(tree: MoveTree, at: int, move: Move) -> MoveTree:
 
 
 def _first_folded(tree: MoveTree, parent: int) -> MoveTree:
-    """Return *tree* without a text before the first child of *parent*, which may have changed."""
+    """Return *tree* with ``before`` of the first child of *parent* moved to the start of ``text``."""
     first = tree.children()[parent][:1]
     return tree.with_annotations({one: move_before_into_text(tree.moves[one].annotation) for one in first})

@@ -1,4 +1,4 @@
-"""The tag pairs of a chapter, its starting position and its title."""
+"""Complete the tag pairs of a chapter, and derive its starting position and its title from them."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -38,10 +38,10 @@ RESULTS: Final = frozenset({"1-0", "0-1", "1/2-1/2", "*"})
 
 _FEN_CHARS_MAX: Final = 100
 _FEN_COUNT_MAX: Final = 9_999
-#: Names of standard chess, and of Chess960, in the tag ``Variant``.
+#: Values of the tag ``Variant`` that mean standard chess, and those that mean Chess960.
 _STANDARD: Final = frozenset({"", "?", "standard", "chess", "classical", "normal", "from position"})
 _CHESS960: Final = frozenset({"chess960", "chess 960", "fischerandom", "fischerrandom", "fischer random"})
-#: Errors of positions in which the rules define no moves.
+#: Errors of the package chess for positions from which no game can be played.
 _UNPLAYABLE: Final = (
     chess.STATUS_EMPTY
     | chess.STATUS_NO_WHITE_KING
@@ -55,7 +55,7 @@ _UNPLAYABLE: Final = (
 def complete_headers(headers: Mapping[str, str], marker: str = "*") -> dict[str, str]:
     """Return *headers* with the seven tag roster first, and with ``SetUp`` if there is a ``FEN``.
 
-    *marker* is the result at the end of the moves; it is used if the headers have no valid result.
+    *marker*: the result after the last move in the file, which is used if the headers have no valid result.
     """
     made = {**ROSTER, **headers}
     if made["Result"] not in RESULTS - {"*"} and (marker != "*" or made["Result"] in {"", "?"}):
@@ -66,7 +66,7 @@ def complete_headers(headers: Mapping[str, str], marker: str = "*") -> dict[str,
 
 
 def start_board(headers: Mapping[str, str]) -> chess.Board:
-    """Return the position before the first move: ``FEN``, or the standard one; Chess960 by ``Variant``.
+    """Return the starting position by the tags ``FEN`` and ``Variant``; without ``FEN``, the standard one.
 
     Raises:
         PositionInvalid: The variant is not supported, or the FEN is not a legal position.
@@ -74,14 +74,14 @@ def start_board(headers: Mapping[str, str]) -> chess.Board:
     variant = headers.get("Variant", "").strip().lower()
     if variant not in _STANDARD | _CHESS960:
         raise PositionInvalid(
-            f"the variant {quoted(headers['Variant'])} is not supported; use chess or Chess960"
+            f"the variant {quoted(headers['Variant'])} is not supported; use standard chess or Chess960"
         )
     chess960 = variant in _CHESS960
     if "FEN" not in headers:
         return chess.Board(chess960=chess960)
     fen = headers["FEN"]
     if len(fen) > _FEN_CHARS_MAX:
-        raise PositionInvalid(f"{quoted(fen)} is not a position in FEN: it is too long")
+        raise PositionInvalid(f"{quoted(fen)} is not a position in FEN: the text is too long")
     try:
         board = chess.Board(fen, chess960=chess960)
     except ValueError as error:
@@ -90,13 +90,13 @@ def start_board(headers: Mapping[str, str]) -> chess.Board:
         raise PositionInvalid(
             f"chess cannot be played from {quoted(fen)}; check the kings, the pawns and the side to move"
         )
-    # Castling rights that exist only in Chess960 have the same meaning as the tag.
+    # Castling rights that exist only in Chess960 imply the variant, without the tag.
     board.chess960 = board.chess960 or board.has_chess960_castling_rights()
     return board
 
 
 def game_title(headers: Mapping[str, str]) -> str | None:
-    """Return the title of a game: ``ChapterName``, or the players, or the event; None without these."""
+    """Return the title of a game: the tag ``ChapterName``, else the players, else the event, else None."""
     stripped = {name: UNPRINTABLE.sub(" ", value).strip() for name, value in headers.items()}
     known = {name: value for name, value in stripped.items() if value not in {"", "?"}}
     if "ChapterName" in known:

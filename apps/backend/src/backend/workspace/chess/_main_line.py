@@ -1,7 +1,8 @@
-"""End of the main line.
+"""Store moves after the end of the main line as text.
 
-In a tree, moves after the last move of the main line would extend it. Files may have such moves:
-``38. Qd7 (38. Qd7 Kf8 39. Qd8#) 1-0`` shows how the game would have ended. They are stored as text.
+Files may have variations that repeat the last move and continue after it: ``38. Qd7 (38. Qd7 Kf8 39. Qd8#)
+1-0`` shows how the game would have ended. In a tree such moves would extend the main line, so they are
+written into the text of the last move instead.
 """
 
 from dataclasses import replace
@@ -17,21 +18,26 @@ from backend.workspace.errors import AnnotationInvalid
 
 __all__ = ("end_main_line",)
 
-#: A move in a text takes at least two characters and a space.
+#: More moves never fit into a text: each takes at least two characters and a space.
 _MOVES_MAX: Final = TEXT_CHARS_MAX // 3
 
 
 def end_main_line(tree: MoveTree, last: int, board: chess.Board, notes: Notes, at: int) -> MoveTree:
-    """Remove the moves after the index *last*, and write them into its text if they fit.
+    """Remove the moves after the move *last*, and append them to the text of that move if they fit.
 
-    *board* is the position after that move; *at* is the offset for notes.
+    Args:
+        tree: The tree with all moves of the file.
+        last: The index of the last move of the file's main line.
+        board: The position after that move.
+        notes: Gets a note about the moves.
+        at: The offset of the notes in the file.
     """
     end = tree.end_of(last)
     rest = tree.moves[last + 1 : end]
     cut = tree.reordered([*range(last + 1), *range(end, len(tree.moves))])
     said = cut.moves[last].annotation
     longer = _with_text(said, rest, last, board) if len(rest) <= _MOVES_MAX else None
-    moves = f"moves after the last one of the main line ({len(rest)})"
+    moves = f"moves after the last move of the main line ({len(rest)})"
     if longer is None:
         notes.dropped(at, f"{moves}; its text has no room for them")
         return cut
@@ -46,11 +52,11 @@ def _shapes(move: Move) -> bool:
 
 
 def _with_text(said: Annotation, rest: tuple[Move, ...], last: int, board: chess.Board) -> Annotation | None:
-    """Return *said* with the moves of *rest* at the end of its text, or None if they are too many."""
-    # The moves of the rest are adjacent; the parents of all but the first are among them.
+    """Return *said* with the moves *rest* at the end of its text; None if the text would be too long."""
+    # The moves are adjacent, and each parent, except that of the first, is one of them.
     moved = (Move(one.parent - last - 1, one.uci, _words(one.annotation)) for one in rest)
     tokens = movetext(MoveTree(tuple(moved)), board.copy(stack=False))
-    # A text cannot contain commands: they would be parsed as commands of the move.
+    # Remove commands: in the text of a move they would be parsed as commands of that move.
     text = unescape_comment(" ".join(tokens)).replace("{ ", "").replace(" }", "").replace("[%", "[")
     try:
         return to_canonical(replace(said, text=" ".join(filter(None, (said.text, f"({text})")))))

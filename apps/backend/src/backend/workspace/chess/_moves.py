@@ -1,4 +1,4 @@
-"""Parsing of moves in a position."""
+"""Parse moves in SAN or UCI in a position."""
 
 import re
 from functools import lru_cache
@@ -14,20 +14,20 @@ __all__ = ("parse_move", "play_san")
 _UCI: Final = re.compile("[a-h][1-8][a-h][1-8][qrbn]?|0000")
 _SAN: Final = re.compile("([NBRQK])?([a-h])?([1-8])?x?([a-h])([1-8])[+#]?")
 _PIECES: Final = {"N": chess.KNIGHT, "B": chess.BISHOP, "R": chess.ROOK, "Q": chess.QUEEN, "K": chess.KING}
-#: The longest words in the cache: ``Qa1xb2+``.
+#: Longer words than ``Qa1xb2+`` are not cached.
 _PLAIN_CHARS_MAX: Final = 7
-#: A move in SAN has 7 characters with its check; other notations are a little longer.
+#: Longer words are not moves: SAN has at most 7 characters with the check, other notations a few more.
 _WORD_CHARS_MAX: Final = 20
 _BACK_RANKS: Final = chess.BB_RANK_1 | chess.BB_RANK_8
 
-#: The piece, its possible origins, and its target square.
+#: A parsed move: the piece, the squares from which it may move, and its target square.
 SanMove = tuple[chess.PieceType, chess.Bitboard, chess.Square]
 
 
 def parse_move(board: chess.Board, word: str) -> chess.Move:
-    """Parse a move in the position of *board*: UCI (g1f3) or SAN (Nf3); ``0000`` is a pass.
+    """Parse a move in the position of *board*: UCI (g1f3) or SAN (Nf3); ``0000`` is a null move.
 
-    Castling and hyphens may be written as in files (``o-o``, ``O–O``).
+    Accepts lower case and dashes in castling, as files write them (``o-o``, ``O–O``).
 
     Raises:
         MoveIllegal: The move is illegal or ambiguous, the word is not a move, or a glyph follows it.
@@ -49,9 +49,9 @@ def parse_move(board: chess.Board, word: str) -> chess.Move:
 def play_san(board: chess.Board, word: str) -> str:
     """Make the move *word* in SAN on *board*; return it as UCI.
 
-    Equivalent to ``board.push(board.parse_san(word))``, which generates the legal moves each time. Here they
-    are
-    generated only if several pieces reach the square: 1.6 times as many moves per second.
+    Equivalent to ``board.push(board.parse_san(word))``, which generates all legal moves each time. This
+    function generates them only if several pieces can reach the square, and makes 1.6 times as many moves per
+    second.
 
     Raises:
         ValueError: The word is not a legal move.
@@ -64,14 +64,14 @@ def play_san(board: chess.Board, word: str) -> str:
         board.pop()
     move = board.parse_san(word)
     if not move and board.is_check():
-        raise chess.IllegalMoveError(f"passing is not legal in check: {word}")
+        raise chess.IllegalMoveError(f"a null move is not legal in check: {word}")
     board.push(move)
     return board.move_stack[-1].uci()
 
 
 @lru_cache(maxsize=8_192)
 def _parse_san(word: str) -> SanMove | None:
-    """Parse *word* without a position; None if :func:`play_san` must use the rules."""
+    """Parse *word* without a position; None if :func:`play_san` must use ``board.parse_san`` instead."""
     found = _SAN.fullmatch(word)
     if found is None:
         return None
@@ -90,7 +90,7 @@ def _parse_san(word: str) -> SanMove | None:
 
 
 def _only_move(board: chess.Board, san: SanMove) -> chess.Move | None:
-    """Return the move if only one piece can make it; checks and pins are not considered."""
+    """Return the move if only one piece can make it; None otherwise. Checks and pins are not considered."""
     piece, origins, to_square = san
     own, target = board.occupied_co[board.turn], chess.BB_SQUARES[to_square]
     if piece == chess.PAWN and not origins:
@@ -104,7 +104,7 @@ def _only_move(board: chess.Board, san: SanMove) -> chess.Move | None:
 
 
 def _advance(board: chess.Board, to_square: chess.Square) -> chess.Move | None:
-    """Return the advance of a pawn to *to_square*, by one or two squares."""
+    """Return the move of a pawn straight to *to_square*, by one or two squares; None if there is none."""
     back = -8 if board.turn else 8
     pawns = board.pawns & board.occupied_co[board.turn]
     if board.occupied & chess.BB_SQUARES[to_square]:

@@ -1,4 +1,4 @@
-"""Parser of the moves of one game, token by token (PGN standard, 7 and 8.2)."""
+"""Parse the moves of one game, token by token (PGN standard, 7 and 8.2)."""
 
 import re
 from collections.abc import Callable
@@ -15,12 +15,12 @@ from backend.workspace.errors import ChessError, quoted
 
 __all__ = ("Movetext",)
 
-#: White space, dots, move numbers and ``%`` lines. Not part of `_TOKEN`, so that matching never backtracks
-#: into it.
+#: Text between tokens: white space, dots, move numbers and ``%`` lines. A pattern of its own, because as a
+#: part of `_TOKEN` it could make the matching backtrack.
 _BETWEEN: Final = re.compile(
     rf"(?:[^\S\n]++|[.…]++|(?!0000)\d++(?=[\s.…])|(?!{FIRST_MOVE})\n(?:%[^\n]*+)?){{0,{RUN_MAX}}}"
 )
-#: One token; its group is its kind.
+#: One token; the number of the matching group tells the kind of token.
 _TOKEN: Final = re.compile(
     r"(?:([^\s{}()\[\]<>;$!?…]++)|(\{)|(\$\d*+)|([!?]{1,2})|(\()|(\))|(;[^\n]*+)|(\[)"
     rf"|({FIRST_MOVE})|(\S))"
@@ -31,12 +31,12 @@ _TAG: Final = re.compile(rf'\[{TAG_NAME}[ \t]+"')
 _REMARK: Final = re.compile(r"[ \t]*\n?[ \t]*(?=\{)")
 
 _SUFFIX_NAGS: Final = {"!": 1, "?": 2, "!!": 3, "??": 4, "!?": 5, "?!": 6}
-#: Longer words are neither moves nor signs in any notation.
+#: Longer words are neither moves nor signs for glyphs in any notation.
 _WORD_CHARS_MAX: Final = 20
 
 
 class Movetext:
-    """Parse the moves of one game, from its headers to its result or to the next game."""
+    """Parses the moves of one game, from the end of its headers to its result or to the next game."""
 
     def __init__(self, source: Source, at: int, board: chess.Board, notes: Notes) -> None:
         self._source, self._text, self._notes = source, source.text, notes
@@ -74,7 +74,7 @@ class Movetext:
             raise GameRefused("a variation is not closed; a parenthesis is missing", self.end, self.end)
 
     def _word(self, word: str, at: int, move: Callable[[str], None]) -> bool:
-        """Parse a word, usually a move; return whether the game continues after it."""
+        """Parse *word*, usually a move; return False if the word ends the game."""
         try:
             move(word)
         except ValueError as error:
@@ -82,7 +82,7 @@ class Movetext:
         return True
 
     def _unusual(self, word: str, at: int, error: ValueError) -> bool:
-        """Parse a word that is not a legal move; return whether the game continues after it."""
+        """Parse *word*, which is not a legal move; return False if the word ends the game."""
         if len(word) > _WORD_CHARS_MAX:
             raise GameRefused(_reason(word, self.builder.place, error), at, self.end)
         if word.isdecimal():
@@ -107,14 +107,14 @@ class Movetext:
         return True
 
     def _sign(self, word: str, at: int) -> bool:
-        """Parse a sign for a glyph, or a redundant word such as ``e.p.``; return whether the word is one."""
+        """Parse a sign for a glyph (``+-``) or a redundant word (``e.p.``); return False for other words."""
         if sign := parse_nag_sign(word):
             nag, noted = sign
             self.builder.nag(nag, at)
             if noted:
                 self._notes.normalised(at, f"{word} is read as the glyph ${nag}")
         elif word == "++":
-            self._notes.normalised(at, "++ behind a move is read as a check")
+            self._notes.normalised(at, "++ after a move is read as a check")
         return sign is not None or word in REDUNDANT
 
     def _result_word(self, word: str, result: str, at: int) -> bool:
@@ -174,7 +174,7 @@ class Movetext:
         return True
 
     def _bracket(self, found: re.Match[str]) -> bool:
-        """Stop before the headers of the next game, or at ``[/pgn]``; this game has no result."""
+        """Parse a bracket: it begins the headers of the next game, or ``[/pgn]``, and so ends this game."""
         at = found.start(8)
         if FORUM_TAG.match(self._text, at):
             self._notes.normalised(at, FORUM_NOTE)
@@ -187,7 +187,7 @@ class Movetext:
         return False
 
     def _next_first_move(self, found: re.Match[str]) -> bool:
-        """Stop before a first move after an empty line; it belongs to the next game if this one has moves."""
+        """Parse ``1.`` after an empty line: a game that has moves ends here, and the next game begins."""
         self.end = found.start(9)
         if self.builder.depth or self.builder.empty:
             self.end += 1
@@ -203,7 +203,7 @@ class Movetext:
 def _reason(word: str, place: str, error: ValueError) -> str:
     move = f"{quoted(word)} at {place}"
     if isinstance(error, chess.AmbiguousMoveError):
-        return f"{move} may be several moves; say from which file or rank"
+        return f"{move} may be several moves; add the file or rank of the piece"
     if isinstance(error, chess.IllegalMoveError):
         return f"{move} is not a legal move"
-    return f"{move} is not a move; pieces are read as K, Q, R, B and N"
+    return f"{move} is not a move; write the pieces as K, Q, R, B and N"

@@ -1,4 +1,4 @@
-"""Notes on the differences between a game in a file and its chapter, collected during parsing."""
+"""Collect notes on the differences between a game in a file and the chapter that is created from the game."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -7,13 +7,13 @@ from backend.workspace.chess._source import Source
 
 __all__ = ("Note", "Notes")
 
-#: Different notes of one game; further ones are ignored.
+#: Maximum number of different notes on one game; further notes are ignored.
 _NOTES_MAX: Final = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """One difference between a file's game and the chapter read from it."""
+    """One difference between a game in a file and the chapter that is created from the game."""
 
     #: The first line with the difference, from 1.
     line: int
@@ -26,22 +26,22 @@ class Note:
 
 
 class Notes:
-    """Collect the notes of one game; equal notes are counted."""
+    """Collects the notes on one game; equal notes are counted."""
 
     def __init__(self) -> None:
-        #: By kind and text: the first offset, and the number of occurrences.
+        #: By ``dropped`` and text of the note: the first offset, and the number of occurrences.
         self._found: dict[tuple[bool, str], tuple[int, int]] = {}
 
     def dropped(self, at: int, note: str) -> None:
-        """Note that the chapter lacks the content at the offset *at*."""
+        """Add the note that the chapter lacks the content at the offset *at* of the file."""
         self._add(at, note, dropped=True)
 
     def normalised(self, at: int, note: str) -> None:
-        """Note that the content at the offset *at* is written differently in the chapter."""
+        """Add the note that the chapter has the content at the offset *at* in another notation."""
         self._add(at, note, dropped=False)
 
     def at_lines(self, source: Source) -> tuple[Note, ...]:
-        """Return the notes in the order of the file."""
+        """Return the notes in the order of the file, with lines of *source* instead of offsets."""
         by_offset = sorted(self._found.items(), key=lambda found: found[1][0])
         return tuple(
             Note(line=source.line_of(at), note=note, count=count, dropped=dropped)

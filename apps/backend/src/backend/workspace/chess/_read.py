@@ -1,4 +1,4 @@
-"""Parser of PGN files, including common deviations from the standard."""
+"""Parse PGN files, including common deviations from the standard."""
 
 import re
 from collections.abc import Iterator
@@ -35,13 +35,13 @@ _PROSE_NOTE: Final = "text between games"
 class ReadGame:
     """A game that was parsed completely."""
 
-    #: Its number in the file, from 1, including skipped games.
+    #: Number of the game in the file, from 1; skipped games are counted too.
     number: int
-    #: Its first line, from 1.
+    #: First line of the game in the file, from 1.
     line: int
-    #: The title of its chapter, at most 200 characters.
+    #: Title of the game's chapter, at most 200 characters.
     title: str
-    #: The seven tag roster first, then the others in the order of the file; at most 64, with
+    #: Tag pairs: the seven tag roster first, then the others in the order of the file; at most 64, with
     #: values of at most 1,000 characters.
     headers: dict[str, str]
     tree: MoveTree
@@ -53,19 +53,19 @@ class ReadGame:
 class SkippedGame:
     """A game that cannot be parsed completely."""
 
-    #: Its number in the file, from 1.
+    #: Number of the game in the file, from 1.
     number: int
-    #: The line of the error, from 1.
+    #: Line of the error in the file, from 1.
     line: int
-    #: The error, in one sentence.
+    #: Description of the error, one clause.
     reason: str
 
 
 def read_games(data: bytes) -> Iterator[ReadGame | SkippedGame]:
     """Parse the games of a file one by one; text between games is ignored.
 
-    Raises nothing: a game with an illegal move, an unclosed variation or comment, or over a limit is yielded
-    as skipped, with the reason, and parsing continues with the next game. The time is linear in the length of
+    Never raises: a game with an illegal move, with an unclosed variation or comment, or over a limit is
+    yielded as a SkippedGame, and parsing continues with the next game. The time is linear in the length of
     *data*.
     """
     source = Source(data)
@@ -83,15 +83,15 @@ def read_games(data: bytes) -> Iterator[ReadGame | SkippedGame]:
 def count_games(data: bytes) -> int:
     """Estimate the number of games of a file, without parsing them.
 
-    Games are counted by their first headers; in a file without headers, by their results. Comments that look
-    like either make the estimate wrong.
+    Counts groups of headers; in a file without headers, results. The estimate is wrong if comments contain
+    text that looks like headers or results.
     """
     text = FORUM_TAG.sub("", "\n*\n" + decode_pgn(data))
     return sum(1 for _ in _HEADERS_BEGIN.finditer(text)) or sum(1 for _ in _ENDS.finditer(text)) - 1
 
 
 def _next(source: Source, lead: Lead, at: int, number: int) -> tuple[ReadGame | SkippedGame, int]:
-    """Parse the game at *at*; also return the offset from which to find the next one."""
+    """Parse the game at the offset *at*; also return the offset from which to search the next game."""
     notes = Notes()
     try:
         headers, tree, end = _game(source, lead, at, notes)
@@ -142,7 +142,7 @@ def _game(source: Source, lead: Lead, at: int, notes: Notes) -> tuple[dict[str, 
 
 
 def _say_before(moves: Movetext, comments: list[tuple[int, str]], notes: Notes) -> None:
-    """Add the comments before the first move to the start of the game."""
+    """Add the comments before the first move to the annotation of the starting position."""
     if sum(len(text) + 1 for _, text in comments) > TEXT_CHARS_MAX:
         notes.dropped(comments[0][0], f"comments before the game: more than {TEXT_CHARS_MAX:,} characters")
         return
@@ -151,7 +151,7 @@ def _say_before(moves: Movetext, comments: list[tuple[int, str]], notes: Notes) 
 
 
 def _plain(tags: Tags, at: int, moves: Movetext, notes: Notes) -> dict[str, str]:
-    """Return the headers with a valid result, and note the headers that are dropped."""
+    """Return the headers with a valid result, and add a note for each dropped header."""
     for place, name in tags.repeated:
         notes.dropped(place, f"the header {name}, which is repeated: the last value is used")
     said = tags.headers.get("Result")

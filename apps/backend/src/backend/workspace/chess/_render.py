@@ -1,4 +1,4 @@
-"""The notation (SAN), position and ply of each move of a tree."""
+"""Compute notation (SAN), position and ply of each move of a tree."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,20 +13,21 @@ __all__ = ("RenderedMove", "positions", "render_moves")
 
 @dataclass(frozen=True, slots=True)
 class RenderedMove:
-    """The fields of a move that follow from the moves before it, and are not stored."""
+    """The fields of a move that are computed from the moves before, and therefore not stored."""
 
-    #: Standard algebraic notation; a pass is ``--``.
+    #: Standard algebraic notation; a null move is ``--``.
     san: str
-    #: The position after the move.
+    #: The position after the move, in FEN.
     fen: str
-    #: Half-moves since the start of the game, including this one, by the counters of the position.
+    #: Number of half-moves since the start of the game, including this move; computed from the FEN's move
+    #: number.
     ply: int
 
 
 def render_moves(tree: MoveTree, headers: Mapping[str, str]) -> list[RenderedMove]:
-    """Return the notation and position of each move of *tree*, in its order.
+    """Return notation, position and ply of each move of *tree*, in the order of the tree.
 
-    *headers* must have the starting position of the tree; the moves are not checked again.
+    *headers* are those of the chapter, with the starting position. The moves are not checked again.
 
     Raises:
         PositionInvalid: The headers contain no legal position.
@@ -39,10 +40,10 @@ def render_moves(tree: MoveTree, headers: Mapping[str, str]) -> list[RenderedMov
 
 
 def positions(tree: MoveTree, board: chess.Board) -> Iterator[tuple[chess.Board, chess.Move]]:
-    """Yield for each move of *tree*, in its order, the position before it, and the move.
+    """Yield each move of *tree* in the order of the tree, with the position before the move.
 
-    The board is always *board*, at first the starting position; the caller makes the move on it before it
-    takes the next one.
+    The yielded board is always the object *board*, at first the starting position. The caller must make the
+    move on this board before requesting the next move.
     """
     line = [START]
     for index, one in enumerate(tree.moves):
@@ -50,5 +51,5 @@ def positions(tree: MoveTree, board: chess.Board) -> Iterator[tuple[chess.Board,
             line.pop()
             board.pop()
         line.append(index)
-        # The moves of a tree are legal; checking again would take twice as long as making them.
+        # The moves of a tree are legal; checking them again would triple the time.
         yield board, chess.Move.from_uci(one.uci)

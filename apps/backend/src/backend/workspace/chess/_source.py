@@ -19,26 +19,27 @@ __all__ = (
     "skip_matches",
 )
 
-#: Bytes that are not UTF-8, as `surrogateescape` marks them, in the Windows code page that Latin-1 files are
-#: really written in; where that has no character, in Latin-1.
+#: Characters for bytes that are not UTF-8, which `surrogateescape` decodes as surrogates: those of
+#: Windows-1252, because files that claim Latin-1 mostly use it; for bytes undefined there, those of Latin-1.
 _LATIN_1: Final = {
     0xDC00 + byte: bytes([byte]).decode("cp1252", "ignore") or chr(byte) for byte in range(0x80, 0x100)
 }
 
 _TAG: Final = rf'\[{TAG_NAME}[ \t]+"'
-#: The first move of a game, after an empty line. Bounded, so that a file of empty lines is read in one pass.
+#: The first move of a game, after an empty line. Repetitions are bounded, so that a file of empty lines takes
+#: linear time.
 FIRST_MOVE: Final = r"\n[ \t]{0,20}\n\s{0,20}1[ \t]?\.(?!\.)"
 RESULT: Final = r"(?:1[-–]0|0[-–]1|(?:1/2|½)[-–](?:1/2|½)|\*)"
-"""A result as files write it."""
+"""A regular expression for a result, with the variants that occur in files."""
 FORUM_TAG: Final = re.compile(r"\[/?pgn(?:[= ][^\]\n]{0,80})?\]", re.IGNORECASE)
-"""The tags that forums put around a game."""
-FORUM_NOTE: Final = "[pgn] and [/pgn] around games are passed over"
+"""A regular expression for [pgn] and [/pgn], which forums put around a game."""
+FORUM_NOTE: Final = "[pgn] and [/pgn] around games are ignored"
 _RESULT: Final = rf"(?<=\s){RESULT}(?=\s{{1,80}}(?:1[ \t]?\.|\[)|[ \t]*\n[ \t]*\n|\s*\Z)"
 _NEXT: Final = re.compile(
     rf"\n[ \t]*(?={_TAG}|(?i:\[pgn[^\]\n]{{0,80}}\])[ \t]*{_TAG})|{FIRST_MOVE}|{_RESULT}|[{{;]"
 )
 _TAG_AT_LINE: Final = re.compile(rf"\n[ \t]*{_TAG}")
-#: Repetitions of one match: Python remembers each of them until the match ends.
+#: Maximum number of repetitions in one match: the memory of Python's re grows with each repetition.
 RUN_MAX: Final = 1_000
 _BLANK: Final = re.compile(rf"(?:\s++|(?<=\n)%[^\n]*+){{0,{RUN_MAX}}}")
 _SQUARE: Final = r"[^\s{}()]{0,9}[a-h][1-8]|[Oo0]-[Oo0]"
@@ -68,29 +69,29 @@ def decode_pgn(data: bytes) -> str:
 
 @dataclass(slots=True, kw_only=True)
 class Lead:
-    """The text before a game, or before the end of the file."""
+    """The text between the previous game and the next game, or the end of the file."""
 
-    #: The offset of the game; None at the end of the file.
+    #: Offset of the next game; None at the end of the file.
     at: int | None = None
-    #: Comments with their offsets.
+    #: Comments in this text, with their offsets.
     comments: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
-    #: The first offset of other text; None without any.
+    #: Offset of the first other text; None if there is no other text.
     prose: int | None = None
-    #: The first offset of a forum's tag; None without one.
+    #: Offset of the first [pgn] or [/pgn]; None if there is none.
     forum: int | None = None
 
 
 class Source:
-    """The text of a file, read from start to end."""
+    """The decoded text of a file; its methods are fastest with ascending offsets."""
 
     def __init__(self, data: bytes) -> None:
-        #: With a line end before the first line, so that each line follows one.
+        #: With an additional line end at the start, so that a line end precedes each line.
         self.text = "\n" + decode_pgn(data)
         self._counted, self._line = 0, 0
         self._close = -1
 
     def line_of(self, at: int) -> int:
-        """Return the line of the offset *at*, from 1; fast near the last offset requested."""
+        """Return the number of the line at the offset *at*, from 1; fast near the offset of the last call."""
         if at < self._counted:
             return max(self._line - self.text.count("\n", at, self._counted), 1)
         self._line += self.text.count("\n", self._counted, at)
@@ -104,7 +105,7 @@ class Source:
         """
         text = self.text
         if self._close < at:
-            # Cached, so that a text with many opening braces and no closing one is searched once.
+            # Cached, so that a text with many opening braces and no closing brace is searched only once.
             close = text.find("}", at)
             self._close = close if close >= 0 else len(text)
         tag = _TAG_AT_LINE.search(text, at, self._close) if text.find("\n", at, self._close) >= 0 else None
@@ -113,7 +114,7 @@ class Source:
         return self._close, self._close < len(text)
 
     def next_game(self, at: int) -> Lead:
-        """Find the next game from the offset *at*, and the text before it."""
+        """Return the text from the offset *at* to the next game, with the offset of that game."""
         text, lead = self.text, Lead()
         while (at := _skip_blank(text, at)) < len(text):
             if text[at] in "{;":
@@ -132,7 +133,7 @@ class Source:
         return lead
 
     def _lead_comment(self, at: int, lead: Lead) -> int:
-        """Add the comment at *at* to *lead*; return its end."""
+        """Add the comment at the offset *at* to *lead*; return the offset after the comment."""
         text = self.text
         if text[at] == ";":
             end = text.find("\n", at)
@@ -147,15 +148,16 @@ class Source:
         return end + closed
 
     def after_headers(self, at: int) -> int:
-        """Return the offset from which to find the next game, if the game with headers up to *at* is skipped.
+        """Return the offset to search the next game from, if the game with headers up to *at* is skipped.
 
-        It is after the game's own first move, which follows an empty line, as in a game without headers.
+        The offset is after the first move of the skipped game: a first move after an empty line would be
+        taken for the beginning of a game without headers.
         """
         behind = _skip_blank(self.text, at)
         return at if self.text[behind : behind + 1] == "[" else behind
 
     def after_broken(self, at: int) -> int:
-        """Return the offset from which to find the next game, if the game at *at* is skipped."""
+        """Return the offset from which to search the next game, if the game at the offset *at* is skipped."""
         text = self.text
         while found := _NEXT.search(text, at):
             match found[0][0]:
@@ -176,12 +178,15 @@ class Source:
 
 
 def _skip_blank(text: str, at: int) -> int:
-    """Return the first offset from *at* that is neither white space nor in a line of ``%``."""
+    """Return the first offset from *at* on that is not white space or in a line that begins with ``%``."""
     return skip_matches(_BLANK, text, at)
 
 
 def skip_matches(pattern: re.Pattern[str], text: str, at: int) -> int:
-    """Return the end of the text from *at* that *pattern* matches, in runs of at most `RUN_MAX`."""
+    """Return the offset after all adjacent matches of *pattern* from the offset *at* on.
+
+    *pattern* repeats at most `RUN_MAX` times, so several matches may be necessary.
+    """
     while (found := pattern.match(text, at)) and found.end() - at >= RUN_MAX:
         at = found.end()
     return found.end() if found else at

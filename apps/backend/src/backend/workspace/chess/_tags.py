@@ -1,4 +1,4 @@
-"""Parsing and writing of the tag pairs of a game."""
+"""Parse and write the tag pairs (headers) of a game."""
 
 import re
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from backend.workspace.errors import quoted
 
 __all__ = ("Tags", "format_tag", "read_tags")
 
-#: A line may have several (PGN standard, 8.1).
+#: A tag pair; a line may have several (PGN standard, 8.1).
 _PAIR: Final = re.compile(
     rf'[ \t]*\[\s*({TAG_NAME})\s+"([^"\\]*+(?:\\.[^"\\]*+){{0,{HEADER_CHARS_MAX}}})"\s*\]\s*'
 )
@@ -24,23 +24,24 @@ class Tags:
     """The tag pairs of one game."""
 
     headers: dict[str, str] = field(default_factory=dict[str, str])
-    #: The offset of each tag.
+    #: The offset of each tag pair, by name.
     offsets: dict[str, int] = field(default_factory=dict[str, int])
-    #: Comments between them that begin with a semicolon, with their offsets.
+    #: Comments between tag pairs that begin with a semicolon, with their offsets.
     comments: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
     #: Names that occur again with another value, with their offsets.
     repeated: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
-    #: The offset of the moves.
+    #: The offset after the tag pairs, where the moves begin.
     end: int
-    #: Why the game cannot be parsed, with the offset; None if it can.
+    #: Reason and offset if a tag pair is invalid, so that the game must be skipped; else None.
     problem: tuple[str, int] | None = None
 
 
 def read_tags(text: str, at: int) -> Tags:
-    """Parse the tag pairs of *text* from the offset *at*; a game may have none.
+    """Parse the tag pairs of *text* from the offset *at* on; a game may have none.
 
-    An empty line between them is ignored, unless an ``Event`` or a repeated name follows: then the next game
-    begins, and this one has no moves. The last value of a repeated name counts.
+    Empty lines between tag pairs are ignored. But if ``Event`` or a repeated name follows an empty line, that
+    tag pair begins the next game, and this game has no moves. Of a name that is repeated otherwise, the last
+    value is used.
     """
     tags = Tags(end=at)
     gap = False
@@ -59,7 +60,7 @@ def read_tags(text: str, at: int) -> Tags:
                 break
             _take(tags, line, pairs, at)
             gap = False
-            # The line end before the moves belongs to them: their parser looks for starts of lines.
+            # The text of the moves begins with the line end before it: its parser searches starts of lines.
             tags.end = at + behind
             if behind < len(line):
                 break
@@ -74,7 +75,7 @@ def format_tag(name: str, value: str) -> str:
 
 
 def _pairs(line: str) -> tuple[list[tuple[str, str]], int]:
-    """Parse the tag pairs of *line*, also with unescaped or missing quotes; return them and their end."""
+    """Parse the tag pairs of *line*, even with bad or missing quotes; return them and the end offset."""
     pairs: list[tuple[str, str]] = []
     behind = 0
     while found := _PAIR.match(line, behind):
@@ -113,6 +114,6 @@ def _take(tags: Tags, line: str, pairs: list[tuple[str, str]], at: int) -> None:
 
 def _problem(line: str, pairs: list[tuple[str, str]]) -> str | None:
     if not pairs:
-        return f'{quoted(line.strip())} is not a header; one is written [Name "value"]'
+        return f'{quoted(line.strip())} is not a header; write a header as [Name "value"]'
     long = next((name for name, value in pairs if len(value) > HEADER_CHARS_MAX), None)
     return long and f"the header {long} has more than {HEADER_CHARS_MAX:,} characters"

@@ -1,10 +1,11 @@
 """The moves of a chapter with their variations and annotations: an immutable flat list.
 
-The moves are in preorder: a move, then its subtree, then its next sibling. The first child of a move is the
-main line. Siblings are different moves, so the UCI moves from the start, joined by dots, identify a move (its
-path), also after variations are promoted.
+The moves are in preorder: a move, then its subtree, then its next sibling. The first child of a move is its
+main continuation, the others are variations; the main continuations from the start are the main line.
+Siblings are different moves, so the UCI moves from the start, joined by dots, identify a move. They are
+called its path, and do not change when variations are promoted.
 
-A list, because 300 nested moves would exceed the depth that JSON parsers accept.
+A flat list, because JSON parsers do not accept objects that are nested 300 levels deep.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,16 +19,16 @@ __all__ = ("MOVES_MAX", "NO_ANNOTATION", "START", "VARIATIONS_MAX", "Annotation"
 Document = dict[str, Any]
 
 MOVES_MAX: Final = 20_000
-"""Moves of one tree, including variations."""
+"""Maximum number of moves in one tree, including variations."""
 VARIATIONS_MAX: Final = 10
-"""Variations of one move, beside the main one."""
+"""Maximum number of variations after one move, in addition to the main continuation."""
 START: Final = -1
-"""The index of the position before the first move; its path is empty."""
+"""The index that stands for the starting position; its path is empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Annotation:
-    """The annotation of a move or of the start; this package returns it in canonical form."""
+    """The annotation of a move or of the starting position, in the form that :func:`to_canonical` returns."""
 
     #: The comment after the move; line breaks are ``\n``.
     text: str = ""
@@ -35,11 +36,11 @@ class Annotation:
     before: str = ""
     #: Numeric annotation glyphs 0 to 255, ascending (PGN standard, 10).
     nags: tuple[int, ...] = ()
-    #: Remaining time of the player, in seconds with milliseconds; None without a clock.
+    #: Remaining time of the player in seconds, with three decimals; None without a clock.
     clock_s: float | None = None
-    #: Colour and two squares each: ``Ge2e4``.
+    #: Arrows on the board, each a colour and two squares: ``Ge2e4``.
     arrows: tuple[str, ...] = ()
-    #: Colour and square each: ``Rd4``.
+    #: Circles on the board, each a colour and a square: ``Rd4``.
     circles: tuple[str, ...] = ()
 
     def document(self) -> Document:
@@ -61,7 +62,7 @@ class Annotation:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
-        """Return the annotation of a :meth:`document`; other keys are ignored."""
+        """Create an annotation from the result of :meth:`document`; other keys are ignored."""
         clock_s = document.get("clock_s")
         return cls(
             text=document.get("text", ""),
@@ -80,9 +81,9 @@ NO_ANNOTATION: Final = Annotation()
 class Move:
     """One move of a tree."""
 
-    #: Index of the move before it; `START` for a first move.
+    #: Index of the previous move; `START` for a first move.
     parent: int
-    #: UCI; castling is the king's move of two squares (Chess960: onto the rook); ``0000`` is a pass.
+    #: UCI; castling is the king's move of two squares (Chess960: onto the rook); ``0000`` is a null move.
     uci: str
     annotation: Annotation = NO_ANNOTATION
 
@@ -91,20 +92,20 @@ class Move:
 class MoveTree:
     """A tree of moves.
 
-    Invariants: the moves are in preorder; at most `MOVES_MAX`; siblings differ, and are at most
-    `VARIATIONS_MAX` + 1; only the second and later siblings have a text before them; the start has neither
-    glyphs nor a text before it.
+    Invariants: the moves are in preorder, and at most `MOVES_MAX`; siblings are different moves, and at most
+    `VARIATIONS_MAX` + 1; only the second and later siblings have ``before``; the annotation of the starting
+    position has neither glyphs nor ``before``.
     """
 
     moves: tuple[Move, ...] = ()
-    #: The annotation before the first move.
+    #: The annotation of the starting position.
     start: Annotation = NO_ANNOTATION
 
     def __repr__(self) -> str:
         return f"<MoveTree {len(self.moves)} moves>"
 
     def check(self) -> None:
-        """Assert the invariants; no input of a client may break them."""
+        """Assert the invariants; an AssertionError is a defect of the code, whatever a client has sent."""
         assert len(self.moves) <= MOVES_MAX
         assert not self.start.nags
         assert not self.start.before
@@ -121,9 +122,9 @@ class MoveTree:
             assert len(others) <= VARIATIONS_MAX + 1
 
     def children(self) -> list[list[int]]:
-        """Return the children of each move, the main one first; the last entry is for the start.
+        """Return the indexes of the children of each move, the main continuation first.
 
-        So ``children()[START]`` are the first moves.
+        The last entry is that of the starting position, so ``children()[START]`` are the first moves.
         """
         after: list[list[int]] = [[] for _ in range(len(self.moves) + 1)]
         for index, move in enumerate(self.moves):
@@ -131,7 +132,7 @@ class MoveTree:
         return after
 
     def siblings(self, index: int) -> list[int]:
-        """Return the siblings of *index*, including itself, the main one first."""
+        """Return the indexes of the moves with the same parent as *index*, the main continuation first."""
         parent = self.moves[index].parent
         return [at for at, move in enumerate(self.moves) if move.parent == parent]
 
@@ -167,7 +168,7 @@ class MoveTree:
         return ".".join(self.line_to(index))
 
     def line_to(self, index: int) -> list[str]:
-        """Return the UCI moves from the start to *index*, inclusive."""
+        """Return the moves in UCI from the start up to and including the move *index*."""
         line: list[str] = []
         while index != START:
             line.append(self.moves[index].uci)
@@ -181,7 +182,7 @@ class MoveTree:
         return MoveTree(tuple(Move(new[one.parent], one.uci, one.annotation) for one in moves), self.start)
 
     def with_annotations(self, changed: Mapping[int, Annotation]) -> "MoveTree":
-        """Return the tree with other annotations at some moves, or at the `START`."""
+        """Return the tree with the annotations *changed*, by index of the move or `START`."""
         moves = list(self.moves)
         for index, annotation in changed.items():
             if index != START:
@@ -197,7 +198,7 @@ class MoveTree:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> "MoveTree":
-        """Return the tree of a :meth:`document`."""
+        """Create a tree from the result of :meth:`document`."""
         moves = cast("Iterable[Mapping[str, Any]]", document["moves"])
         start = Annotation.from_document(document.get("start", {}))
         return cls(

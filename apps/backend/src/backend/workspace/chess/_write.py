@@ -1,4 +1,4 @@
-"""Writing PGN in its export format (PGN standard, 3.2 and 8), whole or in part."""
+"""Write games as PGN in export format (PGN standard, 3.2 and 8), whole or in part."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,7 +19,8 @@ from backend.workspace.errors import ClipPathMissing
 __all__ = ("movetext", "write_file", "write_game")
 
 _COLUMNS: Final = 80
-#: The title that an import gives a chapter without players or event; it is not written.
+#: The title that an import gives a chapter without players and event; the tag ChapterName is not written for
+#: it.
 _NUMBERED: Final = re.compile(r"Game \d+")
 
 
@@ -28,8 +29,14 @@ def write_game(
 ) -> str:
     """Return one game as PGN: the seven tag roster, the other tags by name, the moves on lines of 80 columns.
 
-    A comment is not broken, so a line with one may be longer. Parsing the whole game (`FULL`) gives the same
-    headers and the same tree. *path* is the first move of a clip.
+    A comment is never broken, so a line with a comment may be longer. Parsing the text of the mode `FULL`
+    gives the same headers and the same tree.
+
+    Args:
+        headers: The tag pairs of the chapter, with the starting position.
+        tree: The moves of the chapter.
+        mode: The whole game, its main line, or a clip: one move with its subtree as a game of its own.
+        path: The path of the first move of a clip; None for other modes.
 
     Raises:
         ClipPathMissing: A clip is requested without *path*.
@@ -54,7 +61,8 @@ def write_game(
 def write_file(chapters: Iterable[ChapterContent], *, mode: ExportMode = ExportMode.FULL) -> str:
     """Return *chapters* as one PGN file, separated by empty lines.
 
-    A title that does not follow from the headers is written as the tag ``ChapterName``.
+    A title that :func:`game_title` does not derive from the other headers is written as the tag
+    ``ChapterName``.
 
     Raises:
         ClipPathMissing: See :func:`write_game`; a clip is part of one chapter.
@@ -85,7 +93,7 @@ def _clipped(
         raise ClipPathMissing
     index = tree.find(path)
     parent, end = tree.moves[index].parent, tree.end_of(index)
-    # The moves of the clip are adjacent; the parents of all but the first are among them.
+    # The moves of the clip are adjacent, and each parent, except that of the first, is one of them.
     first = Move(START, tree.moves[index].uci, move_before_into_text(tree.moves[index].annotation))
     rest = (Move(one.parent - index, one.uci, one.annotation) for one in tree.moves[index + 1 : end])
     clip = MoveTree((first, *rest))
@@ -94,7 +102,7 @@ def _clipped(
     board = start_board(headers)
     for uci in tree.line_to(parent):
         board.push_uci(uci)
-    # The castling rights that identify a Chess960 position may be lost at this point.
+    # Write the variant: at this move the castling rights that imply Chess960 may be lost.
     variant = {"Variant": "Chess960"} if board.chess960 else {}
     return {**headers, **variant, "FEN": board.fen(), "SetUp": "1"}, clip
 
@@ -110,16 +118,16 @@ def _main_line(tree: MoveTree) -> MoveTree:
 
 
 def movetext(tree: MoveTree, board: chess.Board) -> list[str]:
-    """Return the tokens of the moves, without a result; a line may end after each.
+    """Return the tokens of the moves, without the result; a line break is allowed after each token.
 
-    *board* is the position before the first move; it is changed.
+    *board* must have the starting position; the function makes moves on this object.
     """
     tokens = _Tokens()
     tokens.comment(format_comment(tree.start))
     numbered = list(_numbered(tree, board))
     children = tree.children()
-    # The pending steps, the next one last: a move, its children, or the end of a variation. An explicit
-    # stack, because variations may be nested as deep as a tree has moves.
+    # A stack of pending steps: a move, its children, or the end of a variation. Not recursion, because
+    # variations may be nested as deep as the tree has moves.
     waiting: list[tuple[_Step, int]] = [(_Step.AFTER, START)]
     while waiting:
         step, index = waiting.pop()
@@ -161,12 +169,12 @@ class _Step(Enum):
 
 
 class _Tokens:
-    """The tokens of a game; parentheses are attached to the tokens that they enclose."""
+    """Collects the tokens of a game; a parenthesis is a part of the first or last token that it encloses."""
 
     def __init__(self) -> None:
         self.made: list[str] = []
         self._opening = ""
-        # A move of Black has a number if something is between it and White's move.
+        # Whether the next move of Black needs a number, because a comment or variation precedes it.
         self._number = True
 
     def move(self, number: str, san: str, said: Annotation) -> None:
@@ -197,7 +205,7 @@ class _Tokens:
 
 
 def _wrapped(tokens: Iterable[str]) -> Iterator[str]:
-    """Return lines of at most `_COLUMNS` characters; a longer token gets a line of its own."""
+    """Yield lines of at most `_COLUMNS` characters; a longer token is a line of its own."""
     line: list[str] = []
     width = 0
     for token in tokens:

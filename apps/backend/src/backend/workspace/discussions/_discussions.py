@@ -1,4 +1,4 @@
-"""Commands on threads, which are on a node, a chapter or a move (workspace.md)."""
+"""Commands on discussion threads. The target of a thread is a node, a chapter or a move."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,13 +39,13 @@ _TEXT_FIELDS: Final = ("kind", "title", "body")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LockedThread:
-    """A thread whose node is locked, as it was at the time of the lock."""
+    """A thread whose node is locked, read after the lock."""
 
     thread: WorkspaceThread
     access: Access
-    #: Replies that are not deleted.
+    #: Number of replies that are not deleted.
     replies: int
-    #: Rows of replies, including deleted ones that have replies.
+    #: Number of rows of replies, including deleted replies that have replies.
     rows: int
 
 
@@ -53,7 +53,7 @@ async def lock_thread(tx: CommandTransaction, thread_id: UUID) -> LockedThread:
     """Lock the node of a thread, require the role commenter, and load the thread.
 
     Raises:
-        ResourceNotFound: The thread does not exist, or is hidden from the sender.
+        ResourceNotFound: The thread does not exist, or the sender may not read it.
         RoleMissing: The sender is not a commenter.
     """
     rows = await tx.executor.fetch(DISCUSSIONS_SQL["thread_node"], thread_id)
@@ -84,7 +84,7 @@ async def create_thread(tx: CommandTransaction, request: CreateThread) -> Worksp
     """Create a thread.
 
     Raises:
-        NodeNotFound: The node does not exist, or is hidden from the sender.
+        NodeNotFound: The node does not exist, or the sender may not read it.
         RoleMissing: The sender is not a commenter of the node.
         ResourceNotFound: The node has no such chapter.
         MoveNotFound: The chapter has no such move.
@@ -111,10 +111,10 @@ async def _require_target(
 async def update_thread(
     tx: CommandTransaction, thread_id: UUID, request: UpdateThread, match: IfMatch
 ) -> LockedThread:
-    """Change the fields of a thread that *request* contains; equal values change nothing.
+    """Change the fields of a thread that *request* contains; for equal values record no event.
 
     Raises:
-        ResourceNotFound: The thread does not exist, or is hidden from the sender.
+        ResourceNotFound: The thread does not exist, or the sender may not read it.
         RoleMissing: The sender is neither the author of the thread nor an editor of its node, or resolves or
             pins the thread without being an editor.
         NotTheAuthor: The request changes the text, which another user wrote.
@@ -157,8 +157,8 @@ async def delete_thread(tx: CommandTransaction, thread_id: UUID) -> None:
     """Delete a thread with its replies.
 
     Raises:
-        ResourceNotFound: The thread does not exist, or is hidden from the sender.
-        RoleMissing: The sender is neither its author nor an editor.
+        ResourceNotFound: The thread does not exist, or the sender may not read it.
+        RoleMissing: The sender is neither the author nor an editor.
     """
     held = await lock_thread(tx, thread_id)
     thread = held.thread

@@ -1,4 +1,4 @@
-"""Validation of reactions: one emoji, as Unicode Technical Standard 51 composes it."""
+"""Validate reactions: one emoji, possibly of several characters (Unicode Technical Standard 51)."""
 
 import re
 from typing import Final
@@ -8,15 +8,17 @@ from backend.workspace.errors import EmojiInvalid
 __all__ = ("parse_emoji",)
 
 _BYTES_MAX: Final = 40
-#: Blocks of pictures and of symbols with a coloured form, including chess pieces.
+#: Characters that are an emoji: blocks of pictographs, and symbols that have a coloured form, with chess
+#: pieces.
 _BASE: Final = (
     "[\u00a9\u00ae\u203c\u2049\u2122\u2139\u2190-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff]"
 )
 _SKIN: Final = "[\U0001f3fb-\U0001f3ff]"
-#: Letters of regions: two of them are a flag; one alone is not an emoji.
+#: Regional indicators: two of them are a flag; one alone is not an emoji.
 _LETTER: Final = "[\U0001f1e6-\U0001f1ff]"
 _KEYCAP: Final = "[0-9#*]\ufe0f?\u20e3"
-#: A picture, then a variation selector or a skin tone, then the letters of a region's flag.
+#: An element of an emoji: a pictograph, then a variation selector or a skin tone, then the tags of a region's
+#: flag.
 _ELEMENT: Final = f"(?:(?!{_LETTER}){_BASE}(?:\ufe0f|{_SKIN})?(?:[\U000e0020-\U000e007e]{{1,6}}\U000e007f)?)"
 _EMOJI: Final = re.compile(f"(?:{_LETTER}{{2}}|{_KEYCAP}|{_ELEMENT}(?:\u200d{_ELEMENT})*)")
 

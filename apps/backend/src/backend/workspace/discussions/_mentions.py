@@ -1,8 +1,7 @@
-"""Mentions in a text: ``@name`` in Markdown, outside of code; pure.
+"""Find the mentions in a text: ``@name`` in Markdown, outside of code.
 
-A name is the subject of a token, if its characters are letters, digits and ``_ . : | + -``. The existence and
-the
-access of the user are not checked: a mention gives no access, and reveals nothing to the author of the text.
+A name is a user id, if it consists of letters, digits and ``_ . : | + -``. Existence and access of the user
+are not checked: a mention gives no access, and the author must not learn whether the user exists.
 """
 
 import re
@@ -12,7 +11,7 @@ from typing import Final
 __all__ = ("MENTIONS_MAX", "find_mentions")
 
 MENTIONS_MAX: Final = 50
-"""Different names of one text; further ones are ignored."""
+"""Maximum number of different names in one text; further names are ignored."""
 
 _SUBJECT_CHARS_MAX: Final = 255
 _FENCE: Final = re.compile(r" {0,3}(`{3,}|~{3,})(.*)")
@@ -20,12 +19,12 @@ _INDENTED: Final = re.compile(r" {4}| {0,3}\t")
 _PARAGRAPHS: Final = re.compile(r"\n[ \t]*\n")
 #: A code span: the same number of backticks at both ends (CommonMark, 6.1).
 _SPAN: Final = re.compile(r"(?<![\\`])(`+)(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)
-#: Not inside a word or an address, and not after a backslash.
+#: A mention: not inside a word, an e-mail address or a URL, and not after a backslash.
 _NAME: Final = re.compile(r"(?<![\w\\@/.])@(\w[\w.:|+-]*)")
 
 
 def find_mentions(markdown: str) -> list[str]:
-    """Return the names in *markdown*, each once, in their order."""
+    """Return the mentioned names in *markdown*, each once, in their order."""
     paragraphs = _PARAGRAPHS.split("\n".join(_without_blocks(markdown)))
     prose = "\n\n".join(_SPAN.sub(" ", one) for one in paragraphs)
     names = (found.rstrip(".:|+-") for found in _NAME.findall(prose))
@@ -33,7 +32,7 @@ def find_mentions(markdown: str) -> list[str]:
 
 
 def _without_blocks(markdown: str) -> Iterator[str]:
-    """Return the lines, with empty lines for code blocks (CommonMark, 4.4 and 4.5)."""
+    """Yield the lines of *markdown*, with empty lines instead of code blocks (CommonMark, 4.4 and 4.5)."""
     fence = ""
     # An indented line is code only after an empty line or after another line of code.
     may_begin = True

@@ -1,4 +1,4 @@
-"""Commands on replies and reactions (workspace.md)."""
+"""Commands on replies to threads, and on reactions to replies."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -24,7 +24,10 @@ __all__ = ("REPLIES_MAX", "add_reaction", "add_reply", "delete_reply", "edit_rep
 
 DEPTH_MAX: Final = 5
 REPLIES_MAX: Final = 500
-"""Rows of one thread, which is read as a whole; deleted replies with replies count."""
+"""Maximum number of rows of replies in one thread, including deleted replies that have replies.
+
+A thread is always read as a whole.
+"""
 _EMOJI_MAX: Final = 50
 _REACTIONS_MAX: Final = 1_000
 
@@ -33,7 +36,7 @@ async def add_reply(tx: CommandTransaction, thread_id: UUID, request: CreateRepl
     """Add a reply to a thread, or to one of its replies.
 
     Raises:
-        ResourceNotFound: The thread or the parent reply does not exist, or is hidden from the sender.
+        ResourceNotFound: The thread or the parent reply does not exist, or the sender may not read it.
         RoleMissing: The sender is not a commenter.
         ReplyTooDeep, DiscussionFull: A limit of the thread is reached.
     """
@@ -60,11 +63,11 @@ async def add_reply(tx: CommandTransaction, thread_id: UUID, request: CreateRepl
 async def edit_reply(
     tx: CommandTransaction, reply_id: UUID, request: UpdateReply, match: IfMatch
 ) -> WorkspaceReply:
-    """Change the body of a reply; the former body stays in its history.
+    """Change the body of a reply; add the former body to the reply's history.
 
     Raises:
-        ResourceNotFound: The reply does not exist, or is hidden from the sender.
-        RoleMissing: The sender is neither its author nor an admin.
+        ResourceNotFound: The reply does not exist, or the sender may not read it.
+        RoleMissing: The sender is neither the author nor an admin.
         VersionStale: The reply does not have the version that *match* requires.
     """
     access, reply, _ = await _lock(tx, reply_id)
@@ -78,11 +81,11 @@ async def edit_reply(
 
 
 async def delete_reply(tx: CommandTransaction, reply_id: UUID) -> None:
-    """Delete a reply. A reply with replies keeps an empty row until the last of them is deleted.
+    """Delete a reply; if it has replies, keep an empty row until the last of them is deleted.
 
     Raises:
-        ResourceNotFound: The reply does not exist, or is hidden from the sender.
-        RoleMissing: The sender is neither its author nor an admin.
+        ResourceNotFound: The reply does not exist, or the sender may not read it.
+        RoleMissing: The sender is neither the author nor an admin.
     """
     access, reply, answered = await _lock(tx, reply_id)
     require_author_or(Role.ADMIN, access, reply.author_id)
@@ -97,12 +100,12 @@ async def delete_reply(tx: CommandTransaction, reply_id: UUID) -> None:
 
 
 async def add_reaction(tx: CommandTransaction, reply_id: UUID, emoji: str) -> None:
-    """Add a reaction of the sender to a reply; a second reaction with the same emoji changes nothing.
+    """Add a reaction of the sender to a reply; for a second reaction with the same emoji record no event.
 
     Raises:
-        ResourceNotFound: The reply does not exist, or is hidden from the sender.
+        ResourceNotFound: The reply does not exist, or the sender may not read it.
         RoleMissing: The sender is not a commenter.
-        ReactionsFull: The reply has the maximum of reactions.
+        ReactionsFull: The reply has the maximum number of reactions.
     """
     _, reply, _ = await _lock(tx, reply_id)
     users = reply.reactions.get(emoji, [])
@@ -116,10 +119,10 @@ async def add_reaction(tx: CommandTransaction, reply_id: UUID, emoji: str) -> No
 
 
 async def remove_reaction(tx: CommandTransaction, reply_id: UUID, emoji: str) -> None:
-    """Remove a reaction of the sender; without one nothing changes.
+    """Remove a reaction of the sender; if there is none, record no event.
 
     Raises:
-        ResourceNotFound: The reply does not exist, or is hidden from the sender.
+        ResourceNotFound: The reply does not exist, or the sender may not read it.
         RoleMissing: The sender is not a commenter.
     """
     _, reply, _ = await _lock(tx, reply_id)

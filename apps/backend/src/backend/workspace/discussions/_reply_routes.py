@@ -54,7 +54,7 @@ reply_router = APIRouter()
 
 
 def _begin(command_type: str) -> Any:
-    """Begin a command on the reply in the path, for commenters."""
+    """Return a dependency: the transaction of a command on the reply in the URL path; for commenters."""
     return Depends(begin_command(command_type, Role.COMMENTER, node=_reply_node, resource="reply"))
 
 
@@ -78,7 +78,7 @@ async def create(
 
 @reply_router.patch(
     "/replies/{reply_id}",
-    summary="Edit a reply; earlier bodies stay in its history",
+    summary="Edit a reply; the history keeps earlier bodies",
     openapi_extra=json_body(UpdateReply),
     responses={200: {"model": ReplyView}, **documented_errors(*RESOURCE_WRITE_ERRORS, *MATCH_ERRORS)},
 )
@@ -93,7 +93,7 @@ async def update(
 @reply_router.delete(
     "/replies/{reply_id}",
     status_code=204,
-    summary="Delete a reply; replies to it stay",
+    summary="Delete a reply; replies to the reply are kept",
     responses=documented_errors(*RESOURCE_WRITE_ERRORS),
 )
 async def delete(request: Request, tx: Annotated[CommandTransaction, _begin("DeleteReply")]) -> Response:

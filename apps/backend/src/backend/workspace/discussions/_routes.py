@@ -56,7 +56,10 @@ discussion_router = APIRouter()
 
 
 def begin_thread_command(command_type: str) -> Any:
-    """Begin a command on the thread in the path, for commenters: ``Annotated[CommandTransaction, this]``."""
+    """Return a dependency: the transaction of a command on the thread in the URL path; for commenters.
+
+    Use the result as ``Annotated[CommandTransaction, begin_thread_command(...)]``.
+    """
     return Depends(begin_command(command_type, Role.COMMENTER, node=_thread_node, resource="thread"))
 
 
@@ -161,7 +164,7 @@ async def delete(
 
 
 def reply_view(reply: WorkspaceReply) -> ReplyView:
-    """Return a reply for a response, without its own replies; a deleted one without its author."""
+    """Return the representation of a reply, without nested replies; if deleted, without the author."""
     fields = reply.model_dump(include=set(ReplyView.model_fields))
     return ReplyView.model_validate(fields | ({"author_id": None} if reply.deleted_at else {}))
 
@@ -171,7 +174,7 @@ async def _target_access(
 ) -> tuple[Access, UUID | None]:
     async with dependencies.database.connection() as connection:
         rows = await connection.fetch(DISCUSSIONS_SQL["target"], target_id)
-    # An unknown id is treated as the id of a node, so that its error is the same.
+    # Treat an unknown id as the id of a node, so that the error is that of an unknown node.
     node_id, chapter_id = (rows[0]["node_id"], rows[0]["chapter_id"]) if rows else (target_id, None)
     return await dependencies.access(node_id, requester), chapter_id
 
@@ -197,7 +200,7 @@ def _thread_view(thread: WorkspaceThread, replies: int) -> ThreadView:
 
 
 def _nest(replies: list[WorkspaceReply]) -> list[ReplyView]:
-    """Return *replies* as trees; siblings keep their order."""
+    """Return the representations of *replies* with nested replies; siblings keep their order."""
     views = {reply.id: reply_view(reply) for reply in replies}
     for view in views.values():
         if view.parent_id is not None:

@@ -96,7 +96,7 @@ class MoveExists(ChessError):
 
 
 class VariationsFull(ChessError):
-    """Raised when a move has the maximum of variations (422)."""
+    """Raised when a move has the maximum number of variations (422)."""
 
     error_code = "VARIATIONS_FULL"
 
@@ -105,7 +105,7 @@ class VariationsFull(ChessError):
 
 
 class MovesFull(ChessError):
-    """Raised when a tree has the maximum of moves (422)."""
+    """Raised when a tree has the maximum number of moves (422)."""
 
     error_code = "MOVES_FULL"
 

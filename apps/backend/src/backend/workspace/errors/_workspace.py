@@ -234,7 +234,7 @@ class VersionRefused(WorkspaceError):
 
 
 class VersionsFull(VersionRefused):
-    """Raised when a study has the maximum of versions."""
+    """Raised when a study has the maximum number of versions."""
 
     error_code = "VERSIONS_FULL"
 
@@ -264,7 +264,7 @@ class AlreadyShared(WorkspaceError):
 
 
 class ShareLimitReached(WorkspaceError):
-    """Raised when a node has the maximum of grants or links."""
+    """Raised when a node has the maximum number of grants or links."""
 
     error_code = "SHARE_LIMIT_REACHED"
 
@@ -342,7 +342,7 @@ class ReplyTooDeep(DiscussionRefused):
 
 
 class DiscussionFull(DiscussionRefused):
-    """Raised when a thread has the maximum of replies."""
+    """Raised when a thread has the maximum number of replies."""
 
     error_code = "DISCUSSION_FULL"
 

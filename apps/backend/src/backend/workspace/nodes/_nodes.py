@@ -37,7 +37,7 @@ async def create_node(tx: CommandTransaction, request: CreateNode) -> UUID:
     """Create a node below a parent, or, without a parent, a root that the sender owns; return the id.
 
     Raises:
-        NodeNotFound: The parent does not exist, or is hidden from the sender.
+        NodeNotFound: The parent does not exist, or the sender may not read it.
         RoleMissing: The sender is not an editor of the parent, or sets a visibility without being an admin.
         TreeRefused: The node cannot have this parent.
         TitleTaken: Another study of the folder has the title.
@@ -99,7 +99,7 @@ async def update_node(tx: CommandTransaction, node_id: UUID, request: UpdateNode
     """Change the fields of a node that *request* contains, if *match* allows the node's version.
 
     Raises:
-        NodeNotFound: The node does not exist, or is hidden from the sender.
+        NodeNotFound: The node does not exist, or the sender may not read it.
         RoleMissing: The sender is not an editor, or changes the visibility without being an admin.
         VersionStale: The node does not have the version that *match* requires.
         TitleTaken: Another study of the folder has the title.
@@ -147,7 +147,7 @@ async def move_node(tx: CommandTransaction, node_id: UUID, request: MoveNode, ma
     Both trees are locked, so that two concurrent moves cannot create a cycle.
 
     Raises:
-        NodeNotFound: The node or the parent does not exist, or is hidden from the sender.
+        NodeNotFound: The node or the parent does not exist, or the sender may not read it.
         RoleMissing: The sender is not an editor of both parents; or the inherited visibility changes, and the
             sender is not an admin; or the node becomes a root or enters another owner's tree, and the sender
             is not the owner.

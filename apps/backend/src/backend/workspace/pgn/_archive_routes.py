@@ -50,7 +50,7 @@ async def _node_id(request: Request) -> UUID:
     "/export",
     status_code=202,
     summary="Export a workspace, a folder or a study as a zip file of PGN files",
-    description="The file has the studies that you may read; it is the result of the task.",
+    description="A task creates the file, which contains the studies that you may read.",
     openapi_extra=json_body(ExportNode),
     responses={**TASK_STARTED, **documented_errors(*WRITE_ERRORS, *_EXPORT_ERRORS)},
 )
@@ -75,14 +75,15 @@ async def export(
 
 
 async def _require_room(tx: CommandTransaction, node_id: UUID, limits: WorkspaceSettings) -> None:
-    """Check the limits of exports, under a lock that keeps them valid until the end of the transaction.
+    """Check the limits of exports, under a lock that excludes other exports of the user and the node.
 
     Editors of the node are not refused because of other users' exports, so readers cannot block editors.
 
     Raises:
-        TooManyExports: The user has the maximum of exports waiting or running.
-        NodeExportsBusy: The node has the maximum of exports waiting or running, and the user is no editor.
-        ExportSpaceFull: The files of the user's exports have the maximum of bytes.
+        TooManyExports: The user has the maximum number of pending or running exports.
+        NodeExportsBusy: The node has the maximum number of pending or running exports, and the user is no
+            editor.
+        ExportSpaceFull: The kept files of the user's exports have the maximum size.
     """
     person = tx.caller.actor
     await tx.executor.fetch(TASKS_SQL["lock_exports"], person, str(node_id))

@@ -19,7 +19,8 @@ from backend.workspace.errors import ArchiveTooLarge
 
 __all__ = ("Archive", "ArchivePlan", "ArchivedStudy", "plan_archive")
 
-#: Length of one name in a path, so that paths of several levels fit into the limits of file systems.
+#: Maximum number of characters of one name, so that paths of several levels fit into the limits of file
+#: systems.
 _NAME_CHARS_MAX: Final = 80
 #: Characters that file systems forbid in a name, and path separators.
 _UNSAFE: Final = re.compile(r'[\x00-\x1f\x7f-\x9f<>:"/\\|?*\u202a-\u202e\u2066-\u2069]+')
@@ -40,16 +41,16 @@ class ArchivedStudy:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArchivePlan:
-    """The studies of an archive, and all nodes whose titles its paths contain, including the studies."""
+    """The studies of an archive, and the ids of all folders and studies whose titles occur in its paths."""
 
     studies: Sequence[ArchivedStudy]
     named: Set[UUID]
 
 
 def plan_archive(tree: str) -> ArchivePlan:
-    """Return the path of each study of a tree; the names in a folder differ, ignoring case.
+    """Choose a path in the archive for each study of a tree; names in a folder differ, even ignoring case.
 
-    *tree* is the JSON that the query ``tree`` returns: parents before their children.
+    *tree* is the result of the query ``tree`` of nodes.sql: JSON, with parents before their children.
     """
     nodes = _TREE.validate_json(tree)
     studies = _assign_paths(nodes)
@@ -76,7 +77,7 @@ def _assign_paths(nodes: Iterable[TreeNode]) -> list[ArchivedStudy]:
 
 
 def safe_name(title: str) -> str:
-    """Return *title* as a file name that all systems accept, in NFC, in which some compare names."""
+    """Return *title* as a file name that all operating systems accept, in Unicode normalisation form C."""
     name = " ".join(_UNSAFE.sub(" ", normalize("NFC", title)).split())[:_NAME_CHARS_MAX].strip(" .")
     if not name:
         return "untitled"
@@ -84,7 +85,10 @@ def safe_name(title: str) -> str:
 
 
 def _free(above: str, name: str, ending: str, taken: dict[str, int]) -> str:
-    """Return a path that is not *taken*, which counts the requests of each path, to continue from there."""
+    """Return a path below *above* that is not *taken*: with a number after *name* if necessary.
+
+    *taken* maps a path to the number of times that it was requested, from which the search continues.
+    """
     base_path = f"{above}{name}{ending}"
     path, number = base_path, taken.get(base_path.casefold(), 0)
     while path.casefold() in taken:
@@ -104,10 +108,10 @@ class Archive:
         self._zip = ZipFile(self._buffer, "w", ZIP_DEFLATED)
 
     def add(self, study: ArchivedStudy, chapters: Sequence[str]) -> None:
-        """Write a study from the JSON of its chapters' rows.
+        """Write a study; *chapters* are its rows of ``workspace_chapters`` as JSON text.
 
         Raises:
-            ArchiveTooLarge: The file has more bytes than allowed.
+            ArchiveTooLarge: The file has more than *bytes_max* bytes.
         """
         changed_at = max(study.changed_at.astimezone(UTC), _ZIP_EPOCH)
         entry = ZipInfo(study.path, changed_at.timetuple()[:6])
@@ -119,7 +123,7 @@ class Archive:
         """Finish and return the file.
 
         Raises:
-            ArchiveTooLarge: The file has more bytes than allowed.
+            ArchiveTooLarge: The file has more than *bytes_max* bytes.
         """
         self._zip.close()
         self._check()

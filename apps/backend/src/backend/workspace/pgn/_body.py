@@ -1,4 +1,4 @@
-"""A PGN file in a request: its bytes, a form with the file, or JSON."""
+"""Read a PGN file from the body of a request: the bytes of the file, a form with the file, or JSON."""
 
 import asyncio
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ Fields = TypeVar("Fields", ImportPgn, ImportIntoStudy)
 
 PGN_BYTES_MAX: Final = 20 * 1024 * 1024
 """Maximum bytes of the body of a request with a file."""
-#: Media types of PGN in browsers and chess programs; the first is registered (IANA).
+#: Media types that browsers and chess programs send for PGN; only the first is registered (IANA).
 _PGN_TYPES: Final = ("application/vnd.chess-pgn", "application/x-chess-pgn", "text/plain")
 _WANTED: Final = f"one of {', '.join(_PGN_TYPES)}, multipart/form-data or application/json, not compressed"
 _UNTITLED: Final = "Imported games"
@@ -30,7 +30,7 @@ _TITLE_CHARS_MAX: Final = 200
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Upload:
-    """A received file, and the place of the nodes that it becomes."""
+    """A received file, and title and parent of the nodes that the import creates."""
 
     #: The bytes of the file; the parser detects their encoding.
     data: bytes
@@ -39,12 +39,12 @@ class Upload:
 
 
 async def read_upload(request: Request, model: type[Fields], query: Mapping[str, Any]) -> Upload:
-    """Read the file in a request, and the fields of *model* beside it.
+    """Read the file in a request, and the fields that accompany it.
 
     Args:
-        request: Its body is the file, a form or JSON.
-        model: The fields that a form or JSON may have.
-        query: The validated fields of the query.
+        request: The request; its body is the file, a form with the file, or JSON.
+        model: The fields that the form or the JSON may have.
+        query: The validated fields of the query string.
 
     Raises:
         UnsupportedMediaType: The body has another media type, or is compressed.
@@ -61,7 +61,7 @@ async def read_upload(request: Request, model: type[Fields], query: Mapping[str,
         raise UnsupportedMediaType(_WANTED)
     if media_type == "multipart/form-data":
         data = await read_bytes(request, PGN_BYTES_MAX)
-        # In a thread: a small form with many boundaries takes long.
+        # In a thread: even a small form takes long if it has many boundaries.
         form = await asyncio.to_thread(read_form, data, request.headers["content-type"])
         return _upload(
             form.file, _with_query_fields(_validate_fields(model, form.fields), query), form.file_name
@@ -74,7 +74,7 @@ async def read_upload(request: Request, model: type[Fields], query: Mapping[str,
 def _validate_fields(model: type[Fields], fields: Mapping[str, str]) -> Fields:
     """Validate the text fields of a form."""
     if nul := [name for name, value in fields.items() if "\0" in value]:
-        message = "NUL cannot be stored"
+        message = "contains the NUL character (U+0000), which cannot be stored; remove it"
         raise ValidationFailed([Detail(field=f"body.{name}", message=message) for name in nul])
     try:
         return model.model_validate({**fields, "pgn": ""})
@@ -89,7 +89,7 @@ def _with_query_fields(body: Fields, query: Mapping[str, Any]) -> Fields:
         ValidationFailed: A field is in both the body and the query.
     """
     if twice := sorted(query.keys() & body.model_fields_set):
-        message = "also in the body; send it once"
+        message = "is in the query and in the body; send it in one of them"
         raise ValidationFailed([Detail(field=f"query.{name}", message=message) for name in twice])
     return body.model_copy(update=query)
 
@@ -102,13 +102,13 @@ def _upload(data: bytes, fields: ImportPgn | ImportIntoStudy, file_name: str | N
 
 
 def _title_of(file_name: str | None) -> str:
-    """Return the name of a file without directory and extension, as a title."""
+    """Return a title from the name of a file: the name without directory and extension."""
     name = UNPRINTABLE.sub(" ", file_name or "").replace("\\", "/").rpartition("/")[2].strip()
     return name.removesuffix(".pgn").removesuffix(".PGN").strip()[:_TITLE_CHARS_MAX]
 
 
 def pgn_body(model: type[BaseModel]) -> dict[str, Any]:
-    """Return the documentation of a route's body: ``openapi_extra=pgn_body(ImportPgn)``."""
+    """Return the argument ``openapi_extra`` of a route that calls :func:`read_upload` with *model*."""
     schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
     fields = {name: one for name, one in schema["properties"].items() if name != "pgn"}
     form = {
@@ -116,7 +116,7 @@ def pgn_body(model: type[BaseModel]) -> dict[str, Any]:
         "properties": {"file": {"type": "string", "format": "binary"}, **fields},
         "required": ["file"],
     }
-    text = {"schema": {"type": "string", "description": "The file, in any of its encodings"}}
+    text = {"schema": {"type": "string", "description": "The file, in UTF-8, UTF-16 or Latin-1"}}
     content = {
         "application/json": {"schema": schema},
         "multipart/form-data": {"schema": form},

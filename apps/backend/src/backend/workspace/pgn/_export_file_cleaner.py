@@ -1,4 +1,4 @@
-"""Remove the files of old exports; their tasks stay."""
+"""Delete the files of old exports, but not their tasks."""
 
 from typing import Final
 
@@ -14,15 +14,15 @@ __all__ = ("ExportFileCleaner",)
 
 _log: Final = structlog.get_logger(__name__)
 _INTERVAL_S: Final = 600.0
-#: Files per statement: each may have 50 MiB, which is 26,000 rows of TOAST.
+#: Files per statement. Each may have 50 MiB, for which PostgreSQL deletes 26,000 rows of TOAST.
 _FILES_MAX: Final = 10
 
 
 class ExportFileCleaner(PeriodicJob):
-    """Remove export files older than ``WORKSPACE_EXPORT_KEEP_H``; several processes may run it at once."""
+    """Deletes export files older than ``WORKSPACE_EXPORT_KEEP_H``; several processes may run a cleaner."""
 
     def __init__(self, database: Database, settings: WorkspaceSettings | None = None) -> None:
-        """*settings* are read from ``WORKSPACE_*`` if left out."""
+        """*settings*: None to read them from the environment (``WORKSPACE_*``)."""
         super().__init__(self.remove_old_files, name="export files", interval_s=_INTERVAL_S)
         self._database = database
         self._keep_h = (settings or load_settings(WorkspaceSettings)).export_keep_h
@@ -31,7 +31,7 @@ class ExportFileCleaner(PeriodicJob):
         return f"<ExportFileCleaner [keeps {self._keep_h:g} h]>"
 
     async def remove_old_files(self) -> int:
-        """Remove old files, ten per transaction; return how many were removed.
+        """Delete old files, ten per transaction; return the number of deleted files.
 
         Raises:
             DatabaseUnavailable, DatabaseBusy: PostgreSQL cannot be reached or has reached a limit.

@@ -1,4 +1,4 @@
-"""Parsing of PGN files for requests: in threads, before the transaction begins."""
+"""Parse the PGN files of requests: in threads, before the transaction begins."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -11,15 +11,16 @@ from backend.workspace.pgn._parsed_file import CHAPTERS_MAX, GAMES_MAX, FileDige
 
 __all__ = ("LargeFile", "PgnFileReader")
 
-#: A worker imports files with more games (workspace.md, Routes).
+#: Maximum number of games that a request imports; a task imports files with more games.
 _GAMES_AT_ONCE_MAX: Final = 200
-#: Python runs one thread at a time, and each thread needs the memory of a file.
+#: Maximum number of files that are parsed concurrently: Python runs one thread at a time, and each needs the
+#: memory of a file.
 _FILES_MAX: Final = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LargeFile:
-    """A file for the worker."""
+    """A file with too many games for a request, which a task must import."""
 
     #: Estimated number of games in the file.
     games: int
@@ -27,26 +28,31 @@ class LargeFile:
 
 
 class PgnFileReader:
-    """Parse files for the requests of one process; no event is larger than *event_bytes_max*."""
+    """Parses files for the requests of one process.
+
+    *event_bytes_max*: maximum size of an event in bytes; games whose chapter would exceed it are skipped.
+    """
 
     def __init__(self, event_bytes_max: int) -> None:
         self._event_bytes_max = event_bytes_max
         self._threads = ThreadPoolExecutor(_FILES_MAX, thread_name_prefix="pgn")
 
     async def read(self, data: bytes, *, strict: bool) -> tuple[FileDigest, ParsedFile | LargeFile]:
-        """Return the games of a file, or, if a request would take too long for them, the file itself.
+        """Return the digest and the games of a file; with too many games for a request, LargeFile instead.
+
+        *strict*: refuse the file if a game cannot be imported, instead of skipping the game.
 
         Raises:
             ChessNotInstalled: The package ``chess`` is not installed.
             PgnInvalid: No game can be imported; or, if *strict*, at least one game cannot be imported.
-            PgnTooManyGames: The file has more games than an import may have.
+            PgnTooManyGames: The file has more games than the maximum of one import.
         """
         require_chess()
         task = partial(self._read, data, strict=strict)
         return await asyncio.get_running_loop().run_in_executor(self._threads, task)
 
     async def read_for_study(self, data: bytes, *, strict: bool) -> tuple[FileDigest, ParsedFile]:
-        """Return the games of a file for one study.
+        """Return the digest and the games of a file that is imported into one study.
 
         Raises:
             StudyFull: The file has more games than a study may have chapters.
@@ -64,7 +70,7 @@ class PgnFileReader:
         if estimate > GAMES_MAX:
             raise PgnTooManyGames(GAMES_MAX)
         reader = GameReader(data, strict=strict, event_bytes_max=self._event_bytes_max)
-        # The count is an estimate; comments can make it too low.
+        # The estimate may be too low because of comments; then stop after one game more than the maximum.
         if estimate > _GAMES_AT_ONCE_MAX or reader.read(_GAMES_AT_ONCE_MAX + 1):
             return digest, LargeFile(games=max(estimate, _GAMES_AT_ONCE_MAX), pgn=encode_file(data))
         return digest, reader.file()

@@ -1,4 +1,4 @@
-"""Parser of ``multipart/form-data`` with one file (RFC 7578), in memory, because bodies are bounded."""
+"""Parse ``multipart/form-data`` with one file (RFC 7578), in memory, as the size of bodies is limited."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -28,14 +28,14 @@ class Form:
 
 @dataclass(kw_only=True, slots=True)
 class _Part:
-    """A part during parsing."""
+    """A part of the form that is being parsed."""
 
     disposition: bytes = b""
     data: bytearray = field(default_factory=bytearray)
 
 
 class _Reader:
-    """Collect the parts of a form."""
+    """Collects the parts of a form; the methods are callbacks of the library python-multipart."""
 
     def __init__(self) -> None:
         self.parts: list[_Part] = []
@@ -44,7 +44,7 @@ class _Reader:
         self._value: list[bytes] = []
 
     def callbacks(self) -> "MultipartCallbacks":
-        """Return the functions that the parser calls."""
+        """Return the callbacks for the parser of the library."""
         return {
             "on_part_begin": self.on_part_begin,
             "on_header_field": self.on_header_field,
@@ -57,7 +57,7 @@ class _Reader:
     def on_part_begin(self) -> None:
         """Start a part."""
         if len(self.parts) == _PARTS_MAX:
-            raise FormMalformed(f"the form has more than {_PARTS_MAX} parts")
+            raise FormMalformed(f"the form has more than {_PARTS_MAX} parts; send one file and its fields")
         self.parts.append(_Part())
 
     def on_header_field(self, data: bytes, start: int, end: int) -> None:
@@ -79,7 +79,7 @@ class _Reader:
         self.parts[-1].data += data[start:end]
 
     def on_end(self) -> None:
-        """Note the last boundary."""
+        """Record that the form is complete: the parser has found the last boundary."""
         self.ended = True
 
 
@@ -87,7 +87,7 @@ def read_form(body: bytes, content_type: str) -> Form:
     """Parse a form with one file.
 
     Raises:
-        FormMalformed: The body is not a form, is cut off, or does not contain exactly one file.
+        FormMalformed: The body is not a form, is incomplete, or does not contain exactly one file.
     """
     boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
     reader = _Reader()
@@ -100,7 +100,7 @@ def read_form(body: bytes, content_type: str) -> Form:
             "the body is not multipart/form-data; check the boundary in Content-Type"
         ) from None
     if not reader.ended:
-        raise FormMalformed("the form is cut off: its last boundary is missing")
+        raise FormMalformed("the form is incomplete: its last boundary is missing; send it again")
     return _form(reader.parts)
 
 

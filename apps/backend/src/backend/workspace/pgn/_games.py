@@ -1,4 +1,4 @@
-"""Parser of the games of a file, in batches; needs the package ``chess``."""
+"""Parse the games of a file in batches, and encode each as a chapter; needs the package ``chess``."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -13,15 +13,16 @@ from backend.workspace.pgn._parsed_file import GAMES_MAX, REPORTED_MAX, Game, No
 
 __all__ = ("GameReader",)
 
-#: The bytes of an event besides headers and moves: envelope, ids, and headers of the relay.
+#: Bytes reserved in an event for everything except tag pairs and moves: envelope, ids and Kafka headers.
 _ENVELOPE_BYTES: Final = 12_000
 
 
 class GameReader:
-    """Parse a file batch by batch; not thread-safe.
+    """Parses a file batch by batch; not thread-safe.
 
-    *strict* refuses the file for the first game that would be skipped. *event_bytes_max* limits the size of
-    an event, and so of a chapter.
+    data: the file.
+    strict: refuse the file at the first game that cannot be imported, instead of skipping the game.
+    event_bytes_max: maximum size of an event in bytes; larger chapters are skipped.
     """
 
     def __init__(self, data: bytes, *, strict: bool, event_bytes_max: int) -> None:
@@ -30,22 +31,22 @@ class GameReader:
         self._game_bytes_max = event_bytes_max - _ENVELOPE_BYTES
         self._read: list[Game] = []
         self._skipped: list[SkippedPgn] = []
-        #: By whether the note is about dropped content.
+        #: The notes about dropped content (True), and those about normalised content (False).
         self._notes: dict[bool, list[PgnNote]] = {True: [], False: []}
         self._notes_count = {True: 0, False: 0}
 
     @property
     def games(self) -> int:
-        """Games read so far."""
+        """Return the number of games that were read and not skipped."""
         return len(self._read)
 
     @property
     def seen(self) -> int:
-        """Games read so far, including skipped ones."""
+        """Return the number of games that were read, including skipped games."""
         return len(self._read) + len(self._skipped)
 
     def read(self, games_max: int) -> bool:
-        """Read *games_max* more games, including skipped ones; return False if the file has fewer.
+        """Read up to *games_max* more games, including skipped games; return False at the end of the file.
 
         Raises:
             PgnInvalid: A game cannot be imported, and the reader is strict.
@@ -64,7 +65,7 @@ class GameReader:
         return self.seen - before == games_max
 
     def file(self) -> ParsedFile:
-        """Return the games read.
+        """Return the games that were read.
 
         Raises:
             PgnInvalid: No game can be imported.
@@ -87,7 +88,7 @@ class GameReader:
         size = _stored_bytes(moves) + _stored_bytes(to_json(read.headers)) + len(to_json(read.title))
         if size > self._game_bytes_max:
             reason = (
-                f"the game takes {size:,} bytes, a chapter at most {self._game_bytes_max:,}; "
+                f"the game takes {size:,} bytes, and a chapter has at most {self._game_bytes_max:,}; "
                 "split its variations among several games"
             )
             return SkippedPgn(game=read.number, line=read.line, reason=reason)

@@ -1,4 +1,4 @@
-"""Routes of imports: a PGN file becomes chapters of a study, or studies in a folder."""
+"""Routes that import a PGN file: into a study, as a new study, or as a new folder of studies."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, Final, TypeVar
@@ -42,21 +42,21 @@ __all__ = ("import_router",)
 
 Read = TypeVar("Read")
 
-#: Files of one user that wait for a worker or are imported by a worker; each has up to 20 MiB.
+#: Maximum number of pending or running tasks of one user that import a file, which may have 20 MiB.
 _IMPORTS_MAX: Final = 3
 
 _ERRORS = (*WRITE_ERRORS, FormMalformed, PgnRefused, ChessNotInstalled, TooManyUploads)
 _STRICT = "Refuse the whole file if a game cannot be imported, instead of skipping the game."
 _DESCRIPTION = """The body is the file, a form with the file, or JSON.
 
-A game that cannot be parsed completely is skipped and reported with its line. A file without any other
-game is refused."""
+A game that cannot be parsed completely is skipped and reported with its line. If no game can be imported, the
+file is refused."""
 
 
 async def _store_strict(
     request: Request, strict: Annotated[bool, Query(description=_STRICT)] = False
 ) -> None:
-    """Store the query parameter ``strict`` in the request: the file is parsed before the transaction."""
+    """Store the query parameter ``strict`` in the request, for the parser, which runs before the handler."""
     request.state.strict = strict
 
 
@@ -69,25 +69,25 @@ async def _store_query_fields(
         UUID | None, Query(description="The parent; not allowed if the form or the JSON has one.")
     ] = None,
 ) -> None:
-    """Store title and parent of the query for the function that reads the body."""
+    """Store the query parameters title and parent in the request, for the function that reads the body."""
     given = {"title": title, "parent_id": parent_id}
     request.state.query_fields = {name: value for name, value in given.items() if value is not None}
 
 
 def _query_fields(request: Request) -> Mapping[str, Any]:
-    # Missing if the query is malformed: FastAPI refuses that only after all dependencies have run.
+    # Missing if the query is malformed: FastAPI refuses such a request only after all dependencies have run.
     return getattr(request.state, "query_fields", {})
 
 
 def _is_strict(request: Request) -> bool:
-    # Missing if the query is malformed: FastAPI refuses that only after all dependencies have run.
+    # Missing if the query is malformed: FastAPI refuses such a request only after all dependencies have run.
     return getattr(request.state, "strict", False)
 
 
 def _unless_answered(
     read: Callable[[Request], Awaitable[object]],
 ) -> Callable[[Request], Awaitable[None]]:
-    """Call *read* before the transaction, unless the request has a stored response."""
+    """Return a function that calls *read*, unless the request has a stored response under its key."""
 
     async def read_unless_answered(request: Request) -> None:
         if not await dependencies_of(request).has_stored_response(request):
@@ -97,7 +97,7 @@ def _unless_answered(
 
 
 async def _once(request: Request, read: Callable[[Request], Awaitable[Read]]) -> Read:
-    """Return what *read* returns; it is called once for each request."""
+    """Call *read* at the first call for a request; return its stored result at later calls."""
     file: Read | None = getattr(request.state, "file", None)
     if file is None:
         file = request.state.file = await read(request)
@@ -119,12 +119,12 @@ async def _read_file_for_study(request: Request) -> tuple[FileDigest, ParsedFile
     return await PgnUploads.of(request).reader.read_for_study(upload.data, strict=_is_strict(request))
 
 
-# The slot is reserved before the command begins, which reads the body.
+# These dependencies run before that of the command, which reads the body.
 _BEFORE_BODY: Final = (Depends(reserve_upload_slot), Depends(_store_strict))
 import_router = APIRouter()
 
 
-# Before the route of one study, whose path matches this one's too.
+# Declared before /studies/{study_id}/import-pgn and /studies/{study_id}, which may match this path.
 @import_router.post(
     "/studies/import-pgn",
     status_code=201,
@@ -212,7 +212,8 @@ async def _start_import(
     if waiting["imports"] >= _IMPORTS_MAX:
         raise TooManyImports(_IMPORTS_MAX)
     if upload.parent_id is not None:
-        # Locked: a purge of the parent either finds the task, or has ended before the task is created.
+        # With this lock, a purge of the parent either finds the task, or has ended before the task is
+        # created.
         await lock_parent(tx, upload.parent_id, Role.EDITOR)
     payload: dict[str, Any] = digest.payload() | {"asker": tx.caller.actor}
     payload["parent_id"] = None if upload.parent_id is None else str(upload.parent_id)

@@ -1,4 +1,4 @@
-"""Import commands: the games of a file become chapters of one study, or of several in a folder."""
+"""Import commands: create a chapter for each game of a file, in a study or in the studies of a folder."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -30,8 +30,9 @@ __all__ = ("COMMAND", "import_into_study", "import_new")
 
 IMPORTS_SQL: Final = load_queries(__package__ or "backend.workspace.pgn", "imports.sql")
 COMMAND: Final = "ImportPgn"
-"""The type of the command, in a request and in a task."""
-#: JSON of moves in memory at a time; as objects they take eight times as much.
+"""The type of the import command; equal for requests and tasks."""
+#: Bytes of JSON of moves after which events are written and unloaded; as objects they take eight times the
+#: memory.
 _PENDING_BYTES_MAX: Final = 4_000_000
 _TITLE_CHARS_MAX: Final = 200
 
@@ -42,7 +43,7 @@ async def import_into_study(
     """Add the games of a file to a study, after its chapters.
 
     Raises:
-        NodeNotFound: The node does not exist, is not a study, or is hidden from the sender.
+        NodeNotFound: The node does not exist, is not a study, or the sender may not read it.
         RoleMissing: The sender is not an editor of the study.
         StudyFull: The study would have more chapters than the maximum.
     """
@@ -67,10 +68,18 @@ async def import_new(
     parent_id: UUID | None,
     title: str,
 ) -> ImportReport:
-    """Create the node *root_id*: a study with the games of a file, or a folder of several studies.
+    """Create the node *root_id*: a study with the games of a file, or, for many games, a folder of studies.
+
+    Args:
+        tx: The command's transaction.
+        file: The games.
+        digest: Size and hash of the file, for the command in the inbox.
+        root_id: The id of the new study or folder.
+        parent_id: The parent of the new node; None for a root.
+        title: The title of the new node.
 
     Raises:
-        NodeNotFound: The parent does not exist, or is hidden from the sender.
+        NodeNotFound: The parent does not exist, or the sender may not read it.
         RoleMissing: The sender is not an editor of the parent.
         TreeRefused: The node cannot have this parent.
         TitleTaken: Another study below the parent has the title.
@@ -93,8 +102,9 @@ async def _add_folder(
 ) -> list[ImportedStudy]:
     """Write a folder and its studies, and lock the parent only at the end.
 
-    Other transactions do not see the new nodes before the commit, so they need not wait. Until its lock the
-    parent may be moved or trashed; its access is checked again after the lock.
+    A large import takes long, and other commands below the parent need not wait for it: before the commit no
+    transaction sees the new nodes. The parent may be moved or trashed before the lock, so the access is
+    checked again after it.
     """
     tx, folder_id = recorder.tx, recorder.root_id
     parent = None if parent_id is None else await tx.access(parent_id)
@@ -138,7 +148,7 @@ def _inside(tx: CommandTransaction, folder_id: UUID, title: str, parent: Access 
 
 
 class _ImportRecorder:
-    """Emit the events of an import, and write them whenever they take too much memory."""
+    """Emits the events of an import, and writes them whenever their size reaches `_PENDING_BYTES_MAX`."""
 
     def __init__(self, tx: CommandTransaction, root_id: UUID, payload: Mapping[str, Any]) -> None:
         self.tx = tx
@@ -148,7 +158,7 @@ class _ImportRecorder:
         self._pending_bytes = 0
 
     async def chapters(self, study_id: UUID, part: Part, *, first_position: int = 0) -> None:
-        """Emit the import of *part*, and a creation for each chapter, caused by the import."""
+        """Emit ``study.pgn_imported`` for *part*, and, caused by it, the creation of each chapter."""
         payload = {
             "chapters": len(part.games),
             "games": len(part.games) + len(part.skipped),

@@ -1,4 +1,4 @@
-"""A PGN file after parsing, and its division into studies."""
+"""The games of a parsed PGN file, and their division into studies."""
 
 import base64
 import hashlib
@@ -24,12 +24,12 @@ __all__ = (
 )
 
 CHAPTERS_MAX: Final = 64
-"""Chapters of one study (workspace.md, Objects)."""
+"""Maximum number of chapters in one study."""
 GAMES_MAX: Final = 10_000
-"""Games of one import, including skipped ones."""
+"""Maximum number of games in one import, including skipped games."""
 REPORTED_MAX: Final = 100
-"""Skipped games, and notes of a kind, that a report, an event or an error lists; all are counted."""
-#: The fastest level: 0.1 s for 20 MiB, to a third of the size.
+"""Maximum number of listed skipped games, and of listed notes of each kind; counts include the others."""
+#: The fastest level of zlib: compresses 20 MiB in 0.1 s to a third of the size.
 _COMPRESSION: Final = 1
 
 
@@ -37,17 +37,17 @@ _COMPRESSION: Final = 1
 class Game:
     """A game to import as a chapter."""
 
-    #: Its number in the file, from 1.
+    #: Number of the game in the file, from 1.
     number: int
     title: str
     headers: dict[str, str]
-    #: JSON of its tree of moves, which takes an eighth of the memory of objects.
+    #: JSON of the tree of moves; as objects it would take eight times the memory.
     moves: bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NoteList:
-    """Notes on the games of a file: the number of all, and the first ones."""
+    """Notes on the games of a file: the number of all notes, and the first of them."""
 
     count: int = 0
     first: Sequence[PgnNote] = ()
@@ -55,19 +55,19 @@ class NoteList:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ParsedFile:
-    """The games of a file, at least one, and the skipped ones, in the order of the file."""
+    """The games of a file, at least one, and the skipped games, both in the order of the file."""
 
     games: Sequence[Game]
     skipped: Sequence[SkippedPgn]
-    #: Contents of games that chapters cannot store.
+    #: Notes on content that the chapters lack.
     dropped: NoteList = field(default_factory=NoteList)
-    #: Contents that were normalised without loss.
+    #: Notes on content that the chapters have in another notation.
     normalised: NoteList = field(default_factory=NoteList)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileDigest:
-    """The size and hash of a file, which the inbox stores instead of its content."""
+    """Size and hash of a file, which are stored in the command instead of the content."""
 
     size_bytes: int
     sha256: str
@@ -84,9 +84,10 @@ class FileDigest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
-    """The games of a file that one study gets; each skipped game belongs to one part."""
+    """The games of a file for one study, and the skipped games among them."""
 
-    #: Numbers of its first and last game among the imported ones, from 1.
+    #: Numbers of the part's first game, and below of its last game, among the imported games of the file,
+    #: from 1.
     first: int
     last: int
     games: Sequence[Game]
@@ -113,10 +114,10 @@ def _between(skipped: Sequence[SkippedPgn], first: int, end: int) -> Iterator[Sk
 
 
 def encode_file(data: bytes) -> str:
-    """Compress a file into text that fits into JSON."""
+    """Compress a file and encode it as text for a JSON document."""
     return base64.b64encode(zlib.compress(data, _COMPRESSION)).decode()
 
 
 def decode_file(text: str) -> bytes:
-    """Return the file that :func:`encode_file` was given."""
+    """Return the file from the result of :func:`encode_file`."""
     return zlib.decompress(base64.b64decode(text))

@@ -25,18 +25,18 @@ from backend.workspace.pgn._tasks import EXPORT_TASK, TASKS_SQL
 
 __all__ = ("TASK_STARTED", "task_router", "task_started")
 
-#: A text that is not a UUID is 404, like an unknown id.
+#: Declared as text: an id that is not a UUID gets 404, like an unknown id.
 TaskId = Annotated[str, Path(json_schema_extra={"format": "uuid"})]
 _READ_ERRORS = (*AUTH_ERRORS, ResourceNotFound, *DATABASE_ERRORS)
 _STATE = "workspace_task"
 TASK_STARTED: dict[int | str, dict[str, Any]] = {
     202: {
         "model": WorkspaceTaskStarted,
-        "description": "Accepted; a worker does it",
+        "description": "Accepted; a task executes the request",
         "headers": {"Location": {"schema": {"type": "string"}, "description": "The task's state"}},
     }
 }
-"""How a route documents that it may start a task."""
+"""The argument ``responses`` of a route that may start a task."""
 task_router = APIRouter()
 
 
@@ -50,18 +50,19 @@ def task_started(request: Request, task_id: UUID) -> Response:
     "/tasks/{task_id}",
     name=_STATE,
     summary="Read the status of an import or an export",
-    description="For readers of the node. Until the task is COMPLETED, also for the user who started it; if"
-    " an import has FAILED, only if this user may read its parent.",
+    description="Users who may read the node may read the status. The user who started the task may read it"
+    " until the task is COMPLETED; for an import that has FAILED, only if this user may read the parent.",
     responses=documented_errors(*_READ_ERRORS),
 )
 async def state(task_id: TaskId, dependencies: Dependencies, requester: CurrentRequester) -> WorkspaceTask:
     row = await _fetch_task(dependencies, task_id, requester)
     is_own = requester.subject is not None and row["asker"] == requester.subject
-    # The result describes the node, which its requester may have lost; before, the node may not exist.
+    # A result describes the node, which the user may no longer read. Before COMPLETED, the node may not
+    # exist.
     if not is_own or row["status"] == TaskStatus.COMPLETED:
         await _require_node_access(dependencies, row, requester)
     elif row["refused_at"] is not None:
-        # The error describes the parent, for example a title that exists there.
+        # The error may describe the parent, for example a title that exists there.
         with as_resource_not_found("task"):
             (await dependencies.access(row["refused_at"], requester)).require_role(Role.VIEWER)
     return WorkspaceTask(
@@ -118,11 +119,11 @@ async def _fetch_task(dependencies: RouteDependencies, text: str, requester: Req
 async def _require_node_access(
     dependencies: RouteDependencies, row: Mapping[str, Any], requester: Requester
 ) -> None:
-    """Require read access to the node of a task; without it the task does not exist for *requester*."""
+    """Require that *requester* may read the node of a task; the error is that of a missing task."""
     with as_resource_not_found("task"):
         (await dependencies.access(row["aggregate_id"], requester)).require(Role.VIEWER)
 
 
 def _task_not_found(requester: Requester) -> Exception:
-    """Return the error for a task that does not exist, or is hidden from *requester*."""
+    """Return the error for a task that does not exist, or that *requester* may not read."""
     return TokenMissing() if requester.is_anonymous else ResourceNotFound("task")

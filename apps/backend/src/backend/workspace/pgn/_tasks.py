@@ -1,4 +1,4 @@
-"""Tasks of a workspace: their inputs, and starting one."""
+"""The inputs of a workspace's tasks, and the function that starts a task."""
 
 from collections.abc import Mapping
 from typing import Any, Final, Self
@@ -31,7 +31,7 @@ IMPORT_TASK: Final = "workspace.import-pgn"
 EXPORT_TASK: Final = "workspace.export"
 EXPORT_COMMAND: Final = "ExportNode"
 TASK_CREATED_KEY: Final = "workspace.tasks"
-"""The payload of the notification of a new task; it takes the place of event keys."""
+"""The payload of the notification of a new task, on the channel that otherwise has keys of events."""
 
 
 class _Input(BaseModel):
@@ -39,18 +39,18 @@ class _Input(BaseModel):
 
 
 class TaskRequester(_Input):
-    """The user who started a task, and its chain of events; the only input that an ended task keeps."""
+    """The user who started a task, and the correlation id: the part of the input that an ended task keeps."""
 
     actor: str
     request_id: str | None = None
     correlation_id: UUID | None = None
     traceparent: str | None = None
-    #: The share link of the request.
+    #: The share link of the request; None without one.
     link_id: UUID | None = None
 
     @classmethod
     def from_command(cls, tx: CommandTransaction) -> Self:
-        """Return the sender of a command."""
+        """Return the sender of the command of *tx*."""
         return cls(
             actor=tx.caller.actor,
             request_id=tx.caller.request_id,
@@ -60,7 +60,7 @@ class TaskRequester(_Input):
         )
 
     def begin_command(self, db: AsyncSession, command_id: UUID, *, service: str) -> CommandTransaction:
-        """Return the transaction in which *service* carries the command out."""
+        """Return the transaction in which *service* executes the recorded command for this user."""
         caller = Caller(source_service=service, **self.model_dump(exclude={"link_id"}))
         return CommandTransaction(db, caller, link_id=self.link_id, recorded_command_id=command_id)
 
@@ -70,7 +70,7 @@ class TaskRequester(_Input):
 
 
 class ImportInput(_Input):
-    """A file to import; the task's aggregate is the node that it becomes."""
+    """The input of an import; the task's aggregate is the study or folder that the import creates."""
 
     asker: TaskRequester
     parent_id: UUID | None
@@ -80,12 +80,12 @@ class ImportInput(_Input):
     sha256: str
     #: Estimated number of games, for the progress.
     games: int
-    #: See :func:`backend.workspace.pgn._parsed_file.encode_file`.
+    #: The file, as :func:`backend.workspace.pgn._parsed_file.encode_file` returns it.
     pgn: str
 
 
 class ExportInput(_Input):
-    """The export of a node, which is the task's aggregate."""
+    """The input of an export; the task's aggregate is the exported node."""
 
     asker: TaskRequester
 
@@ -99,16 +99,17 @@ async def start_task(
     input_data: ImportInput | ExportInput,
     parent_id: UUID | None = None,
 ) -> UUID:
-    """Record a command as RECEIVED and create the task that carries it out; return the task's id.
+    """Record a command as RECEIVED, and create the task that executes the command; return the task's id.
 
     Args:
         tx: The command's transaction.
         task_type: The type of the task.
-        command: The type of the command, its aggregate and its payload; one per type and aggregate may be
-            pending.
+        command: Type, aggregate id and payload of the command. Only one command of a type may be pending for
+            an aggregate.
         node_id: The aggregate of the task.
         input_data: The input of the task.
-        parent_id: A locked parent; its purge cancels the task before the task has created nodes.
+        parent_id: The parent of the nodes that the task will create, which is locked; a purge of the parent
+            cancels the task. None without a parent.
 
     Raises:
         DuplicateCommand: A command of the type is pending for the aggregate.

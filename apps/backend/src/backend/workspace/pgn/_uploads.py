@@ -1,4 +1,4 @@
-"""Reading PGN files of requests: the number of large bodies, and the threads that parse them."""
+"""Limit the number of large PGN files that a process receives, and share the parser of files."""
 
 from collections.abc import AsyncGenerator
 from typing import Annotated, Final
@@ -15,16 +15,16 @@ from backend.workspace.pgn._imports import COMMAND
 __all__ = ("UPLOADS_MAX", "UPLOADS_PER_USER_MAX", "PgnUploads", "reserve_upload_slot")
 
 UPLOADS_MAX: Final = 6
-"""Large uploads that a process receives at the same time; each uses several times 20 MiB of memory."""
+"""Maximum number of concurrent large uploads in a process; each needs several times 20 MiB of memory."""
 UPLOADS_PER_USER_MAX: Final = 2
-"""Large uploads of one user at the same time; a second one only while under half of all slots are used."""
+"""Maximum number of concurrent large uploads of one user; see ConcurrencyLimit for the second upload."""
 
 
 class PgnUploads:
-    """The reader and the limit of uploads that the import routes of one application share."""
+    """The parser of files and the limit of uploads that the import routes of one application share."""
 
     def __init__(self, event_bytes_max: int) -> None:
-        """*event_bytes_max* is the largest event that the outbox accepts; no chapter may be larger."""
+        """*event_bytes_max*: maximum size in bytes of an event in the outbox, and so of a chapter."""
         self.reader = PgnFileReader(event_bytes_max)
         self.limit = ConcurrencyLimit(
             total_max=UPLOADS_MAX, per_holder_max=UPLOADS_PER_USER_MAX, error=TooManyUploads
@@ -46,12 +46,12 @@ async def reserve_upload_slot(
     principal: Annotated[Principal, Depends(authenticated)],
     _counted: Annotated[None, Depends(count_command_errors(COMMAND))],
 ) -> AsyncGenerator[None]:
-    """Allow a body of 20 MiB, and reserve a slot for one of more than 1 MiB or of unknown size; a dependency.
+    """Allow a body of 20 MiB, and reserve a slot for a body of more than 1 MiB or of unknown size.
 
-    It runs before the body is read.
+    A dependency that runs before the body is read.
 
     Raises:
-        BodyTooLarge: The client has announced more than 20 MiB.
+        BodyTooLarge: Content-Length is more than 20 MiB.
         TooManyUploads: See :data:`UPLOADS_MAX` and :data:`UPLOADS_PER_USER_MAX`.
     """
     limit_body(request, PGN_BYTES_MAX)

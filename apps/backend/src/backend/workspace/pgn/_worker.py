@@ -1,7 +1,8 @@
-"""The worker of a workspace: large imports, and exports.
+"""The worker of a workspace, which runs the tasks of large imports and of exports.
 
-The effect of a task and its end are one transaction, which only the worker with the task's lease can commit.
-A worker that is killed leaves no effect, and the next worker starts the task again.
+The effect of a task and the end of the task are written in one transaction, which only the worker with the
+task's lease can commit. If a worker is killed before, nothing was written, and the next worker starts the
+task again.
 """
 
 import asyncio
@@ -60,11 +61,11 @@ if TYPE_CHECKING:
 __all__ = ("WORKER", "WorkspaceWorker")
 
 WORKER: Final = "workspace-worker"
-#: Games between two renewals of the task's lease.
+#: Number of games after which the worker reports progress, which renews the task's lease.
 _BATCH_GAMES: Final = 50
-#: The share of parsing in an import, and of writing files in an export, in percent.
+#: Progress in percent after an import has parsed the file, or an export has written all studies to its file.
 _READ_PERCENT: Final = 80
-#: Starts of one attempt of an export; it starts again when one of its nodes was purged.
+#: How often an attempt of an export creates its file, again whenever one of the nodes was purged meanwhile.
 _EXPORTS_MAX: Final = 3
 _COMMAND_TYPES: Final = {IMPORT_TASK: COMMAND, EXPORT_TASK: EXPORT_COMMAND}
 _log: Final = structlog.get_logger(__name__)
@@ -73,10 +74,10 @@ _Work = Callable[[Task, Progress], Awaitable[None]]
 
 
 class WorkspaceWorker:
-    """Carry out the tasks of workspaces; any number of workers share them.
+    """Runs the tasks of workspaces; any number of workers share them.
 
-    No event is larger than *event_bytes_max*, as in the API. *limits* is read from ``WORKSPACE_*`` if
-    omitted.
+    *event_bytes_max*: maximum size of an event in bytes, as in the API. *limits*: None to read them from the
+    environment (``WORKSPACE_*``).
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class WorkspaceWorker:
         return f"<WorkspaceWorker [{self.runner!r}]>"
 
     async def run(self) -> None:
-        """Work until :meth:`stop`; see :meth:`TaskRunner.run`."""
+        """Run tasks until :meth:`stop`; see :meth:`TaskRunner.run`."""
         await self._listener.start()
         try:
             await self.runner.run()
@@ -115,7 +116,7 @@ class WorkspaceWorker:
             await self._listener.stop()
 
     def stop(self) -> None:
-        """Start no further task, and let :meth:`run` return."""
+        """Start no further task, and make :meth:`run` return."""
         self.runner.stop()
 
     def _on_notification(self, keys: frozenset[str]) -> None:
@@ -123,7 +124,7 @@ class WorkspaceWorker:
             self.runner.wake()
 
     def _failing_on_refusal(self, work: _Work) -> _Work:
-        """Wrap *work* so that an expected error fails the task at once, because a retry would fail too."""
+        """Wrap *work*: a refusal such as PgnError ends the task as FAILED, because a retry would fail too."""
 
         async def run(task: Task, progress: Progress) -> None:
             try:
@@ -190,14 +191,14 @@ class WorkspaceWorker:
     async def _end_export(
         self, task: Task, asker: TaskRequester, content: "ArchivePlan", file: bytes
     ) -> bool:
-        """Record an export; return False, and write nothing, if one of its nodes was purged meanwhile."""
+        """Store the file and end the task; if one of the nodes was purged meanwhile, only return False."""
         node_id, payload = _node_of(task), {"studies": len(content.studies), "bytes": len(file)}
         bytes_max = self._limits.export_kept_bytes_max
 
         async def write(db: AsyncSession) -> bool:
             tx = asker.begin_command(db, _command_of(task), service=WORKER)
-            # The file must not contain purged nodes. From these locks on, a purge waits, and then finds the
-            # task.
+            # The file must not contain purged nodes. After these locks a purge waits for this transaction,
+            # and then finds and deletes the file.
             if not await _lock_exported_nodes(tx, node_id, content.named):
                 return False
             await tx.emit(WorkspaceEvent.PGN_EXPORTED, node_id, payload)
@@ -212,7 +213,7 @@ class WorkspaceWorker:
         return await self._database.run_in_transaction(write, isolation="READ COMMITTED")
 
     async def _tree(self, node_id: UUID, asker: TaskRequester) -> str:
-        """Return the tree that *asker* may read now."""
+        """Return the nodes below *node_id* that *asker* may read now, as JSON text."""
         async with self._database.connection() as connection:
             chain = await connection.fetch(ACCESS_SQL["ancestors"], node_id, asker.actor, asker.link_id)
             access = access_of(ancestors_from_rows(chain), asker.actor)
@@ -238,9 +239,9 @@ class WorkspaceWorker:
 
 
 async def _lock_exported_nodes(tx: CommandTransaction, node_id: UUID, named: Set[UUID]) -> bool:
-    """Lock *node_id*, and lock all of *named* against a purge; return False if one of them was purged.
+    """Lock the root of *node_id*, and all nodes in *named*; return False if one of them was purged.
 
-    In the lock order of :mod:`backend.workspace.core._locks`: a root first, then nodes by their ids.
+    The order is that of :mod:`backend.workspace.core._locks`: first the root, then the nodes by id.
     """
     root = (await tx.access(node_id)).node.parent_id is None
     others = sorted(named - {node_id})
@@ -254,7 +255,7 @@ async def _lock_exported_nodes(tx: CommandTransaction, node_id: UUID, named: Set
 async def _complete(
     tx: CommandTransaction, task: Task, result: Mapping[str, Any], asker: TaskRequester
 ) -> None:
-    """End a task in the transaction of its effect, and delete its input."""
+    """End *task* as COMPLETED in the transaction of its effect; of its input keep only *asker*."""
     await complete_task(tx.executor, task.fence, result=result, input_data=asker.stored_input())
     await settle_command(tx.executor, tx.command_id, CommandStatus.COMPLETED)
 
@@ -270,7 +271,7 @@ def _command_of(task: Task) -> UUID:
 
 
 def error_document(error: RelayboxError) -> dict[str, Any]:
-    """Return *error* as a task stores it, like the body of its HTTP response."""
+    """Return the JSON of *error* that a task stores: the fields of the HTTP response to this error."""
     known = next((one for one in type(error).__mro__ if one in WORKSPACE_ERROR_RESPONSES), None)
     document = {"error_code": error.error_code, "message": str(error)}
     return document if known is None else {**document, **WORKSPACE_ERROR_RESPONSES[known].fields(error)}

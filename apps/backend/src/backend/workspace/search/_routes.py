@@ -1,4 +1,4 @@
-"""``GET /search``: titles, descriptions and players in everything that the requester may read."""
+"""The route ``GET /search``: search titles, descriptions and players of nodes that the requester may read."""
 
 import re
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ from backend.workspace.http import (
 __all__ = ("search_router",)
 
 _SQL: Final = load_queries(__package__ or "backend.workspace.search", "search.sql")
-#: By the ``rank`` of the query.
+#: The field in which the query found the text, by its column ``rank``.
 _FOUND_IN: Final[tuple[FoundIn, ...]] = (FoundIn.PLAYERS, FoundIn.CHAPTER, FoundIn.DESCRIPTION, FoundIn.TITLE)
 _WILDCARD: Final = re.compile(r"[\\%_]")
 Words = Annotated[

@@ -1,8 +1,8 @@
 -- name: search
--- A page of the live nodes and chapters that the user $1 may read and that match the pattern $3, after the position $4
--- to $6. The search starts at the user's own trees, grants and the share link $2, and descends, so that rows of other
--- users are not read: OFFSET 0 keeps the planner from reading whole tables instead of the rows of one node. UNION
--- visits each node once, also if several grants lead to it.
+-- Read a page of the live nodes and chapters that the user $1 may read and that match the pattern $3, after the item
+-- with the sort values $4 to $6. The query starts at the user's own trees, grants and the share link $2, and descends,
+-- so that rows of other users are not read. OFFSET 0 keeps the planner from reading whole tables instead of the rows of
+-- one node. UNION visits each node once, even if several grants give access to it.
 WITH RECURSIVE begun AS (
     SELECT node.id, coalesce(node.visibility, 'shared') AS visibility, true AS owned
     FROM workspace_nodes AS node

@@ -1,4 +1,4 @@
-"""Opening share links, with a limited number of wrong passwords."""
+"""Open share links, and limit the number of wrong passwords."""
 
 import asyncio
 import re
@@ -23,18 +23,18 @@ from backend.workspace.sharing._passwords import PasswordHasher
 
 __all__ = ("TRIES_FREE", "FoundLink", "LinkOpener")
 
-#: Wrong passwords in a row before tries are refused for a while.
+#: Number of consecutive wrong passwords of a link before further attempts are refused for a time.
 TRIES_FREE: Final = 5
 _PAUSE_S: Final = 30.0
 _PAUSE_S_MAX: Final = 3_600.0
-#: After this time without another wrong password, the count of wrong passwords decreases by one.
+#: Seconds without a wrong password after which the count of wrong passwords decreases by one.
 _FORGET_S: Final = 600.0
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FoundLink:
-    """A valid link, whose node its holder may read."""
+    """A valid link to a node that requests with its share token may read."""
 
     id: UUID
     node_id: UUID
@@ -45,7 +45,7 @@ class FoundLink:
     kind: NodeKind
 
     def view(self) -> LinkSeen:
-        """Return what a holder of the link may see before opening it."""
+        """Return what the API shows before the link is opened, such as the title of the node."""
         return LinkSeen(
             title=self.title,
             kind=self.kind,
@@ -56,10 +56,10 @@ class FoundLink:
 
 
 class LinkOpener:
-    """Open links of one database; an application has one.
+    """Opens share links; an application has one object of this class.
 
-    A process checks passwords of the same link one after the other, so that a class that opens a link at the
-    same time with the right password never exceeds the limit of wrong ones.
+    An attempt counts as a wrong password while it is checked. A process checks the passwords of one link one
+    after the other, so that concurrent attempts with the correct password never reach the limit.
     """
 
     def __init__(self, database: Database, share_tokens: ShareTokens, passwords: PasswordHasher) -> None:
@@ -79,10 +79,11 @@ class LinkOpener:
         return opener
 
     async def find(self, token: str) -> FoundLink:
-        """Return the link with this token.
+        """Return the link with *token*.
 
         Raises:
-            LinkNotFound: No link has the token; or it has expired, or its node is trashed or private.
+            LinkNotFound: No link has the token; or the link has expired, or its node is in the bin or
+                private.
         """
         if _TOKEN.fullmatch(token) is None:
             raise LinkNotFound
@@ -101,9 +102,9 @@ class LinkOpener:
         """Check the password of a link, and issue a share token.
 
         Raises:
-            LinkPasswordWrong: The password is wrong or missing; a missing one does not count as a try.
-            LinkTriesExceeded: Too many passwords were wrong; this one is not checked.
-            TooManyPasswords: Too many passwords are being checked; the try does not count.
+            LinkPasswordWrong: The password is wrong, or missing, which does not count as an attempt.
+            LinkTriesExceeded: Too many passwords were wrong; *password* was not checked.
+            TooManyPasswords: The process checks too many passwords; the attempt does not count.
         """
         if link.has_password:
             if password is None:
@@ -125,9 +126,10 @@ class LinkOpener:
             begun = await connection.fetch(LINKS_SQL["begin_password_try"], link_id, *limits)
             left = () if begun else await connection.fetch(LINKS_SQL["remaining_pause"], link_id)
         if not begun:
-            # No row: the pause has just ended, or the link was revoked; the next request finds out.
+            # Without a row, the pause has just ended, or the link was revoked: let the client try again in 1
+            # s.
             raise LinkTriesExceeded(max(1, left[0]["pause_s"]) if left else 1)
-        # The connection is returned before a thread hashes for a quarter of a second.
+        # The connection was returned to the pool before: hashing takes a quarter of a second.
         if not await self.passwords.is_password(password, begun[0]["password_hash"]):
             raise LinkPasswordWrong
         async with self._database.connection() as connection:

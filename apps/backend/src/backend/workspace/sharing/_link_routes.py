@@ -1,4 +1,4 @@
-"""Routes of share links: admins create and revoke them, each holder of the token opens them."""
+"""Routes of share links: admins create and revoke links; every requester with the token may open a link."""
 
 from typing import Annotated
 from uuid import UUID
@@ -39,7 +39,7 @@ from backend.workspace.sharing._links import LINKS_SQL, create_link, revoke_link
 
 __all__ = ("link_router",)
 
-#: A text that is not a token gets the same response as an unknown token.
+#: Declared as any text: a text that is not a token gets the response of an unknown token.
 Token = Annotated[str, Path(description="The token in the response that created the link")]
 link_router = APIRouter()
 
@@ -86,7 +86,8 @@ async def create(
 ) -> Response:
     password_hash: str | None = getattr(request.state, "password_hash", None)
     if password_hash is None:
-        # There is no password; or the stored response has expired since authorization.
+        # The link has no password; or the stored response existed at authorization, and has expired since
+        # then.
         password_hash = await _hash_password_of(request, tx.caller.actor)
     link, token = await create_link(
         tx, path_id(request), await parse_body(request, CreateLink), password_hash
@@ -97,7 +98,11 @@ async def create(
 
 
 async def _node_of_link(request: Request) -> UUID | None:
-    """Return None for a revoked link: its user may repeat the request with its key."""
+    """Return the id of the link's node.
+
+    Return None for a revoked link, so that the user who revoked it can repeat the request with the same
+    idempotency key and get the stored response.
+    """
     async with dependencies_of(request).database.connection() as connection:
         rows = await connection.fetch(LINKS_SQL["node_of_link"], path_id(request, "link_id"))
     return rows[0]["node_id"] if rows else None
@@ -162,6 +167,6 @@ def _has_body(request: Request) -> bool:
 
 
 def _no_store(response: Response) -> Response:
-    """Keep a response out of all caches: it contains a secret, or becomes outdated soon."""
+    """Add ``Cache-Control: no-store`` to *response*, which contains a secret or soon becomes outdated."""
     response.headers["Cache-Control"] = "no-store"
     return response

@@ -1,4 +1,4 @@
-"""Commands on share links, which give a role to each holder of their token."""
+"""Commands on share links; a link gives a role on a node to every requester who has its token."""
 
 import hashlib
 import secrets
@@ -19,9 +19,9 @@ from backend.workspace.errors import ResourceNotFound, ShareLimitReached, as_res
 __all__ = ("LINKS_MAX", "LINKS_SQL", "create_link", "hash_token", "revoke_link")
 
 LINKS_SQL: Final = load_queries(__package__ or "backend.workspace.sharing", "links.sql")
-#: Links of one node, including expired links that are not revoked.
+#: Maximum number of links of one node, including expired links that are not revoked.
 LINKS_MAX: Final = 50
-#: 256 bits cannot be guessed, so the stored hash needs no salt.
+#: Random bytes of a token. 256 bits cannot be guessed, so the stored hash needs no salt.
 _TOKEN_BYTES: Final = 32
 _EXPIRY_MAX: Final = timedelta(days=3_653)
 
@@ -31,11 +31,11 @@ async def create_link(
 ) -> tuple[WorkspaceLink, str]:
     """Create a link to a node; return the link and its token, which is not stored.
 
-    No event and no command contains the token or the password; only their hashes are stored, in another
-    table.
+    Only the hashes of token and password are stored, in ``workspace_link_secrets``; events and commands
+    contain neither.
 
     Raises:
-        NodeNotFound: The node does not exist, or is hidden from the sender.
+        NodeNotFound: The node does not exist, or the sender may not read it.
         RoleMissing: The sender is not an admin of the node.
         ValidationFailed: The expiry is in the past, or more than ten years ahead.
         ShareLimitReached: The node already has the maximum number of links.
@@ -61,16 +61,16 @@ async def create_link(
 
 
 async def revoke_link(tx: CommandTransaction, link_id: UUID) -> None:
-    """Revoke a link; share tokens of requesters that have opened it are invalid too.
+    """Revoke a link; share tokens that were issued for the link are no longer valid either.
 
     Raises:
         ResourceNotFound: The link does not exist, or the sender may not read its node.
-        RoleMissing: The sender is not an admin.
+        RoleMissing: The sender is not an admin of the node.
     """
     node_id = (await _link(tx, link_id)).node_id
     with as_resource_not_found("link"):
         await lock_node(tx, node_id, Role.ADMIN)
-    # Read again under the lock: another request may have revoked it.
+    # Read the link again under the lock: another request may have revoked it.
     tx.load_rows(node_id, "links", {link_id: await _link(tx, link_id)})
     payload = {"link_id": str(link_id)}
     await tx.emit(WorkspaceEvent.ACL_LINK_REVOKED, node_id, payload, target=(EventTarget.SHARE, link_id))
@@ -79,7 +79,7 @@ async def revoke_link(tx: CommandTransaction, link_id: UUID) -> None:
 
 
 def hash_token(token: str) -> bytes:
-    """Return the SHA-256 of a token; only this hash is stored."""
+    """Return the SHA-256 of *token*, the form in which tokens are stored and searched."""
     return hashlib.sha256(token.encode()).digest()
 
 
@@ -94,6 +94,6 @@ def _check_expiry(expires_at: datetime | None, now: datetime) -> datetime | None
     if expires_at is None:
         return None
     if not now < expires_at <= now + _EXPIRY_MAX:
-        message = "must be in the future, by ten years at most"
+        message = "must be in the future, and at most ten years ahead"
         raise ValidationFailed([Detail(field="body.expires_at", message=message)])
     return expires_at.astimezone(UTC)

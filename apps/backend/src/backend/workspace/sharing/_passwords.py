@@ -1,4 +1,4 @@
-"""Hashes of link passwords: scrypt (RFC 7914), each with its salt and cost."""
+"""Hash and check the passwords of links with scrypt (RFC 7914)."""
 
 import asyncio
 import hashlib
@@ -28,52 +28,54 @@ __all__ = (
 Result = TypeVar("Result")
 
 HASHES_MAX: Final = 128
-"""Passwords that a process hashes or has waiting; the last one waits 16 s."""
+"""Maximum number of passwords that a process hashes or that wait for it; the last of them waits 16 s."""
 HASHES_PER_HOLDER_MAX: Final = 64
-"""Passwords of one link, or of one user who creates links; a school class may open a link at once."""
+"""Maximum number of these passwords for one link, which a whole class may open at once, or for one user."""
 _THREADS_MAX: Final = 2
 
 _SALT_BYTES: Final = 16
 _HASH_BYTES: Final = 32
 _R: Final = 8
-#: scrypt takes 128 N r bytes, and a little more.
+#: Limit for the memory of scrypt, which needs a little more than 128 N r bytes.
 _MEMORY_BYTES_MAX: Final = 2**28
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
-    """The cost of one hash: ``2 ** log_n`` KiB of memory, *p* times."""
+    """The cost of one hash: memory of ``2 ** log_n`` KiB, processed *p* times."""
 
     log_n: int
     p: int
 
 
-#: 16 MiB and a quarter of a second (OWASP, Password Storage Cheat Sheet). Each hash contains its cost.
+#: The cost of new hashes: 16 MiB and a quarter of a second (OWASP, Password Storage Cheat Sheet). Each stored
+#: hash contains its cost, so this value can be changed.
 COST: Final = Cost(log_n=14, p=5)
 
 
 def hash_password(password: str, cost: Cost = COST) -> str:
-    """Return the hash of *password* to store, with its cost and salt."""
+    """Return the text to store for *password*: cost, random salt and hash."""
     salt = os.urandom(_SALT_BYTES)
     digest = _scrypt(password, salt, cost)
     return f"scrypt${cost.log_n}${cost.p}${b64encode(salt).decode()}${b64encode(digest).decode()}"
 
 
 def is_password(password: str, stored_hash: str) -> bool:
-    """Return whether *stored_hash* is a hash of *password*, in constant time."""
+    """Return whether *stored_hash* is a hash of *password*; compares in constant time."""
     _, log_n, p, salt, digest = stored_hash.split("$")
     tried = _scrypt(password, b64decode(salt), Cost(log_n=int(log_n), p=int(p)))
     return hmac.compare_digest(tried, b64decode(digest))
 
 
 class PasswordHasher:
-    """Hash passwords for the requests of one process, on two threads of its own.
+    """Hashes passwords for the requests of one process, on two threads that only this class uses.
 
-    Not on asyncio's threads: a hash takes a quarter of a second, and other work would wait for it.
+    On asyncio's threads, other work would wait: a hash takes a quarter of a second.
     """
 
     def __init__(self) -> None:
-        #: Requests whose password is hashed or waits for a thread; reserved before a try is counted.
+        #: A slot for each password that is hashed or waits for a thread, reserved before an attempt is
+        #: counted.
         self.limit = ConcurrencyLimit(
             total_max=HASHES_MAX, per_holder_max=HASHES_PER_HOLDER_MAX, error=TooManyPasswords
         )
@@ -104,7 +106,7 @@ class PasswordHasher:
 
 
 def _scrypt(password: str, salt: bytes, cost: Cost) -> bytes:
-    # Keyboards compose letters differently; NFKC makes them equal (NIST SP 800-63B, section 5.1.1.2).
+    # Keyboards compose letters differently; NFKC makes the texts equal (NIST SP 800-63B, section 5.1.1.2).
     secret = unicodedata.normalize("NFKC", password).encode()
     return hashlib.scrypt(
         secret, salt=salt, n=2**cost.log_n, r=_R, p=cost.p, maxmem=_MEMORY_BYTES_MAX, dklen=_HASH_BYTES

@@ -1,4 +1,4 @@
-"""Routes of grants: list, create, change and revoke them, and list what others have granted."""
+"""Routes of grants: list, create, change and revoke grants, and list the nodes shared with a user."""
 
 from collections.abc import Set
 from typing import Annotated, Any
@@ -46,9 +46,9 @@ from backend.workspace.sharing._sharing import SHARING_SQL, change_role, revoke_
 __all__ = ("sharing_router",)
 
 _USER_CHARS_MAX = 255
-#: A user id, four bytes a character, in base 64.
+#: Maximum length of a cursor: it contains a user id, with up to four bytes per character, in base 64.
 _CURSOR_CHARS_MAX = 2_000
-#: The subject of a token may contain a slash, as an address does.
+#: A user id in a URL path: the subject of a bearer token, which may contain a slash, like a URL.
 UserId = Annotated[str, Path(max_length=_USER_CHARS_MAX)]
 _USER_PATH = "/share/{node_id}/users/{user_id:path}"
 sharing_router = APIRouter()
@@ -165,10 +165,10 @@ async def shared(
 
 
 def _require_user_id(text: str) -> str:
-    """Return a user id from a path; a text that no grant can contain (NUL) is not looked up.
+    """Return *text*, a user id from a URL path, if PostgreSQL can search for it.
 
     Raises:
-        ResourceNotFound: The text is not a user id.
+        ResourceNotFound: The text contains NUL, so that no grant can contain it.
     """
     if not (text and text.isprintable()):
         raise ResourceNotFound("grant")
@@ -182,7 +182,7 @@ def _cursor_user(part: object) -> str:
 
 
 def _grant_view(grant: WorkspaceGrant, readable: Set[UUID]) -> GrantView:
-    """Return a grant for a response; its node is null unless the requester may read it."""
+    """Return the representation of a grant; ``node_id`` is None if its node is not one of *readable*."""
     view = GrantView.model_validate(grant, from_attributes=True)
     return view if view.node_id in readable else view.model_copy(update={"node_id": None})
 

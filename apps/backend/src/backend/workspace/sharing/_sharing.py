@@ -21,19 +21,19 @@ from backend.workspace.errors import (
 __all__ = ("GRANTS_MAX", "SHARING_SQL", "change_role", "check_change", "revoke_grant", "share_node")
 
 SHARING_SQL: Final = load_queries(__package__ or "backend.workspace.sharing", "sharing.sql")
-#: Grants of one node: enough for the members of a club. For more users, share a link.
+#: Maximum number of grants on one node: enough for the members of a club. More users need a share link.
 GRANTS_MAX: Final = 500
 
 
 async def share_node(tx: CommandTransaction, node_id: UUID, request: ShareNode) -> WorkspaceGrant:
-    """Grant a role to a user without a grant on the node itself.
+    """Grant a role to a user who has no grant on the node itself.
 
     Raises:
-        NodeNotFound: The node does not exist, or is hidden from the sender.
+        NodeNotFound: The node does not exist, or the sender may not read it.
         RoleMissing: The sender is not an admin, or grants the role admin without being the owner.
         GrantRefused: The grant is for the sender, or for the owner.
         AlreadyShared: The user has a grant on the node.
-        ShareLimitReached: The node has the maximum of grants.
+        ShareLimitReached: The node has the maximum number of grants.
     """
     access = await lock_node(tx, node_id, Role.ADMIN)
     _check_other(tx, access, request.user_id)
@@ -53,10 +53,10 @@ async def share_node(tx: CommandTransaction, node_id: UUID, request: ShareNode) 
 async def change_role(
     tx: CommandTransaction, node_id: UUID, user_id: str, request: ChangeRole
 ) -> WorkspaceGrant:
-    """Change the role of a user's grant on the node itself; an equal role changes nothing.
+    """Change the role of a user's grant on the node itself; for an equal role record no event.
 
     Raises:
-        NodeNotFound: The node does not exist, or is hidden from the sender.
+        NodeNotFound: The node does not exist, or the sender may not read it.
         RoleMissing: The sender is not an admin, or grants or removes the role admin without being the owner.
         GrantRefused: The grant is for the sender, or for the owner.
         ResourceNotFound: The user has no grant on the node itself; an inherited role is changed by a new
@@ -76,7 +76,7 @@ async def change_role(
 
 
 async def revoke_grant(tx: CommandTransaction, node_id: UUID, user_id: str) -> None:
-    """Revoke a user's grant on the node itself; users may revoke their own grants, to leave.
+    """Revoke a user's grant on the node itself; any user may revoke the own grant.
 
     Raises:
         NodeNotFound: The sender may not read the node.
@@ -98,9 +98,9 @@ async def revoke_grant(tx: CommandTransaction, node_id: UUID, user_id: str) -> N
 def check_change(actor: Role, *, own: bool, before: Role | None, after: Role | None) -> None:
     """Require that *actor* may change a user's role on a node from *before* to *after*; None for no role.
 
-    Only the owner creates and removes admins: otherwise one admin could remove the others. Both roles include
-    inherited ones, because a lower grant below an inherited one removes an admin too, and revoking it creates
-    one.
+    Only the owner may create and remove admins: otherwise one admin could remove the others. Both roles
+    include inherited grants, because a grant with a lower role on the node also removes an admin who inherits
+    that role, and a revocation of such a grant creates an admin.
 
     Args:
         actor: The role of the sender.
@@ -110,7 +110,7 @@ def check_change(actor: Role, *, own: bool, before: Role | None, after: Role | N
 
     Raises:
         RoleMissing: The change creates or removes an admin, and the sender is not the owner.
-        GrantRefused: The sender would get a higher role.
+        GrantRefused: The sender would have a higher role than before.
     """
     if actor is Role.OWNER:
         return
@@ -141,7 +141,7 @@ async def _lock_grant(tx: CommandTransaction, node_id: UUID, user_id: str) -> Wo
 
 
 async def _check_change(tx: CommandTransaction, access: Access, user_id: str, role: Role | None) -> None:
-    """Check a change of the grant of *user_id* on the node itself to *role*; None revokes it."""
+    """Require that the sender may change the grant of *user_id* on the node to *role*; None: revoke it."""
     rows = await tx.executor.fetch(ACCESS_SQL["ancestors"], access.node.id, user_id, None)
     here, *above = [one.granted for one in ancestors_from_rows(rows)]
     inherited = next((one for one in above if one), None)

@@ -1,14 +1,15 @@
 -- name: grant
--- The grant of a user on a node itself.
+-- Read the grant of a user on a node itself, not on an ancestor.
 SELECT to_jsonb(granted)::text AS row FROM workspace_grants AS granted
 WHERE granted.node_id = $1 AND granted.user_id = $2
 
 -- name: count_grants
--- How many grants a node has.
+-- Count the grants on a node itself.
 SELECT count(*) AS grants FROM workspace_grants WHERE node_id = $1
 
 -- name: grants_page
--- A page of the effective grants on a node, after a user: for each user the nearest one, on the node or an ancestor.
+-- Read a page of the effective grants on a node, by user id: for each user the grant on the nearest node of the node and
+-- its ancestors.
 WITH RECURSIVE up AS (
     SELECT node.id, node.parent_id, 0 AS level FROM workspace_nodes AS node WHERE node.id = $1
     UNION ALL
@@ -23,7 +24,7 @@ ORDER BY granted.user_id, up.level
 LIMIT $3
 
 -- name: links_of_ancestors
--- The links of a node and of its ancestors, oldest first, including expired ones.
+-- Read the links of a node and of its ancestors, oldest first, including expired links.
 WITH RECURSIVE up AS (
     SELECT node.id, node.parent_id, 0 AS level FROM workspace_nodes AS node WHERE node.id = $1
     UNION ALL
@@ -36,8 +37,8 @@ FROM up JOIN workspace_links AS link ON link.node_id = up.id
 ORDER BY link.created_at, link.id
 
 -- name: shared_page
--- A page of the nodes on which a user has an effective grant, the newest grant first, after a position: live nodes in
--- trees of other owners that are not private. parent_seen: whether the user may read the parent.
+-- Read a page of the nodes on which a user has an effective grant, the newest grant first: live nodes in trees of other
+-- owners that are not private. parent_seen: whether the user may read the parent.
 SELECT to_jsonb(node)::text AS row, place.visibility,
     place.above = 'public' OR (place.above = 'shared' AND place.granted_above) AS parent_seen, granted.role::text AS role, granted.granted_by,
     granted.created_at AS granted_at

@@ -1,7 +1,7 @@
-"""Deciders of changes of a chapter's moves, and the view of a chapter: pure; needs the package ``chess``.
+"""Deciders of changes of a chapter's moves, and the JSON view of a chapter; needs the package ``chess``.
 
-Each decision is the payload of the event that records it. The payload contains all that changes, so that
-:mod:`backend.workspace.projection` applies it without the rules of chess.
+Each decider returns the payload of the event. The payload contains all changes that follow from the rules of
+chess, so that :mod:`backend.workspace.projection` can apply the event without these rules.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,14 +35,15 @@ __all__ = (
 Payload = dict[str, Any]
 
 PATHS_CHARS_MAX: Final = 4_000_000
-"""Characters of all move paths in one response.
+"""Maximum number of characters of all move paths in one response; a larger chapter has no paths in it.
 
-A game of 1,200 half-moves has as many; a game of 20,000 would have a billion.
+The paths of a game of 1,200 half-moves have this size; those of 20,000 half-moves would have a billion
+characters.
 """
 
 
 def decide_add_move(chapter: WorkspaceChapter, request: AddMove) -> Payload:
-    """Decide on adding a move; ``fen`` is the position after it.
+    """Decide on adding a move; ``fen`` in the payload is the position after the move.
 
     Raises:
         ChessError: The rules, PGN or a limit refuse the move; see :func:`backend.workspace.chess.add_move`.
@@ -65,7 +66,7 @@ def decide_add_move(chapter: WorkspaceChapter, request: AddMove) -> Payload:
 
 
 def decide_delete_move(chapter: WorkspaceChapter, path: str) -> Payload:
-    """Decide on deleting a move with all moves after it; ``moves`` is their number.
+    """Decide on deleting a move with its subtree; ``moves`` in the payload is the number of deleted moves.
 
     Raises:
         MoveNotFound: No move has the path.
@@ -81,10 +82,11 @@ def decide_delete_move(chapter: WorkspaceChapter, path: str) -> Payload:
 
 
 def decide_move_variation(chapter: WorkspaceChapter, path: str, direction: Direction) -> Payload:
-    """Decide on swapping a variation with its neighbour.
+    """Decide on swapping the variation that begins at *path* with the next variation in *direction*.
 
     Raises:
-        MoveNotFound, VariationFirst, VariationLast: See :func:`backend.workspace.chess.promote`.
+        MoveNotFound, VariationFirst, VariationLast: See :func:`backend.workspace.chess.promote` and
+        ``demote``.
     """
     tree = _tree(chapter)
     made = (promote if direction is Direction.UP else demote)(tree, path)
@@ -98,7 +100,10 @@ def decide_move_variation(chapter: WorkspaceChapter, path: str, direction: Direc
 def decide_annotate_move(
     chapter: WorkspaceChapter, path: str, annotation: SetAnnotation
 ) -> tuple[Payload, bool]:
-    """Decide on the annotation of a move, or of the start; the second value: whether it changes anything.
+    """Decide on the annotation of a move, or, with the empty *path*, of the starting position.
+
+    Returns:
+        The payload, and whether the annotation differs from the stored annotation.
 
     Raises:
         MoveNotFound, AnnotationInvalid: See :func:`backend.workspace.chess.annotate`.
@@ -114,7 +119,7 @@ def decide_annotate_move(
 
 
 def chapter_view(chapter: WorkspaceChapter) -> ChapterView:
-    """Return a chapter for a response."""
+    """Return the representation of a chapter in responses."""
     tree = _tree(chapter)
     rendered = render_moves(tree, chapter.headers)
     paths = _paths(tree)
@@ -160,14 +165,17 @@ def _annotation_document(tree: MoveTree, path: str) -> Mapping[str, Any]:
 
 
 def _changed_annotations(before: MoveTree, after: MoveTree, path: str) -> Mapping[str, Any]:
-    """Return the annotation that changed because its move became the main one at *path*, by its path."""
+    """Return the annotation that changed because its move became a main continuation, by the move's path.
+
+    *path* is that of a sibling. Empty if no annotation changed.
+    """
     parent = after.find(path.rpartition(".")[0])
     first = [after.path_of(one) for one in after.children()[parent][:1]]
     return {one: _annotation_document(after, one) for one in first if _at(after, one) != _at(before, one)}
 
 
 def _paths(tree: MoveTree) -> Sequence[str | None]:
-    """Return the path of each move; None for each if all together are too long."""
+    """Return the path of each move; if all paths together are too long, None for each move."""
     chars: list[int] = []
     for move in tree.moves:
         chars.append(len(move.uci) + (1 + chars[move.parent] if move.parent != START else 0))

@@ -1,4 +1,4 @@
-"""Routes of chapters: read one, and change its moves. ``If-Match`` is the chapter's version."""
+"""Routes that read a chapter and change its moves. ``If-Match`` must contain the chapter's version."""
 
 import asyncio
 from typing import Annotated, Final
@@ -49,7 +49,7 @@ from backend.workspace.studies._dependencies import (
 __all__ = ("chapter_router",)
 
 _CHAPTER: Final = "/studies/{study_id}/chapters/{chapter_id}"
-#: The move path of the position before the first move.
+#: The move path in URLs that stands for the starting position.
 _START: Final = "start"
 _ADD_ERRORS: Final = (MoveExists, MoveIllegal, MoveNotFound, MovesFull, VariationsFull)
 chapter_router = APIRouter()
@@ -74,7 +74,7 @@ async def get(
 @chapter_router.post(
     f"{_CHAPTER}/moves",
     status_code=201,
-    summary="Add a move as the last variation after the move before it",
+    summary="Add a move, as the last variation after the move `after`",
     openapi_extra=json_body(AddMove),
     responses={
         201: {"model": AddedMoveView},
@@ -152,7 +152,7 @@ async def _move_variation(
 
 @chapter_router.put(
     f"{_CHAPTER}/moves/{{move_path}}/annotation",
-    summary="Set the annotation of a move; move_path `start` is the start position",
+    summary="Set the annotation of a move; move_path `start` is the starting position",
     openapi_extra=json_body(SetAnnotation),
     responses={
         200: {"model": AnnotatedMoveView},

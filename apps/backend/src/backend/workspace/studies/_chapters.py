@@ -1,7 +1,7 @@
 """Commands on the moves of a chapter; each loads and writes the row of one chapter.
 
-:mod:`backend.workspace.studies._chapter_moves` has the deciders. It is imported where it is used, because it
-needs the package ``chess``.
+The deciders are in :mod:`backend.workspace.studies._chapter_moves`. Functions import that module when they
+need it, because it needs the package ``chess``, which may not be installed.
 """
 
 import asyncio
@@ -44,7 +44,10 @@ T = TypeVar("T")
 
 CHAPTERS_SQL: Final = load_queries(__package__ or "backend.workspace.studies", "chapters.sql")
 CHAPTER_BYTES_MAX: Final = 2 * 1024 * 1024
-"""JSON of a chapter's moves. A version has up to 64 chapters; PostgreSQL's limit for its value is 256 MB."""
+"""Maximum size of a chapter's moves as JSON, in bytes.
+
+A version contains up to 64 chapters in one JSONB value, which PostgreSQL limits to 256 MB.
+"""
 #: Chapters with more moves are processed in a thread, so that the event loop is not blocked.
 _LOOP_MOVES_MAX: Final = 500
 
@@ -77,7 +80,7 @@ async def fetch_chapter_entries(executor: Executor, study_id: UUID) -> list[Chap
 async def run_in_thread_if_large(
     moves: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 ) -> T:
-    """Call a *function* that processes *moves* moves; in a thread if there are more than 500."""
+    """Call *function*, in a thread if the chapter that it processes has more than 500 moves (*moves*)."""
     if moves <= _LOOP_MOVES_MAX:
         return function(*args, **kwargs)
     return await asyncio.to_thread(function, *args, **kwargs)
@@ -90,7 +93,7 @@ async def add_move(
 
     Raises:
         NodeNotFound, RoleMissing, ResourceNotFound, VersionStale: The chapter cannot be changed.
-        ChessError: The move is refused; see :func:`backend.workspace.studies._chapter_moves.added`.
+        ChessError: The move is refused; see :func:`backend.workspace.chess.add_move`.
         ChapterFull: The chapter would be too large.
     """
     from backend.workspace.studies._chapter_moves import decide_add_move
@@ -105,7 +108,7 @@ async def add_move(
 async def delete_move(
     tx: CommandTransaction, study_id: UUID, chapter_id: UUID, path: str, match: IfMatch
 ) -> int:
-    """Delete a move with all moves after it; return the new version of the chapter.
+    """Delete a move with its subtree; return the new version of the chapter.
 
     Raises:
         NodeNotFound, RoleMissing, ResourceNotFound, VersionStale: The chapter or the move cannot be changed.
@@ -122,11 +125,11 @@ async def delete_move(
 async def move_variation(
     tx: CommandTransaction, study_id: UUID, chapter_id: UUID, path: str, direction: Direction, match: IfMatch
 ) -> ChapterChange:
-    """Swap a variation with its neighbour.
+    """Swap the variation that begins at *path* with the next variation in *direction*.
 
     Raises:
         NodeNotFound, RoleMissing, ResourceNotFound, VersionStale: The chapter or the move cannot be changed.
-        VariationFirst, VariationLast: The variation has no neighbour in this direction.
+        VariationFirst, VariationLast: There is no variation in this direction.
     """
     from backend.workspace.studies._chapter_moves import decide_move_variation
 
@@ -147,7 +150,9 @@ async def set_annotation(
     request: SetAnnotation,
     match: IfMatch,
 ) -> AnnotatedMoveView:
-    """Set the annotation of a move, or of the start (the empty *path*); an equal one changes nothing.
+    """Set the annotation of a move, or, with the empty *path*, of the starting position.
+
+    If the stored annotation is equal, no event is recorded.
 
     Raises:
         NodeNotFound, RoleMissing, ResourceNotFound, VersionStale: The chapter or the move cannot be changed.
@@ -180,7 +185,7 @@ def _size(chapter: WorkspaceChapter) -> int:
 
 
 async def _decide_for_path(moves: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a decider of the move that the path of the request names; MoveNotFound becomes 404."""
+    """Call a decider; raise ResourceNotFound (404) instead of MoveNotFound, as the URL names the move."""
     try:
         return await run_in_thread_if_large(moves, function, *args, **kwargs)
     except MoveNotFound:
@@ -190,7 +195,7 @@ async def _decide_for_path(moves: int, function: Callable[P, T], *args: P.args, 
 async def _emit(
     tx: CommandTransaction, chapter: WorkspaceChapter, event: WorkspaceEvent, payload: dict[str, Any]
 ) -> WorkspaceChapter:
-    """Emit an event; return the chapter after it."""
+    """Emit an event of *chapter*; return the chapter with the change of the event."""
     await tx.emit(event, chapter.node_id, payload, target=(EventTarget.CHAPTER, chapter.id))
     return tx.state(chapter.node_id).chapters[chapter.id]
 

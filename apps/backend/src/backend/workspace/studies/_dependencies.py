@@ -27,10 +27,10 @@ STUDY_WRITE_ERRORS: Final = (*WRITE_ERRORS, ResourceNotFound, ChessNotInstalled)
 STUDY_CHANGE_ERRORS: Final = (*STUDY_WRITE_ERRORS, *MATCH_ERRORS)
 
 PathId = Annotated[str, Path(json_schema_extra={"format": "uuid"})]
-"""An id in a path. A text that is not a UUID is 404, like an unknown id."""
+"""An id in a URL path, declared as text: an id that is not a UUID gets 404, like an unknown id."""
 
 StudyAccess = Annotated[Access, Depends(node_access(node="study_id", kind=NodeKind.STUDY))]
-"""Access to the study in the path, for viewers."""
+"""A dependency: the requester's access to the study in the URL path; requires the role viewer."""
 
 
 def begin_study_command(command_type: str) -> Any:
@@ -47,12 +47,12 @@ async def require_chess_installed() -> None:
     Raises:
         ChessNotInstalled: The package is not installed.
     """
-    # A coroutine: FastAPI runs other functions in a thread.
+    # Async although it waits for nothing: FastAPI runs other functions in a thread.
     require_chess()
 
 
 def chapter_id_from_path(text: str) -> UUID:
-    """Convert the id of a chapter in a path.
+    """Convert the id of a chapter in a URL path.
 
     Raises:
         ResourceNotFound: The text is not a UUID.

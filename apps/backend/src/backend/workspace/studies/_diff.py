@@ -1,4 +1,4 @@
-"""Differences between two states of a study; needs the package ``chess``."""
+"""Compare two versions of a study, or a version with the current study; needs the package ``chess``."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ __all__ = ("diff_versions",)
 
 
 def diff_versions(before: StudyContent, after: StudyContent) -> VersionDiff:
-    """Return the differences from *before*, which is a version, to *after*."""
+    """Return the changes from *before*, a version, to *after*, a version or the current study."""
     found = diff([*map(_content_of, before.chapters)], [*map(_content_of, after.chapters)])
     fields = {
         "version": before.number,

@@ -29,10 +29,12 @@ def chapter_content(chapter: WorkspaceChapter) -> ChapterContent:
 
 
 def export_pgn(chapters: Sequence[WorkspaceChapter], mode: ExportMode, path: str | None) -> bytes:
-    """Return *chapters* as one PGN file in UTF-8; a clip has one chapter, from the move at *path* on.
+    """Return *chapters* as one PGN file in UTF-8.
+
+    *path*: the first move of a clip, for which *chapters* has one element; None for other modes.
 
     Raises:
-        ClipPathMissing, MoveNotFound: The clip has no move at which it begins.
+        ClipPathMissing, MoveNotFound: The mode is clip, and *path* is missing or not that of a move.
     """
     if mode is not ExportMode.CLIP:
         return write_file(map(chapter_content, chapters), mode=mode).encode()
@@ -41,9 +43,10 @@ def export_pgn(chapters: Sequence[WorkspaceChapter], mode: ExportMode, path: str
 
 
 def content_disposition(name: str) -> str:
-    """Return ``Content-Disposition`` for a file (RFC 6266), without characters that file systems refuse.
+    """Return the header ``Content-Disposition`` for a PGN file (RFC 6266).
 
-    Programs that read only ASCII get a name without the other characters.
+    Characters that file systems refuse are replaced. For programs that read only ASCII, the header also has a
+    name without other characters.
     """
     name = " ".join(_UNSAFE.sub(" ", name).split())[:_NAME_CHARS_MAX].strip(" .") or "study"
     plain = _NOT_PLAIN.sub("_", name).strip(" .") or "study"

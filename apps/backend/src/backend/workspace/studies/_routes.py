@@ -1,4 +1,4 @@
-"""Routes of studies: create, read, change, export; those of chapters and versions are included."""
+"""Routes of studies: create, read, change, export; the router includes those of chapters and versions."""
 
 import asyncio
 from collections.abc import Sequence
@@ -74,8 +74,8 @@ async def create(
 )
 async def get(dependencies: Dependencies, access: StudyAccess, study_id: UUID) -> Response:
     async with dependencies.database.connection() as connection:
-        # The version first: if a chapter is added between the queries, the ETag is older than the body, never
-        # newer.
+        # Read the version first: if a chapter is added between the queries, the ETag is too old, and a write
+        # with this ETag is refused. A too new ETag would allow the client to overwrite an unseen change.
         detail = await fetch_detail(connection, access)
         chapters = await fetch_chapter_entries(connection, study_id)
     study = StudyDetail(**dict(detail), chapters=chapters)
@@ -127,13 +127,17 @@ async def export(
     return Response(file, headers=headers, media_type=f"{_PGN}; charset=utf-8")
 
 
-# The last ones, so that the document lists the routes of the study before them.
+# Included last, so that the OpenAPI document lists the routes of studies first.
 study_router.include_router(chapter_router)
 study_router.include_router(version_router)
 
 
 def _check_parameters(mode: ExportMode, chapter_id: UUID | None, move_path: str | None) -> None:
-    """Require a chapter for a clip, and no move path for another mode."""
+    """Require *chapter_id* for a clip, and refuse *move_path* for other modes.
+
+    Raises:
+        ValidationFailed: A parameter is missing or not allowed.
+    """
     if mode is ExportMode.CLIP and chapter_id is None:
         raise ValidationFailed(
             [Detail(field="query.chapter_id", message="a clip needs a chapter; send chapter_id")]

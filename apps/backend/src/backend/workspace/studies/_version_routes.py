@@ -92,7 +92,7 @@ async def get(dependencies: Dependencies, _access: StudyAccess, study_id: UUID, 
         rows = await connection.fetch(VERSIONS_SQL["version_detail"], study_id, number)
     if not rows:
         raise ResourceNotFound("version")
-    # PostgreSQL has written the JSON: a version is as large as its study, and never changes.
+    # PostgreSQL has created the JSON text, which may be large; it is not parsed here.
     return json_response(200, rows[0]["detail"].encode())
 
 

@@ -1,4 +1,4 @@
-"""Versions of a study: snapshots, and rollbacks, which create a new version and delete no version."""
+"""Commands on versions of a study: snapshot and rollback. Each creates a version; no version is deleted."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,27 +25,28 @@ from backend.workspace.studies._chapters import fetch_chapters
 __all__ = ("VERSIONS_SQL", "StudyContent", "create_version", "fetch_content", "roll_back")
 
 VERSIONS_SQL: Final = load_queries(__package__ or "backend.workspace.studies", "versions.sql")
-#: Versions of one study, including those that rollbacks create.
+#: Maximum number of versions of one study, including those that rollbacks create.
 _VERSIONS_MAX: Final = 200
-#: Bytes of a version's chapters as JSON text; writing it takes 3 s. 64 full chapters would be 128 MiB, and
-#: eight times as much as Python objects; PostgreSQL stores no document of over 256 MB.
+#: Maximum size of a version's chapters as JSON text, in bytes. Writing 32 MiB takes 3 s. 64 chapters of the
+#: maximum size would be 128 MiB, and eight times as much as Python objects; PostgreSQL stores no JSONB above
+#: 256 MB.
 _VERSION_BYTES_MAX: Final = 32 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudyContent:
-    """The content of a version, or of the study as it is now."""
+    """The content of a version, or of the current study."""
 
-    #: None for the study as it is now.
+    #: The number of the version; None for the current study.
     number: int | None
     title: str
     description: str
-    #: In their order; each has id, position, title, headers and moves.
+    #: The chapters in their order, each as JSON with id, position, title, headers and moves.
     chapters: Sequence[dict[str, Any]]
 
 
 async def fetch_content(executor: Executor, study_id: UUID, number: int | None) -> StudyContent:
-    """Return the content of a version; without a number, of the study as it is now.
+    """Return the content of the version *number*; None: of the current study.
 
     Raises:
         ResourceNotFound: The version does not exist.
@@ -65,12 +66,12 @@ async def fetch_content(executor: Executor, study_id: UUID, number: int | None) 
 
 
 async def create_version(tx: CommandTransaction, study_id: UUID, request: CreateVersion) -> VersionView:
-    """Create a version of a study as it is now.
+    """Create a version of the current study.
 
     Raises:
-        NodeNotFound: The study does not exist, or is hidden from the sender.
+        NodeNotFound: The study does not exist, or the sender may not read it.
         RoleMissing: The sender is not an editor of the study.
-        VersionsFull, VersionTooLarge: The study has the maximum of versions, or is too large.
+        VersionsFull, VersionTooLarge: The study has the maximum number of versions, or is too large.
     """
     await lock_node(tx, study_id, Role.EDITOR)
     number = await _last_number(tx, study_id) + 1
@@ -82,17 +83,17 @@ async def create_version(tx: CommandTransaction, study_id: UUID, request: Create
 
 
 async def roll_back(tx: CommandTransaction, study_id: UUID, request: RollBack, match: IfMatch) -> VersionView:
-    """Restore chapters and description of a version, as a new version; the title stays.
+    """Restore chapters and description of a version, and create a version of the result; keep the title.
 
-    Changes since the latest version are saved first, as a version of their own, so that a rollback can be
-    rolled back.
+    If the study has changed since its latest version, another version is created before, so that a rollback
+    can be undone by a second rollback.
 
     Raises:
-        NodeNotFound: The study does not exist, or is hidden from the sender.
+        NodeNotFound: The study does not exist, or the sender may not read it.
         RoleMissing: The sender is not an editor of the study.
         VersionStale: The study does not have the version that *match* requires.
         ResourceNotFound: The version does not exist.
-        VersionsFull, VersionTooLarge: The study has the maximum of versions, or is too large.
+        VersionsFull, VersionTooLarge: The study has the maximum number of versions, or is too large.
     """
     await lock_node(tx, study_id, Role.EDITOR)
     match.check(tx.node(study_id).version)
@@ -120,7 +121,11 @@ async def _fetch_version(executor: Executor, study_id: UUID, number: int) -> Wor
 
 
 def _require_room(number: int) -> None:
-    """Require that a study may have a version of this number; numbers have no gaps."""
+    """Require that *number* is at most the maximum number of versions; numbers are consecutive from 1.
+
+    Raises:
+        VersionsFull: *number* is larger.
+    """
     if number > _VERSIONS_MAX:
         raise VersionsFull(_VERSIONS_MAX)
 

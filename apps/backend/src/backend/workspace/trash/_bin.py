@@ -20,23 +20,23 @@ BIN_SQL: Final = load_queries(__package__ or "backend.workspace.trash", "bin.sql
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RestoreResult:
-    """The place of a restored node."""
+    """The place of a restored node, and the size of its batch."""
 
-    #: None: the node is a root.
+    #: The new parent; None if the node is a root now.
     parent_id: UUID | None
-    #: Whether the parent is another one than before.
+    #: Whether the new parent is another node than the former parent.
     fallback: bool
-    #: Restored nodes, including this one.
+    #: Number of restored nodes, including the node.
     count: int
 
 
 async def trash_node(tx: CommandTransaction, node_id: UUID, match: IfMatch, reason: str | None) -> None:
-    """Trash a node with its subtree; only its own row changes.
+    """Trash a node with its subtree; only the row of the node changes.
 
-    Nodes below it that were trashed before stay batches of their own.
+    Nodes of the subtree that were trashed before remain separate batches.
 
     Raises:
-        NodeNotFound: The node does not exist, or is hidden from the sender.
+        NodeNotFound: The node does not exist, or the sender may not read it.
         RoleMissing: The sender is not an editor of the node, or not the owner if the node is a root.
         NodeTrashed: The node is in the bin already.
         VersionStale: The node does not have the version that *match* requires.
@@ -63,15 +63,15 @@ async def restore_node(tx: CommandTransaction, node_id: UUID) -> RestoreResult:
 
     Raises:
         NodeNotFound: The node does not exist, or the sender may not see it in the bin.
-        RoleMissing: The node is live, and the sender is not an editor of it.
-        NodeNotTrashed, NodeTrashedWithAncestor: The node is not the root of a batch.
+        RoleMissing: The node is live, and the sender is not an editor of the node.
+        NodeNotTrashed, NodeTrashedWithAncestor: The node is not the topmost node of a batch.
         TitleTaken: Another study of the folder has the title.
-        TreeTooDeep: The parent was moved down, and the tree would have too many levels.
+        TreeTooDeep: The parent was moved to a lower level, and the tree would have too many levels.
         RetryTransaction: The parent was moved to another tree before it was locked.
     """
     access, parent = await _lock_with_place(tx, node_id)
     node = tx.node(node_id)
-    # A constraint of the table: the fields of the bin are all set or all null.
+    # A constraint of the table ensures that the columns of a trashed node are all set or all null.
     assert node.trash_path is not None
     assert node.trash_count is not None
     former_id = node.trash_path[-1] if node.trash_path else None
@@ -101,20 +101,20 @@ async def restore_node(tx: CommandTransaction, node_id: UUID) -> RestoreResult:
 def visibility_after_move(
     own: Visibility | None, here: Visibility, there: Visibility | None
 ) -> Visibility | None:
-    """Return a node's own visibility after a move that must not change its effective visibility.
+    """Return the visibility to store for a node after a move that must not change the visibility in effect.
 
     Args:
-        own: Its own visibility before; None if it inherits.
-        here: Its effective visibility before.
-        there: The effective visibility of its new parent; None if it becomes a root, which inherits nothing.
+        own: The stored visibility before the move; None if the node inherits its visibility.
+        here: The visibility in effect before the move: *own*, or the inherited visibility.
+        there: The visibility in effect of the new parent; None if the node becomes a root.
     """
     return own or (None if here is there else here)
 
 
 async def _lock_with_place(tx: CommandTransaction, node_id: UUID) -> tuple[Access, Access | None]:
-    """Lock the root of a batch and the live node below which it is restored, if there is one.
+    """Lock the topmost node of a batch, and the live node below which it is restored; None if there is none.
 
-    The latter is read again after the locks on the trees, in which nothing moves then.
+    After the locks on the trees, which exclude moves, the second node is determined again.
 
     Raises:
         NodeNotFound, RoleMissing, NodeNotTrashed, NodeTrashedWithAncestor: As for :func:`restore_node`.
@@ -135,7 +135,7 @@ async def _lock_with_place(tx: CommandTransaction, node_id: UUID) -> tuple[Acces
 
 
 async def _is_held(tx: CommandTransaction, place: Sequence[UUID]) -> bool:
-    """Return whether the trees of *place* are locked, so that its nodes do not move."""
+    """Return whether the trees of the nodes *place* are locked in *tx*, so that the nodes cannot be moved."""
     try:
         return all([tx.is_loaded((await tx.access(one)).root.id) for one in place])
     except NodeNotFound:

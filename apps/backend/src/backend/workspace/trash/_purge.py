@@ -1,4 +1,4 @@
-"""Purge: delete a batch of the bin from PostgreSQL, with every copy of its content."""
+"""Purge: delete a batch of the recycle bin from PostgreSQL, with every copy of its content."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,19 +21,19 @@ __all__ = ("PURGE_COMMAND", "PURGE_SQL", "count_purge", "purge_batch", "purge_no
 
 PURGE_SQL: Final = load_queries(__package__ or "backend.workspace.trash", "purge.sql")
 PURGE_COMMAND: Final = "PurgeNode"
-#: Nodes of one statement, so that large batches do not exceed the statement timeout.
+#: Maximum number of nodes per statement, so that large batches do not exceed the statement timeout.
 _NODES_MAX: Final = 100
 _REASON: Final = "purged from the bin"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Batch:
-    """A locked batch of the bin."""
+    """A batch of the bin whose nodes are locked."""
 
     #: The nodes of the batch.
     node_ids: list[UUID]
-    #: Roots of nested batches, which were trashed earlier and are not purged, with their effective
-    #: visibility.
+    #: The topmost nodes of batches below, which were trashed earlier and are not purged, with the visibility
+    #: in effect.
     nested: dict[UUID, Visibility]
 
 
@@ -43,13 +43,13 @@ async def purge_node(tx: CommandTransaction, node_id: UUID) -> PurgeCounts:
     Raises:
         NodeNotFound: The node does not exist, or the sender may not see it in the bin.
         RoleMissing: The sender may see the node, but does not own the tree.
-        NodeNotTrashed, NodeTrashedWithAncestor: The node is not the root of a batch.
+        NodeNotTrashed, NodeTrashedWithAncestor: The node is not the topmost node of a batch.
     """
     return await purge_batch(tx, await _lock(tx, node_id), reason=_REASON)
 
 
 async def count_purge(tx: CommandTransaction, node_id: UUID) -> PurgeCounts:
-    """Count what :func:`purge_node` would delete, by deleting it in a savepoint that is rolled back.
+    """Count the rows that :func:`purge_node` would delete: purge in a savepoint, and roll back to it.
 
     Raises:
         NodeNotFound, RoleMissing, NodeNotTrashed, NodeTrashedWithAncestor: As for :func:`purge_node`.
@@ -62,16 +62,16 @@ async def count_purge(tx: CommandTransaction, node_id: UUID) -> PurgeCounts:
 
 
 async def purge_batch(tx: CommandTransaction, access: Access, *, reason: str) -> PurgeCounts:
-    """Purge the batch of a locked root, without checking the sender's role.
+    """Purge a batch whose tree is locked, without checking the sender's role.
 
-    The events are erased before the purge is recorded, so that its event keeps its content. Nested batches
-    move up to
-    the parent of the batch and stay in the bin: each with an event of its own, caused by the purge.
+    The events are erased before ``node.purged`` is emitted, so that this event keeps its content. Batches
+    below that were trashed earlier stay in the bin and get the parent of the batch: a ``node.moved`` each,
+    caused by the purge.
 
     Args:
         tx: The command's transaction.
-        access: The access to the root of the batch.
-        reason: Stored in the audit record of the erasure; it must not contain the erased content.
+        access: The access to the topmost node of the batch.
+        reason: The reason in ``event_erasures``; must not contain the erased content.
     """
     batch = await _lock_batch(tx, access)
     root = tx.node(access.node.id)
@@ -94,7 +94,7 @@ async def _lock(tx: CommandTransaction, node_id: UUID) -> Access:
 
 async def _lock_batch(tx: CommandTransaction, access: Access) -> _Batch:
     rows = await tx.executor.fetch(PURGE_SQL["trashed_batch"], access.node.id, access.visibility)
-    # In the order of ids, as for all locks on several nodes.
+    # In the order of ids, like all locks on several nodes, to prevent deadlocks.
     for node_ids in _chunks([row["id"] for row in rows]):
         await tx.executor.fetch(PURGE_SQL["lock_batch_nodes"], node_ids)
     await lock_nodes(tx, access.node.id)
@@ -113,7 +113,7 @@ async def _erase(tx: CommandTransaction, batch: _Batch, *, reason: str) -> Purge
     for node_ids in _chunks(batch.node_ids):
         [rows] = await tx.executor.fetch(PURGE_SQL["delete_batch_nodes"], node_ids)
         counts.update(**rows)
-    # Last, and in one statement: relays wait for the outbox rows that it locks.
+    # At the end, and in one statement: relays wait for the outbox rows that erase() locks.
     erased = await erase(tx.db, AGGREGATE_TYPE, batch.node_ids, actor=tx.caller.actor, reason=reason)
     counts.update(
         events=erased.events, commands=erased.commands, tasks=erased.tasks, stored_answers=erased.answers
@@ -122,9 +122,10 @@ async def _erase(tx: CommandTransaction, batch: _Batch, *, reason: str) -> Purge
 
 
 async def _drop_from_tasks(tx: CommandTransaction, batch: _Batch) -> Counter[str]:
-    """Remove the batch from the results of tasks of other nodes."""
+    """Erase files and results of tasks on other nodes that contain content of the batch, and open imports."""
     fetch = tx.executor.fetch
-    # No task is added concurrently: an export locks the nodes that it names, an import locks its parent.
+    # No such task can be created concurrently: an export locks the nodes in its file, an import locks its
+    # parent.
     found = [
         row["id"]
         for node_ids in _chunks(batch.node_ids)
@@ -142,7 +143,7 @@ async def _drop_from_tasks(tx: CommandTransaction, batch: _Batch) -> Counter[str
 async def _move_up(
     tx: CommandTransaction, node_id: UUID, visibility: Visibility, access: Access, purged: EventEnvelope
 ) -> None:
-    """Move a nested batch to the parent of the purged node of *access*."""
+    """Move the batch *node_id*, which was below the purged batch, to the parent of the purged node."""
     node, parent_id = tx.node(node_id), access.node.parent_id
     above = access_of(access.chain[1:], None).visibility if parent_id else None
     payload = {

@@ -47,7 +47,7 @@ from backend.workspace.trash._purge import PURGE_COMMAND, PURGE_SQL, count_purge
 
 __all__ = ("trash_router",)
 
-#: Errors of a write without a body.
+#: Errors of a write request without a body.
 _KEYED_ERRORS = (*READ_ERRORS, BadHeader, *KEY_ERRORS)
 #: PostgreSQL cannot store NUL in a text.
 Reason = Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00]*$")]
@@ -57,7 +57,10 @@ trash_router = APIRouter()
 def _begin(
     command_type: str, require: Callable[[Access], None]
 ) -> Callable[..., Awaitable[CommandTransaction]]:
-    """Begin a command on the node in the path, if *require* does not raise for the sender's access."""
+    """Return a dependency: the transaction of a command on the node in the URL path.
+
+    *require* raises an error if the sender's access does not allow the command.
+    """
 
     async def authorize(request: Request, requester: Requester) -> None:
         require(await dependencies_of(request).access(path_id(request), requester))
@@ -131,7 +134,8 @@ async def _authorize_purge(request: Request, requester: Requester) -> None:
     try:
         access = await dependencies.access(node_id, requester)
     except NodeNotFound:
-        # The user who purged the node may repeat the request with its key and gets the stored response.
+        # The user who purged the node may repeat the request with the same idempotency key, for its stored
+        # response.
         async with dependencies.database.connection() as connection:
             purged = await connection.fetch(
                 PURGE_SQL["find_purge_event"],
@@ -153,7 +157,7 @@ async def _authorize_purge(request: Request, requester: Requester) -> None:
     responses={
         200: {
             "model": PurgeCounts,
-            "description": "With dry_run: the numbers of what a purge would delete; nothing was written",
+            "description": "With dry_run: the numbers of rows that a purge would delete; no row was deleted",
         },
         **documented_errors(*_KEYED_ERRORS, NodeNotTrashed, NodeTrashedWithAncestor, ValidationFailed),
     },
@@ -173,7 +177,7 @@ async def purge(
 def _trash_item(row: Any, keep_days: int) -> TrashItem:
     """Convert a row of the query ``trash_page``."""
     node, owned = WorkspaceNode.model_validate_json(row["row"]), row["owned"]
-    # A constraint of the table: the fields of the bin are all set or all null.
+    # A constraint of the table ensures that the columns of a trashed node are all set or all null.
     assert node.trashed_at is not None
     former_id = node.trash_path[-1] if node.trash_path and row["parent_seen"] else None
     former = FormerPlace(id=former_id, title=row["former_title"]) if node.trash_path else None

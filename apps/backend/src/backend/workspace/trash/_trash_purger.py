@@ -1,4 +1,4 @@
-"""Purge batches that have been in the bin for too long."""
+"""Purge batches whose time in the bin has passed."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -23,40 +23,40 @@ _log: Final = structlog.get_logger(__name__)
 #: The actor of automatic purges.
 _ACTOR: Final = ServiceType.WORKSPACE_WORKER.value
 _INTERVAL_S: Final = 60.0
-#: Batches per run, so that a run ends although the bin was never emptied.
+#: Maximum number of batches per run, so that a run ends even if years of batches are due.
 _BATCHES_MAX: Final = 1_000
-#: Limits per run: batches that fail, and among them batches that failed before and are retried. All other
-#: batches that failed before are excluded, so that any number of them does not delay the rest.
+#: Limits per run: the number of batches that may fail, and of batches that failed before and are retried. The
+#: run leaves out all other batches that failed before, so that they do not delay the purge of the rest.
 _FAILURES_MAX: Final = 10
 _RETRIES_MAX: Final = 5
 
 
 class TrashPurger(PeriodicJob):
-    """Purge batches that have been in the bin for over ``WORKSPACE_TRASH_KEEP_DAYS``.
+    """Purges batches that have been in the bin for more than ``WORKSPACE_TRASH_KEEP_DAYS`` days.
 
-    Each batch is a transaction of its own. Several processes may purge at once and never take the same
-    batch: a purger locks the tree, and skips trees that another transaction has locked.
+    Each batch is purged in a separate transaction. Several processes may run a purger: each locks the tree of
+    a batch, and skips trees that another transaction has locked.
     """
 
     def __init__(
         self, database: Database, settings: WorkspaceSettings | None = None, *, metrics: CommandMetrics
     ) -> None:
-        """*settings* are read from ``WORKSPACE_*`` if left out."""
+        """*settings*: None to read them from the environment (``WORKSPACE_*``)."""
         super().__init__(self.purge_due, name="purge of the bin", interval_s=_INTERVAL_S)
         self._database = database
         self._metrics = metrics
         self._keep_days = (settings or load_settings(WorkspaceSettings)).trash_keep_days
-        #: Batches that could not be purged, the most recently tried at the end.
+        #: Topmost nodes of batches that could not be purged; the most recent attempt is the last.
         self._failed: dict[UUID, None] = {}
 
     def __repr__(self) -> str:
         return f"<TrashPurger [keeps {self._keep_days or 'all'} days]>"
 
     async def purge_due(self) -> int:
-        """Purge the batches that are due, oldest first; return how many were purged.
+        """Purge the batches that are due, oldest first; return the number of purged batches.
 
-        A batch that cannot be purged, or not within the statement's time limit, is logged once. A later run
-        retries it; the other batches are purged all the same.
+        A batch whose purge fails, for example by the statement timeout, is logged once and retried in a later
+        run; the run continues with the other batches.
 
         Raises:
             DatabaseUnavailable: PostgreSQL cannot be reached.
@@ -91,15 +91,20 @@ class TrashPurger(PeriodicJob):
         self._move_to_end(node_id)
 
     def _move_to_end(self, node_id: UUID) -> None:
-        # Also without a new attempt: a batch that was restored or purged meanwhile must not stay the first.
+        # Even if no attempt was made: a batch that was restored or purged meanwhile must not remain the
+        # first.
         self._failed.pop(node_id, None)
         self._failed[node_id] = None
 
     async def _purge_next(self, excluded: Sequence[UUID], chosen: list[UUID]) -> bool:
-        """Purge the oldest batch that is due; append its node to *chosen* before anything can fail."""
+        """Purge the oldest batch that is due; return False if there is none.
+
+        Append its topmost node to *chosen* before the purge, so that the caller knows it even after an error.
+        """
 
         async def purge(db: AsyncSession) -> bool:
-            # Twice: the first result may be older than the lock that the query took; two equal ones are not.
+            # Twice: the query locks a tree, but its result may be older than the lock. The second result is
+            # not.
             due, again = [
                 await executor_of(db).fetch(PURGE_SQL["lock_next_due"], self._keep_days, excluded)
                 for _ in range(2)
@@ -117,7 +122,7 @@ class TrashPurger(PeriodicJob):
             _log.info("batch purged from the bin", node_id=str(node_id), nodes=counts.nodes)
             return True
 
-        # READ COMMITTED: the erasure must see all rows that are committed by then.
+        # READ COMMITTED, because the erasure must see all rows that were committed before its statement.
         is_purged = await self._database.run_in_transaction(purge, isolation="READ COMMITTED")
         if is_purged:
             self._metrics.record_command(command_type=PURGE_COMMAND, outcome=CommandStatus.COMPLETED)
@@ -125,7 +130,7 @@ class TrashPurger(PeriodicJob):
 
 
 def _reason(error: Exception) -> dict[str, Any]:
-    """Return the log fields of *error*: no traceback for a transient error."""
+    """Return the log fields of *error*; a traceback only for errors that are not transient."""
     if isinstance(error, TRANSIENT_ERRORS):
         return {"reason": str(error)}
     return {"reason": type(error).__name__, "traceback": traceback_of(error)}

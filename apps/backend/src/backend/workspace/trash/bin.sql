@@ -1,5 +1,5 @@
 -- name: count_nodes_to_trash
--- The number of nodes that are trashed with $1: its subtree without nested batches.
+-- Count the nodes that are trashed with the node $1: its subtree without batches that were trashed before.
 WITH RECURSIVE below AS (
     SELECT id FROM workspace_nodes WHERE id = $1
     UNION ALL
@@ -9,8 +9,8 @@ WITH RECURSIVE below AS (
 SELECT count(*) AS nodes FROM below
 
 -- name: find_restore_parent
--- The node below which a trashed node is restored: its nearest former ancestor that is live, in a tree of the same
--- owner. No row: there is none.
+-- Find the node below which a trashed node is restored: the nearest former ancestor that is live, in a tree of the same
+-- owner. No row: there is no such ancestor.
 WITH RECURSIVE own AS (
     SELECT id, parent_id, owner_id FROM workspace_nodes WHERE id = $1
     UNION ALL
@@ -35,9 +35,9 @@ ORDER BY up.place DESC
 LIMIT 1
 
 -- name: trash_page
--- A page of the batches that the user $1 sees in the bin, last trashed first, after a position: all of the user's own
--- trees, and those that the user trashed in other trees and could read if they were live. $5 is the share link of the
--- request. The title of the former parent is returned only if the user may read it.
+-- Read a page of the batches that the user $1 sees in the bin, last trashed first: all batches of the user's own trees,
+-- and the batches that the user trashed in other trees and could read if they were live. $5: the share link of the
+-- request. The title of the former parent is returned only if the user may read that node.
 WITH RECURSIVE mine AS (
     SELECT id, trashed_at FROM workspace_nodes WHERE owner_id = $1 AND parent_id IS NULL
     UNION ALL

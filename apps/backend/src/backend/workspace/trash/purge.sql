@@ -1,6 +1,6 @@
 -- name: trashed_batch
--- The nodes of the batch with the root $1, and the roots of nested batches (apart), which were trashed earlier; each
--- with its effective visibility, which is $2 for the root. The caller has locked the tree.
+-- Read the nodes of the batch whose topmost node is $1, and, marked as apart, the topmost nodes of batches below, which
+-- were trashed earlier; each with the visibility in effect, which is $2 for the node $1. The caller has locked the tree.
 WITH RECURSIVE below AS (
     SELECT id, false AS apart, $2::workspace_visibility AS visibility FROM workspace_nodes WHERE id = $1
     UNION ALL
@@ -15,7 +15,7 @@ SELECT id, apart, visibility::text FROM below ORDER BY id
 SELECT id FROM workspace_nodes WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE
 
 -- name: delete_batch_nodes
--- Delete all rows of some nodes, including the secrets of their links; return the number for each table.
+-- Delete all rows of the nodes $1, including the secrets of their links; return the number of rows for each table.
 WITH deleted AS MATERIALIZED (SELECT unnest($1::uuid[]) AS node_id),
 chapters AS (
     DELETE FROM workspace_chapters AS stored USING deleted WHERE stored.node_id = deleted.node_id RETURNING stored.id
@@ -50,17 +50,17 @@ SELECT (SELECT count(*) FROM nodes) AS nodes, (SELECT count(*) FROM chapters) AS
     (SELECT count(*) FROM links) AS links
 
 -- name: find_tasks_of_nodes
--- Tasks whose results name one of these nodes, and imports below one of them.
+-- Find the tasks whose results contain one of these nodes, and imports whose parent is one of them.
 SELECT id FROM async_tasks
 WHERE task_type IN ('workspace.export', 'workspace.import-pgn') AND result_data -> 'nodes' ?| $1::text[]
 
 -- name: lock_tasks
--- Lock tasks in the order of their ids: purges of different trees may lock the same export.
+-- Lock tasks in the order of their ids, because purges of different trees may lock the same export.
 SELECT id FROM async_tasks WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE
 
 -- name: end_imports
--- Erase the input, result and error of unfinished imports among these tasks, and of their commands, and cancel open
--- ones; return their number.
+-- Erase input, result and error of the imports among these tasks that are not completed, and of their commands; cancel
+-- those that are pending or running; return the number of imports.
 WITH ended AS (
     UPDATE async_tasks SET input_data = NULL, result_data = NULL, error_data = NULL,
         status = CASE WHEN status IN ('PENDING', 'RUNNING') THEN 'CANCELLED' ELSE status END,
@@ -77,7 +77,8 @@ commands AS (
 SELECT (SELECT count(*) FROM ended) AS tasks, (SELECT count(*) FROM commands) AS commands
 
 -- name: drop_task_files
--- Delete the files of exports among these tasks, and the details in the reports of imports; return their nodes.
+-- Delete the files of the exports among these tasks, and the details in the reports of imports; return the nodes of the
+-- tasks.
 WITH archives AS (
     DELETE FROM workspace_archives WHERE task_id = ANY ($1::uuid[]) RETURNING node_id
 ),
@@ -89,8 +90,8 @@ imports AS (
 SELECT node_id AS aggregate_id FROM archives UNION ALL SELECT aggregate_id FROM imports
 
 -- name: lock_next_due
--- The oldest batch that has been in the bin for more than $1 days, except $2, with the root of its tree locked. Locked
--- trees are skipped, so that two purgers choose different batches.
+-- Find the oldest batch that has been in the bin for more than $1 days, except $2, and lock the root of its tree. Skip
+-- locked trees, so that two purgers choose different batches.
 WITH RECURSIVE due AS (
     SELECT id, parent_id, trashed_at FROM workspace_nodes
     WHERE trashed_at <= now() - make_interval(days => $1) AND id <> ALL ($2::uuid[])
@@ -110,7 +111,7 @@ LIMIT 1
 FOR UPDATE OF root SKIP LOCKED
 
 -- name: find_purge_event
--- The event of a node's purge by the user $4, which keeps its content.
+-- Find the event that records the purge of a node by the user $4.
 SELECT event.event_id FROM domain_events AS event
 WHERE event.aggregate_type = $1 AND event.aggregate_id = $2 AND event.event_type = $3
     AND event.metadata ->> 'user_id' = $4
