@@ -38,7 +38,7 @@ _PRODUCT = (
     "RELAYBOX_DATA",
     "WORKSPACE_",
 )
-#: Variables of the suite itself, not of the product.
+#: Variables that configure the tests, not the product; they are kept.
 _SUITE = ("KAFKA_VERSION",)
 
 # A developer's shell may point at a running product; tests must never touch its data.
@@ -48,10 +48,11 @@ for _name in [name for name in os.environ if name.startswith(_PRODUCT) and name 
 for _name in ("SERVICE_TYPE", "CORS_ORIGINS", "MAKEFLAGS", "MFLAGS", "MAKELEVEL"):
     os.environ.pop(_name, None)
 
-# Read by the tests' own connections, and inherited by the processes that tests start.
+# For connections of the tests, and of the processes that they start.
 os.environ["POSTGRES_CONNECT_TIMEOUT_S"] = str(CONNECT_S)
 
-# A shell starts a background job with SIGINT ignored, and children inherit that: tests that send it need it.
+# A shell starts a background job with SIGINT ignored, and child processes inherit this. Tests send SIGINT to
+# them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Brokers of tests live for minutes: optimising compilation costs more time than it saves.
@@ -60,12 +61,14 @@ os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
 
 _ROOT = Path(__file__).parent
 _WORKER = os.environ.get("PYTEST_XDIST_WORKER")
-#: Where coverage is written; only the processes among which pytest shares the tests are measured.
+#: Directory for the coverage data; None to measure nothing. Only worker processes of pytest-xdist are
+#: measured.
 _COVERAGE_DIR = os.environ.pop("COVERAGE_DIR", None) if _WORKER else None
-#: Each of these has a bound of its own, see the Makefile.
+#: Directories whose coverage is measured; each has its own minimum, see the Makefile.
 _MEASURED = ("packages", "apps")
 _EXCLUDED = [r"assert_never\(", r"\.\.\.$"]
-#: SlipCover never removes a probe that was reached: that replaces functions while they run.
+#: Setting of SlipCover: never remove probes that were reached, because that replaces functions while they
+#: run.
 _NEVER = -1
 
 
@@ -87,7 +90,7 @@ _COVERAGE = _coverage() if _COVERAGE_DIR else None
 
 
 def pytest_sessionfinish() -> None:
-    """Write what this process measured."""
+    """Write the coverage data of this process to a file."""
     if _COVERAGE is None or _COVERAGE_DIR is None:
         return
     from slipcover.slipcover import add_summaries
@@ -100,7 +103,7 @@ def pytest_sessionfinish() -> None:
         Path(_COVERAGE_DIR, f"{part}.{_WORKER}.json").write_text(json.dumps(measured))
 
 
-#: What `make test-slow` runs instead of `make test`: killed processes, TLS, packages, outages, clusters.
+#: The tests that only `make test-slow` runs: killed processes, TLS, packages, outages, clusters.
 _SLOW = (
     "tests/faults/",
     "tests/packaging/",
@@ -114,19 +117,20 @@ _SLOW = (
     "packages/relaybox/tests/integration/db/test_tls.py",
     "packages/relaybox/tests/integration/relay/test_secured_link.py",
 )
-#: Files of one of these folders share a product, or brokers, started once: one test process runs all of them.
+#: Folders whose files share a product or brokers that are started once: one process runs all files of a
+#: folder.
 _TOGETHER = ("tests/acceptance/", "tests/faults/cluster/", "tests/packaging/")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of `_SLOW`."""
+    """Mark the tests in `_SLOW` as slow."""
     for item in items:
         if item.path.relative_to(_ROOT).as_posix().startswith(_SLOW):
             item.add_marker(pytest.mark.slow)
 
 
 def pytest_collection_finish() -> None:
-    """Exempt what was imported and collected from later garbage collections, which would walk all of it."""
+    """Exclude all objects that exist now from garbage collections, which would otherwise traverse them."""
     gc.collect()
     gc.freeze()
 
@@ -145,7 +149,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduli
 
 
 def _reset_logging() -> None:
-    """Restore structlog's defaults, with plain tracebacks: rich ones take seconds each to render."""
+    """Restore structlog's defaults, but with plain tracebacks: rich takes seconds to render a traceback."""
     structlog.reset_defaults()
     renderer = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(processors=[*structlog.get_config()["processors"][:-1], renderer])
@@ -156,6 +160,6 @@ _reset_logging()
 
 @pytest.fixture(autouse=True)
 def _reset_logging_after_test() -> Generator[None]:
-    """Reset logging after each test: a test of a whole application configures it."""
+    """Reset logging after each test, because tests of whole applications configure logging."""
     yield
     _reset_logging()

@@ -1,4 +1,4 @@
-"""Run benchmarks, or compare them with those of another revision.
+"""Run benchmarks, or compare their figures with those of another revision.
 
 ``python benchmarks run [--short] [NAME …]`` and ``python benchmarks compare REVISION [NAME …]``.
 """
@@ -15,20 +15,20 @@ from _suite import Checkout, run_benchmarks
 
 
 def working_tree() -> Checkout:
-    """The repository of the current directory, with the environment of this process."""
+    """Return the checkout in the current directory, with the Python environment of this process."""
     command = ["git", "rev-parse", "--show-toplevel"]
     root = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
     return Checkout(label="working tree", root=Path(root), python=Path(sys.executable))
 
 
 def revision_of(root: Path) -> str:
-    """The checked-out revision, with ``-dirty`` where files differ from it."""
+    """Return the checked-out revision of *root*, with ``-dirty`` if files differ from the revision."""
     command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
     return subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 
 def chosen(checkout: Checkout, names: Sequence[str]) -> list[str]:
-    """*names*, or all benchmarks where none is given."""
+    """Return *names*, or the names of all benchmarks if *names* is empty."""
     known = checkout.benchmarks()
     if unknown := sorted(set(names) - set(known)):
         raise SystemExit(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(known)}")
@@ -36,7 +36,7 @@ def chosen(checkout: Checkout, names: Sequence[str]) -> list[str]:
 
 
 def run(given: argparse.Namespace) -> int:
-    """Run the benchmarks; 1 if one of them failed."""
+    """Run the benchmarks; return the exit code, 1 if a benchmark failed."""
     here = working_tree()
     labelled = Checkout(label=revision_of(here.root), root=here.root, python=here.python)
     failed = run_benchmarks(labelled, chosen(here, given.names), short=given.short)
@@ -46,11 +46,11 @@ def run(given: argparse.Namespace) -> int:
 
 
 def compare_with(given: argparse.Namespace) -> int:
-    """Compare in turns.
+    """Run the benchmarks of both revisions in turns, and compare their figures.
 
     Returns:
-        0 if no figure fell, 1 if one fell by more than 5 %, 2 if none fell but a benchmark could not be
-        compared, 3 if the revision could not be set up.
+        The exit code: 0 if no figure fell by more than 5 %, 1 if a figure did, 2 if no figure did, but a
+        benchmark could not be compared, 3 if the other revision could not be set up.
     """
     here = working_tree()
     names = chosen(here, given.names)
@@ -64,7 +64,7 @@ def compare_with(given: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    """Parse the arguments and do what they say."""
+    """Parse the arguments, run the command, and return its exit code."""
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     commands = parser.add_subparsers(required=True)
     running = commands.add_parser("run", help="run benchmarks; full runs write benchmarks/results/NAME.json")
@@ -78,7 +78,7 @@ def main() -> int:
     for command in (running, comparing):
         command.add_argument("names", nargs="*", metavar="NAME", help="a benchmark; all without one")
     given = parser.parse_args()
-    # A shell that starts this in the background has SIGINT ignored, and benchmarks are stopped by it.
+    # A shell starts a background process with SIGINT ignored, but SIGINT must stop the benchmarks.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     return given.work(given)
 

@@ -1,4 +1,4 @@
-"""A backlog in the outbox, the relays that publish it, and the cost."""
+"""Write a backlog to the outbox, let relays publish it, and measure the cost."""
 
 import asyncio
 import time
@@ -22,19 +22,20 @@ __all__ = ("SHORT_DRAINS", "SQL", "TOPIC", "Backlog", "Drained", "connected", "r
 SQL: Final = load_queries("statements", "backlog.sql")
 TOPIC: Final = "domain-events"
 _LANES: Final = 8
-#: Environment that the container image sets for every service.
+#: Environment variables that the container image sets for every service.
 _IMAGE: Final = {"MALLOC_ARENA_MAX": "2"}
 _LOOK_S: Final = 0.2
 _READY_S: Final = 30.0
 _DRAIN_S: Final = 300.0
 _WARM_UP_DRAINS: Final = 12
-#: Untimed drains of a short form that warm up the broker; short figures are compared only with short ones.
+#: Untimed drains that warm up the broker in a short form. Fewer than in full runs: figures of short forms are
+#: only compared with each other.
 SHORT_DRAINS: Final = 4
 
 
 @asynccontextmanager
 async def connected(postgres: LocalPostgres | None = None) -> AsyncGenerator[Any]:
-    """Open a plain connection as the services' role, or as the superuser of *postgres*."""
+    """Open a connection as the services' role; with *postgres*, as the superuser of that server."""
     settings = load_settings(PostgresSettings)
     driver: Any = asyncpg
     connection = await driver.connect(
@@ -53,7 +54,7 @@ async def connected(postgres: LocalPostgres | None = None) -> AsyncGenerator[Any
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Drained:
-    """Cost of publishing a backlog."""
+    """The time and the resources that publishing a backlog took."""
 
     per_s: float
     wal_bytes_per_event: float
@@ -61,7 +62,7 @@ class Drained:
 
 
 class Backlog:
-    """A backlog of *events* events, written again for every contestant, with its own outbox and topic."""
+    """A backlog of *events* events, which is written again for each contestant, a compared program."""
 
     def __init__(self, connection: Any, events: int) -> None:
         self._connection = connection
@@ -72,7 +73,7 @@ class Backlog:
     async def made(
         cls, postgres: LocalPostgres, *, events: int, keys: int = 1_000, event_bytes: int = 600
     ) -> AsyncGenerator["Backlog"]:
-        """Generate the events, which takes a while."""
+        """Generate the events of a backlog in PostgreSQL: *keys* keys, *event_bytes* bytes per envelope."""
         async with connected(postgres) as connection:
             await connection.execute(SQL["create_events"])
             await connection.execute(SQL["create_plain_outbox"])
@@ -85,9 +86,13 @@ class Backlog:
                 await connection.execute(SQL["drop_events"])
 
     async def fill(self, *, plain: bool = False) -> tuple[datetime, int]:
-        """Write the backlog to the empty outbox, or to the *plain* one, with one commit.
+        """Write the backlog to the empty outbox in one transaction.
 
-        Returns the server's clock and its WAL position right after.
+        Args:
+            plain: Write to the table of the bare contestants instead of the relay's outbox.
+
+        Returns:
+            The server's time and its WAL position after the commit.
         """
         await asyncio.to_thread(empty_topic, TOPIC)
         await self._connection.execute(SQL["empty_outbox"])
@@ -100,7 +105,7 @@ class Backlog:
         return now["at"], int(now["wal_bytes"])
 
     async def drain(self, relays: Sequence[Process]) -> Drained:
-        """Fill the outbox and wait until *relays* have emptied it."""
+        """Fill the outbox, wait until *relays* have published all rows, and return the cost."""
         at, wal_bytes = await self.fill()
         cpu_before_s = sum(cpu_s(relay.pid) for relay in relays)
         await self._connection.fetch(SQL["wake_relays"], OUTBOX_CHANNEL)
@@ -124,14 +129,14 @@ class Backlog:
                 await asyncio.sleep(_LOOK_S)
 
     async def warm_broker(self, drains: int = _WARM_UP_DRAINS) -> None:
-        """Warm up the broker's JVM; before, each transaction takes three times as long."""
+        """Warm up the broker's JVM by untimed drains; a cold broker takes three times as long."""
         with relays(1, "exactly-once") as running:
             await self.shared_by(1)
             for _ in range(drains):
                 await self.drain(running)
 
     async def dead_tuples(self) -> int:
-        """Count dead row versions after the relays' backends have ended and reported theirs."""
+        """Count dead row versions, after the backends of the relays have reported their statistics."""
         async with asyncio.timeout(_READY_S):
             while True:
                 [row] = await self._connection.fetch(SQL["dead_tuples"])
@@ -140,7 +145,7 @@ class Backlog:
                 await asyncio.sleep(_LOOK_S)
 
     async def shared_by(self, count: int) -> None:
-        """Wait until *count* relays own all lanes in equal shares."""
+        """Wait until *count* relays own all lanes, each the same number."""
         until, shares = time.monotonic() + _READY_S, list[int]()
         while time.monotonic() < until:
             shares = sorted(row["lanes"] for row in await self._connection.fetch(SQL["lanes_by_owner"]))
@@ -152,7 +157,7 @@ class Backlog:
 
 @contextmanager
 def relays(count: int, delivery: str, **environment: str) -> Generator[list[Process]]:
-    """Run *count* relays, each a process as in production."""
+    """Run *count* relays with *delivery* during a ``with`` block, each in a separate process."""
     with ExitStack() as stack:
         yield [
             stack.enter_context(

@@ -1,11 +1,11 @@
-"""The loop and the producer that ``relay.py`` compares with the relay, each a separate process.
+"""The programs that ``relay.py`` compares with the relay, each in a separate process.
 
-* ``loop``: select 2,000, produce, flush, update by id, over and over. No guarantee at all: no
-  lanes, no look at the acknowledgements, nothing about order after an error, no second relay.
-* ``producer``: the same records from memory. What Kafka takes from one client on this machine.
+* ``loop``: repeatedly select 2,000 rows, produce, flush, update by id. Without any guarantee: no lanes, no
+  check of acknowledgements, no order after an error, no second relay.
+* ``producer``: produce the same records from memory, the maximum for one client on this machine.
 
-Same bytes, headers, linger and compression as the relay. Says ``ready``, waits for a line, runs,
-and says how long it took as JSON.
+Both write the same bytes and headers, with the same linger and compression, as the relay. A program prints
+``ready``, waits for a line on standard input, runs, and prints its seconds as JSON.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ PRODUCER: Final[dict[str, Any]] = {
 
 
 class Event(NamedTuple):
-    """One record and the row it came from."""
+    """A record for Kafka, with the id of its row."""
 
     id: Any
     topic: str
@@ -46,7 +46,7 @@ class Event(NamedTuple):
 
 def event_of(row: Sequence[Any]) -> Event:
     """Build the record of a row of ``select_batch``, with the headers that the relay writes."""
-    # Access by position costs half of that by name.
+    # Access to columns by position takes half the time of access by name.
     row_id, topic, key, value, event_id, event_type, time_, subject, correlation_id, source = row
     headers = [
         ("ce_specversion", "1.0"),
@@ -85,8 +85,8 @@ def produce(producer: Producer, event: Event) -> None:
 
 
 def told_to_go() -> float:
-    """Wait for the start signal; returns the time."""
-    # Without garbage collection, which would find nothing and slow down both contestants.
+    """Print ``ready``, wait for the start signal, and return the time of the start."""
+    # Disable garbage collection, which would find no garbage and slow down both programs.
     gc.collect()
     gc.disable()
     sys.stdout.write("ready\n")
@@ -96,7 +96,7 @@ def told_to_go() -> float:
 
 
 async def loop() -> float:
-    """Publish the backlog; returns seconds."""
+    """Run the loop until the backlog is published, and return the seconds."""
     producer = new_producer()
     async with connected() as connection:
         began = told_to_go()
@@ -110,7 +110,7 @@ async def loop() -> float:
 
 
 async def produce_all() -> float:
-    """Produce the backlog from memory; returns seconds."""
+    """Read the backlog into memory, produce it, and return the seconds of producing."""
     producer = new_producer()
     async with connected() as connection:
         rows = await connection.fetch(SQL["select_batch"], 2**31 - 1)
@@ -123,7 +123,7 @@ async def produce_all() -> float:
 
 
 async def run_contestant(name: str) -> float:
-    """Run ``loop`` or ``producer`` in a separate process on the current outbox; returns seconds."""
+    """Run ``loop`` or ``producer`` on the current backlog in a separate process, and return its seconds."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, __file__, name), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )

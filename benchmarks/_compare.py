@@ -15,12 +15,12 @@ from _suite import SHORT_RUN_S_MAX, Checkout, Run, is_machine_independent, rises
 
 __all__ = ("RevisionNotUsable", "checked_out", "compare")
 
-#: A figure whose ratio is below this has fallen.
+#: A figure is reported as fallen if it is worse by more than this fraction.
 FALL_MAX: Final = 0.05
 _SETUP_S_MAX: Final = 900.0
-#: `make` passes these variables to its children; the other revision's `make` must not get them.
+#: Variables that `make` sets for its child processes, and that `make` of the other revision must not get.
 _FROM_MAKE: Final = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES", "VIRTUAL_ENV")
-#: Ratios that do not measure Relaybox.
+#: Ratios between two programs that are not part of Relaybox.
 _NOT_OURS: Final = ("ratio_bare_loop_to_producer",)
 
 
@@ -30,13 +30,13 @@ class RevisionNotUsable(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Compared:
-    """One figure of both revisions."""
+    """One figure of a benchmark, for both revisions."""
 
     name: str
     #: Medians over the turns.
     before: float
     now: float
-    #: Median over the turns, above 1 where *now* is better; None where one of them is 0.
+    #: Median of the ratios of the turns, above 1 if *now* is better; None if one of the values is 0.
     ratio: float | None
 
     @property
@@ -62,7 +62,7 @@ def checked_out(root: Path, revision: str) -> Generator[Checkout]:
     """Check *revision* out into a temporary work tree and set its environment up, for a ``with`` block.
 
     Raises:
-        RevisionNotUsable: It is not in the repository, or its ``make setup`` failed.
+        RevisionNotUsable: *revision* is not in the repository, or its ``make setup`` failed.
     """
     with tempfile.TemporaryDirectory(prefix="relaybox-compare-", ignore_cleanup_errors=True) as place:
         tree = Path(place) / "tree"
@@ -104,11 +104,13 @@ def compare(
         before: The other revision.
         now: The working tree.
         names: Benchmarks of the working tree.
-        turns: How often each revision runs each benchmark.
-        limit_s: Seconds for all; a run is ended then, and the benchmarks left are reported as not compared.
+        turns: Number of runs of each benchmark by each revision.
+        limit_s: Seconds for all runs. Then the current run is stopped, and the remaining benchmarks are
+            reported as not compared.
 
     Returns:
-        How many figures fell by more than 5 %, and how many benchmarks could not be compared.
+        The number of figures that fell by more than 5 %, and the number of benchmarks that could not be
+        compared.
     """
     until = time.monotonic() + limit_s
     fell, missing = 0, 0
@@ -131,7 +133,7 @@ def compare(
 def _in_turns(
     before: Checkout, now: Checkout, name: str, *, turns: int, until: float
 ) -> list[Compared] | str:
-    """Run one benchmark of both revisions; returns the figures, or the reason why there are none."""
+    """Run one benchmark of both revisions in turns; return the figures, or the reason why there are none."""
     if name not in before.benchmarks():
         return f"{before.label} has no benchmark of this name"
     figures: dict[str, list[Mapping[str, Any]]] = {before.label: [], now.label: []}

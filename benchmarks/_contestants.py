@@ -1,10 +1,12 @@
-"""Application factories for uvicorn that ``commands.py`` compares with the product.
+"""Application factories for uvicorn that the benchmarks compare with the product.
 
-* ``create_naive``: a plain FastAPI + SQLAlchemy endpoint that loads the session, inserts the same
-  rows one by one and commits, REPEATABLE READ. Same token check, same rules, same documents.
-* ``create_no_database``: our own endpoint with everything around it, answering without a database.
+For ``commands.py``:
 
-And for ``relay.py`` ``create_switched``: the product's API with a switch for its notifier.
+* ``create_naive``: an endpoint with FastAPI and SQLAlchemy that loads the session, inserts the same rows as
+  the product one by one, and commits, with REPEATABLE READ. Token check, rules and documents are the same.
+* ``create_no_database``: the endpoint of the product, which responds without using the database.
+
+For ``relay.py``: ``create_switched``, the product's API with a switch for its notifier.
 """
 
 import mmap
@@ -103,7 +105,7 @@ class Outbox(Base):
 
 
 def create_naive() -> FastAPI:
-    """Create the usual implementation of the endpoint."""
+    """Create the application with the endpoint in FastAPI and SQLAlchemy."""
     configure_logging("naive", "WARNING")
     database = Database(load_settings(PostgresSettings), application_name="naive")
     engine = database.engine.execution_options(isolation_level="REPEATABLE READ")
@@ -175,7 +177,8 @@ async def _insert(db: Any, session: Session, decision: Any) -> None:
         await db.flush()
     after = from_json(decision.snapshot)
     session.feedback = after["feedback"]
-    # The ninth equal remark does not change the column, but must increment the version.
+    # The column keeps eight pieces of feedback: a ninth equal piece does not change it, but must increment
+    # the version.
     flag_modified(session, "feedback")
     await db.flush()
 
@@ -186,10 +189,10 @@ def _state(session: Session) -> str:
 
 
 class WithoutDatabase(Backbone):
-    """Accepts every command immediately and writes nothing."""
+    """A backbone that accepts every command immediately and writes nothing."""
 
     async def submit(self, domain: Any, command: Command) -> CommandResult:
-        """Answer like a command that is done."""
+        """Return the result of a completed command."""
         del domain
         return CommandResult(
             command_id=command.command_id,
@@ -202,7 +205,7 @@ class WithoutDatabase(Backbone):
 
 
 def create_no_database() -> FastAPI:
-    """Create the product's endpoint without the database."""
+    """Create the application with the product's endpoint, which does not use the database."""
     configure_logging("no-database", "WARNING")
     verifier = SharedSecretVerifier(load_settings(JwtSettings))
     database = Database(load_settings(PostgresSettings), application_name="no-database")
@@ -215,9 +218,9 @@ def create_no_database() -> FastAPI:
 
 
 def create_switched() -> FastAPI:
-    """Create the product's API; its notifier is on while the file named by ``BENCH_SWITCH`` begins with 1.
+    """Create the product's API; its notifier is on while the file in ``BENCH_SWITCH`` begins with 1.
 
-    The file is memory-mapped, so that all workers switch together and reading it costs nothing.
+    The file is memory-mapped, so that all workers switch at the same time, without a system call per command.
     """
     with Path(os.environ[SWITCH]).open("r+b") as file:
         switch = mmap.mmap(file.fileno(), 1)

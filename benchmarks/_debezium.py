@@ -1,4 +1,4 @@
-"""Debezium's PostgreSQL connector with its outbox event router, in Kafka Connect standalone."""
+"""Run Debezium's PostgreSQL connector with its outbox event router, in Kafka Connect standalone."""
 
 import asyncio
 import json
@@ -22,12 +22,13 @@ from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings, lo
 __all__ = ("Connect", "connect_jars")
 
 VERSION: Final = "3.6.1.Final"
-#: The runtime dependencies of the connector, of Connect 4.3.0, for which it is built, and of slf4j-simple.
+#: The jars and their hashes: the connector, Connect 4.3.0, for which it is built, slf4j-simple, and
+#: dependencies.
 _MANIFEST: Final = Path(__file__).with_name(f"debezium-{VERSION}.sha256")
 _NAME: Final = "outbox"
 _READY_S: Final = 180.0
 _LOOK_S: Final = 0.5
-#: The heap of Kafka's start script for Connect.
+#: The JVM options that Kafka's start script sets for Connect.
 _JVM: Final = ("-Xms256M", "-Xmx2G", "-server", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20")
 _TEXT: Final = "org.apache.kafka.connect.storage.StringConverter"
 _WORKER: Final[dict[str, Any]] = {
@@ -83,7 +84,7 @@ class Connect:
     @classmethod
     @asynccontextmanager
     async def started(cls, postgres: LocalPostgres, jars: list[Path]) -> AsyncGenerator["Connect"]:
-        """Start Connect; returns when the connector is running and its slot exists."""
+        """Run Connect during a ``with`` block, which begins when the connector runs and its slot exists."""
         place = Path(tempfile.mkdtemp(prefix="relaybox-connect-"))
         port = free_port()
         worker, connector = _write_settings(place, postgres, port)
@@ -109,7 +110,7 @@ class Connect:
         await self.until("STOPPED")
 
     async def resume(self) -> None:
-        """Resume the connector where it stopped."""
+        """Resume the connector, which continues at the WAL position where it stopped."""
         await asyncio.to_thread(self._ask, "PUT", "/resume")
         await self.until("RUNNING")
 
@@ -132,12 +133,12 @@ class Connect:
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:
                 return json.loads(answer.read() or b"{}")
-        except urllib.error.URLError:  # not listening yet, or without the connector yet
+        except urllib.error.URLError:  # Connect does not listen yet, or does not have the connector yet
             return {}
 
 
 def _write_settings(place: Path, postgres: LocalPostgres, port: int) -> tuple[Path, Path]:
-    """Write the settings of Kafka Connect and the connector; README.md has the reasons."""
+    """Write the settings files of Kafka Connect and the connector; README.md explains the settings."""
     worker = {
         **_WORKER,
         "bootstrap.servers": load_settings(KafkaSettings).bootstrap_servers,

@@ -1,4 +1,4 @@
-"""Expire many responses while requests with new keys continue: duration, WAL and longest wait."""
+"""Measure the expiry of stored responses during requests with new keys: duration, WAL and longest wait."""
 
 import asyncio
 import time
@@ -20,17 +20,17 @@ _PER_S: Final = 200
 _LIVE: Final = 20_000
 _EXPIRED_SLOT: Final = 0
 _LIVE_SLOT: Final = 1
-#: Before the first and after the last statement of the sweep.
+#: Seconds of load without sweep, before the first and after the last statement of the sweep.
 _CALM_S: Final = 2.0
 _PAUSE_S: Final = 0.1
 _SECONDS_MAX: Final = 300
-#: Seconds after which a slot with permanent readers is given up.
+#: Seconds after which the sweep stops retrying to truncate a slot that transactions keep reading.
 _SWEEP_S_MAX: Final = 60.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Expired:
-    """Cost of a sweep."""
+    """The time and the failed attempts of a sweep."""
 
     sweep_s: float
     #: Failed attempts to truncate a slot because a transaction was reading it.
@@ -41,7 +41,7 @@ class Expired:
 
 
 async def expire(postgres: LocalPostgres, address: Address, keys: int) -> dict[str, Any]:
-    """Return the figures of the load with the sweep, and of the same load without."""
+    """Return the figures of a load during a sweep of *keys* responses, and of the same load without it."""
     async with connected(postgres) as connection:
         await connection.execute(SQL["make_texts"])
         await closed_loop(address, iter(fresh(place_order(), 2_000)), connections=CONNECTIONS, seconds=10.0)
@@ -67,7 +67,7 @@ async def expire(postgres: LocalPostgres, address: Address, keys: int) -> dict[s
 async def _loaded(
     connection: Any, address: Address, keys: int, alone_s: float | None
 ) -> tuple[Load, float, Expired | None]:
-    """Run a load and measure its WAL, for *alone_s* or during a sweep."""
+    """Run a load for *alone_s* seconds, or, if None, during a sweep; return load, WAL bytes and sweep."""
     await fill(connection, keys)
     before = await wal_bytes(connection)
     done = asyncio.Event()
@@ -98,7 +98,7 @@ async def fill(connection: Any, keys: int) -> None:
 
 
 async def _sweep(connection: Any) -> Expired:
-    """Sweep like a service until no expired row is left; then vacuum like autovacuum."""
+    """Run the sweeper of the services until no expired row is left; then vacuum as autovacuum would."""
     database = Database(load_settings(PostgresSettings), application_name="bench-sweeper")
     settings, busy, slots, began = load_settings(IdempotencySettings), 0, 0, time.perf_counter()
     async with database.connection() as service:

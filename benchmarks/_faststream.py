@@ -1,4 +1,4 @@
-"""Run ``faststream-outbox`` with the Python of its own environment.
+"""Run ``faststream-outbox`` as a relay; started with the Python of the peers' environment.
 
 Settings from its documentation, pages "Performance" and "Subscriber": terminal deletes in batches of
 100, large fetches, several workers, no log line per message. Bodies pass through as bytes.
@@ -39,7 +39,7 @@ async def relay(message: OutboxMessage) -> KafkaResponse:
 
 
 async def main() -> None:
-    """Create the table, then relay until SIGTERM."""
+    """Create the table, then publish rows until SIGTERM."""
     async with engine.begin() as connection:
         await connection.run_sync(table.metadata.create_all)
     await FastStream(outbox, on_startup=[kafka.connect]).run()

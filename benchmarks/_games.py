@@ -1,4 +1,4 @@
-"""Generate PGN files like those of clubs: legal games with headers, clocks, comments and variations."""
+"""Generate PGN files with legal games that have headers, clocks, comments and variations."""
 
 import io
 import random
@@ -11,7 +11,7 @@ import chess.pgn
 __all__ = ("moves_in", "pgn_file")
 
 _PLIES: Final = 80
-#: Intervals of plies with a comment and a glyph, and of plies with a variation.
+#: Every tenth ply has a comment and a glyph; the next constant is the interval of variations.
 _REMARK_EVERY: Final = 10
 _VARIATION_EVERY: Final = 20
 _VARIATION_PLIES: Final = 6
@@ -19,13 +19,13 @@ _VARIATION_PLIES: Final = 6
 
 @cache
 def pgn_file(games: int) -> str:
-    """Generate this number of random games, the same each time."""
+    """Return *games* random games as PGN; always the same, because the random seed is fixed."""
     chance = random.Random(7)
     return "\n\n".join(str(_game(number, chance)) for number in range(1, games + 1)) + "\n"
 
 
 def moves_in(text: str) -> int:
-    """Count the moves of a file, including variations."""
+    """Count the moves of the PGN file *text*, including variations."""
     handle, moves = io.StringIO(text), 0
     while (game := chess.pgn.read_game(handle)) is not None:
         nodes: list[chess.pgn.GameNode] = [game]

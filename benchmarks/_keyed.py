@@ -1,4 +1,4 @@
-"""Send a request without a key, with a new key each time, and with a key that has a stored response."""
+"""Send requests without an idempotency key, with new keys, and with keys that have a stored response."""
 
 import itertools
 import json
@@ -21,15 +21,15 @@ CONNECTIONS: Final = 32
 
 Way = Literal["plain", "first", "replay"]
 WAYS: Final[tuple[Way, ...]] = ("plain", "first", "replay")
-#: Requests per second of a turn that are generated in advance; the turn ends with the last of them.
+#: Requests that are generated in advance, per second of a turn; a turn ends early if it has sent all of them.
 _PER_S_MAX: Final = 8_000
-#: Stored responses to replay.
+#: Number of stored responses that are replayed.
 _KNOWN: Final = 2_000
 _LEARN_S: Final = 60.0
 
 
 def place_order(seed: int = 0) -> Iterator[bytes]:
-    """Generate prepared orders without end."""
+    """Yield HTTP requests that place random orders, without end."""
     draw = random.Random(seed)
     head = f"POST {ORDERS} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token()}\r\n"
     head += "Content-Type: application/json\r\nContent-Length: "
@@ -42,7 +42,7 @@ def place_order(seed: int = 0) -> Iterator[bytes]:
 
 
 def fresh(requests: Iterator[bytes], count: int) -> list[bytes]:
-    """Take *count* of *requests*, each with an unused key."""
+    """Return *count* of *requests*, each with a new idempotency key."""
     return [_with_key(request, f"{uuid4()}".encode()) for request in itertools.islice(requests, count)]
 
 
@@ -53,17 +53,17 @@ def _with_key(request: bytes, key: bytes) -> bytes:
 
 @dataclass(kw_only=True, slots=True)
 class Subject:
-    """One endpoint, its requests, and the results of the rounds."""
+    """An endpoint that is measured, with its requests and the results of the rounds."""
 
     address: Address
-    #: Requests without a key, in an order that depends on a number.
+    #: Returns requests without a key; the argument is the seed of their random order.
     requests: Callable[[int], Iterator[bytes]]
     per_s: dict[Way, list[float]] = field(default_factory=lambda: {way: [] for way in WAYS})
     wal_bytes: dict[Way, list[float]] = field(default_factory=lambda: {way: [] for way in WAYS})
     _known: list[bytes] = field(default_factory=list[bytes])
 
     async def learn(self) -> None:
-        """Execute some requests whose responses are replayed later."""
+        """Send requests with keys, whose stored responses are replayed later."""
         self._known = fresh(self.requests(-1), _KNOWN)
         sent = iter(self._known)
         load = await closed_loop(self.address, sent, connections=CONNECTIONS, seconds=_LEARN_S)
@@ -71,7 +71,11 @@ class Subject:
         assert load.answered == _KNOWN, "not every key was answered"
 
     async def measure(self, way: Way, number: int, seconds: float, connection: Any) -> None:
-        """Run one turn; a negative *number* is a warm-up. *connection* is used to read the WAL position."""
+        """Measure one turn of *seconds* with the kind *way* of requests.
+
+        *number* is the round; the results of a negative round, a warm-up, are not stored. *connection* is
+        used to read the WAL position.
+        """
         requests = self._requests(way, number, seconds)
         before = await wal_bytes(connection)
         load = await closed_loop(self.address, requests, connections=CONNECTIONS, seconds=seconds)
@@ -82,11 +86,11 @@ class Subject:
             self.wal_bytes[way].append(written / load.answered)
 
     def median(self, way: Way) -> float:
-        """Return responses per second."""
+        """Return the median over the rounds of responses per second."""
         return statistics.median(self.per_s[way])
 
     def ratio(self, way: Way) -> float:
-        """Return the ratio to the turn without keys of the same round."""
+        """Return the median over the rounds of the ratio to the turn without keys in the same round."""
         pairs = zip(self.per_s[way], self.per_s["plain"], strict=True)
         return statistics.median([one / plain for one, plain in pairs])
 
@@ -102,6 +106,6 @@ class Subject:
 
 
 async def wal_bytes(connection: Any) -> float:
-    """Return the WAL position."""
+    """Return the WAL position of the server in bytes."""
     [row] = await connection.fetch(SQL["wal"])
     return row["bytes"]

@@ -1,8 +1,8 @@
-"""A load generator with low overhead: keep-alive connections, prepared requests, status only.
+"""Generate HTTP load with low overhead: keep-alive connections, prepared requests, only the status is parsed.
 
-Closed loop: every connection sends its next request after the response to the previous one (throughput).
-Open loop: requests leave at their time, whatever the answers do (latency, without the coordinated
-omission of a closed loop).
+Closed loop: each connection sends its next request after the response to the previous request; for
+throughput. Open loop: each request is sent at its scheduled time, even if earlier responses are late; for
+latency, without coordinated omission.
 """
 
 import asyncio
@@ -22,10 +22,10 @@ Address = tuple[str, int]
 
 @dataclass(kw_only=True, slots=True)
 class Load:
-    """Results of a run."""
+    """The results of a load."""
 
     answered: int = 0
-    #: Number of responses by status, without 2xx.
+    #: Number of responses with another status than 2xx, by status.
     refused: dict[int, int] = field(default_factory=dict[int, int])
     seconds: float = 0.0
     #: Seconds from a request's scheduled time to its response.
@@ -33,11 +33,11 @@ class Load:
 
     @property
     def per_s(self) -> float:
-        """Return responses per second."""
+        """Return the number of responses per second."""
         return self.answered / self.seconds
 
     def count(self, status: int) -> None:
-        """Count one response."""
+        """Count one response with *status*."""
         if status // 100 == 2:
             self.answered += 1
         else:
@@ -51,11 +51,11 @@ class Connection(asyncio.Protocol):
         self._transport: Any = None
         self._buffer = b""
         self._answer: asyncio.Future[int] | None = None
-        #: Servers close idle connections.
+        #: Whether the connection is closed; servers close idle connections.
         self.closed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Store the transport."""
+        """Store the transport, a callback of asyncio."""
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
@@ -74,13 +74,13 @@ class Connection(asyncio.Protocol):
             self._answer.set_result(int(head[9:12]))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Fail the request in flight."""
+        """Raise the error in the caller of :meth:`ask` that waits for a response."""
         self.closed = True
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(exc or ConnectionError("the server closed the connection"))
 
     async def ask(self, request: bytes) -> int:
-        """Send one request; returns its status."""
+        """Send one request, and return the status of the response."""
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         return await self._answer
@@ -117,7 +117,10 @@ async def closed_loop(
 
 
 async def open_loop(address: Address, requests: Iterator[bytes], *, per_s: float, total: int) -> Load:
-    """Send *total* requests, or all, *per_s* per second, each at its scheduled time on a free connection."""
+    """Send requests at their scheduled times, *per_s* per second, each on a free connection.
+
+    Ends after *total* requests, or after the last of *requests*.
+    """
     load = Load()
     free: list[Connection] = []
     began = time.perf_counter()

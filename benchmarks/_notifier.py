@@ -1,4 +1,4 @@
-"""Measure the cost of notifications for commands (G28)."""
+"""Measure how much the notifier reduces the number of commands per second (G28)."""
 
 import asyncio
 import mmap
@@ -13,7 +13,7 @@ from relaybox.outbox import OUTBOX_CHANNEL
 
 __all__ = ("SWITCH", "notifier_figures")
 
-#: Environment variable with the name of a file; see ``_contestants.create_switched``.
+#: Environment variable with the name of the switch's file; see ``_contestants.create_switched``.
 SWITCH: Final = "BENCH_SWITCH"
 _ON: Final = b"1"
 _OFF: Final = b"0"
@@ -21,12 +21,13 @@ _WORKERS: Final = 2
 _CONNECTIONS: Final = 32
 _SESSIONS: Final = 2_000
 _SLICE_S: Final = 1.5
-#: Slices are short and alternate, so that changes of the machine's load affect on and off alike.
+#: States of the switch in one turn. Short alternating slices, so that changes of the machine's load affect
+#: both states.
 _TURNS: Final = (_ON, _OFF, _OFF, _ON)
 
 
 async def notifier_figures(turns: int) -> dict[str, Any]:
-    """Return commands per second with and without the notifier, in one API at full speed."""
+    """Return commands per second with and without the notifier, of one API under a closed loop."""
     ids = await seed_sessions(_SESSIONS)
     with tempfile.NamedTemporaryFile() as file:
         file.write(_OFF)
@@ -62,7 +63,7 @@ async def _commands_per_s(port: int, ids: Any, number: int, seconds: float = _SL
 
 
 async def _require_switch(port: int, switch: mmap.mmap, ids: Any) -> None:
-    """Warm up, and check that the switch works."""
+    """Warm up the API, and check that the switch turns notifications on and off."""
     heard: list[str] = []
     async with connected() as connection:
 

@@ -1,8 +1,9 @@
-"""The ordinary endpoint of ``idempotency.py``: one INSERT, one event, 201; factories for uvicorn.
+"""Application factories for uvicorn for ``idempotency.py``: an endpoint with one INSERT and one event.
 
-* ``create_orders``: in a unit of work.
-* ``create_orders_peer``: in a session of SQLAlchemy that it commits itself, as its documentation has
-  endpoints, behind ``asgi-idempotency-header`` on Redis. Same token check, same rows, same pool.
+* ``create_orders``: in a unit of work of Relaybox.
+* ``create_orders_peer``: in a session of SQLAlchemy that the endpoint commits, behind the middleware
+  ``asgi-idempotency-header`` with Redis, as the documentation of that package shows. Token check, rows and
+  connection pool are the same.
 """
 
 import os
@@ -30,7 +31,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 __all__ = ("ORDERS", "PEER_PACKAGES", "PEER_REDIS", "create_orders", "create_orders_peer")
 
 ORDERS: Final = "/orders"
-#: Environment variables: the directory of the peer's packages, and the port of its Redis.
+#: Names of environment variables: the directory of the middleware's packages, and the port of its Redis.
 PEER_PACKAGES: Final = "BENCH_PEER_PACKAGES"
 PEER_REDIS: Final = "BENCH_PEER_REDIS"
 
@@ -50,14 +51,14 @@ class Order(Base):
 
 
 class NewOrder(BaseModel):
-    """Request of a customer."""
+    """The body of a request that places an order."""
 
     item: Annotated[str, Field(min_length=1, max_length=200)]
     quantity: Annotated[int, Field(ge=1, le=1_000)]
 
 
 class OrderPlaced(BaseModel):
-    """Response to a customer."""
+    """The body of the response: the order that was placed."""
 
     order_id: UUID
     item: str
@@ -66,7 +67,7 @@ class OrderPlaced(BaseModel):
 
 
 def create_orders() -> FastAPI:
-    """Create the endpoint in a unit of work."""
+    """Create the application whose endpoint uses a unit of work."""
     database, authenticated = _parts("orders")
     unit = unit_of_work(database, authenticated)
     app = FastAPI()
@@ -81,7 +82,7 @@ def create_orders() -> FastAPI:
 
 
 def create_orders_peer() -> FastAPI:
-    """Create the same endpoint behind the peer's middleware."""
+    """Create the application whose endpoint is behind ``asgi-idempotency-header``."""
     database, authenticated = _parts("orders-peer")
     app = FastAPI()
     _add_peer(app)
@@ -104,7 +105,7 @@ def _parts(name: str) -> tuple[Database, Any]:
 
 
 def _add_peer(app: FastAPI) -> None:
-    """Import the peer with its own Redis client; FastAPI and Starlette are the product's."""
+    """Add the middleware, imported from another environment; FastAPI and Starlette are the product's."""
     packages = os.environ[PEER_PACKAGES]
     sys.path.insert(0, packages)
     peer: Any = __import__("idempotency_header_middleware")

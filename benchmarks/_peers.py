@@ -1,4 +1,4 @@
-"""Set up a separate environment for the peers, without effect on the product's packages."""
+"""Set up a separate Python environment for the packages that Relaybox is compared with, called peers."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ _STOP_S: Final = 10.0
 
 
 def peers_home(*, fetch: bool) -> Path | None:
-    """Return the virtual environment of the peers, created if *fetch*; None if there is none."""
+    """Return the virtual environment of the peers; create a missing one if *fetch*, else return None."""
     home = cache_dir(Path(tempfile.gettempdir())) / "peers"
     done, wanted = home / REQUIREMENTS.name, REQUIREMENTS.read_text()
     if done.exists() and done.read_text() == wanted:
@@ -34,7 +34,7 @@ def peers_home(*, fetch: bool) -> Path | None:
 
 
 def packages_of(home: Path) -> Path:
-    """Return the directory of the packages of the environment *home*."""
+    """Return the directory ``site-packages`` of the environment *home*."""
     return next(home.glob("lib/*/site-packages"))
 
 

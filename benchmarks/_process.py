@@ -12,14 +12,15 @@ __all__ = ("QueryCounter", "counting_proxy", "cpu_s", "peak_mb", "resident_mb")
 
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 _CHUNK_BYTES: Final = 262_144
-#: A client that requests TLS gets ``N`` (no), and then sends the message that starts its session.
+#: The code of the message SSLRequest. The proxy refuses TLS with ``N``; the client continues without TLS.
 _TLS_WANTED: Final = 80_877_103
-#: Sync ends an extended query, Query is a simple one: the server responds once to each.
+#: Types of client messages that are answered once: Sync, the end of an extended query, and Query, a simple
+#: query.
 _ASKS: Final = (b"S", b"Q")
 
 
 def cpu_s(pid: int) -> float:
-    """Return the CPU seconds of a process, all threads, user and system."""
+    """Return the CPU seconds of a process so far: all threads, user and system time."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
@@ -30,7 +31,7 @@ def resident_mb(pid: int) -> float:
 
 
 def peak_mb(pid: int) -> float:
-    """Return the maximum of resident memory so far, in MB."""
+    """Return the maximum of resident memory so far, in MB (10^6 bytes)."""
     return _status_mb(pid, "VmHWM:")
 
 
@@ -47,12 +48,12 @@ class QueryCounter:
         self.asked = 0
 
     def reader(self) -> "_ClientMessages":
-        """Create the counter of one connection."""
+        """Create the parser for the messages of one connection."""
         return _ClientMessages(self)
 
 
 class _ClientMessages:
-    """One connection's messages (https://www.postgresql.org/docs/18/protocol-message-formats.html)."""
+    """Parses the client messages of a connection (postgresql.org/docs/18/protocol-message-formats.html)."""
 
     def __init__(self, counter: QueryCounter) -> None:
         self._counter = counter
@@ -71,16 +72,17 @@ class _ClientMessages:
                 self._counter.asked += 1
 
     def _size(self) -> int | None:
-        """Return the size of the first message in the buffer; messages before the session have no type."""
+        """Return the size of the first message in the buffer; None if too few bytes have arrived."""
         at = 1 if self._started else 0
         return at + int.from_bytes(self._buffer[at : at + 4]) if len(self._buffer) >= at + 4 else None
 
 
 @contextmanager
 def counting_proxy(port: int) -> Generator[tuple[int, QueryCounter]]:
-    """Run a proxy to PostgreSQL at *port* that counts round trips; too slow for timed runs.
+    """Run a proxy to PostgreSQL at *port* that counts round trips, during a ``with`` block.
 
-    It has a thread of its own, so that it continues while the caller waits for the end of a process.
+    Do not use it in timed runs, because it is slow. The proxy runs in a separate thread, so that the caller
+    may block until a process ends.
     """
     counter, loop = QueryCounter(), asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="counting-proxy", daemon=True)

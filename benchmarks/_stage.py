@@ -1,4 +1,4 @@
-"""Servers, processes, sessions and output of the benchmarks."""
+"""Start the servers and processes of benchmarks, create sessions, and print figures."""
 
 import asyncio
 import itertools
@@ -50,7 +50,8 @@ __all__ = (
 
 WRITER: Final = "writer"
 FEEDBACK: Final = "Make the second concept darker, and let the lighthouse keeper lie from the first page on."
-#: Memory for all data of a benchmark; with less, a contestant must write dirty pages of the previous one.
+#: Enough shared buffers for all data of a benchmark; with less, a contestant would write dirty pages of the
+#: previous contestant.
 _OPTIONS: Final = {"shared_buffers": "512MB"}
 _LOOK_S: Final = 0.02
 _PENDING: Final = (Path(__file__).parent / "pending.sql").read_text()
@@ -58,7 +59,10 @@ _PENDING: Final = (Path(__file__).parent / "pending.sql").read_text()
 
 @asynccontextmanager
 async def servers(*, kafka: bool, **options: str) -> AsyncGenerator[LocalPostgres]:
-    """Start a durable PostgreSQL with the product's schema, optionally a Kafka; set the environment."""
+    """Run PostgreSQL (with fsync) and optionally Kafka during a ``with`` block.
+
+    Creates the product's schema, and sets the environment variables of this process to these servers.
+    """
     place = _directory()
     postgres = LocalPostgres(place / "postgres", options={**_OPTIONS, **options})
     broker = LocalKafka(place / "kafka")
@@ -72,13 +76,13 @@ async def servers(*, kafka: bool, **options: str) -> AsyncGenerator[LocalPostgre
             await ensure_topics(load_settings(KafkaSettings), ["domain-events"])
         yield postgres
     finally:
-        broker.kill()  # its directory is removed: an orderly stop would only take time
+        broker.kill()  # not stop(), which takes longer: the data directory is deleted anyway
         await postgres.stop("immediate")
         shutil.rmtree(place, ignore_errors=True)
 
 
 async def _start_with_schema(postgres: LocalPostgres) -> None:
-    """Start *postgres*, set the environment to it and create the product's schema."""
+    """Start *postgres*, set the environment variables for its address, and create the product's schema."""
     await postgres.start()
     os.environ.update(postgres.settings())
     os.environ.update(JWT_SECRET=secrets.token_urlsafe(48), LOG_LEVEL="WARNING")
@@ -87,14 +91,14 @@ async def _start_with_schema(postgres: LocalPostgres) -> None:
 
 def _directory() -> Path:
     place = Path(tempfile.mkdtemp(prefix="relaybox-bench-"))
-    # For root the server runs as another account, which needs access to the directory.
+    # If this process runs as root, PostgreSQL runs as another account, which needs access to the directory.
     place.chmod(0o755)
     return place
 
 
 @contextmanager
 def running(argv: Sequence[str], **environment: str) -> Generator[int]:
-    """Run a process during a ``with`` block; yields the port it listens on."""
+    """Run a process during a ``with`` block, and yield the port on which it listens."""
     with started(argv, **environment) as process:
         yield process.port
 
@@ -109,7 +113,7 @@ class Process:
 
 @contextmanager
 def started(argv: Sequence[str], **environment: str) -> Generator[Process]:
-    """Run a Python process during a ``with`` block; enters the block when the process listens on its port."""
+    """Run a Python process during a ``with`` block, which begins when the process listens on its port."""
     port = free_port()
     given = {"API_PORT": str(port), "HEALTH_PORT": str(port), **environment}
     argv = [part.replace("{port}", str(port)) for part in argv]
@@ -128,19 +132,19 @@ def wait_for_port(process: subprocess.Popen[bytes], port: int) -> None:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
-        # Without a pause this loop would use a core that the process needs.
+        # Pause: a busy loop would use a core that the process needs.
         with suppress(subprocess.TimeoutExpired):
             process.wait(_LOOK_S)
     raise SystemExit(f"{process.args!r} ended with {process.returncode}")
 
 
 def token() -> str:
-    """Return a bearer token for the writer of all sessions."""
+    """Return a bearer token for the user who owns all sessions."""
     return make_token(load_settings(JwtSettings), WRITER, 86_400)
 
 
 async def seed_sessions(count: int) -> list[UUID]:
-    """Create sessions with a proposal, ready for feedback, through the command service."""
+    """Create *count* sessions with a proposal, which accept SubmitFeedback, by the command service."""
     database = Database(load_settings(PostgresSettings), application_name="bench-seed")
     notifier = Notifier(database)
     commands = CommandService(database, [genesis], notifier=notifier, source_service="bench")
@@ -177,11 +181,11 @@ async def seed_sessions(count: int) -> list[UUID]:
 
 
 async def _silent(_percent: float) -> None:
-    """Ignore signals."""
+    """Ignore the progress of a muse."""
 
 
 async def drained() -> None:
-    """Wait until the relay has published everything."""
+    """Wait until the relay has published all rows of the outbox."""
     database = Database(load_settings(PostgresSettings), application_name="bench")
     while True:
         async with database.connection() as connection:
@@ -193,7 +197,7 @@ async def drained() -> None:
 
 
 def submit_feedback(ids: Sequence[UUID], seed: int = 0) -> Iterator[bytes]:
-    """Generate prepared ``SubmitFeedback`` requests without end, sessions in random order."""
+    """Yield HTTP requests with ``SubmitFeedback``, without end, to the sessions in an order by *seed*."""
     payload = {"feedback": FEEDBACK, "rating": 4}
     body = json.dumps({"command_type": "SubmitFeedback", "payload": payload}).encode()
     order = list(ids)
@@ -205,7 +209,7 @@ def submit_feedback(ids: Sequence[UUID], seed: int = 0) -> Iterator[bytes]:
 
 
 def show(title: str, rows: Sequence[tuple[str, str]], figures: Mapping[str, Any]) -> None:
-    """Print a table, then one JSON object as the last line."""
+    """Print *rows* as a table, then *figures* as one JSON object, the last line."""
     table = Table(title=title)
     table.add_column("what")
     table.add_column("figure", justify="right")

@@ -1,4 +1,4 @@
-"""Run benchmarks as processes, read their figures, and keep those of full runs.
+"""Run benchmarks in separate processes, read their figures, and write those of full runs to files.
 
 A benchmark is a script ``benchmarks/<name>.py`` whose name begins with a letter. It takes ``--short`` and
 prints one JSON object of figures as its last line.
@@ -24,28 +24,29 @@ __all__ = (
     "run_benchmarks",
 )
 
-#: A short form takes up to two minutes on two idle cores; the limit ends only a hanging one.
+#: Seconds after which a short form is stopped. It takes up to two minutes on two idle cores.
 SHORT_RUN_S_MAX: Final = 600.0
 FULL_RUN_S_MAX: Final = 7_200.0
 _STOP_S: Final = 20.0
-#: Parts of names of figures that depend little on the machine: counts, and ratios within one run.
+#: Parts of the names of figures that depend little on the machine: counts, and ratios within one run.
 _INDEPENDENT: Final = (
     *("ratio", "round_trips_per_", "wal_bytes_per_", "dead_tuples_per_", "idle_queries_per_s"),
     *("identical", "emptied"),
 )
-#: Higher is better for ratios (Relaybox to the other) and rates per second; everything else is a cost.
+#: Parts of the names of figures for which higher is better: ratios (Relaybox to the other program) and rates.
+#: Other figures are costs.
 _GAINS: Final = ("ratio", "_per_s", "identical", "emptied")
 _COSTS: Final = ("idle_queries_per_s",)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checkout:
-    """Files of one revision with their environment."""
+    """The files of a revision, with a Python environment."""
 
     #: Name in reports: a revision, or "working tree".
     label: str
     root: Path
-    #: The interpreter of its environment.
+    #: The interpreter of the environment.
     python: Path
 
     def benchmarks(self) -> list[str]:
@@ -55,11 +56,11 @@ class Checkout:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
-    """Result of one run of one benchmark."""
+    """The result of one run of one benchmark."""
 
     #: Empty if the run failed.
     figures: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    #: Reason why there are no figures; None if there are some.
+    #: Reason why there are no figures; None if the run succeeded.
     failure: str | None = None
     seconds: float
     output: str
@@ -71,16 +72,16 @@ def run_benchmark(checkout: Checkout, name: str, *, short: bool, limit_s: float)
     Args:
         checkout: The revision to run.
         name: The benchmark, without ``.py``.
-        short: Whether to run its short form.
-        limit_s: Seconds after which it is stopped.
+        short: Whether to run the short form.
+        limit_s: Seconds after which the run is stopped.
 
     Returns:
-        The figures, or the reason why there are none. Never raises for what the benchmark does.
+        The figures, or the reason why there are none. An error of the benchmark does not raise.
     """
     command = [str(checkout.python), f"benchmarks/{name}.py", *(["--short"] if short else [])]
     environment = {
         **os.environ,
-        # The programs of the revision's environment come first, as in `make`.
+        # Put the programs of the revision's environment first, as `make` does.
         "PATH": os.pathsep.join([str(checkout.python.parent), os.environ.get("PATH", os.defpath)]),
     }
     began = time.monotonic()
@@ -98,7 +99,7 @@ def run_benchmark(checkout: Checkout, name: str, *, short: bool, limit_s: float)
     try:
         output, _ = process.communicate(timeout=limit_s)
     except subprocess.TimeoutExpired:
-        failure = f"still running after {limit_s:.0f} s"
+        failure = f"stopped because it was still running after {limit_s:.0f} s"
         output = _stop(process)
     except BaseException:
         _stop(process)
@@ -154,7 +155,7 @@ def run_benchmarks(checkout: Checkout, names: Sequence[str], *, short: bool) -> 
     """Run *names* one after the other and print their output; full runs write their results file.
 
     Returns:
-        The names of those that failed.
+        The names of the benchmarks that failed.
     """
     failed: list[str] = []
     for name in names:

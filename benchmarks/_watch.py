@@ -1,4 +1,4 @@
-"""Empty, count and watch topics."""
+"""Delete, count and consume the records of topics."""
 
 import queue
 import threading
@@ -9,7 +9,7 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
-    OffsetSpec,  # pyright: ignore[reportPrivateImportUsage] - documented there
+    OffsetSpec,  # pyright: ignore[reportPrivateImportUsage] - public by the documentation
 )
 from relaybox.settings import KafkaSettings, load_settings
 
@@ -31,7 +31,7 @@ def places_of(topic: str) -> list[TopicPartition]:
 
 
 def empty_topic(topic: str) -> None:
-    """Delete every record of *topic*, so that the disk does not fill up."""
+    """Delete all records of *topic*, so that repeated rounds do not fill the disk."""
     places = [TopicPartition(topic, place.partition, _END) for place in places_of(topic)]
     with AdminClient(_servers()) as admin:
         for answer in admin.delete_records(places, request_timeout=_ANSWER_S).values():
@@ -81,7 +81,7 @@ def digest_of(topic: str) -> tuple[int, int]:
 
 
 class Watcher:
-    """A consumer of committed messages that records the arrival time of each key's event."""
+    """Consumes committed messages of *topic* in a thread, and records when the event of each key arrived."""
 
     def __init__(self, topic: str = "domain-events") -> None:
         self._topic = topic
@@ -126,7 +126,7 @@ class Watcher:
 
 
 def _end_of(consumer: Any, place: TopicPartition) -> int:
-    """Return the offset of the next record; a new topic has no leader for a moment."""
+    """Return the end offset of a partition; retry while a new partition has no leader."""
     until_s = time.monotonic() + _ANSWER_S
     while True:
         try:

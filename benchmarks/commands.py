@@ -1,7 +1,7 @@
-"""Measure durable commands per second over HTTP, of the product and of the usual implementation.
+"""Measure durable commands per second over HTTP, of the product and of a FastAPI endpoint with SQLAlchemy.
 
-``SubmitFeedback`` on 2,000 sessions, PostgreSQL with fsync, 2 API workers, tokens checked,
-32 connections. Contestants take turns in one run; every figure is the median of the rounds.
+``SubmitFeedback`` on 2,000 sessions, PostgreSQL with fsync, 2 API workers with token checks, 32 connections.
+The contestants take turns in one run; each figure is the median of the rounds.
 """
 
 import argparse
@@ -18,7 +18,7 @@ CONNECTIONS: Final = 32
 
 
 def contestants(stack: ExitStack) -> dict[str, int]:
-    """Start all three; returns their ports by name."""
+    """Start the three contestants, and return their ports by name."""
     uvicorn = ["uvicorn", "--factory", "--app-dir", "benchmarks", "--workers", str(WORKERS)]
     uvicorn += ["--port", "{port}", "--log-level", "warning", "--no-access-log"]
     uvicorn += ["--timeout-worker-healthcheck", "30"]
@@ -32,7 +32,7 @@ def contestants(stack: ExitStack) -> dict[str, int]:
 
 
 async def main(rounds: int, seconds: float, sessions: int) -> None:
-    """Measure and print."""
+    """Run the benchmark, and print the figures."""
     async with servers(kafka=False):
         ids = await seed_sessions(sessions)
         with ExitStack() as stack:

@@ -1,10 +1,10 @@
 """Measure whether accumulated data slows down the relay.
 
-* **SENT rows**: a backlog is drained beside none of them and beside 5,000,000.
-* **An old snapshot**: 5 minutes at 1,000 events/s, with and without a transaction that began before
-  and keeps every row version and index entry alive; then a backlog is drained, while it still does.
+* **SENT rows**: a backlog is published from an outbox without SENT rows, and from one with 5,000,000.
+* **An old snapshot**: 5 minutes at 1,000 events/s, and then a backlog; with and without a transaction that
+  began before, so that vacuum cannot remove row versions and index entries.
 
-One relay, exactly once, PostgreSQL with fsync, one Kafka broker, everything on one machine.
+One relay with ExactlyOnce, PostgreSQL with fsync, one Kafka broker, all on one machine.
 """
 
 import argparse
@@ -31,7 +31,7 @@ ROUNDS: Final = 3
 
 
 async def drain(connection: Any) -> float:
-    """Add the whole backlog to the outbox and wait until it is published; returns events per second."""
+    """Add the whole backlog to the outbox, wait until it is published, and return events per second."""
     await connection.execute(SQL["checkpoint"])
     [before] = await connection.fetch(GROWTH["highest"])
     await connection.fetch(SQL["fill_outbox"], TOPIC)
@@ -40,7 +40,7 @@ async def drain(connection: Any) -> float:
 
 
 async def rate(connection: Any, before: Any, filled: Any) -> float:
-    """Wait until the relay has published the rows written between two times; returns events per second."""
+    """Wait until the relay has published all rows, and return events per second between two times."""
     await connection.fetch(SQL["wake_relays"], OUTBOX_CHANNEL)
     async with asyncio.timeout(DRAIN_S):
         while True:
@@ -53,20 +53,20 @@ async def rate(connection: Any, before: Any, filled: Any) -> float:
 
 
 async def drains(connection: Any) -> float:
-    """Return the median of several drains after a warm-up."""
+    """Return the median of events per second of several backlogs, after a warm-up."""
     rates = [await drain(connection) for _ in range(ROUNDS + 1)]
     return statistics.median(rates[1:])
 
 
 async def beside_sent_rows(postgres: LocalPostgres, events: int, sent: int) -> dict[str, Any]:
-    """Return drain rates without SENT rows and with *sent*."""
+    """Return events per second without SENT rows, and with *sent* SENT rows."""
     async with Backlog.made(postgres, events=events) as backlog, connected(postgres) as connection:
         await connection.execute(SQL["empty_outbox"])
         with relays(1, "exactly-once"):
             await backlog.shared_by(1)
             without = await drains(connection)
         await connection.execute(SQL["empty_outbox"])
-        # In portions, each with a commit, like the writes of a service over days.
+        # In several transactions, like the writes of a service over days.
         for _ in range(max(1, sent // (10 * events))):
             await connection.fetch(GROWTH["make_sent"], TOPIC, 10)
         await connection.execute(GROWTH["vacuum_outbox"])
@@ -82,7 +82,7 @@ async def beside_sent_rows(postgres: LocalPostgres, events: int, sent: int) -> d
 
 
 async def write(connection: Any, duration_s: float) -> None:
-    """Write events at a steady rate, with notifications like a service."""
+    """Write events at a steady rate for *duration_s*, with notifications, as a service does."""
     portion, began = PER_S // WRITES_PER_S, time.monotonic()
     for number in range(int(duration_s * WRITES_PER_S)):
         await asyncio.sleep(began + number / WRITES_PER_S - time.monotonic())
@@ -93,7 +93,7 @@ async def write(connection: Any, duration_s: float) -> None:
 
 @asynccontextmanager
 async def old_snapshot(postgres: LocalPostgres, *, wanted: bool) -> AsyncGenerator[None]:
-    """Hold a snapshot open, like a forgotten transaction."""
+    """If *wanted*, keep a transaction with a snapshot open during a ``with`` block."""
     if not wanted:
         yield
         return
@@ -103,7 +103,7 @@ async def old_snapshot(postgres: LocalPostgres, *, wanted: bool) -> AsyncGenerat
 
 
 async def one_load(postgres: LocalPostgres, duration_s: float, *, snapshot: bool) -> dict[str, float]:
-    """Run a steady load, then a backlog, with or without an old snapshot."""
+    """Run a steady load, then publish a backlog, with or without an old snapshot; return the figures."""
     async with connected(postgres) as connection:
         await connection.execute(SQL["empty_outbox"])
         async with Backlog.made(postgres, events=PER_S) as backlog, old_snapshot(postgres, wanted=snapshot):
@@ -126,7 +126,7 @@ async def _loaded(connection: Any, running: Sequence[Process], duration_s: float
 
 
 async def _burst(connection: Any) -> float:
-    """Publish a backlog of 20 seconds of the load."""
+    """Write the events of 20 seconds of the load at once, and return events published per second."""
     [before] = await connection.fetch(GROWTH["highest"])
     async with connection.transaction():
         for _ in range(20):
@@ -153,14 +153,16 @@ async def under_an_old_snapshot(postgres: LocalPostgres, duration_s: float) -> d
 
 
 async def main(parts: Sequence[str], events: int, sent: int, load_s: float) -> None:
-    """Measure and print."""
+    """Run the benchmark, and print the figures."""
     figures: dict[str, Any] = {}
     async with servers(kafka=True) as postgres:
         if "snapshot" in parts:
             figures |= await under_an_old_snapshot(postgres, load_s)
         if "sent" in parts:
             figures |= await beside_sent_rows(postgres, events, sent)
-    show("The relay beside what piles up", [(name, f"{value:,}") for name, value in figures.items()], figures)
+    show(
+        "The relay with accumulated data", [(name, f"{value:,}") for name, value in figures.items()], figures
+    )
 
 
 PARTS: Final = ("sent", "snapshot")

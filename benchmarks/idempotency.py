@@ -1,10 +1,10 @@
-"""Measure the cost of an idempotency key and the savings of a replay over HTTP.
+"""Measure the cost of an idempotency key, and the savings of a replay, over HTTP.
 
-Each endpoint is asked three ways: without a key, with a new key each time, and again with a key that
-was answered. Three endpoints: ``SubmitFeedback`` of the product; an ordinary one with one INSERT and
-one event in the unit of work; the same behind ``asgi-idempotency-header`` on Redis. PostgreSQL with
-fsync, 2 workers, tokens checked, 32 connections. The ways take turns in one run; a ratio is to the
-plain turn of the same round. And ``--part expiry``: 500,000 answers expire under load, see ``_expiry.py``.
+Each endpoint gets three kinds of requests: without a key, with new keys, and with keys that have a stored
+response. The endpoints are ``SubmitFeedback`` of the product, an endpoint with one INSERT and one event in a
+unit of work, and the same endpoint behind ``asgi-idempotency-header`` with Redis. PostgreSQL with fsync, 2
+workers with token checks, 32 connections. The kinds take turns in one run; a ratio is to the turn without
+keys in the same round. ``--part expiry``: 500,000 stored responses expire under load, see ``_expiry.py``.
 """
 
 import argparse
@@ -30,13 +30,13 @@ PREFIXES: Final = {"commands": "", "generic": "generic_", "peer": "peer_"}
 UVICORN: Final = [
     *("uvicorn", "--factory", "--app-dir", "benchmarks", "--workers", str(WORKERS)),
     *("--port", "{port}", "--log-level", "warning", "--no-access-log"),
-    # As long as a run: a client that reuses a connection while the server closes it gets an error.
+    # Longer than a run: a client that reuses a connection while the server closes it would get an error.
     *("--timeout-worker-healthcheck", "30", "--timeout-keep-alive", "600"),
 ]
 
 
 async def subjects(stack: ExitStack, parts: Sequence[str], *, fetch: bool) -> dict[str, Subject]:
-    """Start the endpoints of *parts*."""
+    """Start the endpoints of *parts*, and return them by name."""
     found: dict[str, Subject] = {}
     if "commands" in parts:
         ids = await seed_sessions(2_000)
@@ -58,7 +58,7 @@ async def subjects(stack: ExitStack, parts: Sequence[str], *, fetch: bool) -> di
 async def three_ways(
     postgres: LocalPostgres, parts: Sequence[str], rounds: int, seconds: float, *, fetch: bool
 ) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """Return the figures of *parts*, and rows for the table only."""
+    """Measure the three kinds of requests; return the figures of *parts*, and more rows for the table."""
     with ExitStack() as stack:
         found = await subjects(stack, parts, fetch=fetch)
         async with connected(postgres) as connection:
@@ -86,7 +86,7 @@ async def three_ways(
 
 
 async def main(parts: Sequence[str], rounds: int, seconds: float, keys: int, *, fetch: bool) -> None:
-    """Measure and print."""
+    """Run the benchmark, and print the figures."""
     figures: dict[str, Any] = {}
     rows: list[tuple[str, str]] = []
     async with servers(kafka=False) as postgres:

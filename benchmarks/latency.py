@@ -1,8 +1,8 @@
-"""Measure the time from "accepted over HTTP" to "received by a Kafka consumer" on an idle product.
+"""Measure the time between the HTTP response to a command and the arrival of its event at a Kafka consumer.
 
-Sends single commands to the started product, one after the other, and notes for each the time
-between the answer's last byte and the moment a consumer of ``domain-events`` holds the event.
-Sender and consumer are in this process and use the same clock.
+Sends single commands to an idle product, one after the other, and measures for each the time from the last
+byte of the response until a consumer of ``domain-events`` has received the event. Sender and consumer are in
+this process and use the same clock.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from _watch import Watcher
 
 
 async def measure(port: int, ids: Sequence[UUID], pause_s: float) -> tuple[list[float], list[float]]:
-    """Return the milliseconds accepted → consumed and sent → accepted of one command on each session."""
+    """Send one command to each session; return the milliseconds accepted → consumed, and sent → accepted."""
     watcher = Watcher()
     watcher.start()
     accepted: dict[str, float] = {}
@@ -41,7 +41,7 @@ async def measure(port: int, ids: Sequence[UUID], pause_s: float) -> tuple[list[
 
 
 async def main(commands: int, pause_s: float) -> None:
-    """Measure and print."""
+    """Run the benchmark, and print the figures."""
     async with servers(kafka=True):
         ids = await seed_sessions(commands + 20)
         with ExitStack() as stack:

@@ -1,2 +1,2 @@
--- Is anything still on its way to Kafka?
+-- Return whether the outbox has rows that are not published yet.
 SELECT EXISTS (SELECT FROM event_outbox WHERE status = 'PENDING') AS pending

@@ -1,10 +1,9 @@
-"""How fast the relay moves a backlog, what an event costs, and what sharing and telling cost.
+"""Measure the publishing of a backlog: its speed, the cost per event, several relays, and notifications.
 
-200,000 events of 600 bytes, 1,000 keys, 8 partitions, PostgreSQL with fsync, one Kafka broker,
-everything on one machine. Beside the relay, exactly once and at least once, run (a) the bare
-serial loop and (b) a bare producer, see ``_bare.py``. Contestants take turns; every figure is the
-median of the rounds. Ends with 1 when the comparison is not valid: (a) must reach 0.35 × (b), and
-all must have written the same records.
+200,000 events of 600 bytes, 1,000 keys, 8 partitions, PostgreSQL with fsync, one Kafka broker, all on one
+machine. The contestants are the relay with ExactlyOnce and with AtLeastOnce, (a) the loop and (b) the
+producer of ``_bare.py``. They take turns; each figure is the median of the rounds. The exit code is 1 if the
+comparison is not valid: (a) must reach 0.35 × (b), and all contestants must have written the same records.
 """
 
 import argparse
@@ -24,10 +23,10 @@ from relaybox.settings import PostgresSettings, load_settings
 LOOP: Final = "bare_loop"
 PRODUCER: Final = "bare_producer"
 DELIVERIES: Final = {"exactly_once": "exactly-once", "at_least_once": "at-least-once"}
-#: Less, and the bare loop is a straw man: nothing is shown by being as fast as it.
+#: Minimum ratio of the loop's speed to the producer's. A comparison with a slower loop would show nothing.
 VALID_RATIO: Final = 0.35
 RELAYS: Final = (1, 2, 4)
-#: How often the notifier goes through on, off, off, on.
+#: Number of sequences on, off, off, on of the notifier's switch in a round.
 _TURNS_PER_ROUND: Final = 4
 _SHORT_TURNS: Final = 2
 
@@ -35,7 +34,7 @@ Rates = dict[str, list[float]]
 
 
 async def drain_figures(backlog: Backlog, rounds: int) -> dict[str, Any]:
-    """All contestants against each other."""
+    """Return the figures of all contestants, which publish the same backlog in turns."""
     rates: Rates = {name: [] for name in (*DELIVERIES, LOOP, PRODUCER)}
     drained: dict[str, list[Drained]] = {name: [] for name in DELIVERIES}
     figures = await _warmed_up(backlog)
@@ -59,7 +58,7 @@ async def drain_figures(backlog: Backlog, rounds: int) -> dict[str, Any]:
 
 
 async def _warmed_up(backlog: Backlog) -> dict[str, Any]:
-    """A first, untimed round: what does not depend on time is counted in it, and records are compared."""
+    """Run a first, untimed round: count what does not depend on time, and compare the records."""
     figures: dict[str, Any] = {}
     digests: dict[str, tuple[int, int]] = {}
     for name in DELIVERIES:
@@ -97,7 +96,7 @@ async def _bare(backlog: Backlog, name: str) -> float:
 
 
 async def sharing_figures(backlog: Backlog, rounds: int) -> dict[str, Any]:
-    """What 1, 2 and 4 relays drain, exactly once."""
+    """Return events per second of 1, 2 and 4 relays with ExactlyOnce."""
     rates: dict[int, list[float]] = {count: [] for count in RELAYS}
     for number in range(rounds):
         for count in RELAYS[:: 1 if number % 2 else -1]:
@@ -107,7 +106,7 @@ async def sharing_figures(backlog: Backlog, rounds: int) -> dict[str, Any]:
 
 
 async def memory_figures(backlog: Backlog) -> dict[str, Any]:
-    """The most memory that one relay takes while it moves a backlog."""
+    """Return the maximum memory of a relay while it publishes a backlog."""
     with relays(1, DELIVERIES["exactly_once"]) as running:
         await backlog.shared_by(1)
         await backlog.drain(running)
@@ -119,12 +118,12 @@ def _median(done: Sequence[Drained], read: Callable[[Drained], float]) -> float:
 
 
 def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """The median of the ratios within each round."""
+    """Return the median over the rounds of the ratio of *ours* to *theirs*."""
     return round(statistics.median(one / other for one, other in zip(ours, theirs, strict=True)), 2)
 
 
 async def main(parts: Sequence[str], rounds: int, events: int, memory_events: int, *, short: bool) -> bool:
-    """Measure and show; whether the comparison is valid."""
+    """Run the benchmark, print the figures, and return whether the comparison is valid."""
     figures: dict[str, Any] = {}
     async with servers(kafka=True) as postgres:
         works: Mapping[str, Callable[[Backlog], Coroutine[Any, Any, dict[str, Any]]]] = {
@@ -158,5 +157,5 @@ if __name__ == "__main__":
     given = parser.parse_args()
     sizes = (1, 20_000, 20_000) if given.short else (given.rounds, given.events, given.memory_events)
     valid = asyncio.run(main(given.part or PARTS, *sizes, short=given.short))
-    if not valid and not given.short:  # one round of little says nothing about it
+    if not valid and not given.short:  # one short round is too little for this check
         raise SystemExit(f"not valid: the bare loop does not reach {VALID_RATIO} of the bare producer")

@@ -1,10 +1,10 @@
-"""How long an event takes from its commit to a consumer, and what a relay costs that has nothing to do.
+"""Measure the time from the commit of an event to its arrival at a consumer, and the cost of an idle relay.
 
-Events are written as an application writes them, one row and one commit each, and told by the
-notifier. Both ends are in this process, so one clock measures: from the moment COMMIT has returned
-to the moment a ``read_committed`` consumer holds the event. On an idle machine one after the other;
-then at a steady rate, open loop: an event is written when it is due, whatever the others do. Before
-both, the same steady rate warms the servers up until the median stops falling.
+Each event is one row with its own commit, followed by a notification. Writer and consumer are in this process
+and use the same clock: the time is measured from the return of COMMIT until a ``read_committed`` consumer has
+the event. First single events on an idle machine; then a steady rate in an open loop, where each event is
+written at its scheduled time even if others are late. Before, the same steady rate warms the servers up until
+the median no longer falls.
 """
 
 import argparse
@@ -33,22 +33,23 @@ PAUSE_S: Final = (0.005, 0.03)
 ARRIVAL_S: Final = 30.0
 WARM_UP: Final = 50
 SETTLE_S: Final = 6.0
-#: A broker that was just started compiles what transactions run through under load: at 600 events a second
-#: the median of 5 s fell from 207 to 36 ms within 40 s, with pauses of 10 s on the way.
+#: Minimum seconds of the warm-up. The JVM of a new broker compiles the code of transactions under load: at
+#: 600 events per second the median of 5 s fell from 207 to 36 ms within 40 s, and did not fall for 10 s in
+#: between.
 WARM_UP_S_MIN: Final = 30.0
 WARM_UP_S_MAX: Final = 60.0
 WARM_UP_SHORT_S_MAX: Final = 36.0
 WARM_UP_TURN_S: Final = 3.0
-#: Stable: so many turns without a median below 0.8 times the lowest before.
+#: The median is stable after this number of turns without a median below 0.8 times the previous minimum.
 STABLE_TURNS: Final = 3
 STABLE_RATIO: Final = 0.8
 FILLER: Final = "x" * 120
 
 
 class Writes(Protocol):
-    """Whatever commits single events."""
+    """The interface of writers of single events."""
 
-    #: Key to the time at which its COMMIT had returned.
+    #: The time at which COMMIT returned, by the key of the event.
     committed: dict[str, float]
 
     async def write(self) -> str:
@@ -57,18 +58,18 @@ class Writes(Protocol):
 
 
 class Writer:
-    """Commits single events and remembers when."""
+    """Commits single events to the outbox and notifies the relays."""
 
     def __init__(self, database: Database, notifier: Notifier) -> None:
         self._database = database
         self._notifier = notifier
-        #: Key to the time at which its COMMIT had returned.
+        #: The time at which COMMIT returned, by the key of the event.
         self.committed: dict[str, float] = {}
 
     @classmethod
     @asynccontextmanager
     async def started(cls) -> AsyncGenerator["Writer"]:
-        """With a pool and a notifier, as in an application."""
+        """Create a writer with a connection pool and a notifier, as in an application."""
         database = Database(load_settings(PostgresSettings), application_name="bench-writer")
         notifier = Notifier(database)
         await notifier.start()
@@ -90,7 +91,7 @@ class Writer:
 
 
 def envelope_of(key: str) -> dict[str, Any]:
-    """An event of 600 bytes or so."""
+    """Return an envelope of about 600 bytes."""
     return {
         "event_id": str(uuid4()),
         "event_type": "Genesis.Session.FeedbackSubmitted",
@@ -107,7 +108,7 @@ def envelope_of(key: str) -> dict[str, Any]:
 
 
 async def single_ms(writer: Writes, watcher: Watcher, events: int) -> list[float]:
-    """Milliseconds of *events* events, each written when the one before has arrived and after a pause."""
+    """Return the milliseconds of *events* events; each is written after the previous arrived, and a pause."""
     waits_ms: list[float] = []
     for _ in range(events):
         key = await writer.write()
@@ -119,7 +120,7 @@ async def single_ms(writer: Writes, watcher: Watcher, events: int) -> list[float
 
 
 async def steady_ms(writer: Writer, watcher: Watcher, per_s: float, seconds: float) -> list[float]:
-    """Milliseconds of the events of *seconds* seconds at *per_s*."""
+    """Write *per_s* events per second for *seconds*; return the milliseconds of each."""
     began, writing = time.perf_counter(), list[asyncio.Task[str]]()
     for number in range(int(per_s * seconds)):
         await asyncio.sleep(max(0.0, began + number / per_s - time.perf_counter()))
@@ -135,10 +136,10 @@ async def steady_ms(writer: Writer, watcher: Watcher, per_s: float, seconds: flo
 async def warm_up_s(
     writer: Writer, watcher: Watcher, per_s: float, *, seconds_min: float, seconds_max: float
 ) -> float:
-    """Run at *per_s* until the median is stable, within bounds.
+    """Write *per_s* events per second until the median is stable, at least and at most for the given seconds.
 
     Returns:
-        For how many seconds it ran.
+        The seconds of the warm-up.
     """
     lowest_ms, stable, seconds = float("inf"), 0, 0.0
     while seconds < seconds_max and (seconds < seconds_min or stable < STABLE_TURNS):
@@ -150,7 +151,7 @@ async def warm_up_s(
 
 
 async def idle_cost(delivery: str, seconds: float) -> tuple[float, float]:
-    """Percent of a core, and queries per second, of a relay without work."""
+    """Return the percentage of a core and the queries per second of a relay without PENDING rows."""
     with (
         counting_proxy(load_settings(PostgresSettings).port) as (port, counter),
         relays(1, delivery, POSTGRES_PORT=str(port)) as [relay],
@@ -163,12 +164,13 @@ async def idle_cost(delivery: str, seconds: float) -> tuple[float, float]:
 
 
 async def main(events: int, per_s: float, *, warm_up_s_max: float, steady_s: float, idle_s: float) -> None:
-    """Measure and show."""
+    """Run the benchmark, and print the figures."""
     figures: dict[str, float] = {}
     async with servers(kafka=True), Writer.started() as writer:
         watcher = Watcher()
         watcher.start()
-        # A full collection stops the writer and the consumer for 80 ms, 115 ms under load, and finds nothing.
+        # Disable garbage collection: a full one stops writer and consumer for 80 to 115 ms, and finds no
+        # garbage.
         gc.collect()
         gc.disable()
         warm_up_s_min = WARM_UP_S_MIN
@@ -178,7 +180,7 @@ async def main(events: int, per_s: float, *, warm_up_s_max: float, steady_s: flo
                 figures[f"{name}_warm_up_s"] = await warm_up_s(
                     writer, watcher, per_s, seconds_min=warm_up_s_min, seconds_max=warm_up_s_max
                 )
-                warm_up_s_min = 0.0  # it is the same broker
+                warm_up_s_min = 0.0  # the second delivery uses the same broker, which is warm
                 note(figures, name, await single_ms(writer, watcher, events))
                 note(figures, f"{name}_steady", await steady_ms(writer, watcher, per_s, steady_s))
         watcher.stop()
@@ -191,7 +193,7 @@ async def main(events: int, per_s: float, *, warm_up_s_max: float, steady_s: flo
 
 
 def note(figures: dict[str, float], name: str, waits_ms: list[float]) -> None:
-    """Add the percentiles of *waits_ms*."""
+    """Add the percentiles of *waits_ms* to *figures*, with *name* as the prefix of their names."""
     for percent in (50, 99):
         figures[f"{name}_p{percent}_ms"] = round(percentile(waits_ms, percent), 1)
     figures[f"{name}_max_ms"] = round(max(waits_ms), 1)

@@ -1,9 +1,10 @@
-"""What the keys of other partitions notice while one partition takes no writes (G36).
+"""Measure the effect of partitions without a leader on the keys of other partitions (G36).
 
-Three brokers, a topic without replicas, single events at a steady rate, open loop. One broker is killed and
-stays away: its partitions have no leader. Compared are the seconds before and after the kill: what share of
-the events of all other keys written in them is published in them. In the first seconds after the kill
-the cluster does not know yet that the broker is dead, and batches in flight are stuck.
+Three brokers, a topic without replicas, single events at a steady rate in an open loop. One broker is killed
+and not started again, so that its partitions have no leader. The figures compare a period before with a
+period after the kill: the share of the events of all other keys, written in the period, that are published in
+the same period. In the first seconds after the kill the cluster has not yet detected the failure, and
+in-flight batches wait.
 """
 
 import argparse
@@ -37,7 +38,7 @@ PARTITIONS: Final = 8
 KEYS: Final = 2_000
 WARM_UP_S_MIN: Final = 5.0
 WARM_UP_S_MAX: Final = 120.0
-#: The relay keeps up when so many looks in a row find no event that has waited for longer.
+#: The relay keeps up if this number of consecutive queries find no event that waits for longer.
 PROMPT_LOOKS: Final = 20
 PROMPT_S: Final = 2.0
 LOOK_S: Final = 0.1
@@ -45,7 +46,7 @@ DEGRADED_S_MAX: Final = 60.0
 
 
 class Load:
-    """Single events at a steady rate, of keys in turn."""
+    """Writes single events at a steady rate, with the keys in turn."""
 
     def __init__(self, database: Database, notifier: Notifier, per_s: float) -> None:
         self._database = database
@@ -69,7 +70,7 @@ class Load:
 
 
 def partitions_of(broker: int) -> set[int]:
-    """Return the partitions of the topic that only *broker* holds."""
+    """Return the partitions of the topic whose only replica is on *broker*."""
     with AdminClient({**load_settings(KafkaSettings).client_config(), "log_level": 0}) as admin:
         found = admin.list_topics(TOPIC, timeout=10).topics[TOPIC].partitions
     return {number for number, each in found.items() if list(each.replicas) == [broker]}
@@ -91,7 +92,7 @@ def _is_degraded(port: int) -> bool:
 
 
 async def warm(connection: Any) -> None:
-    """Let the load run until the relay keeps up: brokers that were just started are slow."""
+    """Wait until the relay keeps up with the load: brokers are slow after their start."""
     async with asyncio.timeout(WARM_UP_S_MAX):
         await asyncio.sleep(WARM_UP_S_MIN)
         prompt = 0
@@ -104,7 +105,7 @@ async def warm(connection: Any) -> None:
 async def measure(
     connection: Any, cluster: LocalKafkaCluster, load: Load, relay: Process, calm_s: float, away_s: float
 ) -> dict[str, float]:
-    """Kill a broker in the midst of the load, and compare what the other keys got before and after."""
+    """Kill a broker during the load, and return the figures of the other keys before and after."""
     lost = partitions_of(1)
     held = [key for key in load.keys if partition_of(key, PARTITIONS) in lost]
     await warm(connection)
@@ -128,7 +129,7 @@ async def measure(
 
 
 async def run_delivery(delivery: str, per_s: float, calm_s: float, away_s: float) -> dict[str, float]:
-    """Measure one delivery on servers of its own."""
+    """Measure one delivery on new servers."""
     replication = Replication.of(RelaySettings(topic_replication=1, topic_min_isr=1))
     with tempfile.TemporaryDirectory(prefix="relaybox-bench-", ignore_cleanup_errors=True) as place:
         cluster = LocalKafkaCluster(3, Path(place))
@@ -147,7 +148,7 @@ async def run_delivery(delivery: str, per_s: float, calm_s: float, away_s: float
 
 @asynccontextmanager
 async def loaded(per_s: float) -> AsyncGenerator[Load]:
-    """Write *per_s* events a second for the length of the block."""
+    """Write *per_s* events per second during a ``with`` block."""
     database = Database(load_settings(PostgresSettings), application_name="bench-writer")
     notifier = Notifier(database)
     await notifier.start()
@@ -163,7 +164,7 @@ async def loaded(per_s: float) -> AsyncGenerator[Load]:
 
 
 async def main(deliveries: Sequence[str], per_s: float, calm_s: float, away_s: float) -> None:
-    """Measure *deliveries* and show."""
+    """Measure *deliveries*, and print the figures."""
     figures: dict[str, float] = {}
     for name in deliveries:
         delivery = DELIVERIES[name]
@@ -176,7 +177,7 @@ async def main(deliveries: Sequence[str], per_s: float, calm_s: float, away_s: f
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--per-s", type=float, default=300.0, help="events written each second")
-    parser.add_argument("--away-s", type=float, default=120.0, help="seconds that the broker is away")
+    parser.add_argument("--away-s", type=float, default=120.0, help="seconds without the killed broker")
     parser.add_argument("--short", action="store_true", help="exactly once only, and 20 s")
     given = parser.parse_args()
     if given.short:

@@ -1,12 +1,12 @@
-"""The same backlog and the same single events by the relay, by Debezium and by faststream-outbox.
+"""Compare the relay with Debezium and faststream-outbox: the same backlog, and the same single events.
 
-The relay runs with both deliveries. Debezium delivers at least once: like for like, it is compared with the
-relay at least once; beside that with the relay exactly once, which is what the relay does by default.
+Debezium delivers at least once, and is compared with the relay with AtLeastOnce, and with ExactlyOnce, the
+relay's default.
 
-Side by side on one machine, one at a time, in turns: Debezium's JVM stays up and warm while its
-connector is stopped. Each has a table of its own in the one PostgreSQL (``wal_level=logical``), and
-the settings that its documentation recommends for speed; README.md has them. A backlog counts as
-moved when all of it is in the topic, for the relay even later: when its last row is marked.
+The contestants run on one machine, one at a time, in turns; the JVM of Debezium keeps running while its
+connector is stopped. Each has a separate table in the same PostgreSQL (``wal_level=logical``), and the
+settings for speed of its documentation, see README.md. The time of a backlog ends when the topic has all of
+its events; for the relay it ends later, when the last row is marked as SENT.
 """
 
 import argparse
@@ -44,7 +44,7 @@ _FASTSTREAM_STARTS_S: Final = 60.0
 
 
 async def moved_per_s(topic: str, events: int, fill: Callable[[], Awaitable[Any]]) -> float:
-    """Events per second from the commit of *fill* until *topic* has all of them."""
+    """Return events per second, from the commit of *fill* until *topic* has *events* records."""
     await asyncio.to_thread(empty_topic, topic)
     await fill()
     began = time.perf_counter()
@@ -53,7 +53,7 @@ async def moved_per_s(topic: str, events: int, fill: Callable[[], Awaitable[Any]
 
 
 async def until_holds(topic: str, records: int) -> None:
-    """Wait until *topic* holds *records* records."""
+    """Wait until *topic* contains *records* records."""
     async with asyncio.timeout(_MOVED_S):
         while True:
             if await asyncio.to_thread(records_in, topic) >= records:
@@ -62,18 +62,18 @@ async def until_holds(topic: str, records: int) -> None:
 
 
 class Peers:
-    """The relay with each delivery and the two others, each started, measured and stopped again."""
+    """The contestants; a method starts one, measures it with the backlog, and stops it."""
 
     def __init__(self, postgres: LocalPostgres, backlog: Backlog, connect: Connect, admin: Any) -> None:
         self._postgres = postgres
         self._backlog = backlog
         self._connect = connect
         self._admin = admin
-        #: Resident MB after a backlog; the last one counts.
+        #: Resident memory in MB after the last backlog, by contestant.
         self.resident: dict[str, float] = {}
 
     async def relaybox(self, name: str) -> float:
-        """Drain by the delivery *name*; from the commit to the last row's mark."""
+        """Publish the backlog with the delivery *name*; return events per second."""
         with relays(1, DELIVERIES[name]) as running:
             await self._backlog.shared_by(1)
             drained = await self._backlog.drain(running)
@@ -81,7 +81,7 @@ class Peers:
         return drained.per_s
 
     async def debezium(self) -> float:
-        """From a warm connector that has caught up."""
+        """Publish the backlog with Debezium, which has read the WAL before; return events per second."""
         await self._resumed()
         await self._admin.execute(SQL["empty_debezium"])
         per_s = await moved_per_s(
@@ -94,7 +94,10 @@ class Peers:
         return per_s
 
     async def faststream(self) -> float:
-        """Its relay is started when nothing is there, and told like by its own publish()."""
+        """Publish the backlog with faststream-outbox; return events per second.
+
+        Its relay is started with an empty table, and notified as the package's publish() does.
+        """
 
         async def fill() -> None:
             async with self._admin.transaction():
@@ -114,7 +117,7 @@ class Peers:
                 await asyncio.sleep(_LOOK_S)
 
     async def debezium_ms(self, events: int) -> list[float]:
-        """Milliseconds of single events."""
+        """Return the milliseconds from the commit of each single event to its arrival, with Debezium."""
         await self._resumed()
         watcher = Watcher(DEBEZIUM_TOPIC)
         watcher.start()
@@ -126,7 +129,7 @@ class Peers:
         return waits_ms
 
     async def _resumed(self) -> None:
-        """Running, and past what the others have written to the WAL meanwhile."""
+        """Resume the connector, and wait until it has read what others have written to the WAL meanwhile."""
         await self._connect.resume()
         await asyncio.to_thread(empty_topic, DEBEZIUM_TOPIC)
         await DebeziumWriter(self._admin).write()
@@ -134,11 +137,11 @@ class Peers:
 
 
 class DebeziumWriter:
-    """Commits single events for Debezium."""
+    """Commits single events to the table of Debezium."""
 
     def __init__(self, admin: Any) -> None:
         self._admin = admin
-        #: Key to the time at which its COMMIT had returned.
+        #: The time at which COMMIT returned, by the key of the event.
         self.committed: dict[str, float] = {}
 
     async def write(self) -> str:
@@ -152,7 +155,7 @@ class DebeziumWriter:
 
 @asynccontextmanager
 async def faststream_relay(postgres: LocalPostgres) -> AsyncGenerator[None]:
-    """``_faststream.py`` by the Python of its environment."""
+    """Run ``_faststream.py`` with the Python of the peers' environment during a ``with`` block."""
     where = f"{postgres.host}:{postgres.port}/{load_settings(PostgresSettings).db}"
     environment = {
         **os.environ,
@@ -172,13 +175,13 @@ async def faststream_relay(postgres: LocalPostgres) -> AsyncGenerator[None]:
 
 
 def faststream_python(*, fetch: bool) -> Path | None:
-    """The Python of the peers' environment, see :func:`peers_home`."""
+    """Return the Python of the peers' environment; None if there is none, see :func:`peers_home`."""
     home = peers_home(fetch=fetch)
     return None if home is None else home / "bin" / "python"
 
 
 async def ours_ms(delivery: str, events: int) -> list[float]:
-    """Milliseconds of single events by a relay with *delivery*."""
+    """Return the milliseconds from commit to arrival of single events, by a relay with *delivery*."""
     async with Writer.started() as writer:
         with relays(1, delivery):
             watcher = Watcher()
@@ -190,7 +193,7 @@ async def ours_ms(delivery: str, events: int) -> list[float]:
 
 
 async def main(jars: list[Path], rounds: int, events: int, singles: int, *, short: bool) -> None:
-    """Measure and show."""
+    """Run the benchmark, and print the figures."""
     async with (
         servers(kafka=True, wal_level="logical") as postgres,
         Backlog.made(postgres, events=events) as backlog,
@@ -213,9 +216,9 @@ async def main(jars: list[Path], rounds: int, events: int, singles: int, *, shor
 
 
 async def peer_rates(peers: Peers, rounds: int) -> dict[str, list[float]]:
-    """All in turns; the first round warms up and does not count.
+    """Return events per second of each contestant, measured in turns; the first round is a warm-up.
 
-    It leaves faststream-outbox out, whose process is started for each round: nothing of it stays warm.
+    The warm-up leaves out faststream-outbox, because a new process of it is started in each round.
     """
     works: dict[str, Callable[[], Awaitable[float]]] = {
         **{name: partial(peers.relaybox, name) for name in DELIVERIES},
@@ -233,7 +236,7 @@ async def peer_rates(peers: Peers, rounds: int) -> dict[str, list[float]]:
 
 
 def figures_of(rates: dict[str, list[float]]) -> dict[str, Any]:
-    """The medians of the ratios within a round, and of the rounds."""
+    """Return the medians over the rounds: of the rates, and of the ratios within a round."""
     figures: dict[str, Any] = {}
     for name in DELIVERIES:
         for peer in ("debezium", "faststream"):
@@ -243,7 +246,7 @@ def figures_of(rates: dict[str, list[float]]) -> dict[str, Any]:
 
 
 def latencies(waits_ms: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """p50 and p99 in milliseconds, by contestant."""
+    """Return p50 and p99 in milliseconds, by contestant."""
     return {
         f"{name}_p{percent}_ms": round(percentile(waits, percent), 1)
         for name, waits in waits_ms.items()
@@ -256,11 +259,11 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--events", type=int, default=200_000)
     parser.add_argument("--singles", type=int, default=300)
-    parser.add_argument("--short", action="store_true", help="one round of little, if the peers are at hand")
+    parser.add_argument("--short", action="store_true", help="one short round, if the peers are installed")
     given = parser.parse_args()
     found = connect_jars(fetch=not given.short)
     if not found or faststream_python(fetch=not given.short) is None:
-        show("Peers", [("skipped", "a run without --short fetches the peers once")], {"skipped": True})
+        show("Peers", [("skipped", "run once without --short, which downloads the peers")], {"skipped": True})
         raise SystemExit(0)
     sizes = (1, 20_000, 30) if given.short else (given.rounds, given.events, given.singles)
     asyncio.run(main(found, *sizes, short=given.short))

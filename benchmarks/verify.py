@@ -1,7 +1,7 @@
 """Measure the speed and the memory of ``relaybox verify``.
 
-Fills the tables and the topic with events as commands and relay leave them, then runs the command as
-an operator does: a process of its own, from start to end.
+Writes events to the tables and the topic in the state after their publication, then runs the command in a
+separate process, as an operator does, and measures from its start to its end.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def headers(event_id: str, key: str) -> list[tuple[str, str]]:
 
 
 def compare() -> tuple[dict[str, Any], float, float, float]:
-    """Run the command; returns its report, total seconds, CPU seconds and maximum memory in MB."""
+    """Run the command; return its report, total seconds, CPU seconds and maximum memory in MB."""
     began_s = time.perf_counter()
     process = subprocess.Popen(
         [str(Path(sys.executable).with_name("relaybox")), "verify", "--json"], stdout=subprocess.PIPE
@@ -82,7 +82,7 @@ def compare() -> tuple[dict[str, Any], float, float, float]:
 
 
 async def main(events: int) -> None:
-    """Measure and print."""
+    """Run the benchmark, and print the figures."""
     async with servers(kafka=True):
         await fill(events)
         report, elapsed_s, cpu_s, rss_mb = await asyncio.to_thread(compare)

@@ -1,9 +1,9 @@
 """Measure imports, listing and moving of the workspace over HTTP.
 
-``--part import``: a file of 150 games by the API, before its answer, and one of 500 by the worker, from the
-request to the report; beside them the package ``chess`` reads the same files and does nothing else. They take
-turns, and a ratio is of one round. ``--part tree``: the tree of 10,000 nodes as one answer, and moving it
-below another node and back.
+``--part import``: a file of 150 games, which the API imports within the request, and a file of 500 games,
+which a task imports, from the request to the report. For comparison the package ``chess`` only parses the
+same files. The three take turns; a ratio compares times of the same round. ``--part tree``: reading a tree of
+10,000 nodes in one response, and moving the tree below another node and back.
 """
 
 import argparse
@@ -40,7 +40,7 @@ _PGN: Final = {"Content-Type": "application/x-chess-pgn"}
 
 
 class Subject:
-    """A file, and the seconds of each kind of import of it, by round."""
+    """A PGN file, and the seconds to import and to parse it, by round."""
 
     def __init__(self, games: int) -> None:
         self.games, self.text = games, pgn_file(games)
@@ -61,7 +61,7 @@ class Subject:
 
 
 def parse(subject: Subject) -> float:
-    """Return the seconds in which the package ``chess`` reads the file."""
+    """Return the seconds that the package ``chess`` takes to parse the file."""
     handle, began, games = io.StringIO(subject.text), time.perf_counter(), 0
     while chess.pgn.read_game(handle) is not None:
         games += 1
@@ -70,7 +70,7 @@ def parse(subject: Subject) -> float:
 
 
 async def import_file(client: httpx2.AsyncClient, subject: Subject) -> float:
-    """Return the seconds from the request to the report, also for a task."""
+    """Import the file; return the seconds from the request to the report, which a task may create."""
     began = time.perf_counter()
     answer = await client.post("/studies/import-pgn", content=subject.text.encode(), headers=_PGN)
     answer.raise_for_status()
@@ -86,7 +86,7 @@ async def import_file(client: httpx2.AsyncClient, subject: Subject) -> float:
 
 
 async def measure_imports(rounds: int) -> dict[str, Any]:
-    """Measure imports by the API and by the worker, and the package alone, in turns."""
+    """Measure imports by the API and by the worker, and parsing by the package ``chess``, in turns."""
     at_once, by_worker = Subject(AT_ONCE), Subject(BY_WORKER)
     with ExitStack() as stack:
         port = stack.enter_context(running(["backend"], SERVICE_TYPE="api-gateway", KAFKA_PORT="1"))
@@ -105,7 +105,7 @@ async def measure_imports(rounds: int) -> dict[str, Any]:
 
 
 async def seed_tree(database: Database) -> tuple[UUID, UUID, UUID]:
-    """Create two workspaces, the first with a folder of 10,000 nodes including itself; returns their ids."""
+    """Create two workspaces, the first with a folder of 10,000 nodes; return the ids of all three."""
     here, there = [await _add(database, None, NodeKind.WORKSPACE, [title]) for title in ("Here", "There")]
     [top] = await _add(database, here[0], NodeKind.FOLDER, ["Top"])
     folders = await _add(database, top, NodeKind.FOLDER, [f"Folder {number}" for number in range(FOLDERS)])
@@ -135,7 +135,7 @@ async def _add(
 
 
 async def measure_tree(times: int) -> dict[str, Any]:
-    """Milliseconds of the answer with 10,000 nodes, and of moving them, client and wire included."""
+    """Return the milliseconds of reading 10,000 nodes and of moving them, measured by the client."""
     database = Database(load_settings(PostgresSettings), application_name="bench-seed")
     here, there, top = await seed_tree(database)
     await database.close()
@@ -150,7 +150,7 @@ async def measure_tree(times: int) -> dict[str, Any]:
                 match = {"If-Match": "*"}
                 body = {"parent_id": str(parent)}
                 moved, _ = await _timed(client, "POST", f"/nodes/{top}/move", json=body, headers=match)
-                # The first two are a warm-up and do not count.
+                # The first two requests are a warm-up and are not counted.
                 if number >= 0:
                     listed_ms.append(listed)
                     moved_ms.append(moved)
@@ -179,7 +179,7 @@ def client_of(port: int) -> httpx2.AsyncClient:
 
 
 async def main(parts: Sequence[str], rounds: int, times: int) -> None:
-    """Measure and print."""
+    """Run the benchmark, and print the figures."""
     figures: dict[str, Any] = {}
     async with servers(kafka=False):
         if "import" in parts:

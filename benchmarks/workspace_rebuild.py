@@ -1,7 +1,7 @@
 """Measure ``backend rebuild workspace`` on truncated tables, and compare the result.
 
-Folders of studies with chapters, moves, versions, discussions and grants are written as live commands write
-them; then all tables are truncated, and the command runs as an operator runs it: a process of its own.
+Commands write folders of studies with chapters, moves, versions, discussions and grants. Then all tables are
+truncated, and the command runs in a separate process, as an operator runs it.
 """
 
 import argparse
@@ -33,7 +33,7 @@ _SQUARES: Final = [f"{file}{rank}" for file in "abcdefgh" for rank in range(1, 9
 
 
 async def fill(database: Database, events: int) -> int:
-    """Write studies until there are *events*; returns their number."""
+    """Create studies until at least *events* events are recorded; return the number of events."""
     caller = Caller(actor="teacher", source_service="bench")
     written = 0
     parent = None
@@ -124,7 +124,7 @@ async def checksums(connection: Any) -> dict[str, str]:
 
 
 def rebuild() -> tuple[dict[str, Any], float]:
-    """Run the command; returns its report and its seconds."""
+    """Run the command; return its report and its seconds."""
     began = time.perf_counter()
     command = [sys.executable, "-c", "from backend.cli import app; app()"]
     done = subprocess.run(
@@ -134,7 +134,7 @@ def rebuild() -> tuple[dict[str, Any], float]:
 
 
 async def connected(server: LocalPostgres) -> Any:
-    """Open a connection that may truncate."""
+    """Open a connection as the superuser, who may truncate tables."""
     return await asyncpg.connect(
         host=server.host,
         port=server.port,
@@ -145,7 +145,7 @@ async def connected(server: LocalPostgres) -> Any:
 
 
 async def main(events: int) -> None:
-    """Measure and print."""
+    """Run the benchmark, and print the figures."""
     random.seed(1)
     async with servers(kafka=False) as server:
         database = Database(load_settings(PostgresSettings), application_name="bench")
@@ -164,11 +164,9 @@ async def main(events: int) -> None:
         "events_per_s": round(written / took_s),
         "identical": same,
     }
-    show(
-        "Tables of the workspace made again from events", [(k, f"{v:,}") for k, v in figures.items()], figures
-    )
+    show("Tables of the workspace rebuilt from events", [(k, f"{v:,}") for k, v in figures.items()], figures)
     if not same or report["events"] != written:
-        raise SystemExit("the rows are not the same: this run is not valid")
+        raise SystemExit("the rebuilt rows differ from the original rows: this run is not valid")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
--- Events $1 to $2, of $3 keys in turn, as commands write them and a relay has marked them; about 600 bytes each.
+-- Insert the events $1 to $2, of $3 keys in turn, as SENT rows, like commands and a relay; about 600 bytes each.
 WITH fact AS (
     SELECT gen_random_uuid() AS id, number, 'key-' || number % $3::int AS key, 1 + number / $3::int AS version
     FROM generate_series($1::int, $2::int) AS number

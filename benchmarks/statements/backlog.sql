@@ -3,8 +3,8 @@
 CREATE UNLOGGED TABLE bench_events (number INT NOT NULL, key TEXT NOT NULL, payload JSONB NOT NULL)
 
 -- name: make_events
--- $1 events, $2 keys in turn, envelopes that take $3 bytes as published. The text is hex digits of hashes: a
--- compression finds about as much in it as in real ones.
+-- Insert $1 events of $2 keys in turn, with envelopes of $3 published bytes. The text is hex digits of hashes, which
+-- compress about as well as real texts.
 INSERT INTO bench_events
 SELECT number, key,
        jsonb_set(bare, '{payload,text}', to_jsonb(left(filler, $3::int - length(bare::text))))
@@ -35,7 +35,7 @@ INSERT INTO event_outbox (topic, key, payload) SELECT $1, key, payload FROM benc
 ANALYZE event_outbox
 
 -- name: checkpoint
--- The pages of a backlog written after it are whole in the WAL already: marking them repeats none.
+-- Checkpoint before the backlog is written, so that the WAL has full images of its pages already when rows are marked.
 CHECKPOINT
 
 -- name: now_and_wal
@@ -43,27 +43,27 @@ CHECKPOINT
 SELECT clock_timestamp() AS at, pg_current_wal_lsn() - '0/0'::pg_lsn AS wal_bytes
 
 -- name: pending
--- Return whether a row is PENDING; reads mostly one row, the last. Not used for the bare contestants.
+-- Return whether a row is PENDING; mostly reads only the last row. Not used for the loop and the producer.
 SELECT (SELECT status = 'PENDING' FROM event_outbox WHERE seq = (SELECT max(seq) FROM event_outbox))
     OR EXISTS (SELECT FROM event_outbox WHERE status = 'PENDING') AS pending
 
 -- name: last_sent
--- Return the time of the last mark, and the number of marked rows.
+-- Return the number of SENT rows, and the last time at which a row was marked as SENT.
 SELECT max(sent_at) AS at, count(*) FILTER (WHERE status = 'SENT') AS rows FROM event_outbox
 
 -- name: dead_tuples
--- Row versions that updates and deletes have left dead so far, whether vacuum has taken them away or not, and how
--- many backends of relays may not have reported theirs.
+-- Count the row versions that updates and deletes have made dead so far, including those removed by vacuum, and the
+-- backends of relays that may not have reported their statistics yet.
 SELECT (SELECT coalesce(sum(n_tup_upd + n_tup_del), 0)::bigint FROM pg_stat_user_tables) AS dead,
        (SELECT count(*) FROM pg_stat_activity WHERE application_name = 'message-relay') AS backends
 
 -- name: lanes_by_owner
--- How many lanes each relay has.
+-- Count the lanes of each relay.
 SELECT count(*) AS lanes FROM relay_lanes WHERE owner IS NOT NULL AND lease_until > clock_timestamp() GROUP BY owner
 
 -- name: create_plain_outbox
--- The bare contestants' own outbox: the plainest table that lets them select in order and update by id. Its ids are
--- numbers, which is the fastest.
+-- Create the table of the loop and the producer: the simplest table for a select in order and an update by id. The ids
+-- are integers, because these are fastest.
 CREATE TABLE bench_outbox (
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     topic TEXT NOT NULL,
@@ -77,19 +77,19 @@ CREATE INDEX idx_bench_outbox_pending ON bench_outbox (id) WHERE status = 'PENDI
 GRANT SELECT, UPDATE ON bench_outbox TO PUBLIC
 
 -- name: empty_plain_outbox
--- The next round begins with an empty table.
+-- Empty the table for the next round.
 TRUNCATE bench_outbox
 
 -- name: fill_plain_outbox
--- The same backlog, in the same order.
+-- Insert the same backlog in the same order as fill_outbox.
 INSERT INTO bench_outbox (topic, key, payload) SELECT $1, key, payload FROM bench_events ORDER BY number
 
 -- name: analyze_plain_outbox
--- As for the relay's.
+-- Analyze the table, as analyze_outbox does.
 ANALYZE bench_outbox
 
 -- name: select_batch
--- The bare loop's half of a batch, with what the headers need.
+-- Read the next batch of the loop, with the columns for the headers.
 SELECT id, topic, key, payload::text AS value,
        payload ->> 'event_id' AS event_id,
        payload ->> 'event_type' AS event_type,
@@ -100,11 +100,11 @@ SELECT id, topic, key, payload::text AS value,
 FROM bench_outbox WHERE status = 'PENDING' ORDER BY id LIMIT $1::int
 
 -- name: mark_batch
--- The bare loop's other half.
+-- Mark the batch of the loop as published.
 UPDATE bench_outbox SET status = 'SENT', sent_at = now() WHERE id = ANY ($1::bigint[])
 
 -- name: drop_events
--- Another backlog may follow.
+-- Drop the stored events, because another backlog may follow.
 DROP TABLE bench_events, bench_outbox
 
 -- name: wake_relays

@@ -1,10 +1,10 @@
 -- name: make_sent
--- Insert SENT rows of the past, each event $2 times.
+-- Insert each stored event $2 times as an old SENT row.
 INSERT INTO event_outbox (topic, key, payload, status, sent_at)
 SELECT $1, key, payload, 'SENT', now() FROM bench_events, generate_series(1, $2::int)
 
 -- name: vacuum_outbox
--- Vacuum, as autovacuum would have done during so many writes.
+-- Vacuum the outbox, as autovacuum would have done during these writes.
 VACUUM (ANALYZE) event_outbox
 
 -- name: write_some
@@ -17,7 +17,7 @@ SELECT $1, key, payload FROM bench_events WHERE number BETWEEN $2::int AND $3::i
 SELECT coalesce(max(seq), 0) AS seq, clock_timestamp() AS at FROM event_outbox
 
 -- name: sent_after
--- Count the SENT rows after $1, and return the time of the last mark.
+-- Count the SENT rows with numbers above $1, and return the last time at which one was marked.
 SELECT count(*) AS rows, max(sent_at) AS at FROM event_outbox WHERE seq > $1::bigint AND status = 'SENT'
 
 -- name: hold_snapshot

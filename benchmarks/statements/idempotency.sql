@@ -1,5 +1,5 @@
 -- name: create_orders
--- Create the table of the ordinary endpoint.
+-- Create the table of orders.
 CREATE TABLE bench_orders (
     id UUID PRIMARY KEY,
     customer TEXT NOT NULL,
@@ -9,7 +9,7 @@ CREATE TABLE bench_orders (
 )
 
 -- name: grant_orders
--- Grant the services' role its rights.
+-- Grant the services' role its rights on the table of orders.
 GRANT SELECT, INSERT ON bench_orders TO PUBLIC
 
 -- name: wal
@@ -25,12 +25,12 @@ CHECKPOINT
 TRUNCATE idempotency_cache, idempotency_bodies
 
 -- name: write_to_slot
--- Write bodies to slot $1 from now on.
+-- Make slot $1 the slot to which bodies of responses are written.
 SELECT setval('idempotency_turn', $1::int)
 
 -- name: make_claims
--- Insert $1 claims like the library, stored for 24 hours, the last until $3 hours from now; $2 makes them unique.
--- Keys and fingerprints are parts of hashes in base64url; rows are in the order of their expiry.
+-- Insert $1 claims in the library's form, in the order of their expiry, which is 24 hours after creation; the last
+-- expires $3 hours from now. Keys and fingerprints are parts of hashes in base64url; $2 makes them unique.
 INSERT INTO idempotency_cache (key, result, created_at, expires_at)
 SELECT translate(rtrim(encode(substring(hash FOR 16), 'base64'), '='), '+/', '-_'),
     jsonb_build_object('~b', true, 'status', 201, 'fingerprint',
@@ -58,14 +58,14 @@ WHERE NOT EXISTS (SELECT FROM idempotency_bodies AS body WHERE body.key = claim.
 ORDER BY claim.number
 
 -- name: vacuum_answers
--- What autovacuum has done in 24 hours.
+-- Vacuum and analyze, as autovacuum would have done in 24 hours.
 VACUUM (ANALYZE) idempotency_cache, idempotency_bodies
 
 -- name: vacuum_claims
--- What autovacuum does after a sweep.
+-- Vacuum, as autovacuum does after a sweep.
 VACUUM idempotency_cache
 
 -- name: left_over
--- Claims that have expired, and bodies of theirs.
+-- Count the expired claims, and the bodies of expired claims.
 SELECT (SELECT count(*) FROM idempotency_cache WHERE expires_at <= now()) AS claims,
     (SELECT count(*) FROM idempotency_bodies WHERE expires_at <= now()) AS bodies

@@ -1,6 +1,6 @@
 -- name: others
--- Of the rows written in the $2 seconds from $1 on whose keys are none of $3: how many were published in those seconds,
--- how many there are, and their longest time from insert to acknowledgement, so far for those that wait.
+-- Of the rows with other keys than $3 that were written in the $2 seconds after $1: count the rows published in these
+-- seconds, count all, and compute the longest time from insert to acknowledgement; until now for PENDING rows.
 SELECT count(*) FILTER (WHERE sent_at < $1::timestamptz + make_interval(secs => $2::float8)) AS published,
        count(*) AS written,
        extract(epoch FROM max(coalesce(sent_at, clock_timestamp()) - created_at))::float8 AS wait_s_max

@@ -14,7 +14,7 @@ INSERT INTO bench_debezium (aggregatetype, aggregateid, type, payload)
 SELECT $1, key, payload ->> 'event_type', payload FROM bench_events ORDER BY number
 
 -- name: empty_debezium
--- Remove routed rows.
+-- Delete the rows that Debezium has published.
 TRUNCATE bench_debezium
 
 -- name: append_debezium
@@ -28,11 +28,11 @@ SELECT 'events', convert_to(payload::text, 'UTF8'), jsonb_build_object('key', ke
 FROM bench_events ORDER BY number
 
 -- name: wake_faststream
--- Notify like its publish(), once per transaction.
+-- Notify the relay of faststream-outbox as its publish() does, once per transaction.
 SELECT pg_notify('outbox_bench_faststream', 'events')
 
 -- name: listens_faststream
--- Return whether its relay listens, which means that its table exists and Kafka is connected.
+-- Return whether the relay of faststream-outbox listens: then its table exists, and it is connected to Kafka.
 SELECT EXISTS (
     SELECT FROM pg_stat_activity WHERE query ILIKE 'LISTEN%outbox_bench_faststream%'
 ) AS listens
@@ -42,9 +42,9 @@ SELECT EXISTS (
 TRUNCATE bench_faststream
 
 -- name: decode_in_memory
--- Keep the decoder from spilling a backlog committed at once to disk; a backlog of small commits would not be spilled.
+-- Raise the memory for logical decoding: a backlog in one commit would be written to disk, unlike many small commits.
 ALTER SYSTEM SET logical_decoding_work_mem = '1GB'
 
 -- name: reload
--- Apply the setting.
+-- Reload the configuration, which applies the setting.
 SELECT pg_reload_conf()

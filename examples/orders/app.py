@@ -1,4 +1,4 @@
-"""Orders: a command over HTTP, its event on Kafka, and a consumer that submits another command."""
+"""Example: a command over HTTP, its event on Kafka, and a consumer that submits another command."""
 
 from typing import Self
 from uuid import UUID

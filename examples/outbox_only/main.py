@@ -1,4 +1,4 @@
-"""Invoices: FastAPI, SQLAlchemy, Alembic, and an outbox."""
+"""Example: an application with FastAPI, SQLAlchemy and Alembic that publishes events by the outbox."""
 
 import os
 from collections.abc import AsyncIterator
@@ -43,5 +43,5 @@ async def create(new: NewInvoice, db: Annotated[AsyncSession, Depends(session)])
     try:
         await db.commit()
     except IntegrityError:
-        raise HTTPException(409, f"there is an invoice {new.number} already") from None
+        raise HTTPException(409, f"invoice {new.number} exists already; choose another number") from None
     return {"id": invoice.id}

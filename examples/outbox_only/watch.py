@@ -1,4 +1,4 @@
-"""Another service, which needs Kafka but not Relaybox: prints the first event that it reads."""
+"""Example of a consumer without Relaybox: print the first event on the topic."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Alembic's environment of this application, as `alembic init --template async` makes it, in short."""
+"""Alembic's environment of this application, a short form of `alembic init --template async`."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Invoices."""
+"""Create the table of invoices."""
 
 import sqlalchemy as sa
 from alembic import op
