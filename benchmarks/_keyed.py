@@ -71,10 +71,13 @@ class Subject:
         assert load.answered == _KNOWN, "not every key was answered"
 
     async def measure(self, way: Way, number: int, seconds: float, connection: Any) -> None:
-        """Measure one turn of *seconds* with the kind *way* of requests.
+        """Send requests for *seconds*, and store their rate and WAL bytes under *way*.
 
-        *number* is the round; the results of a negative round, a warm-up, are not stored. *connection* is
-        used to read the WAL position.
+        Args:
+            way: The kind of requests: without a key, with new keys, or with keys that have a stored response.
+            number: The number of the round; the results of a negative round, a warm-up, are not stored.
+            seconds: The duration.
+            connection: Used to read the WAL position.
         """
         requests = self._requests(way, number, seconds)
         before = await wal_bytes(connection)

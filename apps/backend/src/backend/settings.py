@@ -39,7 +39,7 @@ class RoleSettings(BaseSettings):
 
 
 class ProductPostgresSettings(PostgresSettings):
-    """The library's settings of PostgreSQL, with the product's database by default."""
+    """The library's settings of PostgreSQL, with another default of POSTGRES_DB: the product's database."""
 
     db: str = DATABASE
 

@@ -157,11 +157,12 @@ class Access:
         self.require_role(needed)
 
     def require_restoring(self) -> None:
-        """Require that the requester owns the tree or trashed the node.
+        """Require that the requester may restore the node; a live node passes if the requester is an editor.
 
         Raises:
-            NodeNotFound: The requester is neither; or the node is live, and the requester may not read it.
-            RoleMissing: The node is live, and the requester is not an editor.
+            NodeNotFound: The node is in the bin, and the requester neither owns the tree nor trashed the
+                node; or the node is live, and the requester may not read it.
+            RoleMissing: The node is live, and the requester may read it, but is not an editor.
         """
         if self.trashed is None:
             self.require_role(Role.EDITOR)

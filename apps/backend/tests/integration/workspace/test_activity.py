@@ -81,7 +81,7 @@ async def test_erased_events_are_marked_in_the_activity(club: Club) -> None:
     )
     await club.studio.backbone.database.run_in_transaction(forget, isolation="READ COMMITTED")
     items = (await club.viewer.call("GET", f"/nodes/{club.study}/activity"))["items"]
-    assert {(one["erased"], one["summary"]) for one in items} == {(True, "did something that was erased")}
+    assert {(one["erased"], one["summary"]) for one in items} == {(True, "made a change that was erased")}
     assert [one["actor"] for one in items] == ["commenter", "teacher", "teacher"]
 
 

@@ -153,7 +153,7 @@ def test_entry_of_a_change_names_the_fields_without_values() -> None:
 @pytest.mark.parametrize("type_", WorkspaceEvent)
 def test_activity_entry_of_an_erased_event_is_marked(type_: WorkspaceEvent) -> None:
     told = activity_entry(event(type_, erased=True), access(Role.VIEWER))
-    assert (told.erased, told.summary) == (True, "did something that was erased")
+    assert (told.erased, told.summary) == (True, "made a change that was erased")
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ _SUMMARIES: Final[Mapping[WorkspaceEvent, str]] = {
     WorkspaceEvent.ACL_LINK_CREATED: "made a link to it",
     WorkspaceEvent.ACL_LINK_REVOKED: "revoked a link to it",
 }
-_ERASED: Final = "made a change whose content was erased"
+_ERASED: Final = "made a change that was erased"
 
 
 def redact_for_reader(event: RecordedEvent, access: Access) -> RecordedEvent:

@@ -27,7 +27,7 @@ _TAGGED_NODES_MAX: Final = 50
 
 
 def ancestors_from_rows(rows: Sequence[Mapping[str, Any]]) -> list[Ancestor]:
-    """Convert rows of the query ``ancestors``."""
+    """Return the rows of the query ``ancestors`` (access.sql) as objects, for :func:`access_of`."""
     return [
         Ancestor(
             id=row["id"],

@@ -99,7 +99,7 @@ class NodeNotFound(WorkspaceError):
 
 
 class ResourceNotFound(WorkspaceError):
-    """Raised when a chapter, reply, link or the like does not exist, or its node may not be read (G81)."""
+    """Raised when an object of a node does not exist, or the requester may not read the node (G81)."""
 
     error_code = "NOT_FOUND_IN_NODE"
 

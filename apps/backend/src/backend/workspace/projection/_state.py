@@ -48,7 +48,7 @@ class NodeEvent:
     version: int
 
     def id(self, name: str) -> UUID:
-        """Return the field *name* of the payload as an id."""
+        """Return the field *name* of the payload as a UUID."""
         return UUID(self.payload[name])
 
 

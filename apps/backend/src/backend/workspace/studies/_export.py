@@ -19,7 +19,7 @@ _NOT_PLAIN: Final = re.compile(r"[^A-Za-z0-9 ._()-]+")
 
 
 def chapter_content(chapter: WorkspaceChapter) -> ChapterContent:
-    """Return the content of a chapter."""
+    """Convert a row of ``workspace_chapters`` to the object that :func:`write_file` writes."""
     return ChapterContent(
         chapter_id=chapter.id,
         title=chapter.title,

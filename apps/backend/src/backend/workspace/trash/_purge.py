@@ -28,7 +28,7 @@ _REASON: Final = "purged from the bin"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Batch:
-    """A batch of the bin whose nodes are locked."""
+    """A batch (the nodes that were trashed together) whose nodes are locked."""
 
     #: The nodes of the batch.
     node_ids: list[UUID]
