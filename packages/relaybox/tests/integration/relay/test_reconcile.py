@@ -8,7 +8,8 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 from relaybox.db import Database, DatabaseRefused
 from relaybox.relay._errors import PublishedUnknown
 from relaybox.relay._lanes import Lanes
@@ -17,7 +18,7 @@ from relaybox.relay._takeover import PublishedEvents, Reconciler
 from relaybox.settings import KafkaSettings
 
 from tests.fixtures.bounds import WAIT_S
-from tests.fixtures.relays import put_events
+from tests.fixtures.relays import put_events, rows_of
 
 Read = Callable[[str], PublishedEvents]
 
@@ -41,6 +42,14 @@ def transactional(settings: KafkaSettings) -> Producer:
     producer = Producer({**settings.client_config(), "log_level": 0, "transactional.id": f"test-{uuid4()}"})
     producer.init_transactions(WAIT_S)
     return producer
+
+
+def publish(settings: KafkaSettings, topic: str, event_id: str, at: datetime | None = None) -> None:
+    """Write a record of an event, with the time *at*."""
+    producer = Producer({**settings.client_config(), "log_level": 0})
+    timestamp_ms = int((at or datetime.now(UTC)).timestamp() * 1_000)
+    producer.produce(topic, b"{}", key=b"key", headers=[("ce_id", event_id.encode())], timestamp=timestamp_ms)
+    assert producer.flush(WAIT_S) == 0
 
 
 async def test_reading_beyond_an_open_transaction_continues_in_steps(
@@ -81,3 +90,40 @@ async def test_compacted_topic_cannot_show_what_was_published(
     events = read(make_topic(cleanup_policy="compact"))
     with pytest.raises(PublishedUnknown, match="compacted"):
         await asyncio.to_thread(events.next_ids)
+
+
+@pytest.mark.guarantee("G35")
+async def test_topic_of_short_retention_cannot_tell_what_was_published(
+    make_topic: Callable[..., str], read: Read
+) -> None:
+    topic = make_topic(retention_ms="60000")
+    with pytest.raises(PublishedUnknown, match=f"retention may have removed records of topic {topic}"):
+        await asyncio.to_thread(read(topic).next_ids)
+
+
+@pytest.mark.guarantee("G35")
+async def test_topic_cut_by_size_cannot_tell_what_was_published(
+    kafka_settings: KafkaSettings, make_topic: Callable[..., str], read: Read
+) -> None:
+    topic = make_topic(partitions=1, retention_bytes="1000000000")
+    publish(kafka_settings, topic, "removed")
+    with AdminClient(kafka_settings.client_config()) as admin:
+        for removed in admin.delete_records([TopicPartition(topic, 0, 1)]).values():
+            await asyncio.to_thread(removed.result, WAIT_S)
+    with pytest.raises(PublishedUnknown, match=f"retention may have removed records of topic {topic}"):
+        await asyncio.to_thread(read(topic).next_ids)
+
+
+@pytest.mark.guarantee("G35")
+async def test_record_is_found_though_the_relays_clock_is_minutes_late(
+    database: Database, kafka_settings: KafkaSettings, topic: str
+) -> None:
+    lanes = Lanes(lease_s=600)
+    async with connected(database) as connection:
+        await lanes.renew(connection)
+        await put_events(connection, topic, ["key"])
+        [row] = await rows_of(database)
+        publish(kafka_settings, topic, row["payload"]["event_id"], row["created_at"] - timedelta(minutes=4))
+        with ThreadPoolExecutor(1) as threads:
+            await Reconciler(kafka_settings, uuid4()).settle(connection, lanes.usable(), threads)
+    assert [row["status"] for row in await rows_of(database)] == ["SENT"]

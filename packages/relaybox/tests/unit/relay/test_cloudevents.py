@@ -158,6 +158,14 @@ def test_other_texts_are_attributes_also_if_not_printable(text: str) -> None:
 
 
 @pytest.mark.guarantee("G30")
+@pytest.mark.parametrize(
+    ("text", "is_sent"), [("", False), ("x", True), ("x" * 255, True), ("x" * 256, False), ("é", False)]
+)
+def test_trace_of_1_to_255_ascii_characters_is_sent(text: str, is_sent: bool) -> None:
+    assert headers_of(ROW | {"traceparent": text}).get("ce_traceparent") == (text if is_sent else None)
+
+
+@pytest.mark.guarantee("G30")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("changes", [{"type": "a\nb"}, {"type": ""}, {"type": None}, {"id": None}])
 def test_event_that_cannot_be_a_cloud_event_is_a_row_fault(

@@ -44,9 +44,10 @@ async def test_lane_of_an_unpublished_batch_is_stale_in_all_fetches() -> None:
     fetches.start(nothing(), LANES, set())
     fetches.start(nothing(), LANES, set())
     fetches.invalidate([1])
-    stale = fetches.first().stale_lanes
+    first = fetches.first()
     fetches.remove_first()
-    assert (stale, fetches.first().stale_lanes) == ({1}, {1})
+    assert fetches.first() is not first
+    assert (first.stale_lanes, fetches.first().stale_lanes) == ({1}, {1})
     fetches.invalidate_all()
     assert fetches.first().stale_lanes == {0, 1}
     await fetches.cancel()

@@ -1,0 +1,73 @@
+"""Which partitions accept no writes, from what the brokers respond; the admin client is imitated."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from concurrent.futures import Future
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from relaybox.relay import _background
+from relaybox.relay._background import PartitionWatch
+from relaybox.settings import KafkaSettings
+
+from tests.fixtures.waiting import eventually
+
+BROKERS = [SimpleNamespace(id=number) for number in (0, 1, 2)]
+#: A described partition whose leader is unknown has the broker -1, or None in other versions of the client.
+NO_BROKER = SimpleNamespace(id=-1)
+
+
+def partition(number: int, leader: Any, in_sync: int) -> SimpleNamespace:
+    return SimpleNamespace(id=number, leader=leader, replicas=BROKERS, isr=BROKERS[:in_sync])
+
+
+class Admin:
+    """An admin client that describes four partitions of each topic."""
+
+    def __init__(self, _settings: Any) -> None:
+        pass
+
+    def __enter__(self) -> "Admin":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def describe_topics(self, topics: Any, *, request_timeout: float) -> dict[str, Future[Any]]:
+        described: Future[Any] = Future()
+        partitions = [
+            partition(0, BROKERS[0], 2),
+            partition(1, BROKERS[1], 1),
+            partition(2, NO_BROKER, 2),
+            partition(3, None, 2),
+        ]
+        described.set_result(SimpleNamespace(partitions=partitions))
+        return {"orders": described}
+
+
+@pytest.fixture
+async def watch(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[PartitionWatch]:
+    """A running watch of a topic whose partitions need two replicas in sync."""
+    configs = {"orders": {"min.insync.replicas": "2"}}
+    monkeypatch.setattr(_background, "AdminClient", Admin)
+    monkeypatch.setattr(_background, "topic_configs", lambda *_: configs)
+    watch = PartitionWatch(KafkaSettings(port=1))
+    running = asyncio.create_task(watch.run())
+    yield watch
+    running.cancel()
+
+
+@pytest.mark.guarantee("G36")
+async def test_partitions_without_leader_or_enough_replicas_are_unavailable(watch: PartitionWatch) -> None:
+    watch.add(["orders"])
+
+    async def reasons() -> list[str]:
+        return watch.reasons()
+
+    found = await eventually("the partitions are described", reasons)
+    assert [reason.partition(";")[0] for reason in found] == [
+        "partition 1 of topic orders has 1 of 2 required replicas in sync (min.insync.replicas)",
+        "partition 2 of topic orders has no leader",
+        "partition 3 of topic orders has no leader",
+    ]
