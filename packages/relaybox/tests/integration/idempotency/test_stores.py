@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from relaybox.idempotency import IdempotencyStore
+from relaybox.idempotency import Claim, IdempotencyStore, RequestInFlight, ResponseParts
 from relaybox.settings import IdempotencySettings
 
 from tests.fixtures.stores import SETTINGS, PostgresStores, RedisStores, Stores
@@ -118,6 +118,21 @@ async def test_first_response_stays(stores: Stores) -> None:
     assert await keep(stores, result={"n": 2, "body": b"second"}) is False
     assert await keep(stores, result={"n": 3}) is False
     assert await kept(stores) == {"n": 1, "body": b"first"}
+
+
+@pytest.mark.guarantee("G62")
+async def test_response_of_a_claim_is_kept_once(stores: Stores) -> None:
+    claim = Claim(
+        key="k", scope="anna", stored_key="stored", fingerprint="1.abc", ttl_s=100, body_bytes_max=100
+    )
+    store = stores.open_store()
+    await store.keep(claim, ResponseParts(status=201, body=b"first"))
+    await store.commit()
+    with pytest.raises(RequestInFlight):
+        await stores.open_store().keep(claim, ResponseParts(status=201, body=b"second"))
+    stored = await stores.open_store().find("k", scope="anna")
+    assert stored is not None
+    assert stored.document()["body"] == b"first"
 
 
 async def test_repeated_request_stores_one_response(stores: Stores) -> None:
