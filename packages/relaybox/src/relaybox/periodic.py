@@ -9,10 +9,19 @@ import structlog
 from relaybox.db import TRANSIENT_ERRORS
 from relaybox.telemetry import traceback_of
 
-__all__ = ("PeriodicJob",)
+__all__ = ("PeriodicJob", "wait_at_most")
 
 _log: Final = structlog.stdlib.get_logger(__name__)
 _FAILED: Final = "periodic job failed; trying again"
+
+
+async def wait_at_most(event: asyncio.Event, seconds: float) -> None:
+    """Wait for *event*, or until *seconds* have passed."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return
 
 
 class PeriodicJob:
@@ -42,11 +51,7 @@ class PeriodicJob:
         """Repeat the action until :meth:`stop`."""
         while not self.stopping:
             await self._run_action()
-            try:
-                async with asyncio.timeout(self._interval_s):
-                    await self._stopping.wait()
-            except TimeoutError:
-                continue
+            await wait_at_most(self._stopping, self._interval_s)
 
     async def _run_action(self) -> None:
         try:

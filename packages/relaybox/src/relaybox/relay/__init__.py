@@ -1,17 +1,20 @@
 """The relay: publish rows of the outbox to Kafka, exactly once or at least once, in order per key."""
 
-from relaybox.relay._backoff import BreakerState, GiveUp, Retry, next_step
 from relaybox.relay._errors import (
     EnvelopeIncomplete,
+    GiveUp,
     LinkDown,
     RecordRefused,
     RecordTooLarge,
     RelayError,
+    Retry,
     RowFault,
     TopicNameTooLong,
     TopicUnknown,
+    next_step,
 )
 from relaybox.relay._lanes import LANES_CHANNEL
+from relaybox.relay._plan import BreakerState
 from relaybox.relay._relay import Relay, TopicsFirst
 from relaybox.relay._statistics import (
     BATCH_ROWS_BOUNDS,

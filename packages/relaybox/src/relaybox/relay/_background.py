@@ -14,7 +14,7 @@ from relaybox.db import Database
 from relaybox.errors import RelayboxError
 from relaybox.kafka import TOPIC_CHARS_MAX, UNKNOWN_TOPIC, UNREACHABLE, topic_configs
 from relaybox.outbox import RetentionStep, retain
-from relaybox.relay._backoff import wait_at_most
+from relaybox.periodic import wait_at_most
 from relaybox.relay._errors import HistoryChanged, PartitionUnavailable
 from relaybox.relay._kafka import CallThreads, client_settings
 from relaybox.relay._messages import Message

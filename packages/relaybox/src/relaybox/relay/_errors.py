@@ -1,4 +1,4 @@
-"""Errors between the outbox and Kafka, by cause: the link, the row, the lane, PostgreSQL.
+"""Errors between the outbox and Kafka, by cause, and when the relay tries again.
 
 ::
 
@@ -20,23 +20,36 @@
 
 __all__ = (
     "EnvelopeIncomplete",
+    "GiveUp",
     "HistoryChanged",
     "LaneFaulty",
     "LinkDown",
     "PartitionUnavailable",
+    "Postpone",
     "PublishedUnknown",
     "RecordRefused",
     "RecordTooLarge",
     "RelayError",
+    "Retry",
     "RowFault",
     "TopicNameTooLong",
     "TopicUnknown",
     "TransactionUnfinished",
+    "link_pause_s",
+    "next_step",
 )
+
+from dataclasses import dataclass
+from typing import Final
 
 from confluent_kafka import KafkaError
 
 from relaybox.errors import RelayboxError
+
+#: Contract, section 4: a row is retried after 1 s, 2 s, 4 s, and FAILED after the third retry.
+_RETRIES_S: Final = (1.0, 2.0, 4.0)
+_LINK_PAUSE_S: Final = 0.1
+_LINK_PAUSE_S_MAX: Final = 2.0
 
 
 class RelayError(RelayboxError):
@@ -132,3 +145,34 @@ class LaneFaulty(RelayError):
     """
 
     error_code = "RELAY_LANE_FAULTY"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Retry:
+    """Try the row again after *after_s* seconds; later rows of its key wait until then."""
+
+    after_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GiveUp:
+    """Mark the row FAILED; its key is blocked until an operator decides."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Postpone:
+    """Try the row again after *after_s* seconds, without charging an attempt to it."""
+
+    after_s: float
+
+
+def next_step(attempts: int) -> Retry | GiveUp:
+    """Return what follows failure number *attempts* of a row that is at fault."""
+    assert attempts >= 1
+    return Retry(after_s=_RETRIES_S[attempts - 1]) if attempts <= len(_RETRIES_S) else GiveUp()
+
+
+def link_pause_s(failures: int) -> float:
+    """Return the seconds to wait after *failures* consecutive failures of a server; doubles up to 2 s."""
+    assert failures >= 1
+    return min(_LINK_PAUSE_S * 2 ** min(failures - 1, 10), _LINK_PAUSE_S_MAX)

@@ -1,11 +1,11 @@
-"""Lanes: slices of the keys, each owned by one relay at a time by a lease in PostgreSQL."""
+"""Lanes: slices of the keys, each owned by one relay at a time by a lease in PostgreSQL; their pauses."""
 
 import asyncio
 import os
 import socket
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,7 +13,8 @@ import structlog
 
 from relaybox.db import DatabaseError, DedicatedConnection, load_queries, map_service_errors
 from relaybox.outbox import OUTBOX_CHANNEL, channel_of
-from relaybox.relay._backoff import link_pause_s, wait_at_most
+from relaybox.periodic import wait_at_most
+from relaybox.relay._errors import link_pause_s
 from relaybox.relay._postgres import Connections, Lane, LowWatermark, fetch_rows, use_partial_indexes
 from relaybox.relay._statistics import RelaySignal, Statistics
 from relaybox.settings import RelaySettings
@@ -21,9 +22,11 @@ from relaybox.signals import OnSignal
 
 __all__ = (
     "LANES_CHANNEL",
+    "LaneFailures",
     "Lanes",
     "LeaseHeartbeat",
     "Report",
+    "TransactionPause",
     "fair_share",
     "surplus_of",
 )
@@ -31,8 +34,21 @@ __all__ = (
 #: NOTIFY channel for released lanes and new relays: relays that receive a notification renew at once.
 LANES_CHANNEL: Final = "relaybox_lanes"
 _SQL: Final = load_queries(__package__ or "relaybox.relay", "relay.sql")
+#: A lane that has failed for this long is reported as stuck; a takeover after a kill lasts up to 10 s.
+_STUCK_S: Final = 10.0
+#: An open lane that has not failed for this long is not stuck, even if nothing was published.
+_QUIET_S: Final = 15.0
 #: Heartbeats per lease, so that a relay keeps its lanes if two heartbeats in a row fail.
 _RENEWALS_PER_LEASE: Final = 3
+_FEW_ROWS: Final = 8
+#: Time from the start of a small transaction to the start of the next, so that the next has more rows. A
+#: transaction costs the brokers the same whatever its size: at 600 events a second, one transaction per
+#: event overloads the brokers.
+_START_TO_START_S: Final = 0.025
+#: Time from the end of a transaction to the start of the next. The coordinator confirms a commit before it
+#: has written the transaction's markers, and until then rejects the next transaction
+#: (CONCURRENT_TRANSACTIONS). librdkafka repeats the request every 20 ms, which keeps the brokers busy.
+_END_TO_START_S: Final = 0.008
 _log = structlog.get_logger(__name__)
 
 
@@ -189,6 +205,82 @@ class Lanes:
             del self._owned[lane.lane]
         numbers, epochs = [lane.lane for lane in lanes], [lane.epoch for lane in lanes]
         await fetch_rows(connection, _SQL["release_lanes"], self.owner, numbers, epochs, LANES_CHANNEL)
+
+
+@dataclass(kw_only=True, slots=True)
+class _LaneFailure:
+    since_s: float
+    last_s: float
+    reason: str
+    failures: int = 0
+    pause_until_s: float = 0.0
+
+    def failed_again_lately(self, now_s: float) -> bool:
+        return self.last_s - self.since_s >= _STUCK_S and now_s - self.last_s < _QUIET_S
+
+
+class LaneFailures:
+    """Failures that keep lanes from publishing. The pauses between the attempts of a lane grow."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """*clock* returns seconds."""
+        self._clock = clock
+        self._lanes: dict[int, _LaneFailure] = {}
+
+    def record(self, lane: int, reason: str, *, at_least_s: float = 0.0) -> float:
+        """Note that *lane* failed because of *reason*; return the seconds until it is tried again."""
+        now_s = self._clock()
+        trouble = self._lanes.setdefault(lane, _LaneFailure(since_s=now_s, last_s=now_s, reason=reason))
+        trouble.failures += 1
+        trouble.last_s, trouble.reason = now_s, reason
+        pause_s = max(link_pause_s(trouble.failures), at_least_s)
+        trouble.pause_until_s = now_s + pause_s
+        return pause_s
+
+    def clear(self, lane: int) -> None:
+        """Note that *lane* has published a batch."""
+        self._lanes.pop(lane, None)
+
+    def forget_others(self, lanes: Collection[int]) -> None:
+        """Forget all lanes except *lanes*: other relays own the others."""
+        for lane in self._lanes.keys() - set(lanes):
+            del self._lanes[lane]
+
+    def may_retry(self, lane: int) -> bool:
+        """Return whether the pause of *lane* is over."""
+        trouble = self._lanes.get(lane)
+        return trouble is None or self._clock() >= trouble.pause_until_s
+
+    def stuck(self, open_lanes: Collection[int]) -> dict[int, str]:
+        """Return the last failure of each lane that has failed for 10 s, by lane."""
+        now_s = self._clock()
+        return {
+            lane: trouble.reason
+            for lane, trouble in sorted(self._lanes.items())
+            if now_s - trouble.since_s >= _STUCK_S
+            and (lane not in open_lanes or trouble.failed_again_lately(now_s))
+        }
+
+
+@dataclass(kw_only=True, slots=True)
+class TransactionPause:
+    """Determines when the next transaction of a lane may start. The relay ignores it in a backlog."""
+
+    #: Earliest start, by ``time.monotonic()``.
+    until_s: float = 0.0
+
+    def note_start(self, now_s: float, *, rows: int) -> None:
+        """Note that a transaction of *rows* rows starts."""
+        if rows <= _FEW_ROWS:
+            self.until_s = now_s + _START_TO_START_S
+
+    def note_end(self, now_s: float) -> None:
+        """Note that the transaction has ended."""
+        self.until_s = max(self.until_s, now_s + _END_TO_START_S)
+
+    def remaining_s(self, now_s: float) -> float:
+        """Return the seconds until the next transaction may start, 0 if it may start now."""
+        return max(0.0, self.until_s - now_s)
 
 
 class LeaseHeartbeat:

@@ -1,4 +1,4 @@
-"""Decides what the publish loop does next. Pure: no clock, no I/O.
+"""Decides what the publish loop does next: actions, circuit breaker. Pure: no clock, no I/O.
 
 The publish loop describes its state in a :class:`LoopState`, executes the action that :func:`plan_next`
 returns, and repeats that::
@@ -14,14 +14,16 @@ When the relay has to stop, ``Stop`` follows the current action.
 from collections.abc import Collection, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import assert_never
 
-from relaybox.relay._backoff import BreakerState
+from relaybox.relay._errors import LinkDown, Retry, RowFault, link_pause_s, next_step
 from relaybox.relay._messages import Message
 
 __all__ = (
     "Action",
+    "Breaker",
+    "BreakerState",
     "Fetch",
     "FetchPhase",
     "LoopState",
@@ -36,6 +38,16 @@ __all__ = (
     "plan_next",
     "select_publishable",
 )
+
+
+class BreakerState(StrEnum):
+    """State of the circuit breaker; the names are those of the pattern."""
+
+    CLOSED = "closed"
+    #: No broker responds: the relay fetches nothing, and charges only the rows in flight.
+    OPEN = "open"
+    #: A broker responds again: the relay publishes one row, the probe, before all others.
+    HALF_OPEN = "half-open"
 
 
 class FetchPhase(Enum):
@@ -219,3 +231,61 @@ def select_publishable(
         and (each.lane, each.epoch) in usable_fences
         and each.key not in blocked_keys
     ]
+
+
+class Breaker:
+    """Opens when the link fails, and closes with the first row that is published afterwards (G25).
+
+    Rows that were in flight are charged after 1 s, 2 s and 4 s like faulty rows, but with the reason
+    ``link``, and are requeued when a broker responds. No other row is charged.
+    """
+
+    def __init__(self) -> None:
+        self.state = BreakerState.CLOSED
+        #: The failure that opened the breaker; None while it is closed.
+        self.reason: LinkDown | None = None
+        self._failures = 0
+        #: Interrupted rows, each with the time of its next charge.
+        self._interrupted: list[tuple[float, Message]] = []
+
+    def trip(self, reason: LinkDown, interrupted: Sequence[Message], now_s: float) -> bool:
+        """Open, with the rows *interrupted*; return whether the breaker was closed."""
+        news = self.state is BreakerState.CLOSED
+        self.state, self.reason = BreakerState.OPEN, reason
+        self._failures += 1
+        self._interrupted += [(now_s, message) for message in interrupted]
+        return news
+
+    def failed_again(self) -> None:
+        """Note another attempt without a response from a broker."""
+        self._failures += 1
+
+    def pause_s(self) -> float:
+        """Return the seconds to wait before the next attempt to reach a broker."""
+        return link_pause_s(max(1, self._failures))
+
+    def answered(self) -> None:
+        """Note that a broker responds: the next row is the probe."""
+        self.state = BreakerState.HALF_OPEN
+        self._interrupted.clear()
+
+    def published(self) -> bool:
+        """Note that a row was published; return whether that closed the breaker."""
+        closed = self.state is BreakerState.HALF_OPEN
+        if closed:
+            self.state, self.reason, self._failures = BreakerState.CLOSED, None, 0
+        return closed
+
+    def due(self, now_s: float) -> list[tuple[Message, RowFault | LinkDown]]:
+        """Return the interrupted rows whose next charge is due, each with the reason."""
+        if self.reason is None:
+            return []
+        due = [message for at_s, message in self._interrupted if now_s >= at_s]
+        self._interrupted = [(at_s, message) for at_s, message in self._interrupted if now_s < at_s]
+        for message in due:
+            step = next_step(message.attempts + 1)
+            if isinstance(step, Retry):
+                again = message._replace(attempts=message.attempts + 1)
+                self._interrupted.append((now_s + step.after_s, again))
+        reason: RowFault | LinkDown = self.reason
+        return [(message, reason) for message in due]

@@ -19,8 +19,16 @@ from relaybox.db import (
     map_service_errors,
     sqlstate_of,
 )
-from relaybox.relay._backoff import GiveUp, Postpone, Retry, next_step
-from relaybox.relay._errors import HistoryChanged, LinkDown, PartitionUnavailable, RelayError
+from relaybox.relay._errors import (
+    GiveUp,
+    HistoryChanged,
+    LinkDown,
+    PartitionUnavailable,
+    Postpone,
+    RelayError,
+    Retry,
+    next_step,
+)
 from relaybox.relay._messages import Message, message_of
 from relaybox.relay._statistics import DELAY_BOUNDS_S, Backlog, Counters
 from relaybox.settings import CloudEventsMode

@@ -28,8 +28,8 @@ from typing import Final, assert_never
 import structlog
 
 from relaybox.db import DatabaseError, DedicatedConnection
+from relaybox.periodic import wait_at_most
 from relaybox.relay import _plan as plan
-from relaybox.relay._backoff import Breaker, BreakerState, link_pause_s, wait_at_most
 from relaybox.relay._batches import (
     Batch,
     Delivery,
@@ -39,10 +39,10 @@ from relaybox.relay._batches import (
     PendingFetch,
     RowReader,
 )
-from relaybox.relay._errors import LinkDown
+from relaybox.relay._errors import LinkDown, link_pause_s
 from relaybox.relay._lanes import Lanes, LeaseHeartbeat
 from relaybox.relay._messages import Message
-from relaybox.relay._plan import FetchPhase, LoopState, plan_next, select_publishable
+from relaybox.relay._plan import Breaker, BreakerState, FetchPhase, LoopState, plan_next, select_publishable
 from relaybox.relay._postgres import (
     Connections,
     Lane,

@@ -11,9 +11,8 @@ from uuid import UUID
 import structlog
 
 from relaybox.db import DatabaseError, DedicatedConnection
-from relaybox.relay._backoff import Postpone, Retry, link_pause_s
 from relaybox.relay._batches import Batch, Outcome
-from relaybox.relay._errors import LinkDown, RowFault
+from relaybox.relay._errors import LinkDown, Postpone, Retry, RowFault, link_pause_s
 from relaybox.relay._messages import Message
 from relaybox.relay._postgres import Connections, charge_for, charge_rows, mark_sent, use_partial_indexes
 from relaybox.relay._statistics import Counters, RelaySignal

@@ -10,11 +10,11 @@ import structlog
 
 from relaybox.db import Database, DatabaseError
 from relaybox.outbox import OutboxSettings
+from relaybox.periodic import wait_at_most
 from relaybox.relay._at_least_once import AtLeastOnce
 from relaybox.relay._background import Maintenance, PartitionWatch
-from relaybox.relay._backoff import link_pause_s, wait_at_most
 from relaybox.relay._batches import Delivery
-from relaybox.relay._errors import HistoryChanged, LinkDown
+from relaybox.relay._errors import HistoryChanged, LinkDown, link_pause_s
 from relaybox.relay._exactly_once import ExactlyOnce
 from relaybox.relay._kafka import BrokerClient, client_settings
 from relaybox.relay._lanes import Lanes, LeaseHeartbeat

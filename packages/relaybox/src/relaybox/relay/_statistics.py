@@ -9,7 +9,7 @@ from typing import Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from relaybox.relay._backoff import BreakerState
+from relaybox.relay._plan import BreakerState
 from relaybox.signals import Signal
 from relaybox.telemetry import Check, CheckResult, HealthState
 

@@ -16,7 +16,8 @@ from relaybox.relay import (
     next_step,
 )
 from relaybox.relay._at_least_once import acknowledged_in_order
-from relaybox.relay._backoff import link_pause_s, next_batch_rows
+from relaybox.relay._batches import next_batch_rows
+from relaybox.relay._errors import link_pause_s
 from relaybox.relay._lanes import fair_share, surplus_of
 from relaybox.relay._messages import Message, message_of, record_bytes, record_of, screen
 from relaybox.relay._postgres import multirange_of

@@ -1,7 +1,7 @@
 """When a lane that failed is retried, and when it counts as stuck (G36)."""
 
 import pytest
-from relaybox.relay._backoff import LaneFailures
+from relaybox.relay._lanes import LaneFailures
 
 
 class Clock:

@@ -4,11 +4,11 @@ from uuid import UUID, uuid4
 
 import pytest
 from confluent_kafka import KafkaError
-from relaybox.relay._backoff import Breaker, BreakerState
 from relaybox.relay._batches import LaneBatch, TransactionResult, TransactionState
 from relaybox.relay._claims import NO_MARKER, Claim, RejectionIsolator, plan_recovery
 from relaybox.relay._errors import LaneFaulty, LinkDown
 from relaybox.relay._messages import Message
+from relaybox.relay._plan import Breaker, BreakerState
 
 ATTRIBUTES = ("1", "T", None, None, None, None, None, None)
 

@@ -1,6 +1,6 @@
 """When the next transaction of a lane may start."""
 
-from relaybox.relay._backoff import TransactionPause
+from relaybox.relay._lanes import TransactionPause
 
 
 def test_small_transaction_delays_the_next_start_by_25_ms() -> None:
