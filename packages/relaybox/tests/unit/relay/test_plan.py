@@ -51,7 +51,7 @@ states = st.builds(
     late_lanes=lanes,
     late_rows=st.integers(0, 10),
     one_batch_at_a_time=st.booleans(),
-)
+).map(lambda state: replace(state, in_flight_lanes=state.in_flight_lanes | state.late_lanes))
 
 
 def message(seq: int, lane: int, key: str | None) -> Message:
