@@ -11,10 +11,12 @@ from backend.migrations import ALL
 from relaybox.commands import Domain
 from relaybox.commands._record import Statements
 from relaybox.db import Database, Migrations, Queries, load_queries
+from relaybox.idempotency import STORE_PARTS
 
 ROOT = Path(__file__).parents[2]
 SOURCES = {"relaybox": ROOT / "packages/relaybox/src", "backend": ROOT / "apps/backend/src"}
 _OPEN = "-- include:"
+_PART = "-- Part of"
 
 
 @pytest.fixture(scope="session")
@@ -54,8 +56,8 @@ def domains() -> Iterator[Domain]:
 async def test_every_query_can_be_prepared(database: Database, queries: Queries, name: str) -> None:
     text = queries[name]
     assert text.startswith("-- "), "a query begins with a comment of its purpose"
-    if _OPEN in text:
-        pytest.skip("has an include; tests prepare the completed statement")
+    if _OPEN in text or text.startswith(_PART):
+        pytest.skip("has an include, or is a part; tests prepare the completed statement")
     async with database.connection() as connection:
         for own in (queries[one] for one in queries if "CREATE TEMPORARY TABLE" in queries[one]):
             await connection.fetch(own)
@@ -73,6 +75,12 @@ async def test_statements_of_every_domain_can_be_prepared(
             for text in (statements.load_text, statements.create_text, statements.advance_text):
                 assert _OPEN not in text
                 await connection.prepare(text)
+
+
+async def test_statement_that_stores_a_response_can_be_prepared(database: Database) -> None:
+    text = load_queries("relaybox.idempotency", "idempotency.sql").including("keep", **STORE_PARTS)
+    async with database.connection() as connection:
+        await connection.prepare(text)
 
 
 async def test_malformed_query_is_refused(database: Database) -> None:

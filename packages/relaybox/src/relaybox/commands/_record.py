@@ -21,6 +21,7 @@ from relaybox.db import (
 )
 from relaybox.errors import Detail
 from relaybox.idempotency import (
+    STORE_PARTS,
     StoredResponse,
     delete_expired,
     load_stored_response,
@@ -64,8 +65,8 @@ class Statements:
     def __init__(self, domain: Domain[Any]) -> None:
         self._aggregate_type = domain.aggregate_type
         self.load_text = _SQL.including("load", load=domain.snapshots.load)
-        self.create_text = _SQL.including("record", snapshot=domain.snapshots.create)
-        self.advance_text = _SQL.including("record", snapshot=domain.snapshots.advance)
+        self.create_text = _SQL.including("record", snapshot=domain.snapshots.create, **STORE_PARTS)
+        self.advance_text = _SQL.including("record", snapshot=domain.snapshots.advance, **STORE_PARTS)
 
     async def load(
         self, executor: Executor, asked: Sequence[tuple[UUID, str | None]]

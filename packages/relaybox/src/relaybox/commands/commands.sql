@@ -33,21 +33,19 @@ inbox AS (
         AS command (id, session_id, type, payload, status, key)
     JOIN advanced ON advanced.id = command.session_id
 ),
+response AS (
+    SELECT response.key, response.result, response.ttl_s, response.body
+    FROM unnest($18::uuid[], $19::text[], $20::text[], $21::float8[], $22::bytea[])
+        AS response (aggregate_id, key, result, ttl_s, body)
+    JOIN advanced ON advanced.id = response.aggregate_id
+),
 claim AS (
     -- Fails if another command has claimed the key: then nothing of this statement is written.
-    INSERT INTO idempotency_cache (key, result, expires_at)
-    SELECT claim.key, claim.result::jsonb, clock_timestamp() + make_interval(secs => claim.ttl_s)
-    FROM unnest($18::uuid[], $19::text[], $20::text[], $21::float8[]) AS claim (aggregate_id, key, result, ttl_s)
-    JOIN advanced ON advanced.id = claim.aggregate_id
+-- include: claim_keys
     RETURNING key, expires_at
 ),
-response AS (
-    INSERT INTO idempotency_bodies (key, body, expires_at)
-    SELECT claim.key, body.body, claim.expires_at
-    FROM unnest($19::text[], $22::bytea[]) AS body (key, body)
-    JOIN claim ON claim.key = body.key
-    WHERE body.body IS NOT NULL
-    ON CONFLICT (key, slot) DO UPDATE SET body = excluded.body, expires_at = excluded.expires_at
+body AS (
+-- include: store_bodies
 ),
 event AS (
     SELECT event_id, aggregate_id, topic, envelope::jsonb AS envelope, position

@@ -33,6 +33,7 @@ from relaybox.idempotency._response import (
     stored_result,
 )
 from relaybox.idempotency._service import (
+    STORE_PARTS,
     ClaimStore,
     IdempotencyService,
     IdempotencyStore,
@@ -46,6 +47,7 @@ from relaybox.idempotency._sweep import Sweeper, SweepResult, sweep
 __all__ = (
     "KEY_HEADERS",
     "REPLAYED_HEADERS",
+    "STORE_PARTS",
     "Claim",
     "ClaimStore",
     "IdempotencyError",

@@ -28,6 +28,7 @@ from relaybox.settings import IdempotencySettings, load_settings
 
 __all__ = (
     "QUERIES",
+    "STORE_PARTS",
     "ClaimStore",
     "IdempotencyService",
     "IdempotencyStore",
@@ -38,6 +39,9 @@ __all__ = (
 )
 
 QUERIES: Final = load_queries(__package__ or "relaybox.idempotency", "idempotency.sql")
+#: The parts of a statement that store responses; a command's statement includes them too.
+STORE_PARTS: Final = {name: QUERIES[name] for name in ("claim_keys", "store_bodies")}
+_KEEP: Final = QUERIES.including("keep", **STORE_PARTS)
 _EXPIRE_ROWS: Final = 5_000
 #: One year, the maximum of IDEMPOTENCY_TTL_H too; without a limit the time of expiry could overflow.
 _TTL_S_MAX: Final = 8_760 * 3_600
@@ -184,7 +188,7 @@ class IdempotencyService:
         document, body = split_body(result)
         ttl_s = ttl_seconds(ttl, self._settings)
         with map_database_errors():
-            rows = await self._db.fetch(QUERIES["keep"], self._row_key(key, scope), document, body, ttl_s)
+            rows = await self._db.fetch(_KEEP, self._row_key(key, scope), document, body, ttl_s)
         return bool(rows)
 
     async def keep(self, claim: Claim, response: ResponseParts) -> None:

@@ -24,21 +24,34 @@ SELECT body FROM idempotency_bodies WHERE key = $1 AND expires_at = $2
 -- Delete the expired claims of keys, so that new claims can be inserted.
 DELETE FROM idempotency_cache WHERE key = ANY($1::text[]) AND expires_at <= clock_timestamp()
 
+-- name: claim_keys
+-- Part of the statements that store a response, which have a part *response* (key, result, ttl_s, body).
+INSERT INTO idempotency_cache (key, result, expires_at)
+SELECT key, result::jsonb, clock_timestamp() + make_interval(secs => ttl_s) FROM response
+
+-- name: store_bodies
+-- Part of the statements that store a response, after the part *claim*: a body has the expiry of its claim.
+INSERT INTO idempotency_bodies (key, body, expires_at)
+SELECT claim.key, response.body, claim.expires_at
+FROM response JOIN claim ON claim.key = response.key
+WHERE response.body IS NOT NULL
+ON CONFLICT (key, slot) DO UPDATE SET body = excluded.body, expires_at = excluded.expires_at
+
 -- name: keep
 -- Store a response unless a response that has not expired is stored; replace an expired response. The body is written
 -- only if the claim is.
-WITH claim AS (
-    INSERT INTO idempotency_cache (key, result, expires_at)
-    VALUES ($1, $2::jsonb, clock_timestamp() + make_interval(secs => $4))
+WITH response AS (
+    SELECT $1::text AS key, $2::text AS result, $4::float8 AS ttl_s, $3::bytea AS body
+),
+claim AS (
+-- include: claim_keys
     ON CONFLICT (key) DO UPDATE
         SET result = excluded.result, created_at = now(), expires_at = excluded.expires_at
         WHERE idempotency_cache.expires_at <= clock_timestamp()
     RETURNING key, expires_at
 ),
 body AS (
-    INSERT INTO idempotency_bodies (key, body, expires_at)
-    SELECT key, $3, expires_at FROM claim WHERE $3::bytea IS NOT NULL
-    ON CONFLICT (key, slot) DO UPDATE SET body = excluded.body, expires_at = excluded.expires_at
+-- include: store_bodies
 )
 SELECT key FROM claim
 
