@@ -1,24 +1,24 @@
 """Create routes that create aggregates and return their state."""
 
-from typing import Annotated, Any, TypeVar
+from functools import partial
+from typing import Any, TypeVar
 from uuid import uuid4
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from relaybox.commands import Aggregate, AggregateNotFound, Command, CommandResult, Domain, Handler
-from relaybox.http._auth import AUTH_ERRORS, bearer
+from relaybox.http._auth import AUTH_ERRORS
 from relaybox.http._backbone import Backbone
 from relaybox.http._body import BODY_ERRORS, json_body, read_model
 from relaybox.http._error_responses import error_responses
 from relaybox.http._routes import (
     COMMAND_ERRORS,
     DATABASE_ERRORS,
+    CommandRoutes,
     caller_of,
-    command_router,
     id_of,
     json_response,
-    path_id_of,
     respond_to_command,
 )
 from relaybox.http._tokens import Principal
@@ -39,11 +39,11 @@ def aggregate_router(backbone: Backbone, domain: Domain[A]) -> APIRouter:
     Raises:
         TypeError: the domain declares no creating command, or several.
     """
-    # Without a nested router: FastAPI matches the routes of a nested router once more per level.
-    router = command_router(backbone, domain)
-    _add_create(router, backbone, domain, _creating(domain))
-    _add_state(router, backbone, domain)
-    return router
+    # One router: FastAPI matches the routes of a nested router once more per level.
+    routes = _AggregateRoutes(backbone, domain)
+    routes.add_command_routes()
+    routes.add_aggregate_routes()
+    return routes.router
 
 
 def _creating(domain: Domain[Any]) -> Handler[Any]:
@@ -56,55 +56,61 @@ def _creating(domain: Domain[Any]) -> Handler[Any]:
     return creating[0]
 
 
-def _add_create(router: APIRouter, backbone: Backbone, domain: Domain[A], handler: Handler[Any]) -> None:
-    model = handler.model
-    authenticated = Depends(bearer(backbone.verifier))
+class _AggregateRoutes(CommandRoutes[A]):
+    """The routes of one domain's commands, and those that create an aggregate and show its state."""
 
-    @router.post(
-        "",
-        status_code=201,
-        summary=f"Create by {model.__name__}",
-        openapi_extra=json_body(model),
-        responses={
-            201: {"model": domain.aggregate, "headers": {"Location": {"schema": {"type": "string"}}}},
-            **error_responses(*AUTH_ERRORS, *BODY_ERRORS, *COMMAND_ERRORS, *handler.refuses),
-        },
-    )
-    async def create(request: Request, principal: Annotated[Principal, authenticated]) -> Response:
+    def __init__(self, backbone: Backbone, domain: Domain[A]) -> None:
+        super().__init__(backbone, domain)
+        self._creating = _creating(domain)
+
+    def add_aggregate_routes(self) -> None:
+        """Add the routes that create an aggregate, and show its state."""
+        model, refusals = self._creating.model, self._creating.refuses
+        created = {"model": self.domain.aggregate, "headers": {"Location": {"schema": {"type": "string"}}}}
+        self.add(
+            "POST",
+            "",
+            self._create,
+            {"principal": self.sender},
+            status_code=201,
+            summary=f"Create by {model.__name__}",
+            openapi_extra=json_body(model),
+            responses={
+                201: created,
+                **error_responses(*AUTH_ERRORS, *BODY_ERRORS, *COMMAND_ERRORS, *refusals),
+            },
+        )
+        self.add(
+            "GET",
+            f"{self.path}/state",
+            self._state,
+            {"principal": self.sender, "aggregate_id": self.path_id},
+            summary="State of the aggregate",
+            responses={
+                200: {"model": self.domain.aggregate},
+                **error_responses(*AUTH_ERRORS, AggregateNotFound, *DATABASE_ERRORS),
+            },
+        )
+
+    async def _create(self, request: Request, principal: Principal) -> Response:
+        model = self._creating.model
         body = await read_model(request, model)
         command = Command(
             aggregate_id=uuid4(),
             command_type=model.__name__,
             payload=body.model_dump(mode="json"),
             creates=True,
-            caller=caller_of(request, principal, backbone.service),
+            caller=caller_of(request, principal, self.backbone.service),
         )
+        respond = partial(_created, request.url.path)
+        return await respond_to_command(request, principal, command, self.backbone, self.domain, respond)
 
-        def created(result: CommandResult) -> ResponseParts:
-            location = f"{request.url.path}/{result.aggregate_id}/state"
-            # With the names of the fields, as in the response of the state route.
-            return json_response(201, result.aggregate.model_dump(mode="json"), location=location)
-
-        return await respond_to_command(request, principal, command, backbone, domain, created)
-
-    _ = create
-
-
-def _add_state(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> None:
-    authenticated = Depends(bearer(backbone.verifier))
-
-    @router.get(
-        f"/{{{domain.id_parameter}}}/state",
-        summary="State of the aggregate",
-        responses={
-            200: {"model": domain.aggregate},
-            **error_responses(*AUTH_ERRORS, AggregateNotFound, *DATABASE_ERRORS),
-        },
-    )
-    async def state(
-        principal: Annotated[Principal, authenticated], one: str = path_id_of(domain)
-    ) -> Response:
-        view = await backbone.commands.read(domain, id_of(one), actor=principal.subject)
+    async def _state(self, aggregate_id: str, principal: Principal) -> Response:
+        view = await self.backbone.commands.read(self.domain, id_of(aggregate_id), actor=principal.subject)
         return Response(view.aggregate.model_dump_json(), media_type="application/json")
 
-    _ = state
+
+def _created(path: str, result: CommandResult) -> ResponseParts:
+    # With the names of the fields, as in the response of the state route.
+    body = result.aggregate.model_dump(mode="json")
+    return json_response(201, body, location=f"{path}/{result.aggregate_id}/state")

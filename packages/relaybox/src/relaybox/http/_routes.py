@@ -1,9 +1,9 @@
 """Create the routes of a domain from its declaration, see docs/reference/http.md."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, Generic, TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Request
@@ -65,11 +65,11 @@ __all__ = (
     "COMMAND_ERRORS",
     "DATABASE_ERRORS",
     "KEY_ERRORS",
+    "CommandRoutes",
     "caller_of",
     "command_router",
     "id_of",
     "json_response",
-    "path_id_of",
     "respond_to_command",
 )
 
@@ -97,11 +97,6 @@ _READ_ERRORS: Final = (*AUTH_ERRORS, AggregateNotFound, *DATABASE_ERRORS)
 #: JSON Schema of an id in a path. An id that is not a UUID gets the same 404 as an id that does not exist.
 _UUID: Final[dict[str, Any]] = {"format": "uuid"}
 Id = Annotated[str, Path(json_schema_extra=_UUID)]
-
-
-def path_id_of(domain: Domain[Any]) -> Any:
-    """Return the default of a parameter for the aggregate's id in the path, under the domain's name of it."""
-    return Path(alias=domain.id_parameter, json_schema_extra=_UUID)
 
 
 def id_of(text: str) -> UUID:
@@ -180,78 +175,114 @@ def command_router(backbone: Backbone, domain: Domain[A]) -> APIRouter:
 
     The application writes the routes that create, list and read aggregates, because it defines their bodies.
     """
-    router = APIRouter(tags=[domain.name])
-    _add_commands(router, backbone, domain)
-    _add_lookups(router, backbone, domain)
-    _add_stream(router, backbone, domain)
-    return router
+    routes = CommandRoutes(backbone, domain)
+    routes.add_command_routes()
+    return routes.router
 
 
-def _add_commands(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> None:
-    authenticated = Depends(bearer(backbone.verifier))
-    name = domain.id_parameter
-    responses: dict[int | str, dict[str, Any]] = {
-        200: {"model": CommandAccepted, "description": "Done"},
-        202: {
-            "model": CommandAccepted,
-            "description": "Accepted; an agent works on it",
-            "headers": {"Location": {"schema": {"type": "string"}, "description": "The command's state"}},
-        },
-    }
-    extra = document_commands(domain, responses, *AUTH_ERRORS, *BODY_ERRORS, *COMMAND_ERRORS)
-    schema = {"type": "string", **_UUID, "title": name.title().replace("_", " ")}
-    extra["parameters"] = [{"name": name, "in": "path", "required": True, "schema": schema}]
+class CommandRoutes(Generic[A]):
+    """The routes of one domain's commands, and what their handlers share.
 
-    @router.post(
-        f"/{{{name}}}/commands",
-        summary="Send a command",
-        openapi_extra=extra,
-        responses=responses,
-    )
-    async def send(request: Request, principal: Annotated[Principal, authenticated]) -> Response:
+    The handlers have no docstring: FastAPI would show it to clients.
+    """
+
+    def __init__(self, backbone: Backbone, domain: Domain[A]) -> None:
+        self.backbone = backbone
+        self.domain = domain
+        self.router = APIRouter(tags=[domain.name])
+        self._authenticate = bearer(backbone.verifier)
+        #: Default of the parameter of a handler that is the sender of the request.
+        self.sender: Any = Depends(self._authenticate)
+        #: Default of the parameter for the aggregate's id in the path, under the domain's name of it.
+        self.path_id: Any = Path(alias=domain.id_parameter, json_schema_extra=_UUID)
+        #: The part of a path that contains that id.
+        self.path = f"/{{{domain.id_parameter}}}"
+
+    def add(
+        self, method: str, path: str, handler: Callable[..., Any], defaults: Mapping[str, Any], **docs: Any
+    ) -> None:
+        """Add the route of *handler*; *defaults* are its parameters that depend on backbone or domain."""
+        endpoint = partial(handler, **defaults)
+        endpoint.__doc__ = None  # FastAPI would show that of partial
+        name = handler.__name__.removeprefix("_")
+        self.router.add_api_route(path, endpoint, methods=[method], name=name, **docs)
+
+    def add_command_routes(self) -> None:
+        """Add the routes of :func:`command_router`."""
+        owned = {"principal": self.sender, "aggregate_id": self.path_id}
+        read = error_responses(*_READ_ERRORS)
+        self.add("POST", f"{self.path}/commands", self._send, {"principal": self.sender}, **self._send_docs())
+        states = (
+            (f"{self.path}/commands/{{command_id}}", self._command_state, "State of a command"),
+            (f"{self.path}/tasks/{{task_id}}", self._task_state, "State of a task"),
+        )
+        for path, handler, summary in states:
+            self.add("GET", path, handler, owned, summary=summary, responses=read)
+        self.add(
+            "POST",
+            f"{self.path}/stream-ticket",
+            self._stream_ticket,
+            owned,
+            status_code=201,
+            summary="A ticket for the event stream",
+            description="For browsers, whose EventSource cannot send a token: single use, 60 seconds.",
+            responses=read,
+        )
+        self.add(
+            "GET",
+            f"{self.path}/events",
+            self._events,
+            {"subject": Depends(self._follower), "aggregate_id": self.path_id},
+            summary="Events of the aggregate, live",
+            description="Server-Sent Events; `id` is the aggregate's version, resume with `Last-Event-ID`.",
+            response_class=Response,
+            responses={**STREAM_RESPONSE, **error_responses(*_READ_ERRORS, ValidationFailed)},
+        )
+
+    def _send_docs(self) -> dict[str, Any]:
+        name = self.domain.id_parameter
+        responses: dict[int | str, dict[str, Any]] = {
+            200: {"model": CommandAccepted, "description": "Done"},
+            202: {
+                "model": CommandAccepted,
+                "description": "Accepted; an agent works on it",
+                "headers": {"Location": {"schema": {"type": "string"}, "description": "The command's state"}},
+            },
+        }
+        errors = (*AUTH_ERRORS, *BODY_ERRORS, *COMMAND_ERRORS)
+        extra = document_commands(self.domain, responses, *errors)
+        schema = {"type": "string", **_UUID, "title": name.title().replace("_", " ")}
+        extra["parameters"] = [{"name": name, "in": "path", "required": True, "schema": schema}]
+        return {"summary": "Send a command", "openapi_extra": extra, "responses": responses}
+
+    async def _send(self, request: Request, principal: Principal) -> Response:
         # Not a parameter of this function, which FastAPI would extract and validate in several steps.
-        aggregate_id = id_of(request.path_params[name])
+        aggregate_id = id_of(request.path_params[self.domain.id_parameter])
         try:
             body = await read_model(request, CommandRequest)
         except ValidationFailed:
             # The aggregate of another principal must look missing whatever the body is.
-            await backbone.commands.read(domain, aggregate_id, actor=principal.subject)
+            await self.backbone.commands.read(self.domain, aggregate_id, actor=principal.subject)
             raise
         command = Command(
             aggregate_id=aggregate_id,
             command_type=body.command_type,
             payload=body.payload,
             expected_version=body.expected_version,
-            caller=caller_of(request, principal, backbone.service),
+            caller=caller_of(request, principal, self.backbone.service),
         )
         return await respond_to_command(
-            request, principal, command, backbone, domain, partial(_accepted, request)
+            request, principal, command, self.backbone, self.domain, partial(_accepted, request)
         )
 
-    _ = send
+    async def _owned(self, aggregate_id: str, principal: Principal) -> UUID:
+        view = await self.backbone.commands.read(self.domain, id_of(aggregate_id), actor=principal.subject)
+        return view.aggregate.id
 
-
-def _add_lookups(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> None:
-    authenticated = Depends(bearer(backbone.verifier))
-
-    path_id = path_id_of(domain)
-
-    async def owned(one: str, principal: Principal) -> UUID:
-        aggregate_id = id_of(one)
-        await backbone.commands.read(domain, aggregate_id, actor=principal.subject)
-        return aggregate_id
-
-    @router.get(
-        f"/{{{domain.id_parameter}}}/commands/{{command_id}}",
-        summary="State of a command",
-        responses=error_responses(*_READ_ERRORS),
-    )
-    async def command_state(
-        command_id: Id, principal: Annotated[Principal, authenticated], one: str = path_id
-    ) -> CommandState:
-        one_id, aggregate_id = id_of(command_id), await owned(one, principal)
-        async with backbone.database.connection() as connection:
-            rows = await connection.fetch(_SQL["command"], one_id, aggregate_id)
+    async def _command_state(self, command_id: Id, aggregate_id: str, principal: Principal) -> CommandState:
+        one_id, owned_id = id_of(command_id), await self._owned(aggregate_id, principal)
+        async with self.backbone.database.connection() as connection:
+            rows = await connection.fetch(_SQL["command"], one_id, owned_id)
         if not rows:
             raise AggregateNotFound(one_id)
         [row] = rows
@@ -264,18 +295,11 @@ def _add_lookups(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> No
             error=None if row["error"] is None else from_json(row["error"]),
         )
 
-    @router.get(
-        f"/{{{domain.id_parameter}}}/tasks/{{task_id}}",
-        summary="State of a task",
-        responses=error_responses(*_READ_ERRORS),
-    )
-    async def task_state(
-        task_id: Id, principal: Annotated[Principal, authenticated], one: str = path_id
-    ) -> TaskState:
-        one_id, aggregate_id = id_of(task_id), await owned(one, principal)
-        async with backbone.database.connection() as connection:
+    async def _task_state(self, task_id: Id, aggregate_id: str, principal: Principal) -> TaskState:
+        one_id, owned_id = id_of(task_id), await self._owned(aggregate_id, principal)
+        async with self.backbone.database.connection() as connection:
             task = await fetch_task(connection, one_id)
-        if task is None or task.aggregate_id != aggregate_id:
+        if task is None or task.aggregate_id != owned_id:
             raise AggregateNotFound(one_id)
         return TaskState(
             task_id=task.id,
@@ -288,64 +312,34 @@ def _add_lookups(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> No
             error=task.error_data,
         )
 
-    _ = command_state, task_state
+    async def _stream_ticket(self, aggregate_id: str, principal: Principal) -> StreamTicket:
+        owned_id = await self._owned(aggregate_id, principal)
+        return await issue_ticket(self.backbone.database, owned_id, principal.subject)
 
-
-def _add_stream(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> None:
-    authenticate = bearer(backbone.verifier)
-    authenticated = Depends(authenticate)
-
-    path_id = path_id_of(domain)
-
-    @router.post(
-        f"/{{{domain.id_parameter}}}/stream-ticket",
-        status_code=201,
-        summary="A ticket for the event stream",
-        description="For browsers, whose EventSource cannot send a token: single use, 60 seconds.",
-        responses=error_responses(*_READ_ERRORS),
-    )
-    async def stream_ticket(
-        principal: Annotated[Principal, authenticated], one: str = path_id
-    ) -> StreamTicket:
-        aggregate_id = id_of(one)
-        await backbone.commands.read(domain, aggregate_id, actor=principal.subject)
-        return await issue_ticket(backbone.database, aggregate_id, principal.subject)
-
-    async def follower(
+    async def _follower(
+        self,
         request: Request,
         # Only for the OpenAPI document; not required here, because a ticket may be sent instead of a token.
         _bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER_SCHEME)],
-        one: str = path_id,
         ticket: Ticket = None,
     ) -> str:
         if ticket is not None:
-            return await redeem_ticket(backbone.database, ticket, id_of(one))
-        return (await authenticate(request)).subject
+            aggregate_id = id_of(request.path_params[self.domain.id_parameter])
+            return await redeem_ticket(self.backbone.database, ticket, aggregate_id)
+        return (await self._authenticate(request)).subject
 
-    @router.get(
-        f"/{{{domain.id_parameter}}}/events",
-        summary="Events of the aggregate, live",
-        description="Server-Sent Events; `id` is the aggregate's version, resume with `Last-Event-ID`.",
-        response_class=Response,
-        responses={**STREAM_RESPONSE, **error_responses(*_READ_ERRORS, ValidationFailed)},
-    )
-    async def events(
-        subject: Annotated[str, Depends(follower)],
-        one: str = path_id,
-        last_event_id: LastEventId = None,
-        after: After = 0,
+    async def _events(
+        self, subject: str, aggregate_id: str, last_event_id: LastEventId = None, after: After = 0
     ) -> Response:
-        view = await backbone.commands.read(domain, id_of(one), actor=subject)
-        stream = backbone.live.follow(
-            domain.aggregate_type,
+        view = await self.backbone.commands.read(self.domain, id_of(aggregate_id), actor=subject)
+        stream = self.backbone.live.follow(
+            self.domain.aggregate_type,
             view.aggregate.id,
             after_version=stream_cursor(last_event_id, after),
             current_version=view.aggregate.version,
-            event_types=domain.event_types,
+            event_types=self.domain.event_types,
         )
         return EventStreamResponse(stream)
-
-    _ = stream_ticket, events
 
 
 def _accepted(request: Request, result: CommandResult) -> ResponseParts:
