@@ -7,20 +7,27 @@ from relaybox.consumers._consumer import Consumer
 from relaybox.consumers._errors import (
     ConsumerError,
     EnvelopeInvalid,
+    HandlerAborted,
     HandlerFailed,
+    HandlerMissing,
+    HandlerTimedOut,
     KafkaRefused,
+    KeyBlocked,
+    MessageTooLarge,
     SubscriptionInvalid,
 )
-from relaybox.consumers._event_processor import (
-    ConsumerSignal,
-    GiveUp,
-    Retry,
-    WaitForDatabase,
-    decide_after_failure,
-)
 from relaybox.consumers._message import read_event
-from relaybox.consumers._statistics import ConsumerStatistics
-from relaybox.consumers._subscription import EventTransaction, Handler, Subscription, subscribe
+from relaybox.consumers._policy import GiveUp, Retry, WaitForDatabase, decide_after_failure
+from relaybox.consumers._statistics import ConsumerSignal, ConsumerStatistics
+from relaybox.consumers._subscription import (
+    EventTransaction,
+    Handler,
+    OnFailure,
+    Order,
+    ParkedHandler,
+    Subscription,
+    subscribe,
+)
 
 __all__ = (
     "Consumer",
@@ -31,8 +38,16 @@ __all__ = (
     "EventTransaction",
     "GiveUp",
     "Handler",
+    "HandlerAborted",
     "HandlerFailed",
+    "HandlerMissing",
+    "HandlerTimedOut",
     "KafkaRefused",
+    "KeyBlocked",
+    "MessageTooLarge",
+    "OnFailure",
+    "Order",
+    "ParkedHandler",
     "Retry",
     "Subscription",
     "SubscriptionInvalid",

@@ -3,19 +3,21 @@
 import asyncio
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Final, assert_never
+from typing import Final, Literal, assert_never
 
 import structlog
 
 from relaybox.consumers._daemon_executor import DaemonExecutor
 from relaybox.consumers._errors import SubscriptionInvalid
-from relaybox.consumers._event_processor import ConsumerSignal, EventProcessor
 from relaybox.consumers._group_member import Assigned, GroupMember, PollRequest, PollResult, Revoked
+from relaybox.consumers._key_queue import PartitionQueue
 from relaybox.consumers._message import Partition
-from relaybox.consumers._partition_queue import PartitionQueue
-from relaybox.consumers._statistics import ConsumerStatistics
+from relaybox.consumers._processor import Processor
+from relaybox.consumers._scheduler import Scheduler
+from relaybox.consumers._statistics import ConsumerSignal, ConsumerStatistics
 from relaybox.consumers._subscription import Subscription
 from relaybox.db import Database
+from relaybox.periodic import PeriodicJob
 from relaybox.settings import KafkaSettings
 from relaybox.signals import OnSignal, SignalEmitter
 
@@ -26,8 +28,8 @@ _log: Final = structlog.stdlib.get_logger(__name__)
 _IDLE_S: Final = 0.5
 #: The same while messages are being processed: a paused partition has to be resumed soon.
 _BUSY_S: Final = 0.1
-#: A partition with this many unfinished messages is paused until half of them are done.
-_QUEUE_MESSAGES_MAX: Final = 500
+#: How often the consumer looks for dead letters whose replay was requested.
+_REPLAYS_S: Final = 1.0
 #: How long events may take once the consumer stops; then their transactions are rolled back.
 _STOP_GRACE_S: Final = 5.0
 #: How long leaving the group may take; if no broker responds, the session times out there.
@@ -39,9 +41,10 @@ class Consumer:
 
     Guarantees (G40): an event's effect and the record that the group has processed it commit together;
     its offset is committed after that. Redelivery – after a crash, a rebalance, a reset of the
-    group's offsets – has no second effect. The events of one partition are processed one after the other,
-    in order; partitions are processed concurrently. Slow handlers or a slow database do not end the
-    membership in the group. If Kafka is unavailable, at the start or later, the consumer waits.
+    group's offsets – has no second effect. Events of one key are processed one after the other, in order;
+    events of different keys at once (G42). A message whose handler fails on every attempt is parked as a dead
+    letter, and the later messages of its key behind it (G41). Slow handlers or a slow database do not end
+    the membership in the group. If Kafka is unavailable, at the start or later, the consumer waits.
     """
 
     def __init__(
@@ -51,19 +54,45 @@ class Consumer:
         subscriptions: Iterable[Subscription],
         *,
         topics: Sequence[str] = ("domain-events",),
-        concurrency: int = 4,
+        concurrency: int = 8,
+        start: Literal["earliest", "latest"] = "earliest",
+        message_bytes_max: int = 1_048_576,
         on_signal: OnSignal[ConsumerSignal] | None = None,
     ) -> None:
+        """Check the subscriptions; nothing is read before :meth:`run`.
+
+        Args:
+            database: Has ``consumed_events`` and the tables that the handlers write.
+            settings: The address of Kafka.
+            subscriptions: Handlers of one group, each event type at most once.
+            topics: The topics to read.
+            concurrency: How many transactions may run at once; each uses one connection of *database*.
+            start: Where a group begins that has no committed offset: before the first message of each
+                partition, or after its last.
+            message_bytes_max: A larger message is parked without calling its handler.
+            on_signal: Receives each step of the consumer, for tests.
+
+        Raises:
+            SubscriptionInvalid: No subscription, several groups, or two handlers of one event type.
+        """
         declared = tuple(subscriptions)
         self.group = _one_group(declared)
         self._settings = settings
         self._topics = tuple(topics)
+        self._start = start
         self._signals = SignalEmitter(on_signal)
-        self._processor = EventProcessor(
-            database, declared, group=self.group, concurrency=concurrency, signals=self._signals
+        self._processor = Processor(
+            database, declared, group=self.group, message_bytes_max=message_bytes_max, signals=self._signals
         )
-        self._queues: dict[Partition, PartitionQueue] = {}
-        self._work: set[asyncio.Task[None]] = set()
+        self._scheduler = Scheduler(
+            self._processor,
+            group=self.group,
+            concurrency=concurrency,
+            signals=self._signals,
+            on_stop=self._fail,
+        )
+        self._replays = PeriodicJob(self._find_replays, name="dead letters", interval_s=_REPLAYS_S)
+        self._partitions: dict[Partition, PartitionQueue] = {}
         self._failure: BaseException | None = None
         self._paused: set[Partition] = set()
         self._committed: dict[Partition, int] = {}
@@ -72,21 +101,23 @@ class Consumer:
         self._stopping = asyncio.Event()
 
     def __repr__(self) -> str:
-        held, state = len(self._queues), "stopping" if self._stopping.is_set() else "running"
-        waiting = sum(queue.waiting for queue in self._queues.values())
-        return f"<Consumer {self.group!r} [{held} partitions | {waiting} waiting | {state}]>"
+        held, state = len(self._partitions), "stopping" if self._stopping.is_set() else "running"
+        return f"<Consumer {self.group!r} [{held} partitions | {self._scheduler.waiting} waiting | {state}]>"
 
     def statistics(self) -> ConsumerStatistics:
         """Return what was done since the start, and what is being processed now."""
-        queues, counts = self._queues.values(), self._signals.counts
+        counts = self._signals.counts
         return ConsumerStatistics(
-            partitions=len(queues),
-            buffered=sum(len(queue) for queue in queues),
-            waiting=sum(queue.waiting for queue in queues),
+            partitions=len(self._partitions),
+            buffered=sum(partition.messages for partition in self._partitions.values()),
+            waiting=self._scheduler.waiting,
+            running=self._scheduler.running,
             handled=counts[ConsumerSignal.COMMITTED],
             already_done=counts[ConsumerSignal.ALREADY_DONE],
             skipped=self._skipped + counts[ConsumerSignal.TYPE_NOT_SUBSCRIBED],
             retries=counts[ConsumerSignal.RETRYING],
+            parked=counts[ConsumerSignal.PARKED],
+            replayed=counts[ConsumerSignal.REPLAYED],
             database_waits=counts[ConsumerSignal.WAITING_FOR_DATABASE],
             kafka_unavailable=self._kafka_unavailable,
         )
@@ -94,26 +125,32 @@ class Consumer:
     def stop(self) -> None:
         """Let :meth:`run` finish the current events, commit their offsets, leave the group and return."""
         self._stopping.set()
-        for queue in self._queues.values():
-            queue.close()
+        self._replays.stop()
 
     async def run(self) -> None:
         """Consume until :meth:`stop`, which takes effect in under 10 s; call it once per consumer.
 
         Raises:
-            HandlerFailed: A handler failed on every attempt.
-            EnvelopeInvalid: A message is not an event.
+            HandlerFailed: A handler with ``on_failure="stop"`` failed on every attempt.
+            EnvelopeInvalid: A message is not an event, and every subscription has ``on_failure="stop"``.
             KafkaRefused: Kafka rejects this consumer, and waiting cannot change that.
         """
         executor = DaemonExecutor(f"kafka-{self.group}")
         member = await executor.submit(self._open)
+        replays = asyncio.create_task(self._replays.run())
         try:
             await self._consume(executor, member)
         finally:
-            await self._finish_current()
+            self.stop()
+            replays.cancel()
+            await self._scheduler.close(_STOP_GRACE_S)
             await self._leave(executor, member)
         if self._failure is not None:
             raise self._failure
+
+    def _fail(self, failure: BaseException) -> None:
+        self._failure = self._failure or failure
+        self.stop()
 
     def _open(self) -> GroupMember:
         return GroupMember(
@@ -121,17 +158,18 @@ class Consumer:
             group=self.group,
             topics=self._topics,
             event_types=self._processor.event_types,
+            start=self._start,
             position_of=self._position_of,
         )
 
     def _position_of(self, partition: Partition) -> int | None:
-        queue = self._queues.get(partition)
-        return None if queue is None else queue.position
+        queue = self._partitions.get(partition)
+        return None if queue is None else queue.offsets.position
 
     async def _consume(self, executor: DaemonExecutor, member: GroupMember) -> None:
         stop_requested = asyncio.create_task(self._stopping.wait())
         while not self._stopping.is_set():
-            wait_s = _BUSY_S if any(queue.busy for queue in self._queues.values()) else _IDLE_S
+            wait_s = _BUSY_S if self._scheduler.running else _IDLE_S
             result = executor.submit(member.poll, self._request(), wait_s)
             await asyncio.wait({result, stop_requested}, return_when=asyncio.FIRST_COMPLETED)
             if not result.done():
@@ -143,16 +181,16 @@ class Consumer:
             self._kafka_unavailable = member.unavailable
         stop_requested.cancel()
 
-    async def _finish_current(self) -> None:
-        self.stop()
-        if self._work:
-            await asyncio.wait(self._work, timeout=_STOP_GRACE_S)
-        late = list(self._work)
-        for work in late:
-            work.cancel()
-        if late:
-            _log.warning("events cancelled at stop; redelivered later", group=self.group, events=len(late))
-            await asyncio.wait(late, timeout=1.0)
+    async def _find_replays(self) -> None:
+        """Schedule the dead letters whose replay an operator has requested."""
+        if not self._partitions or self._scheduler.waits_for_database:
+            return
+        for replay in await self._processor.requested_replays(list(self._partitions)):
+            partition = self._partitions.get(replay.partition)
+            queue = None if partition is None else partition.add_replay(replay)
+            if queue is not None:
+                self._scheduler.offer(queue)
+        self._scheduler.dispatch()
 
     async def _leave(self, executor: DaemonExecutor, member: GroupMember) -> None:
         """Close the member; that revokes its partitions, which commits their offsets."""
@@ -164,21 +202,21 @@ class Consumer:
             closing.cancel()
         else:
             closing.result()
-        self._queues.clear()
+        self._partitions.clear()
 
     def _request(self) -> PollRequest:
-        full = {at for at, queue in self._queues.items() if len(queue) >= _QUEUE_MESSAGES_MAX}
-        pause = full - self._paused
-        resume = {at for at in self._paused if len(self._queues[at]) <= _QUEUE_MESSAGES_MAX // 2}
+        partitions = self._partitions
+        pause = {at for at, queue in partitions.items() if at not in self._paused and queue.is_full}
+        resume = {at for at in self._paused if partitions[at].has_room}
         self._paused = (self._paused | pause) - resume
         if pause:
             self._signals.emit(ConsumerSignal.PAUSED)
         if resume:
             self._signals.emit(ConsumerSignal.RESUMED)
         positions = {
-            at: queue.position
-            for at, queue in self._queues.items()
-            if queue.position is not None and queue.position != self._committed.get(at)
+            at: position
+            for at, queue in partitions.items()
+            if (position := queue.offsets.position) is not None and position != self._committed.get(at)
         }
         return PollRequest(positions=positions, pause=tuple(pause), resume=tuple(resume))
 
@@ -186,42 +224,34 @@ class Consumer:
         for change in result.changes:
             match change:
                 case Assigned():
-                    self._open_queues(change.partitions)
+                    self._open_partitions(change.partitions)
                 case Revoked():
-                    self._close_queues(change.partitions)
+                    self._close_partitions(change.partitions)
                 case _:
                     assert_never(change)
         for message in result.messages:
-            self._queues[message.partition].put(message)
+            self._scheduler.offer(self._partitions[message.partition].add(message))
         for at, offset in result.read_to.items():
-            self._queues[at].read_to(offset)
+            self._partitions[at].offsets.read_to(offset)
+        self._scheduler.dispatch()
         self._skipped += result.skipped
         if result.committed:
             self._committed.update(result.committed)
             self._signals.emit(ConsumerSignal.OFFSETS_COMMITTED)
 
-    def _open_queues(self, partitions: Iterable[Partition]) -> None:
+    def _open_partitions(self, partitions: Iterable[Partition]) -> None:
         for partition in partitions:
-            queue = self._queues[partition] = PartitionQueue(partition)
-            work = asyncio.create_task(queue.run(self._processor.process), name=f"queue {partition}")
-            work.add_done_callback(self._queue_ended)
-            self._work.add(work)
-        _log.info("partitions assigned", group=self.group, held=len(self._queues))
+            self._partitions[partition] = PartitionQueue(partition)
+        _log.info("partitions assigned", group=self.group, held=len(self._partitions))
         self._signals.emit(ConsumerSignal.ASSIGNED)
 
-    def _close_queues(self, partitions: Iterable[Partition]) -> None:
+    def _close_partitions(self, partitions: Iterable[Partition]) -> None:
         for partition in partitions:
-            self._queues.pop(partition).close()
+            self._partitions.pop(partition).closed = True
             self._paused.discard(partition)
             self._committed.pop(partition, None)
-        _log.info("partitions revoked", group=self.group, held=len(self._queues))
+        _log.info("partitions revoked", group=self.group, held=len(self._partitions))
         self._signals.emit(ConsumerSignal.REVOKED)
-
-    def _queue_ended(self, work: asyncio.Task[None]) -> None:
-        self._work.discard(work)
-        if not work.cancelled() and (error := work.exception()) is not None:
-            self._failure = self._failure or error
-            self.stop()
 
 
 def _one_group(subscriptions: Sequence[Subscription]) -> str:

@@ -1,4 +1,4 @@
-"""Errors that end a consumer.
+"""Errors of consumers and of their messages.
 
 ::
 
@@ -6,7 +6,12 @@
     └── ConsumerError
         ├── SubscriptionInvalid   declared or combined wrongly; raised before the consumer runs
         ├── EnvelopeInvalid       a message is not an event
-        ├── HandlerFailed         a handler failed on every attempt
+        ├── MessageTooLarge       a message is larger than the consumer reads
+        ├── HandlerTimedOut       a handler did not end in time
+        ├── HandlerAborted        a handler raised SystemExit, KeyboardInterrupt or CancelledError
+        ├── HandlerMissing        a letter's event type has no handler any more
+        ├── KeyBlocked            an earlier message of the key is parked
+        ├── HandlerFailed         a handler failed on every attempt, and its subscription stops the consumer
         └── KafkaRefused          Kafka rejects this consumer
 """
 
@@ -14,7 +19,18 @@ from uuid import UUID
 
 from relaybox.errors import RelayboxError
 
-__all__ = ("ConsumerError", "EnvelopeInvalid", "HandlerFailed", "KafkaRefused", "SubscriptionInvalid")
+__all__ = (
+    "ConsumerError",
+    "EnvelopeInvalid",
+    "HandlerAborted",
+    "HandlerFailed",
+    "HandlerMissing",
+    "HandlerTimedOut",
+    "KafkaRefused",
+    "KeyBlocked",
+    "MessageTooLarge",
+    "SubscriptionInvalid",
+)
 
 
 class ConsumerError(RelayboxError):
@@ -32,24 +48,71 @@ class SubscriptionInvalid(ConsumerError):
 class EnvelopeInvalid(ConsumerError):
     """Raised when a message is not an event, or its ``ce_type`` header names another type.
 
-    The consumer stops before this message, because skipping it could lose an event. The error never shows
-    the message's content.
+    The error never shows the message's content.
     """
 
     error_code = "ENVELOPE_INVALID"
 
     def __init__(self, *, group: str, topic: str, partition: int, offset: int, reason: str) -> None:
-        super().__init__(
-            f"{topic}[{partition}]@{offset} is not an event: {reason}. Consumer {group} stopped before it. "
-            f"To skip it, set the group's offset of that partition to {offset + 1} and restart the consumer"
-        )
+        super().__init__(f"{topic}[{partition}]@{offset} is not an event: {reason}; read by {group}")
         self.topic, self.partition, self.offset = topic, partition, offset
 
 
-class HandlerFailed(ConsumerError):
-    """Raised when a handler failed on every attempt; its cause is the last failure.
+class MessageTooLarge(ConsumerError):
+    """Raised when a message has more bytes than the consumer passes to a handler."""
 
-    The event took no effect and its offset is not committed: after a restart the consumer begins with it.
+    error_code = "MESSAGE_TOO_LARGE"
+
+    def __init__(self, *, topic: str, partition: int, offset: int, bytes_: int, bytes_max: int) -> None:
+        super().__init__(
+            f"{topic}[{partition}]@{offset} has {bytes_:,} bytes, more than {bytes_max:,}; "
+            "raise message_bytes_max of the consumer, then replay the dead letter"
+        )
+
+
+class HandlerTimedOut(ConsumerError):
+    """Raised when a handler did not end within its subscription's ``handler_timeout_s``."""
+
+    error_code = "HANDLER_TIMED_OUT"
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(f"the handler did not end within {timeout_s:g} s; its transaction was rolled back")
+
+
+class HandlerAborted(ConsumerError):
+    """Raised for a handler that raised an exception meant to end a process or a task."""
+
+    error_code = "HANDLER_ABORTED"
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(f"the handler raised {type(error).__name__}; its transaction was rolled back")
+
+
+class HandlerMissing(ConsumerError):
+    """Raised for a replayed dead letter whose event type has no handler in the group any more."""
+
+    error_code = "HANDLER_MISSING"
+
+    def __init__(self, *, group: str, event_type: str) -> None:
+        super().__init__(
+            f"group {group} has no handler of {event_type}; subscribe again, or discard the letter"
+        )
+
+
+class KeyBlocked(ConsumerError):
+    """Recorded for a message that was parked because an earlier message of its key is parked."""
+
+    error_code = "KEY_BLOCKED"
+
+    def __init__(self) -> None:
+        super().__init__("an earlier message of this key is parked")
+
+
+class HandlerFailed(ConsumerError):
+    """Raised when a handler with ``on_failure="stop"`` failed on every attempt.
+
+    The cause is the last failure. The event took no effect and its offset is not committed: after a restart
+    the consumer begins with it.
     """
 
     error_code = "HANDLER_FAILED"

@@ -84,6 +84,7 @@ class GroupMember:
         group: str,
         topics: Iterable[str],
         event_types: frozenset[str],
+        start: str,
         position_of: Callable[[Partition], int | None],
     ) -> None:
         """Join the group.
@@ -105,7 +106,7 @@ class GroupMember:
         try:
             self._kafka = confluent_kafka.Consumer(
                 {
-                    **_configuration(settings, group),
+                    **_configuration(settings, group, start),
                     "error_cb": self._on_error,
                     "on_commit": self._on_commit,
                 }
@@ -175,7 +176,8 @@ class GroupMember:
         self.unavailable = False
         converted = message_from_kafka(message)
         self._result.read_to[converted.partition] = converted.offset + 1
-        if converted.header_type is not None and converted.header_type not in self._event_types:
+        header_type = converted.header_type
+        if header_type is not None and header_type not in self._event_types:
             self._result.skipped += 1
             return
         self._result.messages.append(converted)
@@ -233,7 +235,7 @@ def _refusal(error: KafkaError, diagnosis: ConnectionDiagnosis) -> str:
     return f"Kafka rejects the consumer: {error.str()}; check its permissions and its group"
 
 
-def _configuration(settings: KafkaSettings, group: str) -> dict[str, Any]:
+def _configuration(settings: KafkaSettings, group: str, start: str) -> dict[str, Any]:
     return {
         **settings.client_config(),
         "group.id": group,
@@ -241,7 +243,7 @@ def _configuration(settings: KafkaSettings, group: str) -> dict[str, Any]:
         "isolation.level": "read_committed",
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
-        "auto.offset.reset": "earliest",
+        "auto.offset.reset": start,
         "allow.auto.create.topics": False,
         # Partitions that are not reassigned are still read during a rebalance.
         "partition.assignment.strategy": "cooperative-sticky",

@@ -1,18 +1,30 @@
 """Read messages from Kafka and the events in them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE
 from pydantic import ValidationError
 from pydantic_core import from_json
 from relaybox_types.envelope import EventEnvelope
 
 from relaybox.consumers._errors import EnvelopeInvalid
 
-__all__ = ("Message", "Partition", "header_value", "message_from_kafka", "parse_event", "read_event")
+__all__ = (
+    "Headers",
+    "Message",
+    "Partition",
+    "header_value",
+    "message_from_kafka",
+    "parse_event",
+    "read_event",
+)
 
 #: A topic's name and a partition's number.
 Partition = tuple[str, int]
+#: Names and values of headers; a name may occur again.
+Headers = Sequence[tuple[str, bytes | None]]
 _TYPE_HEADER: Final = "ce_type"
 _CONTENT_TYPE_HEADER: Final = "content-type"
 #: The prefix of a structured CloudEvent's content type, and the only format supported here.
@@ -23,15 +35,30 @@ _SPEC_VERSION: Final = "1.0"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Message:
-    """One message, with the headers that are needed to read its event."""
+    """One message as Kafka delivered it."""
 
     partition: Partition
     offset: int
-    #: The ``ce_type`` header; None if it is missing.
-    header_type: str | None
-    #: The ``content-type`` header, by which the modes of a CloudEvent differ; None if it is missing.
-    content_type: str | None = None
+    key: bytes | None = None
     value: bytes | None = field(repr=False)
+    headers: Headers = field(default=(), repr=False)
+    #: When the producer or the broker created the message, in seconds since 1970; 0.0 if Kafka does not tell.
+    created_at_s: float = 0.0
+
+    @property
+    def header_type(self) -> str | None:
+        """The ``ce_type`` header; None if it is missing."""
+        return header_value(self.headers, _TYPE_HEADER)
+
+    @property
+    def content_type(self) -> str | None:
+        """The ``content-type`` header, by which the modes of a CloudEvent differ; None if it is missing."""
+        return header_value(self.headers, _CONTENT_TYPE_HEADER)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the value."""
+        return len(self.value or b"")
 
 
 def header_value(headers: Any, name: str) -> str | None:
@@ -44,13 +71,14 @@ def header_value(headers: Any, name: str) -> str | None:
 
 def message_from_kafka(message: Any) -> Message:
     """Convert a message of a ``confluent_kafka.Consumer``."""
-    headers = message.headers()
+    kind, created_at_ms = message.timestamp()
     return Message(
         partition=(message.topic(), message.partition()),
         offset=message.offset(),
-        header_type=header_value(headers, _TYPE_HEADER),
-        content_type=header_value(headers, _CONTENT_TYPE_HEADER),
+        key=message.key(),
         value=message.value(),
+        headers=tuple(message.headers() or ()),
+        created_at_s=0.0 if kind == TIMESTAMP_NOT_AVAILABLE else created_at_ms / 1000,
     )
 
 

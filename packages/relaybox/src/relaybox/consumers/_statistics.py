@@ -1,8 +1,31 @@
-"""Figures of a consumer, for operators and tests."""
+"""What a consumer reports: statistics for operators and tests, and its signals."""
 
 from dataclasses import dataclass
+from enum import auto
 
-__all__ = ("ConsumerStatistics",)
+from relaybox.signals import Signal
+
+__all__ = ("ConsumerSignal", "ConsumerStatistics")
+
+
+class ConsumerSignal(Signal):
+    """A step of a consumer."""
+
+    ASSIGNED = auto()
+    REVOKED = auto()
+    COMMITTED = auto()  # the transaction of an event's handler
+    ALREADY_DONE = auto()
+    TYPE_NOT_SUBSCRIBED = auto()
+    RETRYING = auto()
+    SPLIT = auto()  # a transaction of several events failed; each is tried alone
+    PARKED = auto()
+    REPLAYED = auto()
+    REPLAY_FAILED = auto()  # the letter is parked again
+    WAITING_FOR_DATABASE = auto()
+    OFFSETS_COMMITTED = auto()
+    PAUSED = auto()
+    RESUMED = auto()
+    KAFKA_UNAVAILABLE = auto()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,16 +36,22 @@ class ConsumerStatistics:
     partitions: int
     #: Messages read but not finished.
     buffered: int
-    #: Partitions whose oldest message waits for its next attempt or for the database.
+    #: Keys that wait for their next attempt or for the database.
     waiting: int
+    #: Transactions at work.
+    running: int
     #: Events whose handler's transaction has committed.
     handled: int
-    #: Redelivered events that this group had processed before.
+    #: Redelivered events that this group had processed or parked before.
     already_done: int
     #: Messages of types without a subscription.
     skipped: int
     #: Failed attempts of handlers that were retried.
     retries: int
+    #: Messages parked as dead letters, those behind another letter of their key included.
+    parked: int
+    #: Dead letters that were replayed.
+    replayed: int
     #: Attempts that were retried because of a database error.
     database_waits: int
     #: Whether no broker responds.

@@ -2,17 +2,20 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
+import structlog
 from relaybox_types.envelope import EventEnvelope
 from relaybox_types.naming import check_past_name
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from relaybox.consumers._errors import SubscriptionInvalid
+from relaybox.telemetry import traceback_of
 
-__all__ = ("EventTransaction", "Handler", "Subscription", "subscribe")
+__all__ = ("EventTransaction", "Handler", "OnFailure", "Order", "ParkedHandler", "Subscription", "subscribe")
 
 _GROUP_CHARACTERS_MAX: Final = 200
+_log: Final = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,14 +35,24 @@ class EventTransaction:
         self._after_commit.append(action)
 
     def run_commit_actions(self) -> None:
-        """Call each action of :meth:`after_commit`; the owner of the transaction calls this after COMMIT."""
+        """Call each action of :meth:`after_commit`; the owner of the transaction calls this after COMMIT.
+
+        An action that fails is logged: its event has taken effect and is not processed again.
+        """
         for action in self._after_commit:
-            action()
+            try:
+                action()
+            except Exception as error:  # noqa: BLE001 - an application's action must not end the consumer
+                _log.error("action after commit failed", traceback=traceback_of(error))
 
 
 #: Handles one event. It may run again after a failure, so it must only read and write through the
 #: transaction's session: other effects are not rolled back.
 Handler = Callable[[EventEnvelope, EventTransaction], Awaitable[None]]
+#: Gets an event that is being parked, the last failure, and the transaction that parks it.
+ParkedHandler = Callable[[EventEnvelope, BaseException, EventTransaction], Awaitable[None]]
+OnFailure = Literal["park", "stop"]
+Order = Literal["key", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +66,16 @@ class Subscription:
     event_types: frozenset[str]
     group: str
     handler: Handler
+    #: After the last attempt: park the message as a dead letter, or stop the consumer before it.
+    on_failure: OnFailure = "park"
+    #: Whether later messages of a key wait behind a dead letter of that key.
+    order: Order = "key"
+    #: The handler's transaction is rolled back after this time, and the attempt counts as failed.
+    handler_timeout_s: float = 60.0
+    #: Events of different keys that may share one transaction.
+    transaction_events_max: int = 1
+    #: Called in the transaction that parks an event; None: nothing is called.
+    on_parked: ParkedHandler | None = None
 
     async def __call__(self, event: EventEnvelope, unit: EventTransaction) -> None:
         """Call the handler directly."""
@@ -60,7 +83,14 @@ class Subscription:
 
 
 def subscribe(
-    *event_types: str, group: str, naming: Callable[[str], str] = check_past_name
+    *event_types: str,
+    group: str,
+    naming: Callable[[str], str] = check_past_name,
+    on_failure: OnFailure = "park",
+    order: Order = "key",
+    handler_timeout_s: float = 60.0,
+    transaction_events_max: int = 1,
+    on_parked: ParkedHandler | None = None,
 ) -> Callable[[Handler], Subscription]:
     """Declare the decorated function as *group*'s handler of *event_types*.
 
@@ -70,18 +100,41 @@ def subscribe(
         event_types: Names of events, at least one.
         group: Name of the consumer group, 1 to 200 characters.
         naming: Checks a name by the convention of the events' domain, and returns it.
+        on_failure: After the fourth attempt ``"park"`` records the message as a dead letter and goes on,
+            ``"stop"`` ends the consumer before the message.
+        order: ``"key"`` parks the later messages of the key behind a dead letter, ``"none"`` processes them.
+        handler_timeout_s: Seconds after which an attempt is rolled back and counts as failed.
+        transaction_events_max: How many events of different keys may share one transaction, which is faster.
+            If one of them fails, all are rolled back and each is tried in a transaction of its own.
+        on_parked: Called in the transaction that parks an event of this subscription, for example to record
+            the failure in the application. If it fails, the event is parked without its effect.
 
     Raises:
         EventNameInvalid: An event type breaks *naming* (G09).
-        SubscriptionInvalid: No event type, or a group name that is empty or too long.
+        SubscriptionInvalid: No event type, a group name that is empty or too long, or a limit below 1 event
+            or not above 0 s.
     """
     if not event_types:
         raise SubscriptionInvalid("a subscription needs at least one event type")
     if not 1 <= len(group) <= _GROUP_CHARACTERS_MAX:
         raise SubscriptionInvalid(f"group {group[:40]!r} must have 1 to {_GROUP_CHARACTERS_MAX} characters")
+    if transaction_events_max < 1 or handler_timeout_s <= 0:
+        raise SubscriptionInvalid(
+            f"transaction_events_max must be at least 1 and handler_timeout_s above 0, "
+            f"not {transaction_events_max} and {handler_timeout_s:g}"
+        )
     types = frozenset(naming(name) for name in event_types)
 
     def declare(handler: Handler) -> Subscription:
-        return Subscription(event_types=types, group=group, handler=handler)
+        return Subscription(
+            event_types=types,
+            group=group,
+            handler=handler,
+            on_failure=on_failure,
+            order=order,
+            handler_timeout_s=handler_timeout_s,
+            transaction_events_max=transaction_events_max,
+            on_parked=on_parked,
+        )
 
     return declare

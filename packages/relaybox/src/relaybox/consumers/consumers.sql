@@ -1,6 +1,141 @@
--- name: claim_event
--- Record that the consumer $1 has processed the event $2; no row if it has done so before. First statement of the
--- handler's transaction.
-INSERT INTO consumed_events (consumer, event_id) VALUES ($1, $2)
-ON CONFLICT DO NOTHING
-RETURNING event_id
+-- name: claim_events
+-- Record that the group $1 has processed the events with ids $2, topics $3 and keys $4. A row for each event that it had
+-- not processed before (blocked is false), and for each whose key has an unresolved dead letter (blocked is true). The key
+-- is null if no letter may block the event. First statement of the handlers' transaction.
+WITH message AS MATERIALIZED (
+    SELECT * FROM unnest($2::uuid[], $3::text[], $4::bytea[]) AS message (event_id, topic, message_key)
+), blocked AS MATERIALIZED (
+    SELECT message.event_id FROM message
+    WHERE EXISTS (
+        SELECT FROM dead_letters AS letter
+        WHERE letter.consumer_group = $1 AND letter.topic = message.topic AND letter.key_hash = sha256(message.message_key)
+          AND letter.holds_key AND letter.status IN ('PARKED', 'REPLAY_REQUESTED')
+    )
+), claimed AS (
+    INSERT INTO consumed_events (consumer, event_id)
+    -- In one order everywhere: two transactions that claim the same events do not wait for each other in a circle.
+    SELECT $1, message.event_id FROM message
+    WHERE message.event_id NOT IN (SELECT blocked.event_id FROM blocked) ORDER BY message.event_id
+    ON CONFLICT DO NOTHING
+    RETURNING event_id
+)
+SELECT event_id, false AS blocked FROM claimed UNION ALL SELECT event_id, true FROM blocked
+
+-- name: lock_blocking_letter
+-- Lock the last unresolved letter of group $1, topic $2 and key $3, so that it stays unresolved until the message behind it
+-- is parked; no row if the key is not blocked any more. An update, although nothing changes: a replay of that letter whose
+-- snapshot is older then conflicts with it (40001) and runs again, in a snapshot that has the message behind.
+UPDATE dead_letters SET attempts = attempts
+WHERE id = (SELECT last.id FROM dead_letters AS last
+            WHERE last.consumer_group = $1 AND last.topic = $2 AND last.key_hash = sha256($3::bytea) AND last.holds_key
+              AND last.status IN ('PARKED', 'REPLAY_REQUESTED')
+            ORDER BY last.id DESC LIMIT 1)
+  AND status IN ('PARKED', 'REPLAY_REQUESTED')
+RETURNING id
+
+-- name: park
+-- Park a message of group $1: topic $2, partition $3, offset $4, key $5, headers $8, value $9, reason $10, error code $11,
+-- error $12, attempts $13; $14: whether later messages of its key wait. With an event id $6 (type $7) the event is
+-- recorded as processed, so that a redelivered message is not processed beside its letter. No row if the group has
+-- processed or parked the message before.
+WITH claimed AS (
+    INSERT INTO consumed_events (consumer, event_id) SELECT $1, $6::uuid WHERE $6::uuid IS NOT NULL
+    ON CONFLICT DO NOTHING
+    RETURNING event_id
+)
+INSERT INTO dead_letters (consumer_group, topic, partition, message_offset, message_key, event_id, event_type, headers,
+                          value, reason, error_code, error, attempts, holds_key)
+SELECT $1, $2, $3::int, $4::bigint, $5::bytea, $6::uuid, $7::text, $8::text::jsonb, $9::bytea,
+       $10::text::dead_letter_reason, $11, $12, $13::int, $14::boolean
+WHERE $6::uuid IS NULL OR EXISTS (SELECT FROM claimed)
+ON CONFLICT (consumer_group, topic, partition, message_offset) DO NOTHING
+RETURNING id
+
+-- name: requested_replays
+-- Keys and letters of group $1 that a consumer of the partitions (topics $2, numbers $3) can replay now, at most $4 of each
+-- kind for each partition. A key (letter_id is null): its first unresolved letter is requested. A letter that blocks no key
+-- by its id. Reads one index entry per key, however many letters the key has.
+WITH assigned AS (
+    SELECT * FROM unnest($2::text[], $3::int[]) AS assigned (topic, partition)
+), keyed AS (
+    SELECT assigned.topic, assigned.partition, head.message_key
+    FROM assigned CROSS JOIN LATERAL (
+        WITH RECURSIVE walk (key_hash, place) AS (
+            (SELECT first.key_hash, 1 FROM dead_letters AS first
+             WHERE first.consumer_group = $1 AND first.topic = assigned.topic AND first.partition = assigned.partition
+               AND first.status = 'REPLAY_REQUESTED' AND first.holds_key
+             ORDER BY first.key_hash LIMIT 1)
+            UNION ALL
+            SELECT (SELECT next.key_hash FROM dead_letters AS next
+                    WHERE next.consumer_group = $1 AND next.topic = assigned.topic
+                      AND next.partition = assigned.partition AND next.status = 'REPLAY_REQUESTED' AND next.holds_key
+                      AND next.key_hash > walk.key_hash
+                    ORDER BY next.key_hash LIMIT 1), walk.place + 1
+            FROM walk WHERE walk.key_hash IS NOT NULL AND walk.place < 10 * $4::int
+        )
+        SELECT walk.key_hash FROM walk WHERE walk.key_hash IS NOT NULL
+    ) AS walk CROSS JOIN LATERAL (
+        SELECT letter.message_key, letter.status FROM dead_letters AS letter
+        WHERE letter.consumer_group = $1 AND letter.topic = assigned.topic AND letter.key_hash = walk.key_hash
+          AND letter.holds_key AND letter.status IN ('PARKED', 'REPLAY_REQUESTED')
+        ORDER BY letter.id LIMIT 1
+    ) AS head
+    WHERE head.status = 'REPLAY_REQUESTED'
+    LIMIT $4::int * (SELECT count(*) FROM assigned)
+), single AS (
+    SELECT assigned.topic, assigned.partition, letter.id
+    FROM assigned CROSS JOIN LATERAL (
+        SELECT one.id FROM dead_letters AS one
+        WHERE one.consumer_group = $1 AND one.topic = assigned.topic AND one.partition = assigned.partition
+          AND one.status = 'REPLAY_REQUESTED' AND NOT one.holds_key
+        ORDER BY one.id LIMIT $4::int
+    ) AS letter
+)
+SELECT topic, partition, message_key, NULL::bigint AS letter_id FROM keyed
+UNION ALL SELECT topic, partition, NULL, id FROM single
+
+-- name: lock_next_letter
+-- Lock and return the letter to replay: the letter $4 of group $1, or the first unresolved letter of topic $2 and key $3.
+-- No row if it is not requested.
+WITH letter AS MATERIALIZED (
+    SELECT id FROM dead_letters
+    WHERE consumer_group = $1 AND status IN ('PARKED', 'REPLAY_REQUESTED') AND id = $4::bigint
+    UNION ALL
+    (SELECT id FROM dead_letters
+     WHERE $4::bigint IS NULL AND consumer_group = $1 AND topic = $2 AND key_hash = sha256($3::bytea) AND holds_key
+       AND status IN ('PARKED', 'REPLAY_REQUESTED')
+     ORDER BY id LIMIT 1)
+)
+SELECT id, topic, partition, message_offset, message_key, headers::text AS headers, value, attempts
+FROM dead_letters
+WHERE id = (SELECT letter.id FROM letter) AND status = 'REPLAY_REQUESTED'
+FOR UPDATE
+
+-- name: resolve_replayed
+-- Mark the letter $2 of group $1 as replayed, record its event as processed, and request the replay of the next letter of
+-- its key if that letter only waits behind this one. In the transaction of the handler.
+WITH resolved AS (
+    UPDATE dead_letters SET status = 'REPLAYED', resolved_at = clock_timestamp() WHERE id = $2::bigint
+    RETURNING topic, key_hash, holds_key, event_id, resolved_by, resolved_reason
+), recorded AS (
+    INSERT INTO consumed_events (consumer, event_id) SELECT $1, event_id FROM resolved WHERE event_id IS NOT NULL
+    ON CONFLICT DO NOTHING
+)
+UPDATE dead_letters AS next SET status = 'REPLAY_REQUESTED', resolved_by = resolved.resolved_by,
+       resolved_reason = resolved.resolved_reason
+FROM resolved
+WHERE next.id = (
+    SELECT behind.id FROM dead_letters AS behind
+    WHERE resolved.holds_key AND behind.consumer_group = $1 AND behind.topic = resolved.topic
+      AND behind.key_hash = resolved.key_hash AND behind.holds_key
+      AND behind.status IN ('PARKED', 'REPLAY_REQUESTED') AND behind.id <> $2::bigint
+    ORDER BY behind.id LIMIT 1
+  ) AND next.reason = 'BLOCKED' AND next.status = 'PARKED'
+RETURNING next.id
+
+-- name: park_again
+-- Put the letter $1 back to PARKED after its replay failed: reason $2, error code $3, error $4, attempts $5 more.
+UPDATE dead_letters SET status = 'PARKED', reason = $2::text::dead_letter_reason, error_code = $3, error = $4,
+       attempts = attempts + $5::int, resolved_by = NULL, resolved_reason = NULL
+WHERE id = $1::bigint AND status = 'REPLAY_REQUESTED'
+RETURNING id

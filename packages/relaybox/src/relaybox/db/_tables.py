@@ -11,7 +11,14 @@ __all__ = ("TABLES", "include_name")
 
 #: All tables of the library's migrations, including partitions and Alembic's version table.
 TABLES: Final = frozenset(
-    {"aggregate_snapshots", "async_tasks", "command_inbox", "consumed_events", "domain_events"}
+    {
+        "aggregate_snapshots",
+        "async_tasks",
+        "command_inbox",
+        "consumed_events",
+        "dead_letters",
+        "domain_events",
+    }
     | {"event_erasures", "event_outbox", "event_outbox_slots", "flow_resume_handles", "idempotency_bodies"}
     | {"idempotency_cache", "idempotency_slots", "operator_acts", "relay_batches", "relay_lanes"}
     | {"relay_members", "relay_origin", "relaybox_alembic_version", "stream_tickets"}

@@ -18,7 +18,7 @@ from relaybox.telemetry._metrics import (
     IdempotencyMetrics,
     exposition,
 )
-from relaybox.telemetry._redaction import REDACTED, redact
+from relaybox.telemetry._redaction import REDACTED, redact, redact_text
 from relaybox.telemetry._tracing import continue_trace, current_traceparent
 
 __all__ = (
@@ -47,6 +47,7 @@ __all__ = (
     "log_context",
     "open_listener",
     "redact",
+    "redact_text",
     "run_checks",
     "serve_health",
     "traceback_of",

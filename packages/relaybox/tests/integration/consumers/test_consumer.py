@@ -8,8 +8,14 @@ import pytest
 import structlog
 from confluent_kafka import Consumer as KafkaConsumer
 from confluent_kafka import TopicPartition
-from relaybox.consumers import ConsumerSignal, EnvelopeInvalid, EventTransaction, HandlerFailed
-from relaybox.consumers._event_processor import _SQL
+from relaybox.consumers import (
+    ConsumerSignal,
+    EnvelopeInvalid,
+    EventTransaction,
+    HandlerFailed,
+    subscribe,
+)
+from relaybox.consumers._processor import _SQL
 from relaybox.db import Database, executor_of
 from relaybox.settings import KafkaSettings
 from relaybox_types.envelope import EventEnvelope
@@ -156,7 +162,7 @@ async def claim_beside(database: Database, group: str, event_id: UUID) -> bool:
     """What the other consumer does first; True when it may go on to the effect."""
 
     async def claim(db: AsyncSession) -> bool:
-        return bool(await executor_of(db).fetch(_SQL["claim_event"], group, event_id))
+        return bool(await executor_of(db).fetch(_SQL["claim_events"], group, [event_id], [""], [None]))
 
     return await database.run_in_transaction(claim)
 
@@ -225,7 +231,8 @@ async def test_message_that_is_no_event_stops_the_consumer_before_it(
     kafka_settings: KafkaSettings, topic: str, group: str, start_consumer
 ) -> None:
     good = make_event(aggregate_id="a")
-    async with start_consumer(record_effect) as running:
+    handler = subscribe(REQUESTED, group=group, on_failure="stop")(record_effect)
+    async with start_consumer(handler) as running:
         publish(kafka_settings, topic, [good])
         publish_raw(kafka_settings, topic, [("a", b'{"secret": "content"', REQUESTED)])
         with pytest.raises(EnvelopeInvalid, match="its value is not JSON") as stopped:
@@ -245,7 +252,8 @@ async def test_exhausted_handler_stops_the_consumer_before_its_offset(
             raise RuntimeError("always")
         await record_effect(event, unit)
 
-    async with start_consumer(handler) as running:
+    stopping = subscribe(REQUESTED, group=group, on_failure="stop")(handler)
+    async with start_consumer(stopping) as running:
         publish(kafka_settings, topic, [good, bad])
         with pytest.raises(HandlerFailed) as stopped:
             await running.ended()

@@ -15,13 +15,9 @@ STRUCTURED = "application/cloudevents+json; charset=UTF-8"
 def message(
     value: bytes | None, *, header_type: str | None = None, content_type: str | None = None
 ) -> Message:
-    return Message(
-        partition=("domain-events", 2),
-        offset=17,
-        header_type=header_type,
-        content_type=content_type,
-        value=value,
-    )
+    named = (("ce_type", header_type), ("content-type", content_type))
+    headers = [(name, text.encode()) for name, text in named if text is not None]
+    return Message(partition=("domain-events", 2), offset=17, headers=headers, value=value)
 
 
 def structured(data: object, **changes: object) -> bytes:

@@ -1,0 +1,169 @@
+"""Write and change dead letters, in the caller's transaction."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from pydantic_core import from_json, to_json
+from relaybox_types.envelope import EventEnvelope
+
+from relaybox.consumers._errors import EnvelopeInvalid, KeyBlocked, MessageTooLarge
+from relaybox.consumers._key_queue import Parking, Replay
+from relaybox.consumers._message import Headers, Message, Partition
+from relaybox.db import Executor, load_queries, map_service_errors
+from relaybox.telemetry import redact_text
+
+__all__ = ("DeadLetters",)
+
+_SQL: Final = load_queries(__package__ or "relaybox.consumers", "consumers.sql")
+#: Characters of an error that a dead letter keeps.
+_ERROR_CHARACTERS_MAX: Final = 2_000
+#: Keys, and letters that block no key, that one search returns for each partition.
+_REPLAYS_MAX: Final = 500
+
+
+class DeadLetters:
+    """The dead letters of one group; every method takes the connection of a transaction."""
+
+    def __init__(self, group: str) -> None:
+        self._group = group
+
+    async def lock_blocking(self, db: Executor, message: Message) -> bool:
+        """Keep the key of *message* blocked until the transaction ends; return False if it is not blocked."""
+        with map_service_errors():
+            rows = await db.fetch(
+                _SQL["lock_blocking_letter"], self._group, message.partition[0], message.key
+            )
+        return bool(rows)
+
+    async def park(
+        self,
+        db: Executor,
+        message: Message,
+        event: EventEnvelope | None,
+        parking: Parking,
+        *,
+        holds_key: bool,
+    ) -> bool:
+        """Park *message*; return False if the group has processed or parked it before.
+
+        Args:
+            db: The connection.
+            message: The message.
+            event: The event in it; None if the message is not an event.
+            parking: Why it is parked.
+            holds_key: Whether the later messages of its key are parked behind it.
+        """
+        topic, partition = message.partition
+        with map_service_errors():
+            rows = await db.fetch(
+                _SQL["park"],
+                self._group,
+                topic,
+                partition,
+                message.offset,
+                message.key,
+                None if event is None else event.event_id,
+                None if event is None else event.event_type,
+                _headers_as_json(message.headers),
+                message.value,
+                _reason(parking.failure),
+                _error_code(parking.failure),
+                _error_text(parking.failure),
+                parking.attempts,
+                holds_key and message.key is not None,
+            )
+        return bool(rows)
+
+    async def requested(self, db: Executor, partitions: Sequence[Partition]) -> list[Replay]:
+        """Return what operators have requested for *partitions* and can be replayed now."""
+        topics, numbers = [topic for topic, _ in partitions], [number for _, number in partitions]
+        rows = await db.fetch(_SQL["requested_replays"], self._group, topics, numbers, _REPLAYS_MAX)
+        return [
+            Replay(
+                partition=(row["topic"], row["partition"]), key=row["message_key"], letter_id=row["letter_id"]
+            )
+            for row in rows
+        ]
+
+    async def lock_next(self, db: Executor, replay: Replay) -> tuple[int, Message] | None:
+        """Lock the letter to replay; return its id and message, or None if no letter is requested."""
+        with map_service_errors():
+            rows = await db.fetch(
+                _SQL["lock_next_letter"], self._group, replay.partition[0], replay.key, replay.letter_id
+            )
+        return (rows[0]["id"], _message_of(rows[0])) if rows else None
+
+    async def resolve(self, db: Executor, letter_id: int) -> None:
+        """Mark a letter as replayed, and request the next letter of its key if that only waits behind it."""
+        with map_service_errors():
+            await db.fetch(_SQL["resolve_replayed"], self._group, letter_id)
+
+    async def park_again(self, db: Executor, parking: Parking) -> None:
+        """Put a letter back to PARKED after its replay failed; it waits for the next request."""
+        await db.fetch(
+            _SQL["park_again"],
+            parking.letter_id,
+            _reason(parking.failure),
+            _error_code(parking.failure),
+            _error_text(parking.failure),
+            parking.attempts,
+        )
+
+
+def _message_of(letter: Mapping[str, Any]) -> Message:
+    return Message(
+        partition=(letter["topic"], letter["partition"]),
+        offset=letter["message_offset"],
+        key=letter["message_key"],
+        value=letter["value"],
+        headers=_headers_from_json(letter["headers"]),
+    )
+
+
+def _reason(failure: BaseException) -> str:
+    match failure:
+        case KeyBlocked():
+            return "BLOCKED"
+        case EnvelopeInvalid() | MessageTooLarge():
+            return "ENVELOPE_INVALID"
+        case _:
+            return "HANDLER_FAILED"
+
+
+def _error_code(failure: BaseException) -> str:
+    return str(getattr(failure, "error_code", type(failure).__name__))
+
+
+def _error_text(failure: BaseException) -> str:
+    """Return the error for operators: secrets redacted, bounded, storable in PostgreSQL."""
+    text = redact_text(f"{type(failure).__name__}: {failure}")
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()[:_ERROR_CHARACTERS_MAX]
+
+
+def _headers_as_json(headers: Headers) -> str:
+    return to_json([[name, _header_value(value)] for name, value in headers]).decode()
+
+
+def _header_value(value: bytes | str | None) -> str | dict[str, str] | None:
+    if not isinstance(value, bytes):
+        return value
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    return {"base64": base64.b64encode(value).decode()} if "\0" in text else text
+
+
+def _headers_from_json(headers: str) -> Headers:
+    return [(name, _header_bytes(value)) for name, value in from_json(headers)]
+
+
+def _header_bytes(value: str | Mapping[str, str] | None) -> bytes | None:
+    match value:
+        case None:
+            return None
+        case str():
+            return value.encode()
+        case _:
+            return base64.b64decode(value["base64"])

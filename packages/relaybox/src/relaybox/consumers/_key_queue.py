@@ -1,0 +1,162 @@
+"""The unfinished work of one key of a partition, in order, and of all keys of one partition."""
+
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+from relaybox.consumers._message import Message, Partition
+from relaybox.consumers._offsets import OffsetWindow
+
+__all__ = ("Item", "KeyQueue", "KeyState", "Parking", "PartitionQueue", "Replay")
+
+#: Limits of one partition's unfinished messages; beyond one of them the partition is paused.
+_MESSAGES_MAX: Final = 500
+_BYTES_MAX: Final = 16 * 1024 * 1024
+#: Finished messages above the committed offset; they are read again after a crash.
+_FINISHED_ABOVE_MAX: Final = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """Replay requested dead letters: the next one of a key, or one letter that blocks no key."""
+
+    partition: Partition
+    #: None for a letter that blocks no key.
+    key: bytes | None
+    #: None for the next letter of a key.
+    letter_id: int | None
+
+
+Work = Message | Replay
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parking:
+    """Why an item gets no further attempt."""
+
+    failure: BaseException
+    #: Failed attempts of the handler since the message was read, or since its replay began.
+    attempts: int
+    #: The letter whose replay failed; None for a message that gets a letter.
+    letter_id: int | None = None
+
+
+class KeyState(Enum):
+    """State of a key's queue.
+
+    ::
+
+        IDLE ── work arrives ──► READY ── taken ──► RUNNING ── finished ──► READY, or IDLE if it is empty
+                                   ▲                   │
+                                   └───── PAUSED ◄─────┘ failed; again after a pause
+    """
+
+    IDLE = auto()
+    READY = auto()
+    RUNNING = auto()
+    PAUSED = auto()
+
+
+@dataclass(kw_only=True, slots=True)
+class Item:
+    """A message or a replay, and the failures of its attempts."""
+
+    work: Work
+    #: Failures of its handler, and of the database.
+    failures: int = 0
+    database_failures: int = 0
+    #: Set when a transaction with events of other keys failed: the event gets its own.
+    alone: bool = False
+    #: Set when no further attempt follows: the message or letter has to be parked.
+    parking: Parking | None = None
+
+
+class KeyQueue:
+    """The unfinished work of one key, oldest first; its first item is the one that runs."""
+
+    def __init__(self, partition: "PartitionQueue", key: bytes | int) -> None:
+        """*key* is the messages' key, or a number for work without a key."""
+        self.partition = partition
+        self.key = key
+        self.items: deque[Item] = deque()
+        self.state = KeyState.IDLE
+
+    @property
+    def first(self) -> Item:
+        """The item that runs, or runs next."""
+        return self.items[0]
+
+
+class PartitionQueue:
+    """The messages of one assigned partition that were read but are not finished, by key.
+
+    Only the event loop's thread changes it; the thread that calls Kafka reads ``offsets.position``.
+    """
+
+    def __init__(self, partition: Partition) -> None:
+        self.partition = partition
+        self.offsets = OffsetWindow()
+        #: Set when no further work may begin: the partition was revoked, or the consumer stops.
+        self.closed = False
+        #: Number and bytes of unfinished messages.
+        self.messages = 0
+        self.bytes = 0
+        self._keys: dict[bytes | int, KeyQueue] = {}
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no further message may be read."""
+        return (
+            self.messages >= _MESSAGES_MAX
+            or self.bytes >= _BYTES_MAX
+            or self.offsets.finished_above >= _FINISHED_ABOVE_MAX
+        )
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a paused partition may be read again: each figure is at most half of its limit."""
+        return (
+            self.messages <= _MESSAGES_MAX // 2
+            and self.bytes <= _BYTES_MAX // 2
+            and self.offsets.finished_above <= _FINISHED_ABOVE_MAX // 2
+        )
+
+    def add(self, message: Message) -> KeyQueue:
+        """Append a message that was read to the queue of its key, and return that queue.
+
+        A message without a key has a queue of its own: Kafka promises no order for such messages.
+        """
+        self.offsets.add(message.offset)
+        self.messages += 1
+        self.bytes += message.bytes
+        queue = self._queue(message.offset if message.key is None else message.key)
+        queue.items.append(Item(work=message))
+        return queue
+
+    def add_replay(self, replay: Replay) -> KeyQueue | None:
+        """Put *replay* before the waiting messages of its key; None if it is there already."""
+        # Offsets are not negative, so a letter without a key shares its queue with no message.
+        queue = self._queue(-(replay.letter_id or 0) if replay.key is None else replay.key)
+        if any(item.work == replay for item in queue.items):
+            return None
+        started = queue.state in (KeyState.RUNNING, KeyState.PAUSED)
+        queue.items.insert(1 if started else 0, Item(work=replay))
+        return queue
+
+    def finish_first(self, queue: KeyQueue) -> None:
+        """Remove the first item of *queue*, because it is finished."""
+        done = queue.items.popleft().work
+        queue.state = KeyState.READY if queue.items else KeyState.IDLE
+        if isinstance(done, Message):
+            self.messages -= 1
+            self.bytes -= done.bytes
+            self.offsets.finish(done.offset)
+        if not queue.items:
+            del self._keys[queue.key]
+
+    def _queue(self, key: bytes | int) -> KeyQueue:
+        queue = self._keys.get(key)
+        if queue is None:
+            queue = self._keys[key] = KeyQueue(self, key)
+        return queue

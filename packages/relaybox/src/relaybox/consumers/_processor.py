@@ -1,0 +1,292 @@
+"""The transactions of a consumer: handle events, park a message, replay a dead letter."""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum, auto
+from typing import Any, Final, NamedTuple
+
+import structlog
+from relaybox_types.envelope import EventEnvelope
+from sqlalchemy.ext.asyncio import AsyncSession
+from structlog.contextvars import bound_contextvars
+
+from relaybox.consumers._dead_letters import DeadLetters
+from relaybox.consumers._errors import (
+    HandlerAborted,
+    HandlerMissing,
+    HandlerTimedOut,
+    KeyBlocked,
+    MessageTooLarge,
+)
+from relaybox.consumers._key_queue import Parking, Replay
+from relaybox.consumers._message import Message, Partition, parse_event
+from relaybox.consumers._policy import DATABASE_ERRORS, PERMANENT_ERRORS
+from relaybox.consumers._statistics import ConsumerSignal
+from relaybox.consumers._subscription import EventTransaction, Subscription
+from relaybox.db import Database, executor_of, load_queries, map_service_errors
+from relaybox.signals import SignalEmitter
+from relaybox.telemetry import traceback_of
+
+__all__ = ("Delivery", "Outcome", "Processor", "ReplayFailed")
+
+_SQL: Final = load_queries(__package__ or "relaybox.consumers", "consumers.sql")
+_log: Final = structlog.stdlib.get_logger(__name__)
+
+
+class Outcome(Enum):
+    """What became of an event or a message."""
+
+    COMMITTED = auto()
+    #: The group had processed or parked it before.
+    ALREADY_DONE = auto()
+    #: A dead letter blocks its key; nothing was done.
+    BLOCKED = auto()
+    PARKED = auto()
+    #: No dead letter blocks its key any more; nothing was done.
+    NOT_BLOCKED = auto()
+
+
+_SIGNALS: Final = {
+    Outcome.COMMITTED: ConsumerSignal.COMMITTED,
+    Outcome.ALREADY_DONE: ConsumerSignal.ALREADY_DONE,
+    Outcome.PARKED: ConsumerSignal.PARKED,
+}
+
+
+class Delivery(NamedTuple):
+    """A message and the event in it."""
+
+    message: Message
+    event: EventEnvelope
+
+
+class ReplayFailed(Exception):
+    """The handler of a replayed letter failed; the cause is the failure."""
+
+    def __init__(self, letter_id: int) -> None:
+        super().__init__(f"replay of dead letter {letter_id} failed")
+        self.letter_id = letter_id
+
+
+class Processor:
+    """The transactions of one group's handlers."""
+
+    def __init__(
+        self,
+        database: Database,
+        subscriptions: Iterable[Subscription],
+        *,
+        group: str,
+        message_bytes_max: int,
+        signals: SignalEmitter[ConsumerSignal],
+    ) -> None:
+        self._database = database
+        self._by_type = {
+            name: subscription for subscription in subscriptions for name in subscription.event_types
+        }
+        self._group = group
+        self._signals = signals
+        self._message_bytes_max = message_bytes_max
+        self.event_types = frozenset(self._by_type)
+        self._letters = DeadLetters(group)
+
+    def subscription(self, event: EventEnvelope) -> Subscription:
+        """Return the subscription of *event*'s type, which must be one of ``event_types``."""
+        return self._by_type[event.event_type]
+
+    def transaction_events_max(self, message: Message) -> int:
+        """Return how many events may share a transaction with *message*; 1 if its type is unknown."""
+        subscription = self._by_type.get(message.header_type or "")
+        return 1 if subscription is None else subscription.transaction_events_max
+
+    def stops_at(self, message: Message) -> bool:
+        """Return whether a failure of *message* stops the consumer, as its subscription says.
+
+        A message that is not an event stops the consumer if no subscription parks messages.
+        """
+        event = self._event_if_valid(message)
+        subscribed = self._by_type.values() if event is None else (self.subscription(event),)
+        return all(one.on_failure == "stop" for one in subscribed)
+
+    def read(self, message: Message) -> EventEnvelope | None:
+        """Return the event in *message*; None if the group does not subscribe to its type.
+
+        Raises:
+            EnvelopeInvalid: The message is not an event.
+            MessageTooLarge: The message is larger than ``message_bytes_max``.
+        """
+        if message.bytes > self._message_bytes_max:
+            topic, partition = message.partition
+            raise MessageTooLarge(
+                topic=topic,
+                partition=partition,
+                offset=message.offset,
+                bytes_=message.bytes,
+                bytes_max=self._message_bytes_max,
+            )
+        return parse_event(message, group=self._group, event_types=self.event_types)
+
+    async def handle(self, deliveries: Sequence[Delivery]) -> list[Outcome]:
+        """Handle events of different keys in one transaction, and return the outcome of each.
+
+        Raises:
+            Exception: The failure of a handler or of the database; no event took effect.
+        """
+        units: list[EventTransaction] = []
+
+        async def work(db: AsyncSession) -> list[Outcome]:
+            units.clear()
+            claims = await self._claim(db, deliveries)
+            for delivery in deliveries:
+                if claims.get(delivery.event.event_id) is Outcome.COMMITTED:
+                    unit = EventTransaction(db=db, event=delivery.event)
+                    units.append(unit)
+                    await self._call_handler(unit)
+            return [claims.get(one.event.event_id, Outcome.ALREADY_DONE) for one in deliveries]
+
+        outcomes = await self._database.run_in_transaction(work)
+        for outcome in outcomes:
+            self._emit(outcome)
+        for unit in units:
+            unit.run_commit_actions()
+        return outcomes
+
+    def _emit(self, outcome: Outcome) -> None:
+        if (signal := _SIGNALS.get(outcome)) is not None:
+            self._signals.emit(signal)
+
+    async def _claim(self, db: AsyncSession, deliveries: Sequence[Delivery]) -> Mapping[Any, Outcome]:
+        # First: a second consumer of the group waits here until the first transaction has ended.
+        with map_service_errors():
+            rows = await executor_of(db).fetch(
+                _SQL["claim_events"],
+                self._group,
+                [event.event_id for _, event in deliveries],
+                [message.partition[0] for message, _ in deliveries],
+                [
+                    message.key if self.subscription(event).order == "key" else None
+                    for message, event in deliveries
+                ],
+            )
+        return {row["event_id"]: Outcome.BLOCKED if row["blocked"] else Outcome.COMMITTED for row in rows}
+
+    async def _call_handler(self, unit: EventTransaction) -> None:
+        subscription, event = self.subscription(unit.event), unit.event
+        names = {"event_id": str(event.event_id), "correlation_id": str(event.correlation_id)}
+        task = asyncio.current_task()
+        assert task is not None
+        deadline = asyncio.timeout(subscription.handler_timeout_s)
+        try:
+            with bound_contextvars(**names, event_type=event.event_type):
+                async with deadline:
+                    await subscription(event, unit)
+        except TimeoutError as error:
+            if not deadline.expired():
+                raise
+            raise HandlerTimedOut(subscription.handler_timeout_s) from error
+        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit) as error:
+            if task.cancelling():
+                raise
+            raise HandlerAborted(error) from error
+        if deadline.expired():  # the handler suppressed its cancellation
+            raise HandlerTimedOut(subscription.handler_timeout_s)
+
+    async def park(self, message: Message, parking: Parking) -> Outcome:
+        """Park *message* in a transaction of its own, so that its offset may be committed.
+
+        Returns:
+            ``PARKED``; ``ALREADY_DONE`` if the group had processed or parked it; or ``NOT_BLOCKED``, if the
+            message was to be parked behind a letter and its key has none any more: it has to be processed.
+        """
+        event = self._event_if_valid(message)
+        outcome = await self._database.run_in_transaction(lambda db: self._park(db, message, event, parking))
+        self._emit(outcome)
+        return outcome
+
+    def _event_if_valid(self, message: Message) -> EventEnvelope | None:
+        try:
+            return self.read(message)
+        except PERMANENT_ERRORS:
+            return None
+
+    async def _park(
+        self, db: AsyncSession, message: Message, event: EventEnvelope | None, parking: Parking
+    ) -> Outcome:
+        blocked = isinstance(parking.failure, KeyBlocked)
+        if blocked and not await self._letters.lock_blocking(executor_of(db), message):
+            return Outcome.NOT_BLOCKED
+        subscribed = self._by_type.values() if event is None else (self.subscription(event),)
+        holds_key = any(one.order == "key" for one in subscribed)
+        if not await self._letters.park(executor_of(db), message, event, parking, holds_key=holds_key):
+            return Outcome.ALREADY_DONE
+        if event is not None and not blocked:
+            await self._call_on_parked(event, parking.failure, db)
+        return Outcome.PARKED
+
+    async def _call_on_parked(self, event: EventEnvelope, failure: BaseException, db: AsyncSession) -> None:
+        subscription = self.subscription(event)
+        if subscription.on_parked is None:
+            return
+        unit = EventTransaction(db=db, event=event)
+        try:
+            async with asyncio.timeout(subscription.handler_timeout_s), db.begin_nested():
+                await subscription.on_parked(event, failure, unit)
+        except Exception as error:  # noqa: BLE001 - the message is parked whatever the application does
+            _log.error("on_parked failed; parked without it", traceback=traceback_of(error))
+
+    async def requested_replays(self, partitions: Sequence[Partition]) -> list[Replay]:
+        """Return what operators have requested for *partitions* and can be replayed now."""
+        async with self._database.service_connection() as connection:
+            return await self._letters.requested(connection, partitions)
+
+    async def replay(self, replay: Replay) -> bool:
+        """Handle the next requested letter of *replay* and mark it as replayed, in one transaction.
+
+        Returns:
+            Whether there was a requested letter.
+
+        Raises:
+            ReplayFailed: The handler failed, or the letter is not an event; its cause is the failure.
+            DatabaseError: The letter took no effect.
+        """
+        units: list[EventTransaction] = []
+        letter_id: int | None = None
+
+        async def work(db: AsyncSession) -> None:
+            nonlocal letter_id
+            units.clear()
+            letter_id = None
+            locked = await self._letters.lock_next(executor_of(db), replay)
+            if locked is None:
+                return
+            letter_id, message = locked
+            unit = EventTransaction(db=db, event=self._subscribed_event(message))
+            await self._call_handler(unit)
+            units.append(unit)
+            await self._letters.resolve(executor_of(db), letter_id)
+
+        try:
+            await self._database.run_in_transaction(work)
+        except DATABASE_ERRORS:
+            raise
+        except Exception as error:
+            if letter_id is None:
+                raise
+            raise ReplayFailed(letter_id) from error
+        if letter_id is None:
+            return False
+        self._signals.emit(ConsumerSignal.REPLAYED)
+        for unit in units:
+            unit.run_commit_actions()
+        return True
+
+    def _subscribed_event(self, message: Message) -> EventEnvelope:
+        event = self.read(message)
+        if event is None:
+            raise HandlerMissing(group=self._group, event_type=message.header_type or "this event type")
+        return event
+
+    async def park_again(self, parking: Parking) -> None:
+        """Put a letter back to PARKED after its replay failed; it waits for the next request."""
+        async with self._database.service_connection() as connection:
+            await self._letters.park_again(connection, parking)

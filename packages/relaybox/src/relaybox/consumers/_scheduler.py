@@ -1,0 +1,347 @@
+"""Run the work of all keys: each key's in order, several keys at once."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Final, assert_never
+
+import structlog
+
+from relaybox.consumers._errors import HandlerFailed, KeyBlocked
+from relaybox.consumers._key_queue import KeyQueue, KeyState, Parking, Replay
+from relaybox.consumers._message import Message
+from relaybox.consumers._policy import (
+    DATABASE_ERRORS,
+    PERMANENT_ERRORS,
+    GiveUp,
+    Retry,
+    WaitForDatabase,
+    decide_after_failure,
+)
+from relaybox.consumers._processor import Delivery, Outcome, Processor, ReplayFailed
+from relaybox.consumers._statistics import ConsumerSignal
+from relaybox.db import DatabaseRefused, DatabaseUnavailable
+from relaybox.signals import SignalEmitter
+from relaybox.telemetry import traceback_of
+
+__all__ = ("Scheduler",)
+
+_log: Final = structlog.stdlib.get_logger(__name__)
+#: Errors that concern every key: no work begins until the pause is over.
+_DATABASE_DOWN: Final = (DatabaseUnavailable, DatabaseRefused)
+
+
+class Scheduler:
+    """Run at most *concurrency* transactions at once, none of them with two items of one key.
+
+    A key whose handler failed waits without using up concurrency. While the database is unavailable no
+    transaction begins, except one attempt after each pause.
+    """
+
+    def __init__(
+        self,
+        processor: Processor,
+        *,
+        group: str,
+        concurrency: int,
+        signals: SignalEmitter[ConsumerSignal],
+        on_stop: Callable[[BaseException], None],
+    ) -> None:
+        """*on_stop* gets the error that a subscription with ``on_failure="stop"`` ends the consumer with."""
+        self._processor = processor
+        self._group = group
+        self._concurrency = concurrency
+        self._signals = signals
+        self._on_stop = on_stop
+        self._ready: deque[KeyQueue] = deque()
+        self._running: set[asyncio.Task[None]] = set()
+        self._paused = 0
+        self._database_failures = 0
+        self._database_pause: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    @property
+    def running(self) -> int:
+        """Number of transactions at work."""
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        """Number of keys that wait for their next attempt or for the database."""
+        return self._paused + (len(self._ready) if self.waits_for_database else 0)
+
+    @property
+    def waits_for_database(self) -> bool:
+        """Whether no transaction begins because the database is unavailable."""
+        return self._database_pause is not None
+
+    def offer(self, queue: KeyQueue) -> None:
+        """Schedule *queue*, which got work; :meth:`dispatch` begins it."""
+        if queue.state is KeyState.IDLE:
+            self._make_ready(queue)
+
+    def dispatch(self) -> None:
+        """Begin as much ready work as concurrency and database allow."""
+        # While the database fails, one transaction at a time tries it.
+        limit = 1 if self._database_failures else self._concurrency
+        while not self._closed and self._database_pause is None and len(self._running) < limit:
+            queues = self._take()
+            if not queues:
+                return
+            task = asyncio.create_task(self._run(queues))
+            self._running.add(task)
+            task.add_done_callback(self._ended)
+
+    async def close(self, grace_s: float) -> None:
+        """Begin no further work, and wait for the current transactions; roll them back after *grace_s*."""
+        self._closed = True
+        if self._database_pause is not None:
+            self._database_pause.cancel()
+        if self._running:
+            await asyncio.wait(self._running, timeout=grace_s)
+        late = list(self._running)
+        for task in late:
+            task.cancel()
+        if late:
+            _log.warning("events cancelled at stop; redelivered later", group=self._group, events=len(late))
+            await asyncio.wait(late, timeout=1.0)
+
+    def _take(self) -> list[KeyQueue]:
+        """Return the next key, with as many further keys as its event may share a transaction with."""
+        taken: list[KeyQueue] = []
+        limit = 1
+        while self._ready and len(taken) < limit:
+            queue = self._ready[0]
+            if not queue.partition.closed:
+                shared = self._shared_events_max(queue)
+                if taken and shared == 1:
+                    break
+                limit = shared if not taken else min(limit, shared)
+                if len(taken) >= limit:
+                    break
+                queue.state = KeyState.RUNNING
+                taken.append(queue)
+            self._ready.popleft()
+        return taken
+
+    def _shared_events_max(self, queue: KeyQueue) -> int:
+        """Return how many events may share the transaction of the first item of *queue*."""
+        item = queue.first
+        if item.alone or item.parking is not None or not isinstance(item.work, Message):
+            return 1
+        return self._processor.transaction_events_max(item.work)
+
+    async def _run(self, queues: list[KeyQueue]) -> None:
+        try:
+            if len(queues) > 1:
+                await self._handle_together(queues)
+            else:
+                await self._step(queues[0])
+        except Exception as error:  # noqa: BLE001 - a handler may raise anything; the policy decides
+            self._failed(queues, error)
+        else:
+            self._database_failures = 0
+
+    async def _handle_together(self, queues: list[KeyQueue]) -> None:
+        deliveries: list[Delivery] = []
+        included: list[KeyQueue] = []
+        for queue in queues:
+            message = queue.first.work
+            assert isinstance(message, Message)
+            try:
+                event = self._processor.read(message)
+            except PERMANENT_ERRORS:
+                self._try_alone(queue)
+                continue
+            if event is None:
+                self._skip(queue)
+            else:
+                included.append(queue)
+                deliveries.append(Delivery(message, event))
+        try:
+            outcomes = await self._processor.handle(deliveries) if deliveries else []
+        except _DATABASE_DOWN:
+            queues[:] = included
+            raise
+        except Exception:  # noqa: BLE001 - each event is tried alone, where its failure counts
+            self._signals.emit(ConsumerSignal.SPLIT)
+            for queue in included:
+                self._try_alone(queue)
+            return
+        for queue, outcome in zip(included, outcomes, strict=True):
+            self._apply(queue, outcome)
+
+    async def _step(self, queue: KeyQueue) -> None:
+        match queue.first.work, queue.first.parking:
+            case Message() as message, None:
+                await self._handle(queue, message)
+            case Message() as message, parking:
+                await self._park(queue, message, parking)
+            case Replay() as replay, None:
+                replayed = await self._processor.replay(replay)
+                if replayed and replay.key is not None:  # the key may have another letter
+                    queue.first.failures = queue.first.database_failures = 0
+                    self._make_ready(queue)
+                else:
+                    self._finish(queue)
+            case Replay(), parking:
+                await self._processor.park_again(parking)
+                _log.error(
+                    "replay failed; the dead letter stays parked",
+                    group=self._group,
+                    letter_id=parking.letter_id,
+                    traceback=traceback_of(parking.failure),
+                )
+                self._signals.emit(ConsumerSignal.REPLAY_FAILED)
+                self._finish(queue)
+
+    async def _handle(self, queue: KeyQueue, message: Message) -> None:
+        event = self._processor.read(message)
+        if event is None:
+            self._skip(queue)
+            return
+        [outcome] = await self._processor.handle([Delivery(message, event)])
+        self._apply(queue, outcome)
+
+    async def _park(self, queue: KeyQueue, message: Message, parking: Parking) -> None:
+        outcome = await self._processor.park(message, parking)
+        if outcome is Outcome.NOT_BLOCKED:
+            queue.first.parking = None
+            self._make_ready(queue, first=True)
+            return
+        if outcome is Outcome.PARKED and not isinstance(parking.failure, KeyBlocked):
+            topic, partition = message.partition
+            _log.error(
+                "message parked; see `relaybox dead-letters list`",
+                group=self._group,
+                topic=topic,
+                partition=partition,
+                offset=message.offset,
+                attempts=parking.attempts,
+                traceback=traceback_of(parking.failure),
+            )
+        self._finish(queue)
+
+    def _apply(self, queue: KeyQueue, outcome: Outcome) -> None:
+        if outcome is Outcome.BLOCKED:
+            self._park_next(queue, Parking(failure=KeyBlocked(), attempts=0))
+        else:
+            self._finish(queue)
+
+    def _skip(self, queue: KeyQueue) -> None:
+        self._signals.emit(ConsumerSignal.TYPE_NOT_SUBSCRIBED)
+        self._finish(queue)
+
+    def _finish(self, queue: KeyQueue) -> None:
+        queue.partition.finish_first(queue)
+        if queue.state is KeyState.READY:
+            self._make_ready(queue)
+
+    def _park_next(self, queue: KeyQueue, parking: Parking) -> None:
+        """Park the first item of *queue* in the next transaction."""
+        queue.first.parking = parking
+        self._make_ready(queue, first=True)
+
+    def _try_alone(self, queue: KeyQueue) -> None:
+        queue.first.alone = True
+        self._make_ready(queue)
+
+    def _make_ready(self, queue: KeyQueue, *, first: bool = False) -> None:
+        queue.state = KeyState.READY
+        if first:
+            self._ready.appendleft(queue)
+        else:
+            self._ready.append(queue)
+
+    def _failed(self, queues: list[KeyQueue], error: Exception) -> None:
+        if isinstance(error, _DATABASE_DOWN):
+            self._wait_for_database(error)
+            for queue in reversed(queues):
+                self._make_ready(queue, first=True)
+            return
+        for queue in queues:
+            self._failed_alone(queue, error)
+
+    def _failed_alone(self, queue: KeyQueue, error: Exception) -> None:
+        failure = error.__cause__ if isinstance(error, ReplayFailed) else error
+        assert failure is not None
+        item = queue.first
+        # A letter that cannot be written is an error of the database, whatever its class: it never ends.
+        counts = item.parking is None and not isinstance(failure, DATABASE_ERRORS)
+        item.failures += counts
+        item.database_failures += not counts
+        step = decide_after_failure(
+            failure if counts else DatabaseUnavailable(str(failure)),
+            failures=item.failures,
+            database_failures=item.database_failures,
+        )
+        match step:
+            case Retry():
+                trace = traceback_of(failure)
+                _log.warning("handler failed; retrying", pause_s=step.pause_s, traceback=trace)
+                self._signals.emit(ConsumerSignal.RETRYING)
+                self._pause(queue, step.pause_s)
+            case WaitForDatabase():
+                _log.warning("waiting for the database", pause_s=step.pause_s, reason=str(failure))
+                self._signals.emit(ConsumerSignal.WAITING_FOR_DATABASE)
+                self._pause(queue, step.pause_s)
+            case GiveUp():
+                self._give_up(queue, error, failure)
+            case _:
+                assert_never(step)
+
+    def _give_up(self, queue: KeyQueue, error: Exception, failure: BaseException) -> None:
+        item = queue.first
+        letter_id = error.letter_id if isinstance(error, ReplayFailed) else None
+        if letter_id is None and isinstance(item.work, Message) and self._processor.stops_at(item.work):
+            self._on_stop(self._stopped_by(item.work, item.failures, failure))
+            return
+        self._park_next(queue, Parking(failure=failure, attempts=item.failures, letter_id=letter_id))
+
+    def _stopped_by(self, message: Message, attempts: int, failure: BaseException) -> BaseException:
+        """Return the error that ends the consumer before *message*."""
+        if isinstance(failure, PERMANENT_ERRORS):
+            return failure
+        topic, partition = message.partition
+        event = self._processor.read(message)
+        assert event is not None
+        stopped = HandlerFailed(
+            group=self._group,
+            topic=topic,
+            partition=partition,
+            offset=message.offset,
+            event_id=event.event_id,
+            attempts=attempts,
+        )
+        stopped.__cause__ = failure
+        return stopped
+
+    def _pause(self, queue: KeyQueue, pause_s: float) -> None:
+        queue.state = KeyState.PAUSED
+        self._paused += 1
+        asyncio.get_running_loop().call_later(pause_s, self._resume, queue)
+
+    def _resume(self, queue: KeyQueue) -> None:
+        self._paused -= 1
+        self._make_ready(queue)
+        self.dispatch()
+
+    def _wait_for_database(self, error: Exception) -> None:
+        if self._database_pause is not None:
+            return
+        self._database_failures += 1
+        step = decide_after_failure(error, failures=0, database_failures=self._database_failures)
+        assert isinstance(step, WaitForDatabase)
+        _log.warning("waiting for the database", pause_s=step.pause_s, reason=str(error))
+        self._signals.emit(ConsumerSignal.WAITING_FOR_DATABASE)
+        self._database_pause = asyncio.get_running_loop().call_later(step.pause_s, self._try_database)
+
+    def _try_database(self) -> None:
+        self._database_pause = None
+        self.dispatch()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._on_stop(error)
+        self.dispatch()
