@@ -12,6 +12,7 @@ from shared_types.genesis import GenesisStage, GenesisStatus
 from shared_types.rows import (
     AsyncTask,
     CommandInbox,
+    DeadLetter,
     DomainEvent,
     EventOutbox,
     FlowResumeHandle,
@@ -23,6 +24,7 @@ __all__ = (
     "AsyncTask",
     "CommandInbox",
     "CommandStatus",
+    "DeadLetter",
     "DomainEvent",
     "EventEnvelope",
     "EventOutbox",

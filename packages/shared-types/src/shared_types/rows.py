@@ -11,6 +11,7 @@ from pydantic import AwareDatetime, Field
 from relaybox_types.rows import (
     AsyncTask,
     CommandInbox,
+    DeadLetter,
     DomainEvent,
     EventOutbox,
     FlowResumeHandle,
@@ -23,6 +24,7 @@ from shared_types.genesis import GenesisStage, GenesisStatus
 __all__ = (
     "AsyncTask",
     "CommandInbox",
+    "DeadLetter",
     "DomainEvent",
     "EventOutbox",
     "FlowResumeHandle",

@@ -2,7 +2,14 @@
 
 from enum import StrEnum
 
-__all__ = ("CommandStatus", "HandleStatus", "OutboxStatus", "TaskStatus")
+__all__ = (
+    "CommandStatus",
+    "DeadLetterReason",
+    "DeadLetterStatus",
+    "HandleStatus",
+    "OutboxStatus",
+    "TaskStatus",
+)
 
 
 class CommandStatus(StrEnum):
@@ -30,6 +37,23 @@ class OutboxStatus(StrEnum):
     PENDING = "PENDING"  # committed, not acknowledged by the broker
     SENT = "SENT"  # acknowledged by the broker
     FAILED = "FAILED"  # not published after all retries; later rows of the same key are blocked
+
+
+class DeadLetterReason(StrEnum):
+    """Why a consumer group parked a message (PostgreSQL ``dead_letter_reason``)."""
+
+    HANDLER_FAILED = "HANDLER_FAILED"  # every attempt of the handler failed
+    ENVELOPE_INVALID = "ENVELOPE_INVALID"  # no event, too large, or a version that the group does not know
+    BLOCKED = "BLOCKED"  # an earlier message of its key is parked
+
+
+class DeadLetterStatus(StrEnum):
+    """Status of a dead letter (PostgreSQL ``dead_letter_status``)."""
+
+    PARKED = "PARKED"  # waits for an operator, or behind an earlier letter of its key
+    REPLAY_REQUESTED = "REPLAY_REQUESTED"  # a consumer of the group replays the letter
+    REPLAYED = "REPLAYED"  # the handler's transaction has committed
+    DISCARDED = "DISCARDED"  # an operator decided that the message is never processed
 
 
 class HandleStatus(StrEnum):

@@ -10,11 +10,19 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from relaybox_types.enums import CommandStatus, HandleStatus, OutboxStatus, TaskStatus
+from relaybox_types.enums import (
+    CommandStatus,
+    DeadLetterReason,
+    DeadLetterStatus,
+    HandleStatus,
+    OutboxStatus,
+    TaskStatus,
+)
 
 __all__ = (
     "AsyncTask",
     "CommandInbox",
+    "DeadLetter",
     "DomainEvent",
     "EventOutbox",
     "FlowResumeHandle",
@@ -121,6 +129,38 @@ class EventOutbox(Row):
     #: Number of the table's partition with the row. Retention moves rows that are not SENT to a newer
     #: partition and truncates the old one.
     slot: int = 0
+
+
+class DeadLetter(Row):
+    """A message that a consumer group could not process, or that waits behind such a message of its key."""
+
+    id: int
+    consumer_group: str
+    topic: str
+    partition: int
+    message_offset: int
+    message_key: bytes | None = None
+    #: SHA-256 of the key; indexes have it instead of the key, because a key may be longer than their limit.
+    key_hash: bytes | None = None
+    #: None, with ``event_type``, if the message is not an event.
+    event_id: UUID | None = None
+    event_type: str | None = None
+    #: Pairs of name and value; a value that is not text is ``{"base64": …}``.
+    headers: list[Any]
+    value: bytes | None = None
+    reason: DeadLetterReason
+    error_code: str
+    error: str
+    #: Attempts of the handler, those of replays included.
+    attempts: int
+    #: Whether later messages of the key wait until the letter is replayed or discarded.
+    holds_key: bool
+    status: DeadLetterStatus = DeadLetterStatus.PARKED
+    parked_at: AwareDatetime
+    resolved_at: AwareDatetime | None = None
+    #: The operator who requested the replay or discarded the letter, and the operator's reason.
+    resolved_by: str | None = None
+    resolved_reason: str | None = None
 
 
 class FlowResumeHandle(Row):

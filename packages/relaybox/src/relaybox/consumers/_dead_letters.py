@@ -11,6 +11,7 @@ from relaybox.consumers._errors import EnvelopeInvalid, KeyBlocked, MessageTooLa
 from relaybox.consumers._key_queue import Parking, Replay
 from relaybox.consumers._message import Headers, Message, Partition
 from relaybox.db import Executor, load_queries, map_service_errors
+from relaybox.events import EventUpcastFailed, EventVersionUnknown
 from relaybox.telemetry import redact_text
 
 __all__ = ("DeadLetters",)
@@ -125,7 +126,7 @@ def _reason(failure: BaseException) -> str:
     match failure:
         case KeyBlocked():
             return "BLOCKED"
-        case EnvelopeInvalid() | MessageTooLarge():
+        case EnvelopeInvalid() | MessageTooLarge() | EventVersionUnknown() | EventUpcastFailed():
             return "ENVELOPE_INVALID"
         case _:
             return "HANDLER_FAILED"

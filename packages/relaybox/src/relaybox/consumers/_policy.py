@@ -5,6 +5,7 @@ from typing import Final
 
 from relaybox.consumers._errors import EnvelopeInvalid, HandlerMissing, KeyBlocked, MessageTooLarge
 from relaybox.db import TRANSIENT_ERRORS, DatabaseRefused
+from relaybox.events import EventUpcastFailed, EventVersionUnknown
 
 __all__ = (
     "DATABASE_ERRORS",
@@ -18,7 +19,10 @@ __all__ = (
 #: Errors that do not count as failures of the handler.
 DATABASE_ERRORS: Final = (*TRANSIENT_ERRORS, DatabaseRefused)
 #: Errors of the message itself, which no further attempt changes.
-PERMANENT_ERRORS: Final = (EnvelopeInvalid, HandlerMissing, KeyBlocked, MessageTooLarge)
+PERMANENT_ERRORS: Final = (
+    *(EnvelopeInvalid, MessageTooLarge, HandlerMissing, KeyBlocked),
+    *(EventVersionUnknown, EventUpcastFailed),
+)
 #: Pauses before the second, third and fourth attempt.
 _RETRY_PAUSES_S: Final = (1.0, 2.0, 4.0)
 _DATABASE_PAUSE_S: Final = 0.1

@@ -12,6 +12,7 @@ from structlog.contextvars import bound_contextvars
 
 from relaybox.consumers._dead_letters import DeadLetters
 from relaybox.consumers._errors import (
+    EnvelopeInvalid,
     HandlerAborted,
     HandlerMissing,
     HandlerTimedOut,
@@ -20,10 +21,11 @@ from relaybox.consumers._errors import (
 )
 from relaybox.consumers._key_queue import Parking, Replay
 from relaybox.consumers._message import Message, Partition, parse_event
-from relaybox.consumers._policy import DATABASE_ERRORS, PERMANENT_ERRORS
+from relaybox.consumers._policy import DATABASE_ERRORS
 from relaybox.consumers._statistics import ConsumerSignal
 from relaybox.consumers._subscription import EventTransaction, Subscription
 from relaybox.db import Database, executor_of, load_queries, map_service_errors
+from relaybox.events import EventTypes
 from relaybox.signals import SignalEmitter
 from relaybox.telemetry import traceback_of
 
@@ -88,6 +90,7 @@ class Processor:
         self._signals = signals
         self._message_bytes_max = message_bytes_max
         self.event_types = frozenset(self._by_type)
+        self._declared = EventTypes(one for handler in self._by_type.values() for one in handler.declared)
         self._letters = DeadLetters(group)
 
     def subscription(self, event: EventEnvelope) -> Subscription:
@@ -114,6 +117,8 @@ class Processor:
         Raises:
             EnvelopeInvalid: The message is not an event.
             MessageTooLarge: The message is larger than ``message_bytes_max``.
+            EventVersionUnknown: The event has a newer version than its declaration.
+            EventUpcastFailed: An upcaster failed.
         """
         if message.bytes > self._message_bytes_max:
             topic, partition = message.partition
@@ -124,6 +129,10 @@ class Processor:
                 bytes_=message.bytes,
                 bytes_max=self._message_bytes_max,
             )
+        event = self._parse(message)
+        return None if event is None else self._declared.upcast_envelope(event)
+
+    def _parse(self, message: Message) -> EventEnvelope | None:
         return parse_event(message, group=self._group, event_types=self.event_types)
 
     async def handle(self, deliveries: Sequence[Delivery]) -> list[Outcome]:
@@ -205,8 +214,8 @@ class Processor:
 
     def _event_if_valid(self, message: Message) -> EventEnvelope | None:
         try:
-            return self.read(message)
-        except PERMANENT_ERRORS:
+            return self._parse(message)
+        except EnvelopeInvalid:
             return None
 
     async def _park(

@@ -10,6 +10,7 @@ from relaybox_types.naming import check_past_name
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from relaybox.consumers._errors import SubscriptionInvalid
+from relaybox.events import EventType
 from relaybox.telemetry import traceback_of
 
 __all__ = ("EventTransaction", "Handler", "OnFailure", "Order", "ParkedHandler", "Subscription", "subscribe")
@@ -66,6 +67,8 @@ class Subscription:
     event_types: frozenset[str]
     group: str
     handler: Handler
+    #: Declared types among *event_types*: their events reach the handler with the declared version.
+    declared: tuple[EventType, ...] = ()
     #: After the last attempt: park the message as a dead letter, or stop the consumer before it.
     on_failure: OnFailure = "park"
     #: Whether later messages of a key wait behind a dead letter of that key.
@@ -83,7 +86,7 @@ class Subscription:
 
 
 def subscribe(
-    *event_types: str,
+    *event_types: str | EventType,
     group: str,
     naming: Callable[[str], str] = check_past_name,
     on_failure: OnFailure = "park",
@@ -97,7 +100,8 @@ def subscribe(
     There is no global registry: pass the result to a :class:`~relaybox.consumers.Consumer`.
 
     Args:
-        event_types: Names of events, at least one.
+        event_types: Names of events or their declarations, at least one. The payload of a declared type is
+            brought to its declared version; a name stands for events of any version, which stay as they are.
         group: Name of the consumer group, 1 to 200 characters.
         naming: Checks a name by the convention of the events' domain, and returns it.
         on_failure: After the fourth attempt ``"park"`` records the message as a dead letter and goes on,
@@ -123,13 +127,15 @@ def subscribe(
             f"transaction_events_max must be at least 1 and handler_timeout_s above 0, "
             f"not {transaction_events_max} and {handler_timeout_s:g}"
         )
-    types = frozenset(naming(name) for name in event_types)
+    declared = tuple(one for one in event_types if isinstance(one, EventType))
+    types = frozenset(naming(one.name if isinstance(one, EventType) else one) for one in event_types)
 
     def declare(handler: Handler) -> Subscription:
         return Subscription(
             event_types=types,
             group=group,
             handler=handler,
+            declared=declared,
             on_failure=on_failure,
             order=order,
             handler_timeout_s=handler_timeout_s,
