@@ -11,7 +11,14 @@ from pydantic import AwareDatetime, BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import to_json
 from relaybox.db import Database
-from relaybox_types.enums import CommandStatus, HandleStatus, OutboxStatus, TaskStatus
+from relaybox_types.enums import (
+    CommandStatus,
+    DeadLetterReason,
+    DeadLetterStatus,
+    HandleStatus,
+    OutboxStatus,
+    TaskStatus,
+)
 from shared_types import rows, workspace
 from shared_types.genesis import GenesisStage, GenesisStatus
 
@@ -20,6 +27,7 @@ TABLES: dict[type[BaseModel], str] = {
     rows.CommandInbox: "command_inbox",
     rows.AsyncTask: "async_tasks",
     rows.EventOutbox: "event_outbox",
+    rows.DeadLetter: "dead_letters",
     rows.FlowResumeHandle: "flow_resume_handles",
     rows.GenesisSession: "genesis_sessions",
     rows.IdempotencyCache: "idempotency_cache",
@@ -36,6 +44,8 @@ ENUMS: dict[type[StrEnum], str] = {
     TaskStatus: "task_status",
     OutboxStatus: "outbox_status",
     HandleStatus: "handle_status",
+    DeadLetterReason: "dead_letter_reason",
+    DeadLetterStatus: "dead_letter_status",
     GenesisStatus: "genesis_status",
     GenesisStage: "genesis_stage",
     workspace.NodeKind: "workspace_kind",
@@ -48,15 +58,27 @@ TYPES: dict[type, str] = {
     str: "text",
     int: "integer",
     bool: "boolean",
+    bytes: "bytea",
     AwareDatetime: "timestamp with time zone",
     Decimal: "numeric(5,2)",
     dict: "jsonb",
     list: "jsonb",
     **ENUMS,
 }
-WIDE = {("domain_events", "id"), ("event_outbox", "seq")}
+WIDE = {
+    ("domain_events", "id"),
+    ("event_outbox", "seq"),
+    ("dead_letters", "id"),
+    ("dead_letters", "message_offset"),
+}
 #: Defaults that the database generates; a row that was read always has a value.
-GENERATED = {"gen_random_uuid()", "now()", "IDENTITY", "hashtext(COALESCE(key, (id)::text))"}
+GENERATED = {
+    "gen_random_uuid()",
+    "now()",
+    "IDENTITY",
+    "hashtext(COALESCE(key, (id)::text))",
+    "sha256(message_key)",
+}
 
 COLUMNS = """
     SELECT attname AS name, format_type(atttypid, atttypmod) AS type, NOT attnotnull AS nullable,
@@ -159,6 +181,18 @@ async def test_row_of_each_table_is_valid_for_its_model(database: Database, mode
         },
         "async_tasks": {"task_type": "genesis.propose"},
         "event_outbox": {"topic": "domain-events", "payload": {"a": 1}},
+        "dead_letters": {
+            "consumer_group": "g",
+            "topic": "domain-events",
+            "partition": 0,
+            "message_offset": 5,
+            "headers": [],
+            "reason": "HANDLER_FAILED",
+            "error_code": "RuntimeError",
+            "error": "RuntimeError: failed",
+            "attempts": 4,
+            "holds_key": False,
+        },
         "flow_resume_handles": {"correlation_id": "c", "resume_handle": {"a": 1}},
         "genesis_sessions": {"user_id": "writer"},
         "idempotency_cache": {"key": "k", "result": {"a": 1}, "expires_at": "2030-01-01T00:00:00Z"},
