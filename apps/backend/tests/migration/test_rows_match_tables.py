@@ -165,47 +165,50 @@ async def test_an_enum_and_its_type_have_the_same_labels(database: Database, enu
     assert labels == [one.value for one in enum]
 
 
+#: Values of each table's required columns.
+_REQUIRED: dict[str, dict[str, Any]] = {
+    "domain_events": {
+        "event_id": "00000000-0000-4000-8000-000000000001",
+        "event_type": "Genesis.Session.Created",
+        "aggregate_type": "GENESIS_SESSION",
+        "aggregate_id": "1",
+        "aggregate_version": 1,
+    },
+    "command_inbox": {
+        "session_id": "00000000-0000-4000-8000-000000000001",
+        "command_type": "ConfirmStage",
+    },
+    "async_tasks": {"task_type": "genesis.propose"},
+    "event_outbox": {"topic": "domain-events", "payload": {"a": 1}},
+    "dead_letters": {
+        "consumer_group": "g",
+        "topic": "domain-events",
+        "partition": 0,
+        "message_offset": 5,
+        "headers": [],
+        "reason": "HANDLER_FAILED",
+        "error_code": "RuntimeError",
+        "error": "RuntimeError: failed",
+        "attempts": 4,
+        "holds_key": False,
+    },
+    "flow_resume_handles": {"correlation_id": "c", "resume_handle": {"a": 1}},
+    "genesis_sessions": {"user_id": "writer"},
+    "idempotency_cache": {"key": "k", "result": {"a": 1}, "expires_at": "2030-01-01T00:00:00Z"},
+    "workspace_nodes": {"kind": "study", "owner_id": "o", "title": "t", "created_by": "o", **_TIMES},
+    "workspace_chapters": {**_NODE, "position": 0, "title": "t", **_TIMES},
+    "workspace_versions": {**_NODE, **_AT, "number": 1, "title": "t", "chapters": [], "created_by": "o"},
+    "workspace_threads": {**_NODE, "kind": "note", "body": "b", "author_id": "a", **_TIMES},
+    "workspace_replies": {**_NODE, "thread_id": _ID, "body": "b", "author_id": "a", **_TIMES},
+    "workspace_grants": {**_NODE, "user_id": "u", "role": "editor", "granted_by": "o", **_TIMES},
+    "workspace_links": {**_NODE, **_AT, "role": "viewer", "created_by": "o"},
+}
+
+
 @each_model
 async def test_row_of_each_table_is_valid_for_its_model(database: Database, model: type[BaseModel]) -> None:
-    required: dict[str, dict[str, Any]] = {
-        "domain_events": {
-            "event_id": "00000000-0000-4000-8000-000000000001",
-            "event_type": "Genesis.Session.Created",
-            "aggregate_type": "GENESIS_SESSION",
-            "aggregate_id": "1",
-            "aggregate_version": 1,
-        },
-        "command_inbox": {
-            "session_id": "00000000-0000-4000-8000-000000000001",
-            "command_type": "ConfirmStage",
-        },
-        "async_tasks": {"task_type": "genesis.propose"},
-        "event_outbox": {"topic": "domain-events", "payload": {"a": 1}},
-        "dead_letters": {
-            "consumer_group": "g",
-            "topic": "domain-events",
-            "partition": 0,
-            "message_offset": 5,
-            "headers": [],
-            "reason": "HANDLER_FAILED",
-            "error_code": "RuntimeError",
-            "error": "RuntimeError: failed",
-            "attempts": 4,
-            "holds_key": False,
-        },
-        "flow_resume_handles": {"correlation_id": "c", "resume_handle": {"a": 1}},
-        "genesis_sessions": {"user_id": "writer"},
-        "idempotency_cache": {"key": "k", "result": {"a": 1}, "expires_at": "2030-01-01T00:00:00Z"},
-        "workspace_nodes": {"kind": "study", "owner_id": "o", "title": "t", "created_by": "o", **_TIMES},
-        "workspace_chapters": {**_NODE, "position": 0, "title": "t", **_TIMES},
-        "workspace_versions": {**_NODE, **_AT, "number": 1, "title": "t", "chapters": [], "created_by": "o"},
-        "workspace_threads": {**_NODE, "kind": "note", "body": "b", "author_id": "a", **_TIMES},
-        "workspace_replies": {**_NODE, "thread_id": _ID, "body": "b", "author_id": "a", **_TIMES},
-        "workspace_grants": {**_NODE, "user_id": "u", "role": "editor", "granted_by": "o", **_TIMES},
-        "workspace_links": {**_NODE, **_AT, "role": "viewer", "created_by": "o"},
-    }
     table = TABLES[model]
-    values = required[table]
+    values = _REQUIRED[table]
     names = ", ".join(values)
     async with database.connection() as connection:
         insert = f"INSERT INTO {table} ({names}) SELECT {names}"
