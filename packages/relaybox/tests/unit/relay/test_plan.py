@@ -99,6 +99,16 @@ def test_rows_are_fetched_ahead_only_in_a_backlog_without_held_rows(state: LoopS
         assert not state.rows_held_back
 
 
+@given(states)
+def test_late_rows_leave_room_for_fewer_rows_of_the_next_query(state: LoopState) -> None:
+    rows_max = plan_fetch(replace(state, breaker=BreakerState.CLOSED)).rows_max
+    assert rows_max >= BATCH_SIZE
+    if rows_max > BATCH_SIZE:
+        assert rows_max + state.late_rows == state.batch_rows
+    else:
+        assert state.batch_rows - state.late_rows <= BATCH_SIZE
+
+
 @given(st.lists(st.tuples(st.sampled_from(LANES), st.sampled_from(KEYS))), lanes, lanes, st.booleans())
 def test_selection_keeps_order_and_omits_busy_lanes_and_blocked_keys(
     rows: list[tuple[int, str | None]], busy: frozenset[int], usable: frozenset[int], blocked: bool
