@@ -1,10 +1,14 @@
 """Seeded defects match the sources, and only a failed assertion counts as caught."""
 
 import ast
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests.fixtures.bounds import WAIT_S
 from tests.mutants._mutants import Edit, Mutant, Target, mutants
 from tests.mutants._trial import ROOT, Outcome, judge
 
@@ -27,6 +31,24 @@ def test_mutant_matches_the_sources_once_and_its_tests_exist(mutant: Mutant) -> 
     for test in mutant.tests:
         file, _, name = test.partition("::")
         assert name.partition("[")[0] in names_in(ROOT / file), test
+
+
+def test_edited_sources_use_only_names_that_they_define(tmp_path: Path) -> None:
+    """A mutant that ends with a NameError would prove nothing."""
+    for mutant in ALL:
+        root = tmp_path / mutant.name
+        for edit in mutant.edits:
+            [(path, _, _)] = edit.matches(ROOT)
+            copy = root / path.relative_to(ROOT)
+            if not copy.exists():
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, copy)
+        for edit in mutant.edits:
+            edit.apply(root)
+    options = ["--isolated", "--no-cache", "--quiet", "--select=F821", "--target-version=py311"]
+    command = [sys.executable, "-m", "ruff", "check", *options, "--output-format=concise", str(tmp_path)]
+    checked = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=False)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
 
 
 def test_names_of_mutants_are_unique() -> None:
