@@ -10,7 +10,7 @@ from relaybox.cli import app
 from relaybox.db import Database
 from relaybox.local import LocalKafkaCluster
 from relaybox.outbox import OutboxSettings
-from relaybox.relay import Relay, TopicsFirst
+from relaybox.relay import Relay, RelaySignal, TopicsFirst
 from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings
 from structlog.testing import capture_logs
 from typer.testing import CliRunner, Result
@@ -23,9 +23,11 @@ from tests.fixtures.relays import (
     notify,
     put_events,
     read_topic,
+    rows_of,
     running,
     wait_until_all_sent,
 )
+from tests.fixtures.signal_recorder import SignalRecorder
 
 Check = Callable[..., Result]
 
@@ -105,6 +107,29 @@ async def test_relay_publishes_on_after_one_of_three_brokers_dies(
     records = await asyncio.to_thread(read_topic, kafka.bootstrap_servers, topic)
     assert first_appearances(records) == {str(key): [1, 2, 3, 4] for key in range(20)}
     assert len(records) == 80
+
+
+@pytest.mark.guarantee("G25")
+async def test_frozen_broker_of_three_does_not_count_as_a_link_failure(
+    database: Database, kafka: KafkaSettings, kafka_cluster: LocalKafkaCluster
+) -> None:
+    """The controller gives the frozen broker's partitions to others while the records are in flight."""
+    topic = f"events-{uuid4().hex}"
+    create_topic(kafka, topic, replicas=3, min_isr=2, partitions=6)
+    settings = RelaySettings(poll_interval=3_600, delivery="at-least-once")
+    signals = SignalRecorder()
+    async with running(Relay(database, kafka, settings, on_signal=signals)):
+        await publish(database, topic, first=1)
+        kafka_cluster.brokers[0].pause()
+        try:
+            await publish(database, topic, first=3)
+        finally:
+            kafka_cluster.brokers[0].resume()
+    assert signals.counts[RelaySignal.LINK_DOWN] == 0
+    assert {row["attempts"] for row in await rows_of(database)} == {0}
+    records = await asyncio.to_thread(read_topic, kafka.bootstrap_servers, topic)
+    assert first_appearances(records) == {str(key): [1, 2, 3, 4] for key in range(20)}
+    await wait_for_replicas(kafka, topic, 3)
 
 
 @pytest.mark.guarantee("G37")

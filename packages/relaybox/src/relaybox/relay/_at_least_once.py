@@ -30,7 +30,7 @@ from relaybox.relay._messages import Message, screen, topics_exceeded
 from relaybox.relay._postgres import Lane
 from relaybox.settings import Compression, KafkaSettings
 
-__all__ = ("AtLeastOnce", "acknowledged_in_order")
+__all__ = ("STALL_S", "AtLeastOnce", "acknowledged_in_order")
 
 T = TypeVar("T")
 _PRODUCER: Final[dict[str, Any]] = {
@@ -41,7 +41,16 @@ _PRODUCER: Final[dict[str, Any]] = {
     # own timeout and then replaces the producer.
     "message.timeout.ms": 0,
     "retry.backoff.ms": 20,
+    # A frozen broker does not respond to the requests that it received. librdkafka repeats them after this
+    # time, or when it learns the new leaders, up to 2 s after the controller has elected them.
+    "socket.timeout.ms": 5_000,
+    "topic.metadata.refresh.interval.ms": 2_000,
+    # The default, which would otherwise be three times that interval: older metadata is used in an outage.
+    "metadata.max.age.ms": 900_000,
 }
+#: The link is down if no acknowledgement arrives for this long. Until broker.session.timeout.ms (9 s by
+#: default) has passed, a frozen replica counts as in sync, and its partitions acknowledge no record.
+STALL_S: Final = 10.0
 
 
 class AtLeastOnce:
@@ -64,6 +73,8 @@ class AtLeastOnce:
         self._producer: Producer | None = None
         self._batch_bytes = BATCH_BYTES_MAX
         self._give_up_at_s = float("inf")
+        #: Of the batch that is being published.
+        self._batch_deadline: Callable[[], float] = self._deadline
         self._thread = CallThreads(1, "relay-publisher")
 
     async def connect(self) -> None:
@@ -90,6 +101,7 @@ class AtLeastOnce:
 
     def publish(self, batch: Batch) -> asyncio.Task[Outcome]:
         """Publish *batch*; the task ends when each row is acknowledged or known to have failed."""
+        self._batch_deadline = self._partitions.deadline_of_batch(self._deadline)
         return asyncio.create_task(self._run(batch.messages))
 
     async def claim(self, connection: DedicatedConnection, batches: Sequence[Batch]) -> None:
@@ -219,11 +231,13 @@ class AtLeastOnce:
         results: list[KafkaError | None] = [None] * len(messages)
         for place, message in enumerate(messages):
             try:
-                produce(producer, message, partial(_note_report, results, place), self._deadline)
+                produce(
+                    producer, message, partial(_note_report, results, place), self._batch_deadline, STALL_S
+                )
             except KafkaException as error:
                 results[place:] = [error.args[0], *[UNDELIVERED] * (len(messages) - place - 1)]
                 break
-        if not flush(producer, self._deadline) and not self._drop_producer():
+        if not flush(producer, self._batch_deadline, STALL_S) and not self._drop_producer():
             # The reports of some purged records are missing: these records count as not acknowledged.
             return [error or UNDELIVERED for error in results]
         return results

@@ -138,6 +138,15 @@ class PartitionWatch:
         """Send a request at once; called when a batch or a takeover has failed."""
         self._wanted.set()
 
+    def deadline_of_batch(self, deadline: Callable[[], float]) -> Callable[[], float]:
+        """Return a deadline for a batch that starts now, by ``time.monotonic()``.
+
+        It is *deadline*, until another partition accepts no writes. Then it is over: the batch may have a
+        record for that partition, and rows of other partitions wait for the batch (G36).
+        """
+        before = _places(self.unavailable)
+        return lambda: 0.0 if _places(self.unavailable) - before else deadline()
+
     def hung(self) -> bool:
         """Return whether a call to Kafka takes over 60 s."""
         return self._thread.hung()

@@ -49,9 +49,9 @@ _LIMIT_BYTES: Final = 1_048_588
 _log = structlog.get_logger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
-#: Time without an acknowledgement after which the link counts as down.
+#: Time without an acknowledgement after which a transaction has failed.
 STALL_S: Final = 5.0
-#: A call that takes longer hangs: its time limits are far lower (stall 5 s, claim 10 s, commit 20 s, opening
+#: A call that takes longer hangs: its time limits are far lower (stall 10 s, claim 10 s, commit 20 s, opening
 #: a lane 12 s).
 _HUNG_S: Final = 60.0
 #: Librdkafka's ``batch.size`` unless a topic has a lower limit.
@@ -298,14 +298,21 @@ def warm_up(producer: Producer) -> None:
         producer.list_topics(timeout=_CONNECT_S)
 
 
-def produce(producer: Producer, message: Message, report: Report, give_up_at_s: Callable[[], float]) -> None:
-    """Pass one record to librdkafka; while its queue is full, wait at most 5 s for acknowledgements.
+def produce(
+    producer: Producer,
+    message: Message,
+    report: Report,
+    give_up_at_s: Callable[[], float],
+    stall_s: float = STALL_S,
+) -> None:
+    """Pass one record to librdkafka; while its queue is full, wait *stall_s* for acknowledgements.
 
     Args:
         producer: Producer of the record.
         message: A row that :func:`~relaybox.relay._messages.screen` accepted.
         report: Called with the error if the record fails later.
         give_up_at_s: Returns the time of ``time.monotonic()`` until which to wait at most.
+        stall_s: Longest time without an acknowledgement.
 
     Raises:
         KafkaException: librdkafka refused the record, or its queue stayed full.
@@ -320,7 +327,7 @@ def produce(producer: Producer, message: Message, report: Report, give_up_at_s: 
             )
         except BufferError:  # wait for acknowledgements
             now = time.monotonic()
-            stalled_at = min(stalled_at, now + STALL_S)
+            stalled_at = min(stalled_at, now + stall_s)
             if now > min(stalled_at, give_up_at_s()):
                 raise KafkaException(UNDELIVERED) from None
             producer.poll(_FLUSH_S)
@@ -328,15 +335,19 @@ def produce(producer: Producer, message: Message, report: Report, give_up_at_s: 
             return
 
 
-def flush(producer: Producer, give_up_at_s: Callable[[], float]) -> bool:
-    """Wait while acknowledgements arrive, at most until *give_up_at_s*(); return whether all arrived."""
+def flush(producer: Producer, give_up_at_s: Callable[[], float], stall_s: float = STALL_S) -> bool:
+    """Wait while an acknowledgement arrives every *stall_s*, at most until *give_up_at_s*().
+
+    Returns:
+        Whether all have arrived.
+    """
     left = len(producer)
-    stalled_at = time.monotonic() + STALL_S
+    stalled_at = time.monotonic() + stall_s
     while left:
         before, left = left, _flush_once(producer)
         now = time.monotonic()
         if left < before:
-            stalled_at = now + STALL_S
+            stalled_at = now + stall_s
         elif now > min(stalled_at, give_up_at_s()):
             return False
     return True

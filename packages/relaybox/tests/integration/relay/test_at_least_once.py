@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 from confluent_kafka import Producer
 from relaybox.local import LocalKafka
-from relaybox.relay import _at_least_once, _kafka
+from relaybox.relay import _at_least_once
 from relaybox.relay._at_least_once import AtLeastOnce
 from relaybox.relay._background import PartitionWatch
 from relaybox.relay._batches import Batch
@@ -25,7 +25,7 @@ def purge_unheard(producer: Producer) -> None:
 async def test_rows_without_a_delivery_report_are_not_acknowledged(
     kafka_settings: KafkaSettings, kafka_server: LocalKafka, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_kafka, "STALL_S", 0.5)
+    monkeypatch.setattr(_at_least_once, "STALL_S", 0.5)
     monkeypatch.setattr(_at_least_once, "discard", purge_unheard)
     delivery = AtLeastOnce(kafka_settings, compression="none", partitions=PartitionWatch(kafka_settings))
     messages = [
