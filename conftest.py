@@ -10,9 +10,14 @@ from typing import Any
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.fixtures.bounds import CONNECT_S
+
+# No limits of time: on a busy machine they fail tests that are correct.
+settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("project")
 
 pytest_plugins = [
     "tests.fixtures.servers",
