@@ -122,10 +122,10 @@ def test_each_invalid_setting_has_an_error_line(own: Product) -> None:
 
 
 @pytest.mark.parametrize(
-    "wish", ["run", "demo", "demo-workspace", "env", "test", "test-all", "lint", "bench"]
+    "target", ["run", "demo", "demo-workspace", "env", "test", "test-all", "lint", "bench"]
 )
-def test_make_help_lists_the_run_target(own: Product, wish: str) -> None:
-    assert re.search(rf"^  make {wish} +\S", own.run("make", "help").stdout, re.MULTILINE)
+def test_make_help_lists_the_run_target(own: Product, target: str) -> None:
+    assert re.search(rf"^  make {target} +\S", own.run("make", "help").stdout, re.MULTILINE)
 
 
 def test_api_without_kafka_stays_ready_and_accepts_commands(product: Product) -> None:

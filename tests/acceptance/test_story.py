@@ -20,8 +20,8 @@ def test_a_session_passes_all_stages_and_is_finished(writer: Writer) -> None:
         "CONCEPT_SELECTION",
         1,
     )
-    wishes = {"theme_preferences": ["科幻", "悬疑"], "style_preferences": ["快节奏", "第一人称"]}
-    assert writer.command(session, "RequestConceptGeneration", **wishes).status_code == 202
+    preferences = {"theme_preferences": ["科幻", "悬疑"], "style_preferences": ["快节奏", "第一人称"]}
+    assert writer.command(session, "RequestConceptGeneration", **preferences).status_code == 202
     proposed = writer.wait_until_settled(session)["last_result"]
     concepts = proposed["proposal"]["options"]
     assert len(concepts) == 3

@@ -16,7 +16,7 @@ _FAILED: Final = "periodic job failed; trying again"
 
 
 async def wait_at_most(event: asyncio.Event, seconds: float) -> None:
-    """Wait for *event*, or until *seconds* have passed."""
+    """Wait for *event*, at most *seconds*."""
     try:
         async with asyncio.timeout(seconds):
             await event.wait()

@@ -35,8 +35,8 @@ __all__ = (
     "next_batch_rows",
 )
 
-#: In a backlog, batches grow up to this factor of RELAY_BATCH_SIZE, and up to this many rows: one round trip
-#: to both servers for 5,000 rows is faster than one for every 100. More rows need more than 150 MB.
+#: In a backlog, batches grow to this factor of RELAY_BATCH_SIZE, and to at most this number of rows: one
+#: round trip to both servers for 5,000 rows is faster than 50 for 100 rows. More rows need over 150 MB.
 _BACKLOG_FACTOR: Final = 50
 _BACKLOG_ROWS_MAX: Final = 5_000
 
@@ -314,7 +314,13 @@ class Fetches:
 
 
 def next_batch_rows(limit: int, fetched: int, batch_size: int) -> int:
-    """Return how many rows to fetch next: twice as many if the last query was full, else *batch_size*."""
+    """Return how many rows to fetch next: twice as many if the last query was full, else *batch_size*.
+
+    Args:
+        limit: Maximum number of rows of the last query.
+        fetched: Number of rows that the last query returned.
+        batch_size: ``RELAY_BATCH_SIZE``.
+    """
     if fetched < limit:
         return batch_size
     return max(batch_size, min(2 * limit, _BACKLOG_FACTOR * batch_size, _BACKLOG_ROWS_MAX))

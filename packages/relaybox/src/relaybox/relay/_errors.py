@@ -46,7 +46,7 @@ from confluent_kafka import KafkaError
 
 from relaybox.errors import RelayboxError
 
-#: Contract, section 4: a row is retried after 1 s, 2 s, 4 s, and FAILED after the third retry.
+#: A row is retried after 1, 2 and 4 s, and FAILED after the third retry (G24).
 _RETRIES_S: Final = (1.0, 2.0, 4.0)
 _LINK_PAUSE_S: Final = 0.1
 _LINK_PAUSE_S_MAX: Final = 2.0
@@ -149,30 +149,30 @@ class LaneFaulty(RelayError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Retry:
-    """Try the row again after *after_s* seconds; later rows of its key wait until then."""
+    """Decision: try the row again after *after_s* seconds; later rows of its key wait."""
 
     after_s: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GiveUp:
-    """Mark the row FAILED; its key is blocked until an operator decides."""
+    """Decision: mark the row FAILED, which blocks its key until an operator retries or skips the row."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Postpone:
-    """Try the row again after *after_s* seconds, without charging an attempt to it."""
+    """Decision: try the row again after *after_s* seconds; this failure does not count as an attempt."""
 
     after_s: float
 
 
 def next_step(attempts: int) -> Retry | GiveUp:
-    """Return what follows failure number *attempts* of a row that is at fault."""
+    """Return the decision after failed attempt number *attempts* (1 or more) of a row."""
     assert attempts >= 1
     return Retry(after_s=_RETRIES_S[attempts - 1]) if attempts <= len(_RETRIES_S) else GiveUp()
 
 
 def link_pause_s(failures: int) -> float:
-    """Return the seconds to wait after *failures* consecutive failures of a server; doubles up to 2 s."""
+    """Return the seconds to wait after *failures* consecutive failures: 0.1, doubled up to 2 s."""
     assert failures >= 1
     return min(_LINK_PAUSE_S * 2 ** min(failures - 1, 10), _LINK_PAUSE_S_MAX)

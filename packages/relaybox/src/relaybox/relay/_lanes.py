@@ -1,4 +1,4 @@
-"""Lanes: slices of the keys, each owned by one relay at a time by a lease in PostgreSQL; their pauses."""
+"""Lease lanes (slices of keys, each owned by one relay) in PostgreSQL; failures and pauses of lanes."""
 
 import asyncio
 import os
@@ -34,12 +34,13 @@ __all__ = (
 #: NOTIFY channel for released lanes and new relays: relays that receive a notification renew at once.
 LANES_CHANNEL: Final = "relaybox_lanes"
 _SQL: Final = load_queries(__package__ or "relaybox.relay", "relay.sql")
-#: A lane that has failed for this long is reported as stuck; a takeover after a kill lasts up to 10 s.
+#: A lane that has failed for this time is reported as stuck; a takeover after a kill takes up to 10 s.
 _STUCK_S: Final = 10.0
-#: An open lane that has not failed for this long is not stuck, even if nothing was published.
+#: An open lane without a failure for this time is not stuck, even if nothing was published.
 _QUIET_S: Final = 15.0
-#: Heartbeats per lease, so that a relay keeps its lanes if two heartbeats in a row fail.
+#: Heartbeats per lease: a relay keeps its lanes if two consecutive heartbeats fail.
 _RENEWALS_PER_LEASE: Final = 3
+#: A transaction with at most this number of rows is small.
 _FEW_ROWS: Final = 8
 #: Time from the start of a small transaction to the start of the next, so that the next has more rows. A
 #: transaction costs the brokers the same whatever its size: at 600 events a second, one transaction per
@@ -220,15 +221,15 @@ class _LaneFailure:
 
 
 class LaneFailures:
-    """Failures that keep lanes from publishing. The pauses between the attempts of a lane grow."""
+    """Failures of takeovers and batches by lane, and the growing pauses between a lane's attempts."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        """*clock* returns seconds."""
+        """Create the object without failures; *clock* returns seconds, as ``time.monotonic``."""
         self._clock = clock
         self._lanes: dict[int, _LaneFailure] = {}
 
     def record(self, lane: int, reason: str, *, at_least_s: float = 0.0) -> float:
-        """Note that *lane* failed because of *reason*; return the seconds until it is tried again."""
+        """Record a failure of *lane*; return the seconds until the next attempt, at least *at_least_s*."""
         now_s = self._clock()
         trouble = self._lanes.setdefault(lane, _LaneFailure(since_s=now_s, last_s=now_s, reason=reason))
         trouble.failures += 1
@@ -238,11 +239,11 @@ class LaneFailures:
         return pause_s
 
     def clear(self, lane: int) -> None:
-        """Note that *lane* has published a batch."""
+        """Remove the failures of *lane*, because it has published a batch."""
         self._lanes.pop(lane, None)
 
     def forget_others(self, lanes: Collection[int]) -> None:
-        """Forget all lanes except *lanes*: other relays own the others."""
+        """Remove the failures of all lanes except *lanes*, which this relay owns."""
         for lane in self._lanes.keys() - set(lanes):
             del self._lanes[lane]
 
@@ -252,7 +253,10 @@ class LaneFailures:
         return trouble is None or self._clock() >= trouble.pause_until_s
 
     def stuck(self, open_lanes: Collection[int]) -> dict[int, str]:
-        """Return the last failure of each lane that has failed for 10 s, by lane."""
+        """Return the reason of the last failure of each lane that has failed for 10 s, by lane.
+
+        An open lane counts only if the failures continued for 10 s, the last one less than 15 s ago.
+        """
         now_s = self._clock()
         return {
             lane: trouble.reason
@@ -264,18 +268,18 @@ class LaneFailures:
 
 @dataclass(kw_only=True, slots=True)
 class TransactionPause:
-    """Determines when the next transaction of a lane may start. The relay ignores it in a backlog."""
+    """Time at which the next transaction of a lane may start; not used in a backlog."""
 
     #: Earliest start, by ``time.monotonic()``.
     until_s: float = 0.0
 
     def note_start(self, now_s: float, *, rows: int) -> None:
-        """Note that a transaction of *rows* rows starts."""
+        """Delay the next transaction until 25 ms after this start if this one has at most 8 *rows*."""
         if rows <= _FEW_ROWS:
             self.until_s = now_s + _START_TO_START_S
 
     def note_end(self, now_s: float) -> None:
-        """Note that the transaction has ended."""
+        """Delay the next transaction until 8 ms after this end."""
         self.until_s = max(self.until_s, now_s + _END_TO_START_S)
 
     def remaining_s(self, now_s: float) -> float:

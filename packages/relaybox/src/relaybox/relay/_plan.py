@@ -1,4 +1,4 @@
-"""Decides what the publish loop does next: actions, circuit breaker. Pure: no clock, no I/O.
+"""Decide what the publish loop does next: actions and circuit breaker. No clock, no I/O.
 
 The publish loop describes its state in a :class:`LoopState`, executes the action that :func:`plan_next`
 returns, and repeats that::
@@ -41,10 +41,11 @@ __all__ = (
 
 
 class BreakerState(StrEnum):
-    """State of the circuit breaker; the names are those of the pattern."""
+    """State of the circuit breaker for the link to Kafka."""
 
+    #: Brokers respond: the relay publishes all rows.
     CLOSED = "closed"
-    #: No broker responds: the relay fetches nothing, and charges only the rows in flight.
+    #: No broker responds: the relay fetches no rows, and counts failed attempts only of rows in flight.
     OPEN = "open"
     #: A broker responds again: the relay publishes one row, the probe, before all others.
     HALF_OPEN = "half-open"
@@ -234,22 +235,28 @@ def select_publishable(
 
 
 class Breaker:
-    """Opens when the link fails, and closes with the first row that is published afterwards (G25).
+    """Circuit breaker: opens when the link fails, closes when the next row is published (G25).
 
-    Rows that were in flight are charged after 1 s, 2 s and 4 s like faulty rows, but with the reason
-    ``link``, and are requeued when a broker responds. No other row is charged.
+    For rows that were in flight, failed attempts count at once and after 1, 2 and 4 s as for faulty rows, but
+    with the reason ``link``; when a broker responds, these rows become PENDING again. Other rows only wait.
     """
 
     def __init__(self) -> None:
         self.state = BreakerState.CLOSED
-        #: The failure that opened the breaker; None while it is closed.
+        #: The last failure of the link; None while the breaker is closed.
         self.reason: LinkDown | None = None
         self._failures = 0
-        #: Interrupted rows, each with the time of its next charge.
+        #: Rows that were in flight, each with the time at which its next failed attempt counts.
         self._interrupted: list[tuple[float, Message]] = []
 
     def trip(self, reason: LinkDown, interrupted: Sequence[Message], now_s: float) -> bool:
-        """Open, with the rows *interrupted*; return whether the breaker was closed."""
+        """Open the breaker, and return whether it was closed.
+
+        Args:
+            reason: The failure of the link.
+            interrupted: Rows that were in flight and are known to be unpublished.
+            now_s: Current time, by ``time.monotonic()``.
+        """
         news = self.state is BreakerState.CLOSED
         self.state, self.reason = BreakerState.OPEN, reason
         self._failures += 1
@@ -257,7 +264,7 @@ class Breaker:
         return news
 
     def failed_again(self) -> None:
-        """Note another attempt without a response from a broker."""
+        """Count another attempt to reach a broker that failed."""
         self._failures += 1
 
     def pause_s(self) -> float:
@@ -265,19 +272,19 @@ class Breaker:
         return link_pause_s(max(1, self._failures))
 
     def answered(self) -> None:
-        """Note that a broker responds: the next row is the probe."""
+        """Change to half-open, because a broker responds: the next row is the probe."""
         self.state = BreakerState.HALF_OPEN
         self._interrupted.clear()
 
     def published(self) -> bool:
-        """Note that a row was published; return whether that closed the breaker."""
+        """Close the breaker if half-open, because a row was published; return whether it was half-open."""
         closed = self.state is BreakerState.HALF_OPEN
         if closed:
             self.state, self.reason, self._failures = BreakerState.CLOSED, None, 0
         return closed
 
     def due(self, now_s: float) -> list[tuple[Message, RowFault | LinkDown]]:
-        """Return the interrupted rows whose next charge is due, each with the reason."""
+        """Return the interrupted rows whose next failed attempt counts now, each with the reason."""
         if self.reason is None:
             return []
         due = [message for at_s, message in self._interrupted if now_s >= at_s]

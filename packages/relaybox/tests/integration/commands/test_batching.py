@@ -28,10 +28,10 @@ async def counters_of(service: CommandService, count: int) -> list[UUID]:
     return [one.aggregate_id for one in made]
 
 
-async def together(service: CommandService, wishes: Sequence[tuple[UUID, dict[str, Any]]]) -> list[Any]:
+async def together(service: CommandService, requests: Sequence[tuple[UUID, dict[str, Any]]]) -> list[Any]:
     """Submit all commands before the first is written, so that one statement contains them."""
     return await asyncio.gather(
-        *(submit(service, "Increase", one, **payload) for one, payload in wishes), return_exceptions=True
+        *(submit(service, "Increase", one, **payload) for one, payload in requests), return_exceptions=True
     )
 
 
@@ -53,9 +53,9 @@ async def test_commands_beside_a_failing_one_are_written_once(
 ) -> None:
     await superuser.execute("ALTER TABLE aggregate_snapshots ADD CHECK (state ->> 'total' <> '13')")
     ids = await counters_of(service, NEIGHBOURS)
-    wishes = [(one, bad if place == 3 else {"by": 2}) for place, one in enumerate(ids)]
+    requests = [(one, bad if place == 3 else {"by": 2}) for place, one in enumerate(ids)]
 
-    answers = await together(service, wishes)
+    answers = await together(service, requests)
 
     assert isinstance(answers[3], error)
     for place, one in enumerate(ids):
