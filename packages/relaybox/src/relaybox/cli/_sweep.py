@@ -17,9 +17,9 @@ __all__ = ("sweep_expired",)
 def sweep_expired(as_json: AsJson = False) -> None:
     """Remove expired idempotency keys with their responses, and rows older than their retention.
 
-    RETENTION_* sets how long ended commands, ended tasks and records of consumed events are kept. The
-    client's key is removed from a command after IDEMPOTENCY_TTL_H. Services do the same every
-    IDEMPOTENCY_SWEEP_S; the command may run at any time beside them.
+    RETENTION_* sets how long ended commands, ended tasks, records of consumed events and resolved dead
+    letters are kept. The client's key is removed from a command after IDEMPOTENCY_TTL_H. Services do the same
+    every IDEMPOTENCY_SWEEP_S; the command may run at any time beside them.
 
     Raises:
         DatabaseUnavailable: PostgreSQL is unreachable.
@@ -31,8 +31,9 @@ def sweep_expired(as_json: AsJson = False) -> None:
         return
     typer.echo(f"{swept.claims} expired keys removed, {swept.slots} tables of response bodies truncated")
     typer.echo(
-        f"{removed.commands} commands, {removed.tasks} tasks and {removed.consumed_events} records of "
-        f"consumed events removed, {removed.keys} client keys removed from commands"
+        f"{removed.commands} commands, {removed.tasks} tasks, {removed.consumed_events} records of consumed "
+        f"events and {removed.dead_letters} resolved dead letters removed, {removed.keys} client keys "
+        "removed from commands"
     )
     if swept.busy:
         typer.echo("a table of expired response bodies is being read; the next sweep truncates the table")

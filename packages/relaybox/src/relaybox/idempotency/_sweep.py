@@ -91,8 +91,9 @@ async def _removed(db: Executor) -> int:
 class Sweeper(PeriodicJob):
     """Remove expired and old rows every ``IDEMPOTENCY_SWEEP_S``; each service runs one object.
 
-    Removes expired responses (:func:`sweep`), and ended commands, ended tasks and records of consumed events
-    that are older than ``RETENTION_*`` (:func:`relaybox.retention.remove_old_records`).
+    Removes expired responses (:func:`sweep`), and ended commands, ended tasks, records of consumed events and
+    resolved dead letters that are older than ``RETENTION_*``
+    (:func:`relaybox.retention.remove_old_records`).
     """
 
     def __init__(
@@ -148,6 +149,7 @@ class Sweeper(PeriodicJob):
             "command_inbox": removed.commands,
             "async_tasks": removed.tasks,
             "consumed_events": removed.consumed_events,
+            "dead_letters": removed.dead_letters,
             "idempotency_key": removed.keys,
         }
         for table, count in counts.items():

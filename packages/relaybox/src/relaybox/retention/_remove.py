@@ -1,4 +1,4 @@
-"""Remove old rows in small transactions, oldest first; open commands and tasks are never removed."""
+"""Remove old rows in small transactions, oldest first; open commands, tasks and letters stay."""
 
 import asyncio
 import time
@@ -30,6 +30,8 @@ class RemovalCounts:
     tasks: int
     #: Rows removed from ``consumed_events``.
     consumed_events: int
+    #: Rows removed from ``dead_letters``.
+    dead_letters: int
     #: Rows of ``command_inbox`` that stay without the client's idempotency key.
     keys: int
 
@@ -64,6 +66,7 @@ async def remove_old_records(
         consumed_events=await _in_batches(
             db, "remove_consumed_events", should_continue, settings.consumed_events_h
         ),
+        dead_letters=await _in_batches(db, "remove_dead_letters", should_continue, settings.dead_letters_h),
     )
 
 

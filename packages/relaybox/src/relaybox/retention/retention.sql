@@ -54,6 +54,21 @@ gone AS (
 )
 SELECT count(*) AS removed FROM gone
 
+-- name: remove_dead_letters
+-- Remove at most $2 dead letters that were replayed or discarded over $1 hours ago, oldest first. One session at a time.
+WITH turn AS MATERIALIZED (
+    SELECT pg_try_advisory_xact_lock('dead_letters'::regclass::int, hashtext('remove_dead_letters')) AS mine
+),
+gone AS (
+    DELETE FROM dead_letters
+    WHERE (SELECT mine FROM turn) AND ctid = ANY(ARRAY(
+        SELECT ctid FROM dead_letters
+        WHERE status IN ('REPLAYED', 'DISCARDED') AND resolved_at < statement_timestamp() - make_interval(secs => $1 * 3600)
+        ORDER BY resolved_at LIMIT $2 FOR UPDATE SKIP LOCKED))
+    RETURNING 1
+)
+SELECT count(*) AS removed FROM gone
+
 -- name: clear_idempotency_keys
 -- Remove the client's key from at most $2 commands received over $1 hours ago, oldest first. One session at a time.
 WITH turn AS MATERIALIZED (

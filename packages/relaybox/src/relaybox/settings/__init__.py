@@ -220,7 +220,10 @@ class IdempotencySettings(BaseSettings):
 
 
 class RetentionSettings(BaseSettings):
-    """How long ended commands and tasks and records of consumed events are kept; 0 hours for ever."""
+    """How long ended commands, ended tasks, records of consumed events and resolved dead letters are kept.
+
+    0 hours keeps the rows for ever.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix="RETENTION_", frozen=True, extra="ignore", env_ignore_empty=True
@@ -235,6 +238,8 @@ class RetentionSettings(BaseSettings):
     #: event again (G40). The library does not know ``retention.ms``, so the default keeps the records for
     #: ever.
     consumed_events_h: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
+    #: Hours for which a dead letter is kept after it was replayed or discarded; an unresolved one stays.
+    dead_letters_h: Annotated[float, Field(ge=0, le=1_000_000)] = 720.0
 
 
 class JwtSettings(BaseSettings):

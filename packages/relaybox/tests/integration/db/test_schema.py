@@ -62,6 +62,9 @@ OLD_ROWS = (
     " VALUES (gen_random_uuid(), 'Keyed', 'k', 'epoch')",
     "INSERT INTO async_tasks (task_type, status, updated_at) VALUES ('t', 'COMPLETED', 'epoch')",
     "INSERT INTO consumed_events (consumer, event_id, consumed_at) VALUES ('c', gen_random_uuid(), 'epoch')",
+    "INSERT INTO dead_letters (consumer_group, topic, partition, message_offset, headers, reason, error_code,"
+    " error, attempts, holds_key, status, resolved_at)"
+    " VALUES ('c', 't', 0, 0, '[]', 'HANDLER_FAILED', 'E', 'e', 1, false, 'DISCARDED', 'epoch')",
 )
 Connect = Callable[[PostgresSettings], Database]
 
@@ -225,14 +228,14 @@ async def test_sweep_of_one_schema_does_not_block_that_of_another(
         async with connect(club.as_owner()).connection() as owner:
             for statement in OLD_ROWS:
                 await owner.fetch(statement)
-        assert await clean_up(connection) == (True, 1, True, 1, 1, 1, 1)
+        assert await clean_up(connection) == (True, 1, True, 1, 1, 1, 1, 1)
 
 
 async def clean_up(db: Executor) -> tuple[object, ...]:
     """Remove all expired rows and return which ones were removed."""
     steps = await retain(db, keep_h=0)
     swept = await sweep(db, IdempotencySettings(ttl_h=1e-9))
-    kept = RetentionSettings(commands_h=10, tasks_h=10, consumed_events_h=10)
+    kept = RetentionSettings(commands_h=10, tasks_h=10, consumed_events_h=10, dead_letters_h=10)
     removed = await remove_old_records(db, kept, key_ttl_h=1)
     return (
         bool(steps),
@@ -241,6 +244,7 @@ async def clean_up(db: Executor) -> tuple[object, ...]:
         removed.commands,
         removed.tasks,
         removed.consumed_events,
+        removed.dead_letters,
         removed.keys,
     )
 

@@ -1,4 +1,4 @@
-"""Old rows of inbox, tasks and consumed events are removed; open and recent rows stay."""
+"""Old rows of inbox, tasks, consumed events and dead letters are removed; open and recent rows stay."""
 
 import asyncio
 import os
@@ -35,17 +35,25 @@ _CONSUMED = """
     SELECT 'group', gen_random_uuid(), now() - make_interval(hours => age)
     FROM unnest('{100,0}'::int[]) AS age
 """
+_LETTERS = """
+    INSERT INTO dead_letters (consumer_group, topic, partition, message_offset, message_key, headers, reason,
+        error_code, error, attempts, holds_key, status, parked_at, resolved_at)
+    SELECT 'group', 'topic', 0, row_number() OVER (), 'key', '[]', 'HANDLER_FAILED', 'FAILED', 'failed', 4,
+        true, status, now() - interval '100 h',
+        CASE WHEN status IN ('REPLAYED', 'DISCARDED') THEN now() - make_interval(hours => age) END
+    FROM unnest(enum_range(NULL::dead_letter_status)) AS status, unnest('{100,0}'::int[]) AS age
+"""
 #: An ended command, with or without a client's key.
 _ENDED = """
     INSERT INTO command_inbox (session_id, command_type, status, idempotency_key, created_at)
     SELECT gen_random_uuid(), 'Do', 'COMPLETED', $1, now() - interval '100 h' FROM generate_series(1, $2)
 """
-TWO_DAYS = RetentionSettings(commands_h=48, tasks_h=48, consumed_events_h=48)
+TWO_DAYS = RetentionSettings(commands_h=48, tasks_h=48, consumed_events_h=48, dead_letters_h=48)
 
 
 @pytest.fixture
 async def filled(superuser: asyncpg.Connection) -> None:
-    for statement in (_COMMANDS, _TASKS, _CONSUMED):
+    for statement in (_COMMANDS, _TASKS, _CONSUMED, _LETTERS):
         await superuser.execute(statement)
 
 
@@ -62,7 +70,9 @@ async def left(superuser: asyncpg.Connection, table: str) -> list[Any]:
 async def test_old_rows_that_have_ended_are_removed_and_no_others(
     database: Database, superuser: asyncpg.Connection, filled: None
 ) -> None:
-    assert await remove(database) == RemovalCounts(commands=2, tasks=3, consumed_events=1, keys=4)
+    assert await remove(database) == RemovalCounts(
+        commands=2, tasks=3, consumed_events=1, dead_letters=2, keys=4
+    )
     assert await left(superuser, "command_inbox") == [
         ("COMPLETED", 1),
         ("FAILED", 1),
@@ -77,14 +87,24 @@ async def test_old_rows_that_have_ended_are_removed_and_no_others(
         ("RUNNING", 2),
     ]
     assert await superuser.fetchval("SELECT count(*) FROM consumed_events") == 1
-    assert await remove(database) == RemovalCounts(commands=0, tasks=0, consumed_events=0, keys=0)
+    assert await left(superuser, "dead_letters") == [
+        ("DISCARDED", 1),
+        ("PARKED", 2),
+        ("REPLAYED", 1),
+        ("REPLAY_REQUESTED", 2),
+    ]
+    assert await remove(database) == RemovalCounts(
+        commands=0, tasks=0, consumed_events=0, dead_letters=0, keys=0
+    )
 
 
 async def test_client_keys_are_removed_after_a_day_and_their_commands_stay(
     database: Database, superuser: asyncpg.Connection, filled: None
 ) -> None:
-    never = RetentionSettings(commands_h=0, tasks_h=0, consumed_events_h=0)
-    assert await remove(database, never) == RemovalCounts(commands=0, tasks=0, consumed_events=0, keys=4)
+    never = RetentionSettings(commands_h=0, tasks_h=0, consumed_events_h=0, dead_letters_h=0)
+    assert await remove(database, never) == RemovalCounts(
+        commands=0, tasks=0, consumed_events=0, dead_letters=0, keys=4
+    )
     keys = await superuser.fetchval("SELECT count(*) FROM command_inbox WHERE idempotency_key IS NOT NULL")
     assert (keys, await superuser.fetchval("SELECT count(*) FROM command_inbox")) == (4, 8)
 
@@ -124,7 +144,7 @@ async def test_old_commands_are_removed_before_their_client_keys_are(
         await superuser.execute(_ENDED, key, 600)
     async with database.connection() as connection:
         removed = await remove_old_records(connection, TWO_DAYS, key_ttl_h=8_760)
-    assert removed == RemovalCounts(commands=1_200, tasks=0, consumed_events=0, keys=0)
+    assert removed == RemovalCounts(commands=1_200, tasks=0, consumed_events=0, dead_letters=0, keys=0)
 
 
 async def test_command_with_a_client_key_writes_no_more_index_entries(superuser: asyncpg.Connection) -> None:
@@ -153,9 +173,9 @@ async def test_sweeper_of_a_service_removes_old_rows_and_counts_them(
         await running
     removed = {
         table: registry.get_sample_value("relaybox_records_removed_total", {"table": table})
-        for table in ("command_inbox", "async_tasks", "consumed_events")
+        for table in ("command_inbox", "async_tasks", "consumed_events", "dead_letters")
     }
-    assert removed == {"command_inbox": 2, "async_tasks": 3, "consumed_events": 1}
+    assert removed == {"command_inbox": 2, "async_tasks": 3, "consumed_events": 1, "dead_letters": 2}
 
 
 async def test_sweep_command_removes_old_rows_and_reports_them(
@@ -169,13 +189,15 @@ async def test_sweep_command_removes_old_rows_and_reports_them(
         "POSTGRES_PASSWORD": postgres_settings.password.get_secret_value(),
         "RETENTION_COMMANDS_H": "48",
         "RETENTION_TASKS_H": "0",
+        "RETENTION_DEAD_LETTERS_H": "48",
     }
     program = [sys.executable, "-c", "from relaybox.cli import app; app()", "sweep", "--json"]
     done = await asyncio.to_thread(
         subprocess.run, program, env={**os.environ, **environment}, capture_output=True, check=True
     )
     swept = {"claims": 0, "slots": 0, "busy": False}
-    assert from_json(done.stdout) == swept | {"commands": 2, "tasks": 0, "consumed_events": 0, "keys": 4}
+    removed = {"commands": 2, "tasks": 0, "consumed_events": 0, "dead_letters": 2, "keys": 4}
+    assert from_json(done.stdout) == swept | removed
 
 
 async def test_records_of_consumed_events_are_kept_by_default(
