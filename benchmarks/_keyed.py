@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 from uuid import uuid4
 
-from _load import Address, Load, closed_loop
+from _load import Address, closed_loop
 from _orders import ORDERS
 from _stage import token
 from relaybox.db import load_queries
@@ -67,7 +67,7 @@ class Subject:
         self._known = fresh(self.requests(-1), _KNOWN)
         sent = iter(self._known)
         load = await closed_loop(self.address, sent, connections=CONNECTIONS, seconds=_LEARN_S)
-        self._refuse_refusals(load)
+        load.require_success(str(self.address))
         assert load.answered == _KNOWN, "not every key was answered"
 
     async def measure(self, way: Way, number: int, seconds: float, connection: Any) -> None:
@@ -83,7 +83,7 @@ class Subject:
         before = await wal_bytes(connection)
         load = await closed_loop(self.address, requests, connections=CONNECTIONS, seconds=seconds)
         written = await wal_bytes(connection) - before
-        self._refuse_refusals(load)
+        load.require_success(str(self.address))
         if number >= 0:
             self.per_s[way].append(load.per_s)
             self.wal_bytes[way].append(written / load.answered)
@@ -102,10 +102,6 @@ class Subject:
             return itertools.cycle(self._known)
         plain = self.requests(number)
         return plain if way == "plain" else iter(fresh(plain, int(_PER_S_MAX * seconds)))
-
-    def _refuse_refusals(self, load: Load) -> None:
-        if load.refused:
-            raise SystemExit(f"{self.address} refused: {load.refused}")
 
 
 async def wal_bytes(connection: Any) -> float:

@@ -36,6 +36,11 @@ class Load:
         """Return the number of responses per second."""
         return self.answered / self.seconds
 
+    def require_success(self, server: str) -> None:
+        """End the benchmark if *server* sent a response with another status than 2xx."""
+        if self.refused:
+            raise SystemExit(f"{server} refused requests; number of responses by status: {self.refused}")
+
     def count(self, status: int) -> None:
         """Count one response with *status*."""
         if status // 100 == 2:

@@ -57,8 +57,7 @@ async def notifier_figures(turns: int) -> dict[str, Any]:
 async def _commands_per_s(port: int, ids: Any, number: int, seconds: float = _SLICE_S) -> float:
     requests = submit_feedback(ids, number)
     load = await closed_loop(("127.0.0.1", port), requests, connections=_CONNECTIONS, seconds=seconds)
-    if load.refused:
-        raise SystemExit(f"refused: {load.refused}")
+    load.require_success("the API")
     return load.per_s
 
 

@@ -47,8 +47,7 @@ async def main(rounds: int, seconds: float, sessions: int) -> None:
                         connections=CONNECTIONS,
                         seconds=seconds,
                     )
-                    if load.refused:
-                        raise SystemExit(f"{name} refused: {load.refused}")
+                    load.require_success(name)
                     if number >= 0:
                         rates[name].append(load.per_s)
             calm = await open_loop(

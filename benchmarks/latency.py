@@ -27,8 +27,7 @@ async def measure(port: int, ids: Sequence[UUID], pause_s: float) -> tuple[list[
     for one in ids:
         load = await open_loop(("127.0.0.1", port), submit_feedback([one]), per_s=1_000, total=1)
         accepted[str(one)] = time.perf_counter()
-        if load.refused:
-            raise SystemExit(f"refused: {load.refused}")
+        load.require_success("the API")
         http_ms.append(load.latencies_s[0] * 1_000)
         await asyncio.sleep(pause_s)
     waits_ms: list[float] = []

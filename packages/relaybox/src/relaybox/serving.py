@@ -47,13 +47,13 @@ if TYPE_CHECKING:
         headers: list[tuple[bytes, bytes]]
 
         def on_message_begin(self) -> None:
-            """Begin a head; called by httptools, not by h11."""
+            """Handle the start of a request's head; called by httptools, not by h11."""
 
         def on_headers_complete(self) -> None:
-            """End a head; called by httptools, not by h11."""
+            """Handle the end of a request's head; called by httptools, not by h11."""
 
         def on_message_complete(self) -> None:
-            """End a body; called by httptools, not by h11."""
+            """Handle the end of a request's body; called by httptools, not by h11."""
 
         def _should_upgrade(self) -> bool: ...
 else:

@@ -84,7 +84,7 @@ class _Payload(BaseModel):
 class CreateSession(_Payload):
     """Create a session."""
 
-    #: Id of a novel in another system; None without one.
+    #: Id of a novel in another system; None if there is none.
     novel_id: UUID | None = None
 
 

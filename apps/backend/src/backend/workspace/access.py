@@ -37,7 +37,7 @@ class Ancestor:
     trashed_by: str | None
     #: The role granted to the requester on this node; None without a grant.
     granted: Role | None
-    #: The role that the request's share link gives on this node; None without one.
+    #: The role that the request's share link gives on this node; None if there is none.
     linked: Role | None
 
 

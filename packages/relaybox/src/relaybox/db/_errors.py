@@ -220,14 +220,14 @@ TRANSIENT_ERRORS: Final = (DatabaseUnavailable, DatabaseBusy, RetryTransaction)
 
 
 def sqlstate_of(error: BaseException) -> str | None:
-    """Return the SQLSTATE of *error* or of the asyncpg error that SQLAlchemy wrapped; None without one."""
+    """Return the SQLSTATE of *error* or of the asyncpg error that SQLAlchemy wrapped; None if it has none."""
     if isinstance(error, sqlalchemy.exc.DBAPIError):
         return getattr(error.orig, "sqlstate", None)
     return getattr(error, "sqlstate", None)
 
 
 def constraint_of(error: BaseException) -> str | None:
-    """Return the name of the violated constraint, also if SQLAlchemy wrapped *error*; None without one."""
+    """Return the name of the violated constraint, also if SQLAlchemy wrapped *error*; None for others."""
     return getattr(_server_error(error), "constraint_name", None)
 
 

@@ -239,7 +239,7 @@ class IdempotentRequest:
             raise
 
     def replace_response(self, replacement: Replay | IdempotencyError) -> None:
-        """Drop messages of the endpoint; the middleware sends the response to *replacement* instead."""
+        """Drop the endpoint's messages; the middleware sends *replacement* as the response instead."""
         self._replacement, self._state = replacement, State.REPLACED
 
     async def send(self, message: Message) -> None:

@@ -201,7 +201,7 @@ class CommandRoutes(Generic[A]):
     def add(
         self, method: str, path: str, handler: Callable[..., Any], defaults: Mapping[str, Any], **docs: Any
     ) -> None:
-        """Add the route of *handler*; *defaults* are its parameters that depend on backbone or domain."""
+        """Add the route of *handler*; *defaults*: default values of its parameters, by name."""
         endpoint = partial(handler, **defaults)
         endpoint.__doc__ = None  # FastAPI would show that of partial
         name = handler.__name__.removeprefix("_")

@@ -159,7 +159,7 @@ def canonical_json(body: bytes) -> bytes | None:
 def _sorted_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(sorted(pairs, key=itemgetter(0)))
     if len(members) != len(pairs):
-        raise ValueError("two members have one name")
+        raise ValueError("the JSON object has two members of one name")
     return members
 
 

@@ -114,7 +114,7 @@ class AtLeastOnce:
         """Do nothing: there are no claims."""
 
     def take_link_failure(self) -> LinkDown | None:
-        """Return None: the link is used for batches only, whose outcome has its failure."""
+        """Return None: only batches use the link to Kafka, and their outcomes contain its failures."""
         return None
 
     def stuck_lanes(self) -> dict[int, str]:

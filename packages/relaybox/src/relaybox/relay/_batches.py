@@ -103,7 +103,8 @@ class Outcome:
     faulty: list[tuple[Message, RowFault | LinkDown]] = field(
         default_factory=list[tuple[Message, RowFault | LinkDown]]
     )
-    #: The failure of the link; None without one. Publish nothing until :meth:`Delivery.connect` succeeds.
+    #: The failure of the link to Kafka, after which nothing is published until :meth:`Delivery.connect`
+    #: succeeds; None if there is none.
     link: LinkDown | None = None
     #: Rows that were in flight when the link failed, and are known to be unpublished.
     interrupted: list[Message] = field(default_factory=list[Message])
@@ -166,7 +167,7 @@ class Delivery(Protocol):
         ...
 
     def take_link_failure(self) -> LinkDown | None:
-        """Return and remove the last failure of the link outside of batches; None without one."""
+        """Return and forget the last failure of the link to Kafka outside of batches; None: no failure."""
         ...
 
     def stuck_lanes(self) -> Mapping[int, str]:

@@ -75,7 +75,7 @@ def plan_recovery(
     Args:
         lane: Number of the lane, for the error.
         marker: Id of the last batch of the lane that was committed to Kafka; None if Kafka has no marker.
-        accepted: Marker that an operator accepted; None without one.
+        accepted: Marker that an operator accepted; None if there is none.
         claims: All claims of the lane.
 
     Raises:
@@ -128,7 +128,7 @@ async def origin_of(connection: DedicatedConnection) -> UUID:
 class OwnedLane(NamedTuple):
     """State of a lane in ``relay_lanes`` during a takeover."""
 
-    #: Marker that an operator or a relay accepted although no claim has its id; None without one.
+    #: Marker that an operator or a relay accepted although no claim has its id; None if there is none.
     accepted_marker: UUID | None
     #: Id of PostgreSQL's history in which the lane was last compared with Kafka; None if not known.
     history_id: UUID | None

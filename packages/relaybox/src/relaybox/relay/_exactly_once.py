@@ -190,7 +190,7 @@ class ExactlyOnce:
                 each.trimmed = settled[number, each.epoch]
 
     def take_link_failure(self) -> LinkDown | None:
-        """Return and remove the failure of the link in the last takeover; None without one."""
+        """Return and forget the failure of the link to Kafka in the last takeover; None if there is none."""
         link_failure, self._link_failure = self._link_failure, None
         return link_failure
 

@@ -247,7 +247,7 @@ def topics_exceeded(screened: Screened) -> frozenset[str]:
 
 
 def record_bytes(key: bytes | None, value: bytes, headers: Sequence[Header]) -> int:
-    """Return the bytes of a record batch with only this record, which the broker compares with its limit."""
+    """Return the size of a record batch of only this record, which the broker compares with its limit."""
     body = 1 + 1 + 1 + _varint_bytes(-1 if key is None else len(key)) + len(key or b"")
     body += _varint_bytes(len(value)) + len(value) + _varint_bytes(len(headers))
     for name, text in headers:

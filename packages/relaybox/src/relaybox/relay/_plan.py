@@ -118,7 +118,7 @@ class Reconnect:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refresh:
-    """Action: find out which lanes are ready, and make rows that waited for the link PENDING again."""
+    """Action: find out which lanes are ready, and make rows that waited for Kafka PENDING again."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -183,8 +183,8 @@ def plan_fetch(state: LoopState) -> Fetch:
     """Return the lanes to read, and the maximum number of rows.
 
     Without a backlog, lanes are read that have no batch in flight and are not paused. In a backlog, all lanes
-    are read except those with a late batch, because other batches finish during the query. While the circuit
-    breaker is half-open, one row is read, the probe.
+    are read except those with a late batch (:attr:`LoopState.late_lanes`), because all other batches finish
+    before these rows are published. While the circuit breaker is half-open, one row is read, the probe.
     """
     probing = state.breaker is BreakerState.HALF_OPEN
     backlog = state.backlog and not probing  # a read that began before the outage may still report a backlog
@@ -235,7 +235,7 @@ def select_publishable(
 
 
 class Breaker:
-    """Circuit breaker: opens when the link fails, closes when the next row is published (G25).
+    """Circuit breaker: opens when the link to Kafka fails, closes when the next row is published (G25).
 
     For rows that were in flight, failed attempts count at once and after 1, 2 and 4 s as for faulty rows, but
     with the reason ``link``; when a broker responds, these rows become PENDING again. Other rows only wait.

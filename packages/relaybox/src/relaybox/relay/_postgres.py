@@ -267,7 +267,7 @@ async def charge_rows(connection: DedicatedConnection, charges: Sequence[Charge]
 
 
 async def requeue_after_outage(connection: DedicatedConnection, lanes: Sequence[Lane]) -> int:
-    """Make rows of *lanes* that failed because of the link PENDING; return the number of rows (G25)."""
+    """Make rows of *lanes* that failed with the reason ``link`` PENDING; return their number (G25)."""
     numbers, epochs = [lane.lane for lane in lanes], [lane.epoch for lane in lanes]
     return len(await fetch_rows(connection, _SQL["requeue_after_outage"], numbers, epochs))
 

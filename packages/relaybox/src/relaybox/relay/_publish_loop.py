@@ -117,7 +117,7 @@ class PublishLoop:
         self._trim_at_s = 0.0
 
     def requeue_soon(self) -> None:
-        """Make rows that waited for a partition or the link PENDING again, in the next cycle of the loop."""
+        """Make rows that waited for a partition or for Kafka PENDING again, in the next cycle of the loop."""
         self._requeued.clear()
         self._fetches.invalidate_all()  # requeued rows precede those that are being read
         self._heartbeat.work_available.set()
@@ -223,7 +223,7 @@ class PublishLoop:
         self._refreshed = True
 
     async def _requeue_after_outage(self, connection: DedicatedConnection) -> None:
-        """Make rows that failed because of the link PENDING again, in lanes that are ready now."""
+        """Make rows that failed with the reason ``link`` PENDING again, in lanes that are ready now."""
         # Not in lanes whose failures the recorder has yet to record, because that would undo the requeue.
         charging = self.recorder.charging_lanes()
         self._requeue_waits = bool(charging)

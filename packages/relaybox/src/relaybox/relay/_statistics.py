@@ -62,7 +62,7 @@ class Backlog:
     retrying_link: int = 0
     #: FAILED rows that wait for an operator.
     failed_row: int = 0
-    #: FAILED rows because of the link, which become PENDING when Kafka is available again.
+    #: FAILED rows because of the link to Kafka, which become PENDING when Kafka is available again.
     failed_link: int = 0
     #: Rows that an operator skipped, until they are purged.
     skipped: int = 0

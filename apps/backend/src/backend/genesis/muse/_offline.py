@@ -17,7 +17,7 @@ _STEPS_PERCENT = (10.0, 35.0, 60.0, 85.0)
 class OfflineMuse:
     """Composes proposals in the writer's language, English or Chinese.
 
-    pace_s: seconds to wait before each call of progress; more than 0 lets a demo show the progress.
+    pace_s: seconds to wait before each call of ``progress``; more than 0 lets a demo show the progress.
     """
 
     pace_s: float = 0.0

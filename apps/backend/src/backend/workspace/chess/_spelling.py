@@ -43,7 +43,7 @@ def parse_result(word: str) -> str | None:
 
 
 def parse_nag_sign(word: str) -> tuple[int, bool] | None:
-    """Return the glyph of the sign *word*, and whether a note is needed; None if *word* is not a sign."""
+    """Return the glyph of the sign *word*, and whether to add a note to the import; None for other words."""
     plain = word.translate(_DASHES)
     nag = _SIGN_NAGS.get(plain)
     return None if nag is None else (nag, plain != word or plain in _LOOSE_SIGNS)

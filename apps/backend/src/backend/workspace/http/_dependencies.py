@@ -98,7 +98,7 @@ class Requester:
 
     #: The user id; None without a bearer token.
     subject: str | None
-    #: The share link of the request's share token; None without one.
+    #: The share link of the request's share token; None if there is none.
     link_id: UUID | None = None
 
     @property

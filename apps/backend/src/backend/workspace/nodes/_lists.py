@@ -26,7 +26,7 @@ async def fetch_children(
     Args:
         executor: A connection.
         access: The requester's access to the node, which the requester may read.
-        link_id: The share link of the request, which may give access to one child only; None without one.
+        link_id: The share link of the request, which may give access to one child only; or None.
         after: Position and id of the last child of the previous page; twice None for the first page.
         rows_max: The maximum number of rows.
     """
@@ -53,7 +53,7 @@ async def fetch_tree(
     Args:
         executor: A connection.
         access: The requester's access to the node, which the requester may read.
-        link_id: The share link of the request, which may give access to a lower node only; None without one.
+        link_id: The share link of the request, which may give access to a lower node only; or None.
         depth: The number of levels below the node.
     """
     [row] = await executor.fetch(

@@ -45,7 +45,7 @@ class TaskRequester(_Input):
     request_id: str | None = None
     correlation_id: UUID | None = None
     traceparent: str | None = None
-    #: The share link of the request; None without one.
+    #: The share link of the request; None if there is none.
     link_id: UUID | None = None
 
     @classmethod

@@ -98,10 +98,10 @@ async def create(
 
 
 async def _node_of_link(request: Request) -> UUID | None:
-    """Return the id of the link's node.
+    """Return the id of the link's node; None for a revoked link.
 
-    Return None for a revoked link, so that the user who revoked it can repeat the request with the same
-    idempotency key and get the stored response.
+    None skips the check of the role: the user who revoked the link can repeat the request with the same
+    idempotency key, and gets the stored response.
     """
     async with dependencies_of(request).database.connection() as connection:
         rows = await connection.fetch(LINKS_SQL["node_of_link"], path_id(request, "link_id"))

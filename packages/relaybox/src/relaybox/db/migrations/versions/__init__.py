@@ -1,1 +1,1 @@
-"""Alembic revisions of the backbone."""
+"""Alembic revisions of the library's tables."""
