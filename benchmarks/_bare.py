@@ -133,7 +133,7 @@ async def run_contestant(name: str) -> float:
     process.stdin.write(b"go\n")
     answer, _ = await process.communicate()
     if process.returncode != 0:
-        raise SystemExit(f"the {name} ended with {process.returncode}")
+        raise SystemExit(f"the {name} ended with exit code {process.returncode}")
     return float(json.loads(answer)["seconds"])
 
 

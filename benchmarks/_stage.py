@@ -135,7 +135,7 @@ def wait_for_port(process: subprocess.Popen[bytes], port: int) -> None:
         # Pause: a busy loop would use a core that the process needs.
         with suppress(subprocess.TimeoutExpired):
             process.wait(_LOOK_S)
-    raise SystemExit(f"{process.args!r} ended with {process.returncode}")
+    raise SystemExit(f"{process.args!r} ended with exit code {process.returncode}")
 
 
 def token() -> str:

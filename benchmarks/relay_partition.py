@@ -83,7 +83,9 @@ async def degraded_after_s(relay: Process) -> float:
         if await asyncio.to_thread(_is_degraded, relay.port):
             return time.perf_counter() - began
         await asyncio.sleep(LOOK_S)
-    raise SystemExit(f"the relay is not degraded after {DEGRADED_S_MAX:g} s")
+    raise SystemExit(
+        f"/readyz of the relay does not report degraded {DEGRADED_S_MAX:g} s after a broker was killed"
+    )
 
 
 def _is_degraded(port: int) -> bool:

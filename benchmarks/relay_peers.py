@@ -96,7 +96,7 @@ class Peers:
     async def faststream(self) -> float:
         """Publish the backlog with faststream-outbox; return events per second.
 
-        Its relay is started with an empty table, and notified as the package's publish() does.
+        Its relay starts before the backlog is written, and is notified as by publish() of that package.
         """
 
         async def fill() -> None:

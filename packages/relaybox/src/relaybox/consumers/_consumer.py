@@ -271,7 +271,8 @@ def _one_group(subscriptions: Sequence[Subscription]) -> str:
     duplicates = ", ".join(sorted(name for name, times in handlers.items() if times > 1))
     if duplicates:
         raise SubscriptionInvalid(
-            f"{duplicates} has two handlers in group {groups[0]!r}, but an event has one transaction; "
+            f"{duplicates} has two handlers in group {groups[0]!r}, but a group processes an event "
+            "in one transaction; "
             "combine them in one function, or give the second handler another group"
         )
     return groups[0]

@@ -115,7 +115,7 @@ class PartitionQueue:
 
     @property
     def has_room(self) -> bool:
-        """Whether a paused partition may be read again: each figure is at most half of its limit."""
+        """Whether a paused partition may be read again: all values are at most half of their limits."""
         return (
             self.messages <= _MESSAGES_MAX // 2
             and self.bytes <= _BYTES_MAX // 2

@@ -128,14 +128,14 @@ class PartitionWatch:
         self._on_available = callback
 
     def add(self, topics: Iterable[str]) -> None:
-        """Watch *topics* too, except names that Kafka does not allow; request new topics at once."""
+        """Watch *topics* too, except names that Kafka does not allow; request all states if one is new."""
         before = len(self._topics)
         self._topics.update(topic for topic in topics if len(topic) <= TOPIC_CHARS_MAX)
         if len(self._topics) > before:
             self.check_now()
 
     def check_now(self) -> None:
-        """Send a request at once; called when a batch or a takeover has failed."""
+        """Request the state at once, after a batch or a takeover has failed."""
         self._wanted.set()
 
     def deadline_of_batch(self, deadline: Callable[[], float]) -> Callable[[], float]:
@@ -156,7 +156,7 @@ class PartitionWatch:
         return [reason for _, topic in sorted(self.unavailable.items()) for reason in topic.reasons.values()]
 
     async def run(self) -> None:
-        """Send requests at the intervals until cancelled."""
+        """Request the state of the partitions at the intervals of this class until cancelled."""
         in_thread = asyncio.get_running_loop().run_in_executor
         try:
             while True:
@@ -302,7 +302,7 @@ class Maintenance:
     async def measure(self) -> None:
         """Measure the backlog at an interval until cancelled."""
         while True:
-            await self._attempt("backlog figures", self._measure_while_connected)
+            await self._attempt("backlog measurement", self._measure_while_connected)
             await asyncio.sleep(self._measure_s)
 
     async def _retain(self) -> None:

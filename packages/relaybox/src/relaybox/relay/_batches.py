@@ -159,7 +159,7 @@ class Delivery(Protocol):
         ...
 
     def note_recorded(self, batch: Batch) -> None:
-        """Handle that PostgreSQL has recorded the outcome of *batch*: its claim may become obsolete."""
+        """Remember for :meth:`trim_claims` that PostgreSQL has recorded the outcome of *batch*."""
         ...
 
     async def trim_claims(self, connection: DedicatedConnection) -> None:

@@ -322,7 +322,7 @@ class LaneProducer:
                 return
 
     def publish(self, batch: LaneBatch) -> TransactionResult:
-        """Publish *batch* and its marker in one transaction; commit it once PostgreSQL confirms the claim."""
+        """Publish *batch* and its marker in one transaction; commit after PostgreSQL confirmed its claim."""
         failures: list[KafkaError] = []
         note = partial(_note_failure, failures)
 

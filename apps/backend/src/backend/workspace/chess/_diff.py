@@ -139,11 +139,11 @@ class _Comparison:
         waiting = [(START, START)]
         while waiting:
             old, new = waiting.pop()
-            waiting += self._add_sibling(new, were[old], are[new])
+            waiting += self._compare_children(new, were[old], are[new])
         for found in (self.added, self.removed, self.annotated, self.reordered):
             found.sort()
 
-    def _add_sibling(self, parent: int, were: list[int], are: list[int]) -> list[tuple[int, int]]:
+    def _compare_children(self, parent: int, were: list[int], are: list[int]) -> list[tuple[int, int]]:
         """Compare the children of a move that both trees have; return the pairs of equal children."""
         old = {self._was.moves[one].uci: one for one in were}
         new = {self._now.moves[one].uci: one for one in are}

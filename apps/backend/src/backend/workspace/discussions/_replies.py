@@ -105,7 +105,7 @@ async def add_reaction(tx: CommandTransaction, reply_id: UUID, emoji: str) -> No
     Raises:
         ResourceNotFound: The reply does not exist, or the sender may not read it.
         RoleMissing: The sender is not a commenter.
-        ReactionsFull: The reply has the maximum number of reactions.
+        ReactionsFull: The reply has the maximum number of different emoji or of reactions.
     """
     _, reply, _ = await _lock(tx, reply_id)
     users = reply.reactions.get(emoji, [])

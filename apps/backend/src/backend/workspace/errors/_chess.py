@@ -17,7 +17,7 @@ in :mod:`backend.workspace.chess`, which imports the package.
         ├── VariationLast          demote: the move is the last of its variations
         ├── AnnotationInvalid      the annotation is too long, or PGN cannot express it
         ├── PositionInvalid        the starting position (FEN) or the variant is invalid
-        └── ClipPathMissing        a clip is requested without the path of its first move
+        └── ClipPathMissing        an export with mode=clip has no path of a first move
 """
 
 from importlib.util import find_spec
@@ -152,7 +152,7 @@ class ClipPathMissing(ChessError):
     error_code = "CLIP_PATH_MISSING"
 
     def __init__(self) -> None:
-        super().__init__("a clip needs its first move; send the path of that move in move_path")
+        super().__init__("mode=clip begins at a move of the chapter; send the path of that move in move_path")
 
 
 def require_chess() -> None:

@@ -360,13 +360,13 @@ class EmojiInvalid(DiscussionRefused):
 
 
 class ReactionsFull(DiscussionRefused):
-    """Raised when a reply has the maximum number of emoji or of reactions."""
+    """Raised when a reply has the maximum number of different emoji, or of reactions with any emoji."""
 
     error_code = "REACTIONS_FULL"
 
     def __init__(self, emoji_max: int, reactions_max: int) -> None:
         super().__init__(
-            f"a reply has at most {emoji_max} emoji and {reactions_max} reactions; remove one first"
+            f"a reply has at most {emoji_max} different emoji and {reactions_max} reactions; remove one first"
         )
 
 

@@ -139,11 +139,10 @@ def _check_parameters(mode: ExportMode, chapter_id: UUID | None, move_path: str 
         ValidationFailed: A parameter is missing or not allowed.
     """
     if mode is ExportMode.CLIP and chapter_id is None:
-        raise ValidationFailed(
-            [Detail(field="query.chapter_id", message="a clip needs a chapter; send chapter_id")]
-        )
+        message = "mode=clip exports a part of one chapter; send chapter_id"
+        raise ValidationFailed([Detail(field="query.chapter_id", message=message)])
     if mode is not ExportMode.CLIP and move_path is not None:
-        message = "only a clip begins at a move; send mode=clip, or omit move_path"
+        message = "only mode=clip begins at a move; send mode=clip, or omit move_path"
         raise ValidationFailed([Detail(field="query.move_path", message=message)])
 
 

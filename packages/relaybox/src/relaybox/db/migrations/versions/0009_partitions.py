@@ -11,7 +11,7 @@ down_revision = "0008_histories"
 
 
 def upgrade() -> None:
-    """Add the number of a lane's ``transactional.id``, and why a relay publishes only some rows."""
+    """Add columns: which ``transactional.id`` a lane uses, and why a relay publishes only some rows."""
     run_sql_file(op.get_bind(), Path(__file__).with_suffix(".up.sql"))
 
 
