@@ -31,11 +31,11 @@ _STOP_S: Final = 20.0
 #: Parts of the names of figures that depend little on the machine: counts, and ratios within one run.
 _INDEPENDENT: Final = (
     *("ratio", "round_trips_per_", "wal_bytes_per_", "dead_tuples_per_", "idle_queries_per_s"),
-    *("identical", "emptied"),
+    *("identical", "emptied", "speedup"),
 )
 #: Parts of the names of figures for which higher is better: ratios (Relaybox to the other program) and rates.
 #: Other figures are costs.
-_GAINS: Final = ("ratio", "_per_s", "identical", "emptied")
+_GAINS: Final = ("ratio", "_per_s", "identical", "emptied", "speedup")
 _COSTS: Final = ("idle_queries_per_s",)
 
 
