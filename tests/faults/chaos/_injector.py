@@ -55,14 +55,22 @@ class Injector:
         #: Number of injected faults by kind.
         self.injected: Counter[FaultKind] = Counter()
 
-    async def run(self, faults: Mapping[Target, Sequence[Fault]]) -> None:
-        """Inject *faults*; return after the end of the last one."""
+    async def run(self, faults: Mapping[Target, Sequence[Fault]], *, seconds: float) -> None:
+        """Inject *faults*; return after the end of the last one.
+
+        Args:
+            faults: The faults of each target, in order of time.
+            seconds: Length of the run. On a busy machine faults begin late; those that would begin after
+                this time are left out, and not counted.
+        """
         async with asyncio.TaskGroup() as group:
             for of_target in faults.values():
-                group.create_task(self._run_target(of_target))
+                group.create_task(self._run_target(of_target, seconds))
 
-    async def _run_target(self, faults: Sequence[Fault]) -> None:
+    async def _run_target(self, faults: Sequence[Fault], seconds: float) -> None:
         for fault in faults:
+            if self._timeline.now_s() >= seconds:
+                return
             await asyncio.sleep(max(0.0, fault.at_s - self._timeline.now_s()))
             self._timeline.note(f"fault begins: {fault.kind}, {fault.lasts_s:.1f} s")
             hit = False

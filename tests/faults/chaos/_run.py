@@ -185,8 +185,10 @@ async def _inject_faults(plan: Plan, servers: ChaosServers, harness: _Harness) -
             group.create_task(_report_progress(plan, servers, harness)),
         ]
         try:
-            await harness.injector.run(schedule(plan.seed, plan.minutes * 60, _patterns(servers)))
-            await asyncio.sleep(max(0.0, plan.minutes * 60 - harness.timeline.now_s()))
+            seconds = plan.minutes * 60
+            faults = schedule(plan.seed, seconds, _patterns(servers))
+            await harness.injector.run(faults, seconds=seconds)
+            await asyncio.sleep(max(0.0, seconds - harness.timeline.now_s()))
         finally:
             ended.set()  # also after a failed task: the driver may ignore a writer's cancellation
         await asyncio.gather(*writing)
