@@ -216,7 +216,7 @@ def topic_configs(
 
 
 def settings_to_check(reason: str) -> str:
-    """Return the settings to check for *reason*, a text of librdkafka; by default those of the address."""
+    """Return the names of the settings that may cause *reason*, an error text of librdkafka."""
     return _settings_in(reason) or _ADDRESS_SETTINGS
 
 

@@ -229,7 +229,7 @@ class Proposal(_Strict):
         if not all(isinstance(option, model) for option in self.options):
             raise ValueError(f"every option for the stage {self.stage} must be a {model.__name__}")
         if self.stage is GenesisStage.CONCEPT_SELECTION and len(self.options) != CONCEPT_OPTIONS:
-            raise ValueError(f"{CONCEPT_OPTIONS} concepts are proposed, not {len(self.options)}")
+            raise ValueError(f"a proposal must have {CONCEPT_OPTIONS} concepts, not {len(self.options)}")
         return self
 
 

@@ -169,7 +169,7 @@ def test_proposal_from_json_has_the_models_of_its_stage() -> None:
 @pytest.mark.parametrize(
     ("stage", "options", "reason"),
     [
-        ("CONCEPT_SELECTION", [concept()] * 2, "3 concepts are proposed, not 2"),
+        ("CONCEPT_SELECTION", [concept()] * 2, "a proposal must have 3 concepts, not 2"),
         ("CONCEPT_SELECTION", [worldview()] * 3, "must be a Concept"),
         ("WORLDVIEW", [], "at least 1 item"),
         ("WORLDVIEW", [worldview()] * 6, "at most 5 items"),

@@ -77,7 +77,7 @@ class DeadLetters:
         return bool(rows)
 
     async def requested(self, db: Executor, partitions: Sequence[Partition]) -> list[Replay]:
-        """Return what operators have requested for *partitions* and can be replayed now."""
+        """Return the replays in *partitions* that operators have requested and that can begin now."""
         topics, numbers = [topic for topic, _ in partitions], [number for _, number in partitions]
         rows = await db.fetch(_SQL["requested_replays"], self._group, topics, numbers, _REPLAYS_MAX)
         return [

@@ -71,7 +71,7 @@ class ReplayFailed(Exception):
 
 
 class Processor:
-    """The transactions of one group's handlers."""
+    """Execute the transactions of one group: handle events, park a message, replay a dead letter."""
 
     def __init__(
         self,
@@ -244,7 +244,7 @@ class Processor:
             _log.error("on_parked failed; parked without it", traceback=traceback_of(error))
 
     async def requested_replays(self, partitions: Sequence[Partition]) -> list[Replay]:
-        """Return what operators have requested for *partitions* and can be replayed now."""
+        """Return the replays in *partitions* that operators have requested and that can begin now."""
         async with self._database.service_connection() as connection:
             return await self._letters.requested(connection, partitions)
 

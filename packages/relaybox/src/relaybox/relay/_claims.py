@@ -89,8 +89,8 @@ def plan_recovery(
         at = claim.previous_id
     if not published and not _agrees(marker, accepted, claims):
         raise LaneFaulty(
-            f"lane {lane}: Kafka's marker is {marker or NO_MARKER}, which this database does not know "
-            "(was Kafka or PostgreSQL restored?); run `relaybox verify`, then `relaybox relay accept`"
+            f"lane {lane}: Kafka's marker is {marker or NO_MARKER}, the id of no batch that this database "
+            "knows (was Kafka or PostgreSQL restored?); run `relaybox verify`, then `relaybox relay accept`"
         )
     return RecoveryPlan(
         published_seqs=[seq for claim in published for seq in claim.seqs],

@@ -63,7 +63,7 @@ class OrderWatch:
         self._unpublished: dict[int, None] = {}
 
     def published(self, sent: Sequence[Message]) -> Disorder | None:
-        """Check *sent*, the published rows of a batch in order; return None if the order is right."""
+        """Check the order of *sent*, the rows of a published batch; return the errors, None if none."""
         disordered: list[tuple[int, Message]] = []
         recent, older = self._recent, self._older
         for message in sent:

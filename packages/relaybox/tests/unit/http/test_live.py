@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from relaybox.db import Database
+from relaybox.events import EventTypes
 from relaybox.http import _live
 from relaybox.settings import PostgresSettings
 from structlog.testing import capture_logs
@@ -32,7 +33,7 @@ async def test_unexpected_poll_failure_is_logged_and_repeated(
     database = Broken()
     streams = _live.LiveStreams(database)
     streams._subscribers["a shop"] = {
-        _live._Subscriber("Shop", "a shop", frozenset({"a shop"}), _live._show_all)
+        _live._Subscriber("Shop", "a shop", frozenset({"a shop"}), _live._show_all, EventTypes())
     }
     with capture_logs() as lines:
         polling = asyncio.create_task(streams._poll())

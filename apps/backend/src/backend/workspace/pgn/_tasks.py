@@ -72,6 +72,7 @@ class TaskRequester(_Input):
 class ImportInput(_Input):
     """The input of an import; the task's aggregate is the study or folder that the import creates."""
 
+    #: The requester, named ``asker`` in stored inputs.
     asker: TaskRequester
     parent_id: UUID | None
     title: str
@@ -87,6 +88,7 @@ class ImportInput(_Input):
 class ExportInput(_Input):
     """The input of an export; the task's aggregate is the exported node."""
 
+    #: The requester, named ``asker`` in stored inputs.
     asker: TaskRequester
 
 

@@ -189,36 +189,38 @@ class WorkspaceWorker:
         return await asyncio.to_thread(archive.close)
 
     async def _end_export(
-        self, task: Task, asker: TaskRequester, content: "ArchivePlan", file: bytes
+        self, task: Task, requester: TaskRequester, content: "ArchivePlan", file: bytes
     ) -> bool:
         """Store the file and end the task; if one of the nodes was purged meanwhile, only return False."""
         node_id, payload = _node_of(task), {"studies": len(content.studies), "bytes": len(file)}
         bytes_max = self._limits.export_kept_bytes_max
 
         async def write(db: AsyncSession) -> bool:
-            tx = asker.begin_command(db, _command_of(task), service=WORKER)
+            tx = requester.begin_command(db, _command_of(task), service=WORKER)
             # The file must not contain purged nodes. After these locks a purge waits for this transaction,
             # and then finds and deletes the file.
             if not await _lock_exported_nodes(tx, node_id, content.named):
                 return False
             await tx.emit(WorkspaceEvent.PGN_EXPORTED, node_id, payload)
             await tx.record(EXPORT_COMMAND, node_id, {})
-            await _complete(tx, task, {**payload, "nodes": sorted(content.named)}, asker)
-            await tx.executor.fetch(TASKS_SQL["lock_exports"], asker.actor, None)
-            archive = (task.id, node_id, asker.actor, file, bytes_max)
+            await _complete(tx, task, {**payload, "nodes": sorted(content.named)}, requester)
+            await tx.executor.fetch(TASKS_SQL["lock_exports"], requester.actor, None)
+            archive = (task.id, node_id, requester.actor, file, bytes_max)
             if not await tx.executor.fetch(TASKS_SQL["insert_archive"], *archive):
                 raise ExportSpaceFull(bytes_max)
             return True
 
         return await self._database.run_in_transaction(write, isolation="READ COMMITTED")
 
-    async def _tree(self, node_id: UUID, asker: TaskRequester) -> str:
-        """Return the nodes below *node_id* that *asker* may read now, as JSON text."""
+    async def _tree(self, node_id: UUID, requester: TaskRequester) -> str:
+        """Return the nodes below *node_id* that *requester* may read now, as JSON text."""
         async with self._database.connection() as connection:
-            chain = await connection.fetch(ACCESS_SQL["ancestors"], node_id, asker.actor, asker.link_id)
-            access = access_of(ancestors_from_rows(chain), asker.actor)
+            chain = await connection.fetch(
+                ACCESS_SQL["ancestors"], node_id, requester.actor, requester.link_id
+            )
+            access = access_of(ancestors_from_rows(chain), requester.actor)
             access.require(Role.VIEWER)
-            return await fetch_tree(connection, access, asker.link_id)
+            return await fetch_tree(connection, access, requester.link_id)
 
     async def _give_up(self, task: Task) -> None:
         await self._fail(task, TaskAttemptsExhausted(task.attempts - 1))
@@ -253,10 +255,10 @@ async def _lock_exported_nodes(tx: CommandTransaction, node_id: UUID, named: Set
 
 
 async def _complete(
-    tx: CommandTransaction, task: Task, result: Mapping[str, Any], asker: TaskRequester
+    tx: CommandTransaction, task: Task, result: Mapping[str, Any], requester: TaskRequester
 ) -> None:
-    """End *task* as COMPLETED in the transaction of its effect; of its input keep only *asker*."""
-    await complete_task(tx.executor, task.fence, result=result, input_data=asker.stored_input())
+    """End *task* as COMPLETED in the transaction of its effect; keep only *requester* of its input."""
+    await complete_task(tx.executor, task.fence, result=result, input_data=requester.stored_input())
     await settle_command(tx.executor, tx.command_id, CommandStatus.COMPLETED)
 
 
