@@ -777,6 +777,9 @@ CREATE TABLE dead_letters (
     -- Null if the message is not an event.
     event_id UUID,
     event_type TEXT,
+    -- The aggregate of the event, by which an erasure finds its letters.
+    aggregate_type TEXT,
+    aggregate_id TEXT,
     -- An array of [name, value]; a value that is not text is {"base64": ...}.
     headers JSONB NOT NULL,
     value BYTEA,
@@ -805,6 +808,8 @@ CREATE INDEX idx_dead_letters_requested ON dead_letters (consumer_group, topic, 
     WHERE holds_key AND status = 'REPLAY_REQUESTED';
 CREATE INDEX idx_dead_letters_requested_single ON dead_letters (consumer_group, topic, partition, id)
     WHERE NOT holds_key AND status = 'REPLAY_REQUESTED';
+-- Letters of an aggregate, for erasures.
+CREATE INDEX idx_dead_letters_aggregate ON dead_letters (aggregate_type, aggregate_id) WHERE aggregate_id IS NOT NULL;
 -- Unresolved letters for operators and metrics; resolved letters for retention.
 CREATE INDEX idx_dead_letters_unresolved ON dead_letters (id) WHERE status IN ('PARKED', 'REPLAY_REQUESTED');
 CREATE INDEX idx_dead_letters_resolved ON dead_letters (resolved_at) WHERE status IN ('REPLAYED', 'DISCARDED');

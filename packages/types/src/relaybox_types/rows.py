@@ -142,9 +142,11 @@ class DeadLetter(Row):
     message_key: bytes | None = None
     #: SHA-256 of the key; indexes have it instead of the key, because a key may be longer than their limit.
     key_hash: bytes | None = None
-    #: None, with ``event_type``, if the message is not an event.
+    #: None, with the next three fields, if the message is not an event.
     event_id: UUID | None = None
     event_type: str | None = None
+    aggregate_type: str | None = None
+    aggregate_id: str | None = None
     #: Pairs of name and value; a value that is not text is ``{"base64": …}``.
     headers: list[Any]
     value: bytes | None = None

@@ -55,17 +55,16 @@ class DeadLetters:
             parking: Why it is parked.
             holds_key: Whether the later messages of its key are parked behind it.
         """
-        topic, partition = message.partition
+        event_id, event_type, *aggregate = _event_columns(event)
         with map_service_errors():
             rows = await db.fetch(
                 _SQL["park"],
                 self._group,
-                topic,
-                partition,
+                *message.partition,
                 message.offset,
                 message.key,
-                None if event is None else event.event_id,
-                None if event is None else event.event_type,
+                event_id,
+                event_type,
                 _headers_as_json(message.headers),
                 message.value,
                 _reason(parking.failure),
@@ -73,6 +72,7 @@ class DeadLetters:
                 _error_text(parking.failure),
                 parking.attempts,
                 holds_key and message.key is not None,
+                *aggregate,
             )
         return bool(rows)
 
@@ -120,6 +120,12 @@ def _message_of(letter: Mapping[str, Any]) -> Message:
         value=letter["value"],
         headers=_headers_from_json(letter["headers"]),
     )
+
+
+def _event_columns(event: EventEnvelope | None) -> Sequence[Any]:
+    if event is None:
+        return (None,) * 4
+    return (event.event_id, event.event_type, event.aggregate_type, event.aggregate_id)
 
 
 def _reason(failure: BaseException) -> str:

@@ -35,8 +35,8 @@ RETURNING id
 
 -- name: park
 -- Park a message of group $1: topic $2, partition $3, offset $4, key $5, headers $8, value $9, reason $10, error code $11,
--- error $12, attempts $13; $14: whether later messages of its key wait. With an event id $6 (type $7) the event is
--- recorded as processed, so that a redelivered message is not processed beside its letter. No row if the group has
+-- error $12, attempts $13; $14: whether later messages of its key wait. With an event id $6 (type $7, aggregate $15 and $16)
+-- the event is recorded as processed, so that a redelivered message is not processed beside its letter. No row if the group has
 -- processed or parked the message before.
 WITH claimed AS (
     INSERT INTO consumed_events (consumer, event_id) SELECT $1, $6::uuid WHERE $6::uuid IS NOT NULL
@@ -44,9 +44,9 @@ WITH claimed AS (
     RETURNING event_id
 )
 INSERT INTO dead_letters (consumer_group, topic, partition, message_offset, message_key, event_id, event_type, headers,
-                          value, reason, error_code, error, attempts, holds_key)
+                          value, reason, error_code, error, attempts, holds_key, aggregate_type, aggregate_id)
 SELECT $1, $2, $3::int, $4::bigint, $5::bytea, $6::uuid, $7::text, $8::text::jsonb, $9::bytea,
-       $10::text::dead_letter_reason, $11, $12, $13::int, $14::boolean
+       $10::text::dead_letter_reason, $11, $12, $13::int, $14::boolean, $15::text, $16::text
 WHERE $6::uuid IS NULL OR EXISTS (SELECT FROM claimed)
 ON CONFLICT (consumer_group, topic, partition, message_offset) DO NOTHING
 RETURNING id

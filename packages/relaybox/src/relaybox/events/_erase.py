@@ -3,12 +3,13 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
+from pydantic_core import from_json, to_json
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from relaybox.db import executor_of, load_queries, map_database_errors
+from relaybox.db import Executor, executor_of, load_queries, map_database_errors
 
 __all__ = ("Erasure", "erase")
 
@@ -18,16 +19,26 @@ _SQL: Final = load_queries(__package__ or "relaybox.events", "events.sql")
 _AGGREGATES_MAX: Final = 100
 #: Outbox rows per statement.
 _ROWS_MAX: Final = 1_000
+#: Dead letters per statement; a letter may have a megabyte.
+_LETTERS_MAX: Final = 20
+_LETTER_ERROR: Final = "the content of the event was erased"
+#: Metadata that an erased event keeps, as in the SQL function relaybox_kept_metadata.
+_KEPT_METADATA: Final = ("user_id", "source_service", "command_id", "timestamp")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Erasure:
-    """Numbers of rows that an erasure changed; ``event_erasures`` records them, except *outbox_rows*."""
+    """Numbers of rows that an erasure changed.
+
+    ``event_erasures`` records them, except *outbox_rows* and *dead_letters*.
+    """
 
     #: Events whose payload was replaced by ``{"erased": true}``.
     events: int = 0
     #: Outbox rows of these events, whose payload was replaced in the same way.
     outbox_rows: int = 0
+    #: Dead letters of these events, whose payload was replaced in the same way.
+    dead_letters: int = 0
     #: Commands of these aggregates, whose payload and idempotency key were removed.
     commands: int = 0
     #: Tasks of these commands, whose input, result and error were removed; open tasks were CANCELLED.
@@ -44,12 +55,13 @@ async def erase(
     """Erase the content of all rows of the library about these aggregates, in the transaction of *db*.
 
     An erasure is irreversible. Type, time, actor and aggregate of each event stay; the event of a PENDING row
-    is published without its content. Kafka removes old records by the topic's retention, and vacuum removes
-    dead rows from disk. The application erases its own tables.
+    is published, and a parked event replayed, without its content. Kafka removes old records by the topic's
+    retention, and vacuum removes dead rows from disk. The application erases its own tables.
 
-    Record events that must keep their content, such as an event about the erasure, afterwards. Takes two
-    round-trips per 100 aggregates, and one per 1,000 outbox rows. Outbox rows are erased last, in the order
-    in which relays mark them, because a relay that marks one of them waits until the transaction ends.
+    Record events that must keep their content, such as an event about the erasure, afterwards. Takes three
+    round-trips per 100 aggregates, two per 20 dead letters, and one per 1,000 outbox rows. Outbox rows are
+    erased last, in the order in which relays mark them, because a relay that marks one of them waits until
+    the transaction ends.
 
     Args:
         db: A READ COMMITTED transaction with the locks that writers of these aggregates take; rows that they
@@ -73,7 +85,7 @@ async def erase(
         for first in range(0, len(ids), _AGGREGATES_MAX):
             some = ids[first : first + _AGGREGATES_MAX]
             [row] = await executor.fetch(_SQL["erase"], aggregate_type, some, actor, reason)
-            counts.update(dict(row))
+            counts.update(dict(row), dead_letters=await _erase_letters(executor, aggregate_type, some))
             found = await executor.fetch(_SQL["rows_to_erase"], aggregate_type, some)
             rows += ((one["slot"], one["seq"]) for one in found)
         seqs = [seq for _, seq in sorted(rows)]
@@ -81,3 +93,25 @@ async def erase(
             [row] = await executor.fetch(_SQL["erase_rows"], seqs[first : first + _ROWS_MAX])
             counts.update(dict(row))
     return Erasure(**counts)
+
+
+async def _erase_letters(db: Executor, aggregate_type: str, aggregate_ids: list[str]) -> int:
+    erased, last = 0, 0
+    while letters := await db.fetch(
+        _SQL["letters_to_erase"], aggregate_type, aggregate_ids, last, _LETTERS_MAX, _LETTER_ERROR
+    ):
+        ids = [row["id"] for row in letters]
+        await db.fetch(_SQL["erase_letters"], ids, [_erased(row["value"]) for row in letters], _LETTER_ERROR)
+        erased, last = erased + len(ids), ids[-1]
+    return erased
+
+
+def _erased(value: bytes) -> bytes:
+    """Return the message *value*, which is an event, without the event's content."""
+    message: dict[str, Any] = from_json(value)
+    # A CloudEvent in structured mode has the envelope in its member data.
+    envelope = message if "aggregate_id" in message else message["data"]
+    metadata = envelope.get("metadata", {})
+    kept = {name: metadata[name] for name in _KEPT_METADATA if metadata.get(name) is not None}
+    envelope.update(payload={"erased": True}, metadata=kept, target_id=None)
+    return to_json(message)

@@ -81,6 +81,24 @@ WHERE event_id = $1
 -- Erase the content about aggregates $2 of type $1 in all tables except the outbox; $3: actor, $4: reason.
 SELECT events, commands, tasks, answers, snapshots FROM relaybox_erase($1, $2, $3, $4)
 
+-- name: letters_to_erase
+-- Lock and return the next $4 dead letters of aggregates $2 of type $1 after letter $3, without those
+-- whose error is $5.
+SELECT id, value FROM dead_letters
+WHERE aggregate_type = $1 AND aggregate_id = ANY ($2::text[]) AND id > $3 AND error <> $5
+ORDER BY id LIMIT $4 FOR NO KEY UPDATE
+
+-- name: erase_letters
+-- Replace the values of the dead letters $1 by $2, and their errors by $3. Only headers of a CloudEvent stay; others
+-- may be content.
+UPDATE dead_letters AS letter SET value = erased.value, error = $3,
+    headers = (SELECT coalesce(jsonb_agg(header ORDER BY place), '[]')
+               FROM jsonb_array_elements(letter.headers) WITH ORDINALITY AS header (header, place)
+               WHERE header ->> 0 = 'content-type' OR header ->> 0 LIKE 'ce\_%')
+FROM unnest($1::bigint[], $2::bytea[]) AS erased (id, value)
+WHERE letter.id = erased.id
+RETURNING letter.id
+
 -- name: rows_to_erase
 -- Return slot and seq of the outbox rows of aggregates $2 of type $1.
 SELECT DISTINCT slot, seq FROM relaybox_rows_to_erase($1, $2)

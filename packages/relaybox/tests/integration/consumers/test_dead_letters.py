@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from relaybox.consumers import ConsumerSignal, EventTransaction, Handler, Subscription, subscribe
 from relaybox.db import Database, executor_of
+from relaybox.events import erase
 from relaybox.settings import KafkaSettings
 from relaybox_types.envelope import EventEnvelope
 
@@ -77,6 +78,7 @@ async def test_failed_message_is_parked_with_its_error_and_content(
         REQUESTED,
         b"a",
     )
+    assert (letter["aggregate_type"], letter["aggregate_id"]) == (bad.aggregate_type, "a")
     assert (letter["reason"], letter["error_code"], letter["attempts"]) == (
         "HANDLER_FAILED",
         "RuntimeError",
@@ -154,6 +156,29 @@ async def test_failed_replay_parks_the_letter_again(
     assert (first["attempts"], first["reason"]) == (8, "HANDLER_FAILED")
     assert await effects(database) == []
     assert statuses(await letters(database))[1] == ("BLOCKED", "REPLAY_REQUESTED")
+
+
+async def test_letter_whose_event_was_erased_can_be_replayed(
+    database: Database, kafka_settings: KafkaSettings, topic: str, group: str, start_consumer
+) -> None:
+    bad = make_event(aggregate_id="a")
+    replayed: list[EventEnvelope] = []
+
+    async def handler(event: EventEnvelope, unit: EventTransaction) -> None:
+        if not event.erased:
+            raise RuntimeError("not erased")
+        replayed.append(event)
+
+    async with start_consumer(handler) as running:
+        publish(kafka_settings, topic, [bad])
+        await running.signals.wait_for(PARKED)
+        await database.run_in_transaction(
+            lambda db: erase(db, bad.aggregate_type, ["a"], actor="ann", reason="purged"),
+            isolation="READ COMMITTED",
+        )
+        await request_replay(database)
+        await running.signals.wait_for(REPLAYED)
+    assert [event.event_id for event in replayed] == [bad.event_id]
 
 
 @pytest.mark.guarantee("G40")

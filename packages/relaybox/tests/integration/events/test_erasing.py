@@ -6,9 +6,9 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 from relaybox.commands import InboxCommand, append_events, metadata_of
-from relaybox.db import Database, DatabaseError, executor_of
+from relaybox.db import Database, DatabaseError, Executor, executor_of
 from relaybox.events import Erasure, EventBus, erase, fetch_stream
 from relaybox.idempotency import IdempotencyService
 from relaybox.outbox import save_to_outbox
@@ -34,7 +34,17 @@ EVERYWHERE = """
     UNION ALL SELECT 'answer' FROM idempotency_cache AS r WHERE r::text LIKE $1
     UNION ALL SELECT 'body' FROM idempotency_bodies AS r WHERE position($2 IN body) > 0
     UNION ALL SELECT 'snapshot' FROM aggregate_snapshots AS r WHERE r::text LIKE $1
+    UNION ALL SELECT 'letter' FROM dead_letters AS r WHERE r::text LIKE $1 OR position($2 IN value) > 0
     ORDER BY place
+"""
+#: A parked event in binary mode, and the same event in structured mode.
+LETTER = """
+    INSERT INTO dead_letters (consumer_group, topic, partition, message_offset, message_key, event_id,
+        event_type, aggregate_type, aggregate_id, headers, value, reason, error_code, error, attempts,
+        holds_key)
+    SELECT 'group', 'topic', 0, coalesce(max(message_offset), 0) + 1, 'key', $1, $2, $3, $4, $5::text::jsonb,
+        $6, 'HANDLER_FAILED', 'RuntimeError', $7, 4, true
+    FROM dead_letters
 """
 
 
@@ -112,6 +122,55 @@ async def test_erasure_removes_the_content_of_its_aggregates_only(
     assert before == sorted((await places(superuser)) * 2)
     assert set(before) == {"event", "outbox", "command", "task", "answer", "body", "snapshot"}
     await erased(database, two[1])
+    assert await places(superuser) == []
+
+
+async def park(db: Executor, event: EventEnvelope, value: bytes) -> None:
+    await db.fetch(
+        LETTER,
+        event.event_id,
+        event.event_type,
+        event.aggregate_type,
+        event.aggregate_id,
+        to_json([["ce_type", event.event_type], ["note", SECRET]]).decode(),
+        value,
+        f"RuntimeError: {SECRET}",
+    )
+
+
+async def test_dead_letters_lose_the_content_of_their_events(
+    database: Database, superuser: asyncpg.Connection
+) -> None:
+    event, other = a_fact("c-1", target_id="t-1"), a_fact("c-2")
+    async with database.connection() as connection:
+        for one in (event, other):
+            await park(connection, one, one.model_dump_json().encode())
+        structured = {"specversion": "1.0", "type": event.event_type, "data": event.model_dump(mode="json")}
+        await park(connection, event, to_json(structured))
+    done = await erased(database, "c-1")
+    assert done.dead_letters == 2
+    binary, kept, cloudevent = await superuser.fetch("SELECT * FROM dead_letters ORDER BY id")
+    metadata = {name: value for name, value in event.metadata.items() if name != "note"}
+    gone = {"payload": {"erased": True}, "metadata": metadata, "target_id": None}
+    envelope = event.model_copy(update=gone)
+    assert EventEnvelope.model_validate_json(binary["value"]) == envelope
+    assert from_json(cloudevent["value"]) == structured | {"data": envelope.model_dump(mode="json")}
+    assert binary["error"] == cloudevent["error"] == "the content of the event was erased"
+    assert from_json(binary["headers"]) == [["ce_type", event.event_type]]
+    assert (binary["status"], binary["error_code"]) == ("PARKED", "RuntimeError")
+    assert kept["value"] == other.model_dump_json().encode()
+    assert (await erased(database, "c-1")).dead_letters == 0
+    assert await places(superuser) == ["letter"]
+
+
+async def test_many_dead_letters_are_erased_in_small_steps(
+    database: Database, superuser: asyncpg.Connection
+) -> None:
+    async with database.connection() as connection:
+        for version in range(1, 46):
+            event = a_fact("c-1", version)
+            await park(connection, event, event.model_dump_json().encode())
+    assert (await erased(database, "c-1")).dead_letters == 45
     assert await places(superuser) == []
 
 
