@@ -18,6 +18,7 @@ from relaybox.cli import LazyGroup
 from relaybox.cli import app as relaybox_app
 from relaybox.cli._errors import ExtraMissing, needs_extra
 from relaybox.commands import EventType
+from relaybox.consumers import ConsumerCollector
 from relaybox.local._errors import INSTALL_LOCAL
 from relaybox.relay import BreakerState, RelayCollector
 from relaybox.relay._statistics import Counters
@@ -271,7 +272,8 @@ def figures() -> frozenset[str]:
         lanes_stuck=(),
     )
     of_the_relay = {metric.name for metric in RelayCollector(lambda: statistics).collect()}
-    return frozenset(of_the_relay | set(re.findall(r'"(relaybox_[a-z_]+)"', source)))
+    of_a_consumer = {metric.name for metric in ConsumerCollector().collect()}
+    return frozenset(of_the_relay | of_a_consumer | set(re.findall(r'"(relaybox_[a-z_]+)"', source)))
 
 
 def test_metrics_in_pages_exist() -> None:

@@ -141,7 +141,7 @@ async def _run_relay() -> None:
 
 async def _run_agent() -> None:
     from relaybox.commands import CommandService
-    from relaybox.consumers import Consumer
+    from relaybox.consumers import Consumer, ConsumerCollector, check_consumer
     from relaybox.idempotency import Sweeper
     from relaybox.outbox import Notifier, OutboxSettings
     from relaybox.service import run_until_signal, service_resources
@@ -169,6 +169,8 @@ async def _run_agent() -> None:
         await notifier.start()
         try:
             consumer = Consumer(resources.database, resources.kafka, [agent.subscription()])
+            resources.registry.register(ConsumerCollector(consumer.statistics))
+            resources.checks["consumer"] = check_consumer(consumer.statistics)
             await run_until_signal(consumer, agent.runner, Sweeper(resources.database, resources.registry))
         finally:
             await commands.close()

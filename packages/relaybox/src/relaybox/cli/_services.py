@@ -10,7 +10,7 @@ import typer
 
 from relaybox.cli._errors import ErrorsAsLines
 from relaybox.cli._relays import accept, lanes, status
-from relaybox.consumers import Consumer, Subscription
+from relaybox.consumers import Consumer, ConsumerCollector, Subscription, check_consumer
 from relaybox.db import BACKBONE
 from relaybox.idempotency import Sweeper
 from relaybox.outbox import Notifier, OutboxSettings
@@ -110,6 +110,8 @@ async def _consumer(subscriptions: Sequence[Subscription], topics: Sequence[str]
         await notifier.start()
         try:
             consumer = Consumer(resources.database, resources.kafka, subscriptions, topics=topics)
+            resources.registry.register(ConsumerCollector(consumer.statistics))
+            resources.checks["consumer"] = check_consumer(consumer.statistics)
             await run_until_signal(consumer, Sweeper(resources.database, resources.registry))
         finally:
             await notifier.stop()

@@ -18,7 +18,14 @@ from relaybox.consumers._errors import (
 )
 from relaybox.consumers._message import read_event
 from relaybox.consumers._policy import GiveUp, Retry, WaitForDatabase, decide_after_failure
-from relaybox.consumers._statistics import ConsumerSignal, ConsumerStatistics
+from relaybox.consumers._statistics import (
+    ConsumerCollector,
+    ConsumerSignal,
+    ConsumerStatistics,
+    LetterCounts,
+    PartitionLag,
+    check_consumer,
+)
 from relaybox.consumers._subscription import (
     EventTransaction,
     Handler,
@@ -31,6 +38,7 @@ from relaybox.consumers._subscription import (
 
 __all__ = (
     "Consumer",
+    "ConsumerCollector",
     "ConsumerError",
     "ConsumerSignal",
     "ConsumerStatistics",
@@ -44,14 +52,17 @@ __all__ = (
     "HandlerTimedOut",
     "KafkaRefused",
     "KeyBlocked",
+    "LetterCounts",
     "MessageTooLarge",
     "OnFailure",
     "Order",
     "ParkedHandler",
+    "PartitionLag",
     "Retry",
     "Subscription",
     "SubscriptionInvalid",
     "WaitForDatabase",
+    "check_consumer",
     "decide_after_failure",
     "read_event",
     "subscribe",

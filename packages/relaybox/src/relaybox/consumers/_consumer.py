@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from time import monotonic, time
 from typing import Final, Literal, assert_never
 
 import structlog
@@ -14,7 +15,13 @@ from relaybox.consumers._key_queue import PartitionQueue
 from relaybox.consumers._message import Partition
 from relaybox.consumers._processor import Processor
 from relaybox.consumers._scheduler import Scheduler
-from relaybox.consumers._statistics import ConsumerSignal, ConsumerStatistics
+from relaybox.consumers._statistics import (
+    ConsumerSignal,
+    ConsumerStatistics,
+    LetterCounts,
+    PartitionLag,
+    ProgressClock,
+)
 from relaybox.consumers._subscription import Subscription
 from relaybox.db import Database
 from relaybox.periodic import PeriodicJob
@@ -30,6 +37,17 @@ _IDLE_S: Final = 0.5
 _BUSY_S: Final = 0.1
 #: How often the consumer looks for dead letters whose replay was requested.
 _REPLAYS_S: Final = 1.0
+#: How often the consumer counts the unresolved dead letters of its group, for metrics.
+_LETTERS_S: Final = 10.0
+#: Signals of a message or a dead letter that is finished.
+_FINISHED: Final = (
+    ConsumerSignal.COMMITTED,
+    ConsumerSignal.ALREADY_DONE,
+    ConsumerSignal.TYPE_NOT_SUBSCRIBED,
+    ConsumerSignal.PARKED,
+    ConsumerSignal.REPLAYED,
+    ConsumerSignal.REPLAY_FAILED,
+)
 #: How long events may take once the consumer stops; then their transactions are rolled back.
 _STOP_GRACE_S: Final = 5.0
 #: How long leaving the group may take; if no broker responds, the session times out there.
@@ -92,7 +110,11 @@ class Consumer:
             on_stop=self._fail,
         )
         self._replays = PeriodicJob(self._find_replays, name="dead letters", interval_s=_REPLAYS_S)
+        self._counting = PeriodicJob(self._count_letters, name="count dead letters", interval_s=_LETTERS_S)
+        self._letters = LetterCounts()
+        self._progress = ProgressClock(monotonic())
         self._partitions: dict[Partition, PartitionQueue] = {}
+        self._ends: dict[Partition, int] = {}
         self._failure: BaseException | None = None
         self._paused: set[Partition] = set()
         self._committed: dict[Partition, int] = {}
@@ -107,9 +129,12 @@ class Consumer:
     def statistics(self) -> ConsumerStatistics:
         """Return what was done since the start, and what is being processed now."""
         counts = self._signals.counts
+        durations = self._processor.durations
         return ConsumerStatistics(
+            group=self.group,
             partitions=len(self._partitions),
-            buffered=sum(partition.messages for partition in self._partitions.values()),
+            lags=tuple(self._partition_lag(queue) for queue in self._partitions.values()),
+            buffered=self._unfinished,
             waiting=self._scheduler.waiting,
             running=self._scheduler.running,
             handled=counts[ConsumerSignal.COMMITTED],
@@ -120,12 +145,35 @@ class Consumer:
             replayed=counts[ConsumerSignal.REPLAYED],
             database_waits=counts[ConsumerSignal.WAITING_FOR_DATABASE],
             kafka_unavailable=self._kafka_unavailable,
+            letters=self._letters,
+            handler_counts=tuple(durations.counts),
+            handler_sum_s=durations.sum_s,
+            stalled_s=self._progress.stalled_s(monotonic()),
         )
+
+    def _partition_lag(self, queue: PartitionQueue) -> PartitionLag:
+        topic, partition = queue.partition
+        created_at_s = 0.0 if (oldest := queue.oldest_unfinished) is None else oldest.created_at_s
+        return PartitionLag(
+            topic=topic,
+            partition=partition,
+            messages=self._lag(queue),
+            seconds=max(0.0, time() - created_at_s) if created_at_s else 0.0,
+        )
+
+    def _lag(self, queue: PartitionQueue) -> int | None:
+        first, end = queue.offsets.first_unfinished, self._ends.get(queue.partition)
+        return None if first is None or end is None else max(0, end - first)
+
+    @property
+    def _unfinished(self) -> int:
+        return sum(queue.messages for queue in self._partitions.values())
 
     def stop(self) -> None:
         """Let :meth:`run` finish the current events, commit their offsets, leave the group and return."""
         self._stopping.set()
-        self._replays.stop()
+        for job in (self._replays, self._counting):
+            job.stop()
 
     async def run(self) -> None:
         """Consume until :meth:`stop`, which takes effect in under 10 s; call it once per consumer.
@@ -137,12 +185,13 @@ class Consumer:
         """
         executor = DaemonExecutor(f"kafka-{self.group}")
         member = await executor.submit(self._open)
-        replays = asyncio.create_task(self._replays.run())
+        jobs = [asyncio.create_task(job.run()) for job in (self._replays, self._counting)]
         try:
             await self._consume(executor, member)
         finally:
             self.stop()
-            replays.cancel()
+            for job in jobs:
+                job.cancel()
             await self._scheduler.close(_STOP_GRACE_S)
             await self._leave(executor, member)
         if self._failure is not None:
@@ -179,7 +228,20 @@ class Consumer:
             if member.unavailable and not self._kafka_unavailable:
                 self._signals.emit(ConsumerSignal.KAFKA_UNAVAILABLE)
             self._kafka_unavailable = member.unavailable
+            self._observe_progress()
         stop_requested.cancel()
+
+    def _observe_progress(self) -> None:
+        has_work = self._unfinished > 0 or any(self._lag(queue) for queue in self._partitions.values())
+        self._progress.observe(
+            monotonic(),
+            finished=self._skipped + sum(self._signals.counts[signal] for signal in _FINISHED),
+            can_work=has_work and not self._scheduler.database_fails and not self._kafka_unavailable,
+        )
+
+    async def _count_letters(self) -> None:
+        if not self._scheduler.database_fails:
+            self._letters = await self._processor.count_letters()
 
     async def _find_replays(self) -> None:
         """Schedule the dead letters whose replay an operator has requested."""
@@ -233,6 +295,7 @@ class Consumer:
             self._scheduler.offer(self._partitions[message.partition].add(message))
         for at, offset in result.read_to.items():
             self._partitions[at].offsets.read_to(offset)
+        self._ends.update(result.ends)
         self._scheduler.dispatch()
         self._skipped += result.skipped
         if result.committed:
@@ -250,6 +313,7 @@ class Consumer:
             self._partitions.pop(partition).closed = True
             self._paused.discard(partition)
             self._committed.pop(partition, None)
+            self._ends.pop(partition, None)
         _log.info("partitions revoked", group=self.group, held=len(self._partitions))
         self._signals.emit(ConsumerSignal.REVOKED)
 

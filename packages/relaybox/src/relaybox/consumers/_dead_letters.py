@@ -10,6 +10,7 @@ from relaybox_types.envelope import EventEnvelope
 from relaybox.consumers._errors import EnvelopeInvalid, KeyBlocked, MessageTooLarge
 from relaybox.consumers._key_queue import Parking, Replay
 from relaybox.consumers._message import Headers, Message, Partition
+from relaybox.consumers._statistics import LetterCounts
 from relaybox.db import Executor, load_queries, map_service_errors
 from relaybox.events import EventUpcastFailed, EventVersionUnknown
 from relaybox.telemetry import redact_text
@@ -21,6 +22,8 @@ _SQL: Final = load_queries(__package__ or "relaybox.consumers", "consumers.sql")
 _ERROR_CHARACTERS_MAX: Final = 2_000
 #: Keys, and letters that block no key, that one search returns for each partition.
 _REPLAYS_MAX: Final = 500
+#: Letters that a count reads, in a few milliseconds.
+_COUNT_MAX: Final = 10_000
 
 
 class DeadLetters:
@@ -86,6 +89,11 @@ class DeadLetters:
             )
             for row in rows
         ]
+
+    async def count_unresolved(self, db: Executor) -> LetterCounts:
+        """Count the unresolved letters and the keys that they block, each up to 10,000."""
+        [row] = await db.fetch(_SQL["count_unresolved"], self._group, _COUNT_MAX)
+        return LetterCounts(letters=row["letters"], keys=row["keys"])
 
     async def lock_next(self, db: Executor, replay: Replay) -> tuple[int, Message] | None:
         """Lock the letter to replay; return its id and message, or None if no letter is requested."""

@@ -1,6 +1,7 @@
 """A member of a consumer group in Kafka; every call blocks, and one thread makes all of them."""
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Final
@@ -21,6 +22,9 @@ _BATCH_MESSAGES_MAX: Final = 500
 #: Least time between two commits of offsets; a late commit only means that messages are read again.
 _COMMIT_S: Final = 0.2
 _PROBE_S: Final = 0.2
+#: Least time between two readings of the ends of the partitions.
+_ENDS_S: Final = 1.0
+_UNKNOWN_OFFSET: Final = -1
 #: An error of the same code is logged again after this time.
 _LOG_INTERVAL_S: Final = 60.0
 #: Errors that end the consumer, because waiting cannot change them.
@@ -60,6 +64,8 @@ class PollResult:
     #: Per partition the offset after the last message read, skipped messages included.
     read_to: dict[Partition, int] = field(default_factory=dict[Partition, int])
     committed: dict[Partition, int] = field(default_factory=dict[Partition, int])
+    #: Per partition the offset after its last message, as of the last fetch; at most once a second.
+    ends: dict[Partition, int] = field(default_factory=dict[Partition, int])
     #: Messages skipped because their type header has no subscription.
     skipped: int = 0
 
@@ -68,6 +74,7 @@ class PollResult:
         self.messages = [message for message in self.messages if message.partition not in partitions]
         for partition in partitions:
             self.read_to.pop(partition, None)
+            self.ends.pop(partition, None)
 
 
 class GroupMember:
@@ -98,6 +105,7 @@ class GroupMember:
         self._result = PollResult()
         self._committing = False
         self._commit_at_s = 0.0
+        self._ends_at_s = 0.0
         self._fatal: KafkaError | None = None
         self._diagnosis = ConnectionDiagnosis(settings.bootstrap_servers)
         self._logged_at_s: dict[int, float] = {}
@@ -127,6 +135,7 @@ class GroupMember:
         try:
             self._apply(request)
             self._fetch(wait_s)
+            self._read_ends()
         except KafkaException as error:
             raise KafkaRefused(
                 f"the Kafka client failed: {error}; check the broker and restart the consumer"
@@ -159,6 +168,19 @@ class GroupMember:
             for message in self._kafka.consume(_BATCH_MESSAGES_MAX, 0):
                 self._take(message)
 
+    def _read_ends(self) -> None:
+        """Read the ends that librdkafka has from the last fetches: no request to a broker."""
+        now_s = monotonic()
+        if now_s < self._ends_at_s:
+            return
+        self._ends_at_s = now_s + _ENDS_S
+        for partition in self._kafka.assignment():
+            end = _UNKNOWN_OFFSET
+            with suppress(KafkaException):  # a figure that is missing must not end the consumer
+                _, end = self._kafka.get_watermark_offsets(partition, cached=True)
+            if end >= 0:
+                self._result.ends[partition.topic, partition.partition] = end
+
     def _probe_brokers(self) -> None:
         """Ask for metadata, because an idle member is not notified when brokers are available again."""
         try:
@@ -171,7 +193,10 @@ class GroupMember:
     def _take(self, message: Any) -> None:
         error = message.error()
         if error is not None:
-            self._on_error(error)
+            if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's local code
+                self._result.read_to[message.topic(), message.partition()] = message.offset()
+            else:
+                self._on_error(error)
             return
         self.unavailable = False
         converted = message_from_kafka(message)
@@ -244,6 +269,9 @@ def _configuration(settings: KafkaSettings, group: str, start: str) -> dict[str,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "auto.offset.reset": start,
+        # Announces the end of a partition, whose last offsets may be markers of transactions: without it a
+        # consumer that has finished every message would report a lag.
+        "enable.partition.eof": True,
         "allow.auto.create.topics": False,
         # Partitions that are not reassigned are still read during a rebalance.
         "partition.assignment.strategy": "cooperative-sticky",

@@ -122,6 +122,15 @@ class PartitionQueue:
             and self.offsets.finished_above <= _FINISHED_ABOVE_MAX // 2
         )
 
+    @property
+    def oldest_unfinished(self) -> Message | None:
+        """The unfinished message with the lowest offset; looks at each key."""
+        messages = (
+            next((item.work for item in queue.items if isinstance(item.work, Message)), None)
+            for queue in self._keys.values()
+        )
+        return min(filter(None, messages), key=lambda message: message.offset, default=None)
+
     def add(self, message: Message) -> KeyQueue:
         """Append a message that was read to the queue of its key, and return that queue.
 

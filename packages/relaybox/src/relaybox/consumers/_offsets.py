@@ -25,6 +25,11 @@ class OffsetWindow:
         """Number of finished messages above ``position``; after a crash they are read again."""
         return len(self._finished)
 
+    @property
+    def first_unfinished(self) -> int | None:
+        """The oldest unfinished offset, or the next one to read; None before anything was read."""
+        return self._window[0] if self._window else self._read_to
+
     def add(self, offset: int) -> None:
         """Add a message that was read; offsets ascend."""
         self._window.append(offset)

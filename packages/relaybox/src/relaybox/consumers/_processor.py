@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum, auto
+from time import monotonic
 from typing import Any, Final, NamedTuple
 
 import structlog
@@ -22,7 +23,7 @@ from relaybox.consumers._errors import (
 from relaybox.consumers._key_queue import Parking, Replay
 from relaybox.consumers._message import Message, Partition, parse_event
 from relaybox.consumers._policy import DATABASE_ERRORS
-from relaybox.consumers._statistics import ConsumerSignal
+from relaybox.consumers._statistics import ConsumerSignal, HandlerDurations, LetterCounts
 from relaybox.consumers._subscription import EventTransaction, Subscription
 from relaybox.db import Database, executor_of, load_queries, map_service_errors
 from relaybox.events import EventTypes
@@ -92,6 +93,7 @@ class Processor:
         self.event_types = frozenset(self._by_type)
         self._declared = EventTypes(one for handler in self._by_type.values() for one in handler.declared)
         self._letters = DeadLetters(group)
+        self.durations = HandlerDurations()
 
     def subscription(self, event: EventEnvelope) -> Subscription:
         """Return the subscription of *event*'s type, which must be one of ``event_types``."""
@@ -185,6 +187,7 @@ class Processor:
         task = asyncio.current_task()
         assert task is not None
         deadline = asyncio.timeout(subscription.handler_timeout_s)
+        began_s = monotonic()
         try:
             with bound_contextvars(**names, event_type=event.event_type):
                 async with deadline:
@@ -197,6 +200,8 @@ class Processor:
             if task.cancelling():
                 raise
             raise HandlerAborted(error) from error
+        finally:
+            self.durations.count(monotonic() - began_s)
         if deadline.expired():  # the handler suppressed its cancellation
             raise HandlerTimedOut(subscription.handler_timeout_s)
 
@@ -247,6 +252,11 @@ class Processor:
         """Return the replays in *partitions* that operators have requested and that can begin now."""
         async with self._database.service_connection() as connection:
             return await self._letters.requested(connection, partitions)
+
+    async def count_letters(self) -> LetterCounts:
+        """Count the group's unresolved dead letters."""
+        async with self._database.service_connection() as connection:
+            return await self._letters.count_unresolved(connection)
 
     async def replay(self, replay: Replay) -> bool:
         """Handle the next requested letter of *replay* and mark it as replayed, in one transaction.

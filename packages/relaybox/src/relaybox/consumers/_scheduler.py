@@ -75,6 +75,11 @@ class Scheduler:
         """Whether no transaction begins because the database is unavailable."""
         return self._database_pause is not None
 
+    @property
+    def database_fails(self) -> bool:
+        """Whether the last attempt failed because the database was unavailable."""
+        return self._database_failures > 0
+
     def offer(self, queue: KeyQueue) -> None:
         """Schedule *queue*, which got work; :meth:`dispatch` begins it."""
         if queue.state is KeyState.IDLE:

@@ -94,6 +94,12 @@ WITH assigned AS (
 SELECT topic, partition, message_key, NULL::bigint AS letter_id FROM keyed
 UNION ALL SELECT topic, partition, NULL, id FROM single
 
+-- name: count_unresolved
+-- Count the unresolved letters of group $1 and the keys that they block; reads at most $2 letters.
+SELECT count(*)::int AS letters, (count(DISTINCT (letter.topic, letter.key_hash)) FILTER (WHERE letter.holds_key))::int AS keys
+FROM (SELECT topic, key_hash, holds_key FROM dead_letters
+      WHERE consumer_group = $1 AND status IN ('PARKED', 'REPLAY_REQUESTED') LIMIT $2::int) AS letter
+
 -- name: lock_next_letter
 -- Lock and return the letter to replay: the letter $4 of group $1, or the first unresolved letter of topic $2 and key $3.
 -- No row if it is not requested.

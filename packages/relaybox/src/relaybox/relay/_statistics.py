@@ -1,9 +1,8 @@
 """Statistics of a relay, its Prometheus metrics, its check for ``/readyz``, and its signals for tests."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -11,7 +10,7 @@ from prometheus_client.registry import Collector
 
 from relaybox.relay._plan import BreakerState
 from relaybox.signals import Signal
-from relaybox.telemetry import Check, CheckResult, HealthState
+from relaybox.telemetry import Check, CheckResult, HealthState, cumulative_buckets
 
 __all__ = (
     "BATCH_ROWS_BOUNDS",
@@ -310,20 +309,15 @@ class RelayCollector(Collector):
         yield HistogramMetricFamily(
             _PREFIX + "publish_latency_seconds",
             "Seconds from an event's row in the outbox to Kafka's acknowledgement.",
-            buckets=_cumulative(DELAY_BOUNDS_S, now.delay_counts),
+            buckets=cumulative_buckets(DELAY_BOUNDS_S, now.delay_counts),
             sum_value=now.delay_sum_s,
         )
         yield HistogramMetricFamily(
             _PREFIX + "batch_rows",
             "Rows that one batch published.",
-            buckets=_cumulative(BATCH_ROWS_BOUNDS, now.batch_counts),
+            buckets=cumulative_buckets(BATCH_ROWS_BOUNDS, now.batch_counts),
             sum_value=now.batch_rows_sum,
         )
-
-
-def _cumulative(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, int]]:
-    """Return cumulative buckets, as Prometheus expects them."""
-    return list(zip([*map(str, bounds), "+Inf"], accumulate(counts), strict=True))
 
 
 def check_relay(statistics: Callable[[], Statistics]) -> Check:

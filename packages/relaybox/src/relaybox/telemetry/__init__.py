@@ -16,6 +16,7 @@ from relaybox.telemetry._metrics import (
     DatabaseMetrics,
     HttpMetrics,
     IdempotencyMetrics,
+    cumulative_buckets,
     exposition,
 )
 from relaybox.telemetry._redaction import REDACTED, redact, redact_text
@@ -40,6 +41,7 @@ __all__ = (
     "check_postgres",
     "configure_logging",
     "continue_trace",
+    "cumulative_buckets",
     "current_traceparent",
     "ensure_logging",
     "exposition",

@@ -10,7 +10,8 @@ With several API workers, the parent process must set ``PROMETHEUS_MULTIPROC_DIR
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -24,6 +25,7 @@ __all__ = (
     "DatabaseMetrics",
     "HttpMetrics",
     "IdempotencyMetrics",
+    "cumulative_buckets",
     "exposition",
 )
 
@@ -150,6 +152,16 @@ class DatabaseMetrics:
 
     def _end(self, _connection: object, record: Any) -> None:
         self._seconds.observe(time.perf_counter() - record.info.pop(_BEGAN, time.perf_counter()))
+
+
+def cumulative_buckets(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, int]]:
+    """Return the buckets of a ``HistogramMetricFamily``.
+
+    Args:
+        bounds: Upper bounds, ascending.
+        counts: One count per bound, and one for all above; not cumulative.
+    """
+    return list(zip([*map(str, bounds), "+Inf"], accumulate(counts), strict=True))
 
 
 def exposition(registry: CollectorRegistry) -> bytes:

@@ -80,3 +80,18 @@ def test_partition_is_full_by_number_bytes_or_finished_messages() -> None:
         above.finish_first(above.add(message(offset, b"%d" % offset)))
     assert above.is_full
     assert not above.has_room
+
+
+def test_oldest_unfinished_message_ignores_replays() -> None:
+    partition = PartitionQueue(PARTITION)
+    assert partition.oldest_unfinished is None
+    queue = partition.add(message(1))
+    partition.add(message(2, b"other"))
+    partition.add(message(3))
+    assert partition.oldest_unfinished == message(1)
+    partition.finish_first(queue)
+    assert partition.oldest_unfinished == message(2, b"other")
+    partition.add_replay(replay())
+    partition.finish_first(partition.add(message(4, b"third")))
+    partition.finish_first(partition.add(message(2, b"other")))
+    assert partition.oldest_unfinished == message(2, b"other")

@@ -28,6 +28,19 @@ def test_skipped_messages_move_the_position_of_an_empty_window() -> None:
     assert window.position == 40
 
 
+def test_first_unfinished_is_known_once_something_was_read() -> None:
+    window = OffsetWindow()
+    assert window.first_unfinished is None
+    window.add(5)
+    window.add(6)
+    assert window.first_unfinished == 5
+    window.read_to(9)
+    window.finish(5)
+    assert window.first_unfinished == 6
+    window.finish(6)
+    assert window.first_unfinished == 9
+
+
 @given(st.data())
 def test_position_never_passes_an_unfinished_message(data: st.DataObject) -> None:
     offsets = sorted(data.draw(st.sets(st.integers(0, 60), min_size=1, max_size=30)))
