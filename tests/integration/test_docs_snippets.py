@@ -48,7 +48,7 @@ QUERIES = [
 
 
 @pytest.fixture(scope="session")
-def migration_lines() -> tuple[Migrations, ...]:
+def migrations() -> tuple[Migrations, ...]:
     return ALL
 
 

@@ -20,7 +20,7 @@ _PART = "-- Part of"
 
 
 @pytest.fixture(scope="session")
-def migration_lines() -> tuple[Migrations, ...]:
+def migrations() -> tuple[Migrations, ...]:
     return ALL
 
 

@@ -6,6 +6,6 @@ from relaybox.db import Migrations
 
 
 @pytest.fixture(scope="session")
-def migration_lines() -> tuple[Migrations, ...]:
-    """Return the migration branches of the library and of the applications."""
+def migrations() -> tuple[Migrations, ...]:
+    """Return the migrations of the library and of the applications."""
     return ALL

@@ -208,8 +208,8 @@ async def rebuild(
     async def compare_again(aggregate_ids: Sequence[UUID]) -> None:
         for start in range(0, len(aggregate_ids), projection.repaired_together_max):
             chosen = aggregate_ids[start : start + projection.repaired_together_max]
-            settle = partial(_settle, projection=projection, aggregate_ids=chosen, write=write)
-            for difference in await database.run_in_transaction(settle):
+            work = partial(_compare_and_repair, projection=projection, aggregate_ids=chosen, write=write)
+            for difference in await database.run_in_transaction(work):
                 differences.append(difference.repaired)
                 on_difference(difference)
 
@@ -253,10 +253,10 @@ async def _fold_batches(
         yield batch
 
 
-async def _settle(
+async def _compare_and_repair(
     db: AsyncSession, *, projection: Projection[State, Rows], aggregate_ids: Sequence[UUID], write: bool
 ) -> list[Difference]:
-    """Compare the given aggregates in the transaction of *db*; with *write*, repair their rows too."""
+    """Compare the rows of the aggregates with their events, both read in *db*; repair them if *write*."""
     executor = executor_of(db)
     await projection.lock(executor, aggregate_ids)
     stored = await projection.read(executor, aggregate_ids)

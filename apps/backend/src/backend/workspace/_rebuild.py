@@ -67,7 +67,7 @@ class NodeProjection(Projection[NodeState, NodeState]):
         return state
 
     def rows_of(self, state: NodeState) -> NodeState:
-        """Return *state*, which consists of rows."""
+        """Return *state*: the state of a node is the collection of its rows."""
         return state
 
     def differing_parts(self, change: RowChange[NodeState]) -> tuple[str, ...]:

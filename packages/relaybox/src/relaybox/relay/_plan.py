@@ -264,7 +264,7 @@ class Breaker:
         return news
 
     def failed_again(self) -> None:
-        """Count another attempt to reach a broker that failed."""
+        """Count another failed attempt to reach a broker."""
         self._failures += 1
 
     def pause_s(self) -> float:
@@ -272,7 +272,7 @@ class Breaker:
         return link_pause_s(max(1, self._failures))
 
     def answered(self) -> None:
-        """Change to half-open, because a broker responds: the next row is the probe."""
+        """Change to half-open, because a broker responds: the relay publishes one row first, the probe."""
         self.state = BreakerState.HALF_OPEN
         self._interrupted.clear()
 

@@ -138,7 +138,7 @@ class Session:
                 partitions.cancel()
                 await asyncio.wait({publish_loop}, timeout=_STOP_PUBLISHING_S)
                 publish_loop.cancel()
-                await self._settle()
+                await self._record_last_outcomes()
                 recorder.cancel()
                 heartbeat.cancel()
                 watchdog.cancel()
@@ -158,8 +158,8 @@ class Session:
                 _log.critical("relay ends: a call to Kafka hangs; start the relay again")
                 os._exit(_HUNG_STATUS)
 
-    async def _settle(self) -> None:
-        """Record the last outcomes while the heartbeat still renews the lanes."""
+    async def _record_last_outcomes(self) -> None:
+        """Wait until the outcomes of all batches are recorded; the heartbeat still renews the lanes."""
         try:
             async with asyncio.timeout(_STOP_RECORD_S):
                 await self._publish_loop.recorder.wait_until_empty()

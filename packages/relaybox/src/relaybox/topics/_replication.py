@@ -97,7 +97,10 @@ class Plan:
 
     @property
     def remedy(self) -> str:
-        """Start of a sentence with the repair if Kafka refuses to create the topic; empty if all are up."""
+        """The repair that ends with ``or``, for the error of Kafka's refusal to create the topic.
+
+        Empty if at least as many brokers are up as the topic has replicas.
+        """
         if self.replicas <= len(self.brokers.live):
             return ""
         live = len(self.brokers.live)

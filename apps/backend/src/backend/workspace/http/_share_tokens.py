@@ -1,4 +1,7 @@
-"""Issue and verify share tokens (``X-Share-Token``), and keep responses to them out of shared caches."""
+"""Issue and verify share tokens (``X-Share-Token``).
+
+Responses to requests with a share token are kept out of shared caches.
+"""
 
 from typing import Final
 from uuid import UUID
