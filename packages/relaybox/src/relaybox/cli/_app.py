@@ -39,6 +39,10 @@ class _RelayboxGroup(LazyGroup):
                 target="relaybox.cli._services:consumer_commands",
                 help="Consume events with the handlers of an application.",
             ),
+            "dead-letters": LazyCommand(
+                target="relaybox.cli._dead_letters:letter_commands",
+                help="Inspect messages that consumers parked; replay and discard them.",
+            ),
             "verify": LazyCommand(
                 target="relaybox.cli._verify:verify_command",
                 help="Compare the tables with the topics; "

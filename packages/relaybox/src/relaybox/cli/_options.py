@@ -22,6 +22,7 @@ __all__ = (
     "actor_name",
     "parse_age_s",
     "require_reason",
+    "with_options",
     "with_selection_options",
 )
 
@@ -103,27 +104,35 @@ def _options(
     )
 
 
-def with_selection_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace the first parameter of *command*, a :class:`Selection`, by six options of the command line.
+def with_options(build: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that replaces the first parameter of a command by the parameters of *build*.
 
-    The options, such as ``--id`` and ``--key``, build the Selection. Five commands have them. typer derives
-    options from a function's signature, so the returned function has a signature with these options.
+    The command is called with the result of *build*, such as a :class:`Selection`. Several commands share one
+    *build*. typer derives options from a function's signature, so the decorated command has a signature with
+    the parameters of both.
     """
-    own = list(inspect.signature(command).parameters.values())[1:]
-    options = inspect.signature(_options).parameters
+    options = inspect.signature(build).parameters
 
-    @functools.wraps(command)
-    def with_selection(**values: Any) -> None:
-        selection = _options(**{name: values.pop(name) for name in options})
-        command(selection, **values)
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(command).parameters.values())[1:]
 
-    # Keyword-only, because only these may have no default after a parameter with a default.
-    parameters = [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*options.values(), *own)
-    ]
-    with_selection.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    with_selection.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return with_selection
+        @functools.wraps(command)
+        def with_built(**values: Any) -> None:
+            built = build(**{name: values.pop(name) for name in options})
+            command(built, **values)
+
+        # Keyword-only, because only these may have no default after a parameter with a default.
+        parameters = [
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*options.values(), *own)
+        ]
+        with_built.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        with_built.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return with_built
+
+    return decorate
+
+
+with_selection_options: Final = with_options(_options)
 
 
 def actor_name(by: str | None) -> str:

@@ -182,7 +182,7 @@ def purge_(
 
 @outbox_commands.command()
 def acts(limit: Limit = 50, as_json: AsJson = False) -> None:
-    """List the actions of operators on the outbox and the lanes, newest first."""
+    """List the actions of operators on the outbox, the lanes and dead letters, newest first."""
     found = run_on_database(lambda db: list_actions(db, actions_max=limit))
     if as_json:
         print_json([asdict(action) for action in found])

@@ -176,9 +176,11 @@ def print_actions(found: Sequence[RecordedAction]) -> None:
         return
     table = new_table("at", "by", "act", "reason", "target")
     for action in found:
-        target = {name: value for name, value in action.target.items() if name != "rows"}
+        target = {name: value for name, value in action.target.items() if name not in {"rows", "letters"}}
         seqs = [row["seq"] for row in action.target.get("rows", ())]
+        ids = [letter["id"] for letter in action.target.get("letters", ())]
         target |= {"seqs": seqs[:_SEQS_SHOWN_MAX]} if seqs else {}
+        target |= {"letters": ids[:_SEQS_SHOWN_MAX]} if ids else {}
         at = action.at.strftime("%Y-%m-%d %H:%M:%S %z")
         table.add_row(
             *map(cell_text, (at, action.actor, action.act, action.reason, to_json(target).decode()))

@@ -23,6 +23,7 @@ __all__ = (
     "print_json",
     "print_table",
     "run_on_database",
+    "run_with_database",
 )
 
 T = TypeVar("T")
@@ -45,15 +46,28 @@ def run_on_database(work: Callable[[Executor], Awaitable[T]]) -> T:
         DatabaseError: PostgreSQL is unreachable or too busy.
         TablesUnreadable: The database has no Relaybox schema, or this user has no rights on it.
     """
-    return asyncio.run(_run_on_connection(load_settings(PostgresSettings), work))
+
+    async def run(database: Database) -> T:
+        async with database.connection() as connection:
+            return await work(connection)
+
+    return run_with_database(run)
 
 
-async def _run_on_connection(settings: PostgresSettings, work: Callable[[Executor], Awaitable[T]]) -> T:
+def run_with_database(work: Callable[[Database], Awaitable[T]]) -> T:
+    """Run *work*, which opens its own transactions; raise as :func:`run_on_database` does.
+
+    Args:
+        work: Function of the database; its result is returned.
+    """
+    return asyncio.run(_run_with_database(load_settings(PostgresSettings), work))
+
+
+async def _run_with_database(settings: PostgresSettings, work: Callable[[Database], Awaitable[T]]) -> T:
     database = Database(settings, application_name="relaybox-operator")
     try:
         with map_table_errors():
-            async with database.connection() as connection:
-                return await work(connection)
+            return await work(database)
     finally:
         await database.close()
 

@@ -1,4 +1,4 @@
-"""Queries and actions for operators: outbox rows, blocked keys, relays, lanes (G32), topics (G37)."""
+"""Queries and actions for operators: outbox, relays, lanes (G32), topics (G37), dead letters (G41, G42)."""
 
 from relaybox.operations._actions import (
     Action,
@@ -11,6 +11,24 @@ from relaybox.operations._actions import (
     skip,
 )
 from relaybox.operations._errors import LanesRefused, MarkerRefused, OperationError, SelectionEmpty
+from relaybox.operations._letter_actions import (
+    LetterAction,
+    LetterPreview,
+    LettersDiscarded,
+    ReplayRequested,
+    discard_letters,
+    preview_letters,
+    replay_letters,
+)
+from relaybox.operations._letters import (
+    Letter,
+    LetterDetails,
+    LetterReason,
+    LetterSelection,
+    LetterStatus,
+    list_letters,
+    show_letter,
+)
 from relaybox.operations._relays import (
     BACKLOG_ROWS_MAX,
     LANES_MAX,
@@ -48,11 +66,20 @@ __all__ = (
     "Fault",
     "LaneStatus",
     "LanesRefused",
+    "Letter",
+    "LetterAction",
+    "LetterDetails",
+    "LetterPreview",
+    "LetterReason",
+    "LetterSelection",
+    "LetterStatus",
+    "LettersDiscarded",
     "MarkerRefused",
     "OperationError",
     "Preview",
     "RecordedAction",
     "RelayStatus",
+    "ReplayRequested",
     "Row",
     "RowDetails",
     "Selection",
@@ -66,14 +93,19 @@ __all__ = (
     "blocked_keys",
     "check_lane_count",
     "check_topics",
+    "discard_letters",
     "list_actions",
+    "list_letters",
     "list_rows",
     "preview",
+    "preview_letters",
     "published_per_s",
     "purge",
     "relay_status",
+    "replay_letters",
     "request_lanes",
     "retry",
+    "show_letter",
     "show_row",
     "skip",
 )

@@ -1,0 +1,114 @@
+"""Print the results of ``relaybox dead-letters`` as tables and lines."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+import typer
+from rich.pretty import pprint
+
+from relaybox.cli._output import cell_text, format_age, new_table, print_table
+from relaybox.operations import (
+    Letter,
+    LetterAction,
+    LetterDetails,
+    LetterPreview,
+    LettersDiscarded,
+    ReplayRequested,
+)
+
+__all__ = (
+    "print_discarded",
+    "print_letter",
+    "print_letter_preview",
+    "print_letters",
+    "print_replay_requested",
+)
+
+_DONE: Final = {LetterAction.REPLAY: "requested for replay", LetterAction.DISCARD: "discarded"}
+_NOTHING: Final = "no letter matches; nothing was changed"
+
+
+def print_letters(letters: Sequence[Letter]) -> None:
+    """Print a table with a line per letter."""
+    if not letters:
+        typer.echo("no letter matches")
+        return
+    columns = ("id", "group", "key", "status", "cause", "error", "attempts", "age", "event type")
+    keys = [letter.message_key for letter in letters]
+    table = new_table(*columns, right=("id", "attempts", "age"), keys=keys)
+    for letter in letters:
+        cells = (letter.id, letter.consumer_group, letter.message_key, letter.status, letter.reason)
+        more = (letter.error_code, letter.attempts, format_age(letter.parked_at), letter.event_type)
+        table.add_row(*map(cell_text, (*cells, *more)))
+    print_table(table)
+
+
+def print_letter(details: LetterDetails) -> None:
+    """Print one letter with a line per field, its headers, its operators' actions, its payload if given."""
+    letter, table = details.letter, new_table("", "")
+    table.show_header = False
+    fields = {
+        "letter": letter.id,
+        "group": letter.consumer_group,
+        "status": letter.status,
+        "cause": letter.reason,
+        "error code": letter.error_code,
+        "error": letter.error,
+        "attempts": letter.attempts,
+        "parked": _format_time(letter.parked_at),
+        "key": letter.message_key,
+        "letters behind": details.behind,
+        "event": letter.event_id,
+        "event type": letter.event_type,
+        "message": f"{letter.topic}, partition {letter.partition}, offset {letter.message_offset}",
+        "resolved": _format_time(letter.resolved_at),
+        "by": letter.resolved_by,
+        "reason": letter.resolved_reason,
+        **details.headers,
+    }
+    for name, value in fields.items():
+        if value is not None:
+            table.add_row(cell_text(name), cell_text(value))
+    for action in details.acts:
+        reason = action["reason"] or "no reason given"
+        table.add_row("act", cell_text(f"{action['act']} by {action['by']} at {action['at']}: {reason}"))
+    print_table(table)
+    if details.payload is not None:
+        pprint(details.payload, expand_all=True)
+
+
+def _format_time(at: datetime | None) -> str | None:
+    return at and f"{at.isoformat(timespec='seconds')}, {format_age(at)}"
+
+
+def print_letter_preview(action: LetterAction, found: LetterPreview) -> None:
+    """Print the first letters that *action* would change, and how many these are in total."""
+    print_letters(found.letters)
+    if found.letters_total > len(found.letters):
+        typer.echo(f"… and {found.letters_total - len(found.letters)} more")
+    if action is LetterAction.REPLAY:
+        _print_behind_another(found.letters_behind_another)
+    if found.letters:
+        typer.echo(f"dry run: {found.letters_total} would be {_DONE[action]}; add --yes to do it")
+
+
+def print_replay_requested(done: ReplayRequested) -> None:
+    """Print how many letters were requested, and how many of them wait behind another letter."""
+    typer.echo(f"{done.letters_total} {_DONE[LetterAction.REPLAY]}" if done.letters_total else _NOTHING)
+    _print_behind_another(done.letters_behind_another)
+
+
+def print_discarded(done: LettersDiscarded) -> None:
+    """Print how many letters were discarded, and how many keys continue with a letter behind them."""
+    typer.echo(f"{done.letters_total} {_DONE[LetterAction.DISCARD]}" if done.letters_total else _NOTHING)
+    if done.replays_requested:
+        typer.echo(f"keys that continue with the letter behind: {done.replays_requested}")
+
+
+def _print_behind_another(letters: int) -> None:
+    if letters:
+        typer.echo(
+            f"note: {letters} of them are behind an earlier letter of their key: they will wait for it; "
+            "replay or discard it too"
+        )

@@ -1,0 +1,180 @@
+"""Actions of operators on dead letters, in bounded steps; each step records itself in ``operator_acts``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from relaybox.db import Database, Executor, executor_of, load_queries
+from relaybox.operations._errors import SelectionEmpty
+from relaybox.operations._letters import Letter, LetterSelection, LetterStatus, letter_from_record
+
+__all__ = (
+    "LetterAction",
+    "LetterPreview",
+    "LettersDiscarded",
+    "ReplayRequested",
+    "discard_letters",
+    "preview_letters",
+    "replay_letters",
+)
+
+_SQL: Final = load_queries(__package__ or "relaybox.operations", "dead_letters.sql")
+_SELECTED: Final = _SQL.including("selected_letters", all_letters=_SQL["all_letters"])
+_BEHIND: Final = _SQL["behind_another"]
+_PREVIEW: Final = _SQL.including("preview_letters", selected_letters=_SELECTED, behind_another=_BEHIND)
+_REPLAY: Final = _SQL.including("replay_letters", selected_letters=_SELECTED, behind_another=_BEHIND)
+_DISCARD: Final = _SQL.including("discard_letters", selected_letters=_SELECTED)
+#: Letters per step: bounds the duration of row locks and the size of the recorded action.
+_STEP_LETTERS_MAX: Final = 1_000
+_ID_MAX: Final = 2**63 - 1
+
+
+class LetterAction(StrEnum):
+    """An action of an operator on dead letters."""
+
+    #: Consumers of the group process PARKED letters again.
+    REPLAY = "replay"
+    #: The group never processes unresolved letters.
+    DISCARD = "discard"
+
+
+_STATUSES: Final = {
+    LetterAction.REPLAY: [LetterStatus.PARKED],
+    LetterAction.DISCARD: [LetterStatus.PARKED, LetterStatus.REPLAY_REQUESTED],
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LetterPreview:
+    """The letters that an action would change now."""
+
+    #: The first letters, by id.
+    letters: Sequence[Letter]
+    #: Number of letters, including those not listed.
+    letters_total: int
+    #: Number of these letters that are behind an earlier letter of their key which is not selected and not
+    #: requested. Requested, such a letter waits until that letter is replayed or discarded.
+    letters_behind_another: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReplayRequested:
+    """Result of a request to replay letters."""
+
+    #: Number of letters that this call requested.
+    letters_total: int
+    #: Number of these letters that wait behind an earlier letter whose replay is not requested.
+    letters_behind_another: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LettersDiscarded:
+    """Result of a discard."""
+
+    #: Number of letters that this call discarded.
+    letters_total: int
+    #: Number of letters whose replay was requested because they waited behind a discarded one. Each of them
+    #: is the next letter of its key; the letters behind it follow.
+    replays_requested: int
+
+
+async def preview_letters(
+    db: Executor, action: LetterAction, selection: LetterSelection, *, letters_max: int
+) -> LetterPreview:
+    """Return the first *letters_max* letters of *selection* that *action* would change; change nothing.
+
+    Raises:
+        SelectionEmpty: The selection names letters by id, and *action* applies to none of them.
+        DatabaseError: PostgreSQL is unreachable or too busy.
+    """
+    found = await db.fetch(_PREVIEW, *selection.arguments(), _STATUSES[action], letters_max)
+    if not found:
+        _raise_if_letters_are_named(action, selection)
+        return LetterPreview(letters=(), letters_total=0, letters_behind_another=0)
+    return LetterPreview(
+        letters=[letter_from_record(record) for record in found],
+        letters_total=found[0]["total"],
+        letters_behind_another=found[0]["total_behind_another"],
+    )
+
+
+async def replay_letters(
+    database: Database, selection: LetterSelection, *, by: str, reason: str | None = None
+) -> ReplayRequested:
+    """Request the replay of the selected PARKED letters.
+
+    The running consumers of the group replay the letters of each key in order; a letter with the reason
+    BLOCKED behind a replayed letter is requested automatically. A letter behind one that is not requested
+    waits for it. If two operators request the same letters, each letter is requested by one of the calls.
+
+    Args:
+        database: The database; each transaction changes at most 1,000 letters.
+        selection: The letters; letters of other statuses are left out.
+        by: Name of the operator, for the record of the action and of each letter.
+        reason: Reason, recorded as the name is.
+
+    Raises:
+        SelectionEmpty: The selection names letters by id, and none of them is PARKED.
+        DatabaseError: PostgreSQL is unreachable or too busy; earlier steps of this call are committed.
+    """
+    letters = behind_another = 0
+    after_id: int | None = -1
+    while after_id is not None:
+        arguments = (*selection.arguments(), after_id, _STEP_LETTERS_MAX, by, reason, selection.as_json())
+        [step] = await database.run_in_transaction(
+            lambda db, arguments=arguments: executor_of(db).fetch(_REPLAY, *arguments),
+            isolation="READ COMMITTED",
+        )
+        letters += step["letters"]
+        behind_another += step["behind_another"]
+        after_id = step["last_id"]
+    if not letters:
+        _raise_if_letters_are_named(LetterAction.REPLAY, selection)
+    return ReplayRequested(letters_total=letters, letters_behind_another=behind_another)
+
+
+async def discard_letters(
+    database: Database, selection: LetterSelection, *, by: str, reason: str
+) -> LettersDiscarded:
+    """Discard the selected unresolved letters: their group never processes them.
+
+    Their keys continue: the next letter of each key, if it only waited behind a discarded one, is requested
+    for replay. A letter that a consumer replays at this moment is discarded only if its replay fails.
+
+    Arguments as in :func:`replay_letters`; letters are discarded from the highest id to the lowest.
+
+    Raises:
+        SelectionEmpty: The selection names letters by id, and none of them is unresolved.
+        DatabaseError: PostgreSQL is unreachable or too busy; earlier steps of this call are committed.
+    """
+    letters = requested = 0
+    before_id: int | None = _ID_MAX
+    while before_id is not None:
+        arguments = (*selection.arguments(), before_id, _STEP_LETTERS_MAX, by, reason, selection.as_json())
+        before_id, ids, next_ids = await database.run_in_transaction(
+            lambda db, arguments=arguments: _discard_step(executor_of(db), by, reason, arguments),
+            isolation="READ COMMITTED",
+        )
+        letters += len(ids)
+        requested += len(next_ids)
+    if not letters:
+        _raise_if_letters_are_named(LetterAction.DISCARD, selection)
+    return LettersDiscarded(letters_total=letters, replays_requested=requested)
+
+
+async def _discard_step(
+    db: Executor, by: str, reason: str, arguments: tuple[object, ...]
+) -> tuple[int | None, Sequence[int], Sequence[int]]:
+    """Return the lowest id of the step (None after the last step), the discarded and the requested ids."""
+    [step] = await db.fetch(_DISCARD, *arguments)
+    requested = await db.fetch(_SQL["request_next"], step["ids"], by, reason)
+    return step["last_id"], step["ids"], [row["id"] for row in requested]
+
+
+def _raise_if_letters_are_named(action: LetterAction, selection: LetterSelection) -> None:
+    if selection.ids:
+        expected = {LetterAction.REPLAY: "PARKED", LetterAction.DISCARD: "PARKED or REPLAY_REQUESTED"}[action]
+        raise SelectionEmpty(
+            f"none of the named letters is {expected}; `relaybox dead-letters show` prints their status"
+        )
