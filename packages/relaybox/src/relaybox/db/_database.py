@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, Protocol, TypeVar
 
 from sqlalchemy import URL, ExceptionContext, event, exc
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine  # noqa: TID251
+from sqlalchemy.orm import Session
 
 from relaybox.db._connector import Connector, await_connection
 from relaybox.db._errors import RetryTransaction, is_read_only, map_database_errors, map_service_errors
@@ -54,13 +55,13 @@ class _SessionExecutor:
         self._db = db
 
     async def fetch(self, query: str, /, *args: Any) -> Sequence[Mapping[str, Any]]:
-        connection = await self._db.connection()
-        result = await connection.exec_driver_sql(query, args)
-        return (
-            [{str(name): value for name, value in row.items()} for row in result.mappings()]
-            if result.returns_rows
-            else []
-        )
+        # One switch to SQLAlchemy's greenlet for all of it; AsyncConnection would take two and a proxy each.
+        return await self._db.run_sync(_fetch, query, args)
+
+
+def _fetch(db: Session, query: str, args: tuple[Any, ...]) -> Sequence[Mapping[str, Any]]:
+    result = db.connection().exec_driver_sql(query, args)
+    return [dict(zip(result.keys(), row, strict=True)) for row in result] if result.returns_rows else []
 
 
 def executor_of(db: AsyncSession) -> Executor:
