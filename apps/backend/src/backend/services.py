@@ -157,6 +157,7 @@ async def _run_agent() -> None:
         ServiceType.CONCEPT_AGENT.value, *ALL, settings=needed, postgres=ProductPostgresSettings
     ) as resources:
         notifier = Notifier(resources.database)
+        notifier.attach(resources.database.sessions)
         commands = CommandService(resources.database, [genesis], notifier=notifier, source_service=AGENT)
         agent = ConceptAgent(
             muse_from_settings(load_settings(MuseSettings)),

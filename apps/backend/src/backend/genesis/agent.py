@@ -2,7 +2,8 @@
 
 The consumer only creates a task, in the transaction that records the event as consumed. A task runner runs
 the task under a lease, so that another agent takes over the tasks of a killed agent (G06). The task ends with
-a report: an internal command, which the session refuses if the request is no longer pending.
+a report: an internal command, which the session refuses if the request is no longer pending. A request that
+the consumer parks fails in the transaction that parks it; its replay then creates no task.
 """
 
 from decimal import Decimal
@@ -37,6 +38,9 @@ AGENT: Final = "concept-agent"
 _TASK_TYPE: Final = "genesis.propose"
 #: Maximum length of the field message of ReportFailure.
 _REASON_CHARACTERS_MAX: Final = 4_000
+_PARKED: Final = (
+    "the agent could not process the request, which is now a dead letter for operators; request it again"
+)
 _log = structlog.get_logger(__name__)
 
 
@@ -75,7 +79,14 @@ class ConceptAgent:
     def subscription(self) -> Subscription:
         """Return the subscription to the events of requests; each request becomes a task."""
 
-        @subscribe(CONCEPT_GENERATION_REQUESTED.name, STAGE_PROPOSAL_REQUESTED.name, group=AGENT)
+        # Requests are independent: a parked request must not block the next request of its session.
+        @subscribe(
+            CONCEPT_GENERATION_REQUESTED,
+            STAGE_PROPOSAL_REQUESTED,
+            group=AGENT,
+            order="none",
+            on_parked=self._report_parked,
+        )
         async def take_request(event: EventEnvelope, unit: EventTransaction) -> None:
             if event.erased:
                 _log.info("request erased; no task created", session_id=event.aggregate_id)
@@ -98,6 +109,22 @@ class ConceptAgent:
             unit.after_commit(self.runner.wake)
 
         return take_request
+
+    async def _report_parked(
+        self, event: EventEnvelope, _failure: BaseException, unit: EventTransaction
+    ) -> None:
+        """Report the failure of a request in the transaction that parks the request."""
+        if event.erased:
+            return
+        command_id = event.payload.get("command_id")
+        payload = {"command_id": command_id, "error_code": "REQUEST_PARKED", "message": _PARKED}
+        caller = Caller.following(event, service=AGENT)
+        try:
+            await self._commands.process_command(
+                UUID(event.aggregate_id), ReportFailure.__name__, payload, unit.db, caller=caller
+            )
+        except ReportSuperseded:
+            _log.info("parked request is not pending", command_id=command_id)
 
     async def _propose(self, task: Task, progress: Progress) -> None:
         request = ProposalRequest.model_validate(task.input_data["request"])

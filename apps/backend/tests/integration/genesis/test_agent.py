@@ -1,6 +1,10 @@
 """The agent with a real PostgreSQL: its reports, and tasks of commands that are no longer pending."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -9,13 +13,19 @@ from backend.genesis.muse import OfflineMuse
 from backend.genesis.session import genesis
 from prometheus_client import CollectorRegistry
 from relaybox.commands import Caller, Command, CommandService
+from relaybox.consumers import Consumer, ConsumerSignal, EventTransaction
 from relaybox.db import Database
 from relaybox.outbox import Notifier
-from relaybox.settings import TaskSettings
+from relaybox.settings import KafkaSettings, TaskSettings
 from relaybox.tasks import Task, TaskLost
 from relaybox.tasks._store import claim_tasks
 from relaybox.telemetry import CommandMetrics
+from relaybox_types.envelope import EventEnvelope
 from shared_types.genesis import Preferences
+
+from tests.fixtures.bounds import WAIT_S
+from tests.fixtures.events import publish
+from tests.fixtures.signal_recorder import SignalRecorder
 
 _TASK = """
 INSERT INTO async_tasks (task_type, triggered_by_command_id, aggregate_id, input_data)
@@ -23,6 +33,13 @@ SELECT 'genesis.propose', command, session, jsonb_build_object('event_id', comma
     'request', jsonb_build_object('session_id', session, 'command_id', command, 'stage', 'CONCEPT_SELECTION',
         'request_params', $3::text::jsonb, 'confirmed_data', '{}'::jsonb, 'feedback', '[]'::jsonb))
 FROM (VALUES ($1::uuid, $2::uuid)) AS given (command, session)
+"""
+_STATUS = "SELECT status, error_data ->> 'error_code' AS why FROM command_inbox WHERE id = $1"
+_LAST_REQUEST = """
+SELECT payload::text AS payload FROM event_outbox
+WHERE payload ->> 'aggregate_id' = $1
+    AND payload ->> 'event_type' = 'Genesis.Session.ConceptGenerationRequested'
+ORDER BY seq DESC LIMIT 1
 """
 
 
@@ -118,3 +135,78 @@ async def test_failure_is_counted_as_an_ended_command(
     task = await task_of(database, *await session_after(commands, "RequestConceptGeneration"))
     await agent._report_exhausted(task)
     assert counted(figures) == {("ReportFailure", "COMPLETED"): 1}
+
+
+async def test_parked_request_fails_and_its_replay_creates_no_task(
+    database: Database,
+    commands: CommandService,
+    agent: ConceptAgent,
+    kafka_settings: KafkaSettings,
+    topic: str,
+) -> None:
+    session_id, command_id = await session_after(commands, "RequestConceptGeneration")
+    poisoned = await requested(database, session_id)
+    poison = {poisoned.event_id}
+    async with consumer_of(agent, poison, database, kafka_settings, topic) as signals:
+        publish(kafka_settings, topic, [poisoned])
+        await signals.wait_for(ConsumerSignal.PARKED)
+        [failed] = await fetch(database, _STATUS, command_id)
+        assert tuple(failed) == ("FAILED", "REQUEST_PARKED")
+        again = await request_again(commands, session_id)
+        publish(kafka_settings, topic, [await requested(database, session_id)])
+        await signals.wait_for(ConsumerSignal.COMMITTED)
+        poison.clear()
+        await fetch(database, "UPDATE dead_letters SET status = 'REPLAY_REQUESTED'")
+        await signals.wait_for(ConsumerSignal.REPLAYED)
+    async with database.connection() as connection:
+        [task] = await claim_tasks(connection, ["genesis.propose"], tasks_max=2, lease_s=60)
+    assert task.command_id == again
+    await agent._propose(task, silent)
+    [completed] = await fetch(database, _STATUS, again)
+    assert tuple(completed) == ("COMPLETED", None)
+
+
+@asynccontextmanager
+async def consumer_of(
+    agent: ConceptAgent, poison: set[UUID], database: Database, settings: KafkaSettings, topic: str
+) -> AsyncIterator[SignalRecorder]:
+    """Run the agent's consumer, whose handler fails for the events in *poison*."""
+    signals, taken = SignalRecorder(), agent.subscription()
+
+    async def handle(event: EventEnvelope, unit: EventTransaction) -> None:
+        if event.event_id in poison:
+            raise RuntimeError("poison")
+        await taken.handler(event, unit)
+
+    subscriptions = [replace(taken, handler=handle)]
+    consumer = Consumer(database, settings, subscriptions, topics=[topic], on_signal=signals)
+    work = asyncio.create_task(consumer.run())
+    try:
+        await signals.wait_for(ConsumerSignal.ASSIGNED)
+        yield signals
+    finally:
+        consumer.stop()
+        await asyncio.wait([work], timeout=WAIT_S)
+
+
+async def request_again(commands: CommandService, session_id: UUID) -> UUID:
+    """Request another proposal; return the id of the command."""
+    command = Command(
+        aggregate_id=session_id,
+        command_type="RequestConceptGeneration",
+        payload={},
+        caller=Caller(actor="writer", source_service="test"),
+    )
+    await commands.submit(command, domain=genesis)
+    return command.command_id
+
+
+async def requested(database: Database, session_id: UUID) -> EventEnvelope:
+    """Return the session's last request as the relay publishes it."""
+    [row] = await fetch(database, _LAST_REQUEST, str(session_id))
+    return EventEnvelope.model_validate_json(row["payload"])
+
+
+async def fetch(database: Database, statement: str, *arguments: Any) -> list[Any]:
+    async with database.connection() as connection:
+        return list(await connection.fetch(statement, *arguments))
