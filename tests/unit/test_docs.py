@@ -22,6 +22,7 @@ from relaybox.consumers import ConsumerCollector
 from relaybox.local._errors import INSTALL_LOCAL
 from relaybox.relay import BreakerState, RelayCollector
 from relaybox.relay._statistics import Counters
+from relaybox.tasks import RunnerStatistics, TaskBacklog, TaskCollector
 from typer.main import get_command
 
 ROOT = Path(__file__).parents[2]
@@ -258,6 +259,18 @@ def test_exactly_the_kafka_headers_are_documented() -> None:
     assert headers == set(re.findall(rf'"{pattern}"', source))
 
 
+IDLE_RUNNER = RunnerStatistics(
+    running=0,
+    ended=0,
+    lost=0,
+    postponed=0,
+    released=0,
+    backlog=TaskBacklog(),
+    attempt_counts=(0,) * 13,
+    attempt_sum_s=0.0,
+)
+
+
 @cache
 def figures() -> frozenset[str]:
     """Return the names of all metrics, without the suffixes of Prometheus."""
@@ -273,7 +286,10 @@ def figures() -> frozenset[str]:
     )
     of_the_relay = {metric.name for metric in RelayCollector(lambda: statistics).collect()}
     of_a_consumer = {metric.name for metric in ConsumerCollector().collect()}
-    return frozenset(of_the_relay | of_a_consumer | set(re.findall(r'"(relaybox_[a-z_]+)"', source)))
+    of_a_runner = {metric.name for metric in TaskCollector(lambda: IDLE_RUNNER).collect()}
+    return frozenset(
+        of_the_relay | of_a_consumer | of_a_runner | set(re.findall(r'"(relaybox_[a-z_]+)"', source))
+    )
 
 
 def test_metrics_in_pages_exist() -> None:

@@ -145,6 +145,7 @@ async def _run_agent() -> None:
     from relaybox.idempotency import Sweeper
     from relaybox.outbox import Notifier, OutboxSettings
     from relaybox.service import run_until_signal, service_resources
+    from relaybox.tasks import TaskCollector
     from relaybox.telemetry import CommandMetrics
 
     from backend.genesis.agent import AGENT, ConceptAgent
@@ -172,6 +173,7 @@ async def _run_agent() -> None:
             consumer = Consumer(resources.database, resources.kafka, [agent.subscription()])
             resources.registry.register(ConsumerCollector(consumer.statistics))
             resources.checks["consumer"] = check_consumer(consumer.statistics)
+            resources.registry.register(TaskCollector(agent.runner.statistics))
             await run_until_signal(consumer, agent.runner, Sweeper(resources.database, resources.registry))
         finally:
             await commands.close()
@@ -182,6 +184,7 @@ async def _run_worker() -> None:
     from relaybox.idempotency import Sweeper
     from relaybox.outbox import Notifier, OutboxSettings
     from relaybox.service import run_until_signal, service_resources
+    from relaybox.tasks import TaskCollector
     from relaybox.telemetry import CommandMetrics
 
     from backend.migrations import ALL
@@ -201,6 +204,7 @@ async def _run_worker() -> None:
             event_bytes_max=load_settings(OutboxSettings).message_bytes_max,
             metrics=metrics,
         )
+        resources.registry.register(TaskCollector(worker.runner.statistics))
         await notifier.start()
         try:
             cleaners = (

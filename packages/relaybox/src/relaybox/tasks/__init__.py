@@ -9,7 +9,7 @@ from relaybox.tasks._attempt import AttemptOutcome, retry_pause_s
 from relaybox.tasks._errors import TaskError, TaskLost, TaskUnfinished
 from relaybox.tasks._progress import should_record_progress
 from relaybox.tasks._runner import TaskRunner, TaskSignal
-from relaybox.tasks._statistics import RunnerStatistics
+from relaybox.tasks._statistics import RunnerStatistics, TaskBacklog, TaskCollector
 from relaybox.tasks._store import cancel_task, complete_task, create_task, fail_task, fetch_task
 from relaybox.tasks._task import Fence, OnProgress, Progress, Task, Worker
 
@@ -20,6 +20,8 @@ __all__ = (
     "Progress",
     "RunnerStatistics",
     "Task",
+    "TaskBacklog",
+    "TaskCollector",
     "TaskError",
     "TaskLost",
     "TaskRunner",

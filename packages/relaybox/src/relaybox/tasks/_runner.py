@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from enum import auto
+from time import monotonic
 from typing import Final
 from uuid import UUID
 
@@ -10,11 +11,12 @@ import structlog
 from structlog.contextvars import bound_contextvars
 
 from relaybox.db import Database, DatabaseError
+from relaybox.periodic import PeriodicJob
 from relaybox.settings import TaskSettings
 from relaybox.signals import OnSignal, Signal, SignalEmitter
 from relaybox.tasks._attempt import Attempt, AttemptOutcome
-from relaybox.tasks._statistics import RunnerStatistics
-from relaybox.tasks._store import claim_tasks, release_task, renew_leases
+from relaybox.tasks._statistics import AttemptDurations, RunnerStatistics, TaskBacklog
+from relaybox.tasks._store import claim_tasks, measure_backlog, release_task, renew_leases
 from relaybox.tasks._task import OnProgress, Task, Worker
 
 __all__ = ("TaskRunner", "TaskSignal")
@@ -25,6 +27,8 @@ _CANCEL_S: Final = 0.5
 #: Seconds that a stop waits for a running claim, and for releases, if the database does not respond.
 _CLAIM_S: Final = 0.5
 _RELEASE_S: Final = 1.0
+#: How often the runner measures the backlog, for metrics.
+_BACKLOG_S: Final = 10.0
 
 
 class TaskSignal(Signal):
@@ -81,6 +85,9 @@ class TaskRunner:
         self._fault: BaseException | None = None
         #: Whether the last claim failed; of failures in a row only the first is logged.
         self._claims_fail = False
+        self._backlog = TaskBacklog()
+        self._durations = AttemptDurations()
+        self._measuring = PeriodicJob(self._measure, name="measure tasks", interval_s=_BACKLOG_S)
 
     def __repr__(self) -> str:
         types = ", ".join(sorted(self._workers))
@@ -95,6 +102,9 @@ class TaskRunner:
             lost=counts[TaskSignal.LOST],
             postponed=counts[TaskSignal.POSTPONED],
             released=counts[TaskSignal.RELEASED],
+            backlog=self._backlog,
+            attempt_counts=tuple(self._durations.counts),
+            attempt_sum_s=self._durations.sum_s,
         )
 
     def wake(self) -> None:
@@ -117,7 +127,8 @@ class TaskRunner:
         """
         claiming = asyncio.create_task(self._claim_until_stopped(), name="task-claims")
         heartbeat = asyncio.create_task(self._renew_leases(), name="task-leases")
-        loops = (claiming, heartbeat)
+        measuring = asyncio.create_task(self._measuring.run(), name="task-backlog")
+        loops = (claiming, heartbeat, measuring)
         for loop in loops:
             loop.add_done_callback(self._stop_on_fault)
         try:
@@ -176,7 +187,11 @@ class TaskRunner:
     async def _work(self, task: Task, attempt: Attempt) -> None:
         names = {"task_id": str(task.id), "task_type": task.task_type, "command_id": str(task.command_id)}
         with bound_contextvars(**names):
-            outcome = await attempt.run()
+            began_s = monotonic()
+            try:
+                outcome = await attempt.run()
+            finally:
+                self._durations.count(monotonic() - began_s)
         self._remove(task, outcome)
 
     def _stop_on_fault(self, done: asyncio.Task[None]) -> None:
@@ -199,6 +214,10 @@ class TaskRunner:
             await asyncio.wait_for(self._woken.wait(), self._settings.poll_s)
         except TimeoutError:
             return
+
+    async def _measure(self) -> None:
+        async with self._database.service_connection() as connection:
+            self._backlog = await measure_backlog(connection, list(self._workers))
 
     async def _renew_leases(self) -> None:
         while True:

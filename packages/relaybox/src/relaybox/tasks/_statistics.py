@@ -1,8 +1,34 @@
-"""Define the statistics of a task runner, for operators and tests."""
+"""Statistics of a task runner, and its Prometheus metrics."""
 
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
 
-__all__ = ("RunnerStatistics",)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from relaybox.telemetry import cumulative_buckets
+
+__all__ = ("AttemptDurations", "RunnerStatistics", "TaskBacklog", "TaskCollector")
+
+#: Upper bounds of the histogram of attempts' seconds; one more bucket has no bound.
+_ATTEMPT_BOUNDS_S: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0)
+_PREFIX: Final = "relaybox_tasks_"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskBacklog:
+    """Open tasks of a runner's types in the database, measured every 10 s; each count is at most 10,000."""
+
+    #: PENDING tasks.
+    pending: int = 0
+    #: RUNNING tasks with a valid lease, including failed ones that wait for their next attempt.
+    running: int = 0
+    #: RUNNING tasks whose lease has ended; a runner claims them again.
+    expired: int = 0
+    #: Age in seconds of the oldest PENDING task; 0 if there is none.
+    oldest_pending_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,3 +45,57 @@ class RunnerStatistics:
     postponed: int
     #: Tasks released when the runner stopped.
     released: int
+    backlog: TaskBacklog
+    #: Attempts by seconds: one count per bound of the histogram, and one for all above; not cumulative.
+    attempt_counts: tuple[int, ...]
+    #: Sum of the seconds of all attempts.
+    attempt_sum_s: float
+
+
+@dataclass(kw_only=True, slots=True)
+class AttemptDurations:
+    """Mutable counts of the seconds of attempts."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(_ATTEMPT_BOUNDS_S) + 1))
+    sum_s: float = 0.0
+
+    def count(self, seconds: float) -> None:
+        """Count one attempt."""
+        self.counts[bisect_left(_ATTEMPT_BOUNDS_S, seconds)] += 1
+        self.sum_s += seconds
+
+
+_GAUGES: Final[dict[str, tuple[str, Callable[[RunnerStatistics], float]]]] = {
+    "held": ("Tasks that this runner holds.", lambda now: now.running),
+    "pending": ("PENDING tasks, counted up to 10,000.", lambda now: now.backlog.pending),
+    "running": ("RUNNING tasks with a valid lease, counted up to 10,000.", lambda now: now.backlog.running),
+    "expired_leases": ("RUNNING tasks whose lease has ended.", lambda now: now.backlog.expired),
+    "oldest_pending_seconds": ("Age of the oldest PENDING task.", lambda now: now.backlog.oldest_pending_s),
+}
+
+
+class TaskCollector(Collector):
+    """Prometheus metrics of a task runner, for ``registry.register(TaskCollector(runner.statistics))``."""
+
+    def __init__(self, statistics: Callable[[], RunnerStatistics]) -> None:
+        self._statistics = statistics
+
+    def describe(self) -> Iterator[Metric]:
+        """Return no descriptions; without this method, a registry may call :meth:`collect` for them."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """Return all metrics; those of the backlog are at most 10 s old."""
+        now = self._statistics()
+        for name, (text, read) in _GAUGES.items():
+            yield GaugeMetricFamily(_PREFIX + name, text, value=read(now))
+        attempts = CounterMetricFamily(_PREFIX + "attempts", "Attempts by their outcome.", labels=["outcome"])
+        for outcome in ("ended", "lost", "postponed", "released"):
+            attempts.add_metric([outcome], getattr(now, outcome))
+        yield attempts
+        yield HistogramMetricFamily(
+            _PREFIX + "attempt_duration_seconds",
+            "Seconds that an attempt took, failed ones included.",
+            buckets=cumulative_buckets(_ATTEMPT_BOUNDS_S, now.attempt_counts),
+            sum_value=now.attempt_sum_s,
+        )

@@ -10,6 +10,7 @@ from relaybox_types.rows import AsyncTask
 
 from relaybox.db import Executor, load_queries
 from relaybox.tasks._errors import TaskLost
+from relaybox.tasks._statistics import TaskBacklog
 from relaybox.tasks._task import Fence, Task
 
 __all__ = (
@@ -19,6 +20,7 @@ __all__ = (
     "create_task",
     "fail_task",
     "fetch_task",
+    "measure_backlog",
     "postpone_task",
     "release_task",
     "renew_leases",
@@ -28,6 +30,8 @@ __all__ = (
 #: Seconds by which each further open task of a fairness key is later than the one before in the order of
 #: claims.
 _FAIRNESS_GAP_S: Final = 3_600.0
+#: Tasks of one status that a measurement counts.
+_COUNT_MAX: Final = 10_000
 _SQL: Final = load_queries(__package__ or "relaybox.tasks", "tasks.sql")
 
 
@@ -200,4 +204,15 @@ def _task(row: Mapping[str, Any]) -> Task:
         progress=row["progress"],
         attempts=row["attempts"],
         lease_token=row["lease_token"],
+    )
+
+
+async def measure_backlog(executor: Executor, task_types: Sequence[str]) -> TaskBacklog:
+    """Measure the open tasks of *task_types*."""
+    [row] = await executor.fetch(_SQL["measure_backlog"], task_types, _COUNT_MAX)
+    return TaskBacklog(
+        pending=row["pending"],
+        running=row["running"],
+        expired=row["expired"],
+        oldest_pending_s=row["oldest_pending_s"],
     )

@@ -32,6 +32,20 @@ WHERE task.id = due.id
 RETURNING task.id, task.task_type, task.triggered_by_command_id, task.aggregate_id, task.input_data::text AS input_data,
     task.progress, task.attempts, task.lease_token
 
+-- name: measure_backlog
+-- Count the open tasks of the types $1 by state, at most $2 of each status, and return the age of the oldest PENDING task.
+WITH pending AS (
+    SELECT created_at FROM async_tasks WHERE status = 'PENDING' AND task_type = ANY($1::text[])
+    ORDER BY created_at LIMIT $2::int
+), running AS (
+    SELECT lease_until < now() AS expired FROM async_tasks WHERE status = 'RUNNING' AND task_type = ANY($1::text[])
+    LIMIT $2::int
+)
+SELECT (SELECT count(*) FROM pending)::int AS pending,
+    (SELECT count(*) FROM running WHERE NOT expired)::int AS running,
+    (SELECT count(*) FROM running WHERE expired)::int AS expired,
+    coalesce((SELECT extract(epoch FROM now() - min(created_at)) FROM pending), 0)::float8 AS oldest_pending_s
+
 -- name: cancel_task
 -- Cancel an open task, and clear its fencing token, so that its worker cannot write. No row: the task has ended already.
 UPDATE async_tasks SET status = 'CANCELLED', lease_until = NULL, lease_token = NULL
