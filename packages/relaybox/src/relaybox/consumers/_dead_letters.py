@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
+from uuid import UUID
 
 from pydantic_core import from_json, to_json
 from relaybox_types.envelope import EventEnvelope
@@ -103,10 +104,13 @@ class DeadLetters:
             )
         return (rows[0]["id"], _message_of(rows[0])) if rows else None
 
-    async def resolve(self, db: Executor, letter_id: int) -> None:
-        """Mark a letter as replayed, and request the next letter of its key if that only waits behind it."""
+    async def resolve(self, db: Executor, letter_id: int, event_id: UUID) -> None:
+        """Mark a letter as replayed, and request the next letter of its key if that only waits behind it.
+
+        *event_id* is the event that was read now; the letter has none if it was no event when it was parked.
+        """
         with map_service_errors():
-            await db.fetch(_SQL["resolve_replayed"], self._group, letter_id)
+            await db.fetch(_SQL["resolve_replayed"], self._group, letter_id, event_id)
 
     async def park_again(self, db: Executor, parking: Parking) -> None:
         """Put a letter back to PARKED after its replay failed; it waits for the next request."""
@@ -147,12 +151,23 @@ def _reason(failure: BaseException) -> str:
 
 
 def _error_code(failure: BaseException) -> str:
-    return str(getattr(failure, "error_code", type(failure).__name__))
+    try:
+        code = str(getattr(failure, "error_code", type(failure).__name__))
+    except Exception:  # noqa: BLE001 - the application's property may raise anything
+        code = type(failure).__name__
+    return _storable(code)
 
 
 def _error_text(failure: BaseException) -> str:
     """Return the error for operators: secrets redacted, bounded, storable in PostgreSQL."""
-    text = redact_text(f"{type(failure).__name__}: {failure}")
+    try:
+        text = str(failure)
+    except Exception as error:  # noqa: BLE001 - the application's exception may raise anything
+        text = f"(its text cannot be read: {type(error).__name__})"
+    return _storable(redact_text(f"{type(failure).__name__}: {text}"))
+
+
+def _storable(text: str) -> str:
     return text.replace("\0", "\ufffd").encode(errors="replace").decode()[:_ERROR_CHARACTERS_MAX]
 
 

@@ -87,6 +87,14 @@ class KeyQueue:
         """The item that runs, or runs next."""
         return self.items[0]
 
+    def let_one_message_pass(self) -> None:
+        """Put the replay at the front behind the next message, which then is parked or handled.
+
+        Else the messages of a key with many letters would fill the partition until the last replay.
+        """
+        if len(self.items) > 1:
+            self.items[0], self.items[1] = self.items[1], self.items[0]
+
 
 class PartitionQueue:
     """The messages of one assigned partition that were read but are not finished, by key.

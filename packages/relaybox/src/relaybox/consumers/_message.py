@@ -57,8 +57,9 @@ class Message:
 
     @property
     def bytes(self) -> int:
-        """Bytes of the value."""
-        return len(self.value or b"")
+        """Bytes of the key, the value and the headers."""
+        headers = sum(len(name) + len(value or b"") for name, value in self.headers)
+        return len(self.key or b"") + len(self.value or b"") + headers
 
 
 def header_value(headers: Any, name: str) -> str | None:

@@ -1,7 +1,7 @@
 """The transactions of a consumer: handle events, park a message, replay a dead letter."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from enum import Enum, auto
 from time import monotonic
 from typing import Any, Final, NamedTuple
@@ -25,7 +25,14 @@ from relaybox.consumers._message import Message, Partition, parse_event
 from relaybox.consumers._policy import DATABASE_ERRORS
 from relaybox.consumers._statistics import ConsumerSignal, HandlerDurations, LetterCounts
 from relaybox.consumers._subscription import EventTransaction, Subscription
-from relaybox.db import Database, executor_of, load_queries, map_service_errors
+from relaybox.db import (
+    Database,
+    RetryTransaction,
+    executor_of,
+    load_queries,
+    map_database_errors,
+    map_service_errors,
+)
 from relaybox.events import EventTypes
 from relaybox.signals import SignalEmitter
 from relaybox.telemetry import traceback_of
@@ -71,6 +78,10 @@ class ReplayFailed(Exception):
         self.letter_id = letter_id
 
 
+class _OnParkedFailed(Exception):
+    """The application's ``on_parked`` failed; the cause is the failure."""
+
+
 class Processor:
     """Execute the transactions of one group: handle events, park a message, replay a dead letter."""
 
@@ -94,10 +105,15 @@ class Processor:
         self._declared = EventTypes(one for handler in self._by_type.values() for one in handler.declared)
         self._letters = DeadLetters(group)
         self.durations = HandlerDurations()
+        self._closing = False
 
     def subscription(self, event: EventEnvelope) -> Subscription:
         """Return the subscription of *event*'s type, which must be one of ``event_types``."""
         return self._by_type[event.event_type]
+
+    def close(self) -> None:
+        """Regard a later cancellation as the end of the consumer, not as an act of a handler."""
+        self._closing = True
 
     def transaction_events_max(self, message: Message) -> int:
         """Return how many events may share a transaction with *message*; 1 if its type is unknown."""
@@ -148,12 +164,15 @@ class Processor:
         async def work(db: AsyncSession) -> list[Outcome]:
             units.clear()
             claims = await self._claim(db, deliveries)
-            for delivery in deliveries:
-                if claims.get(delivery.event.event_id) is Outcome.COMMITTED:
-                    unit = EventTransaction(db=db, event=delivery.event)
-                    units.append(unit)
-                    await self._call_handler(unit)
-            return [claims.get(one.event.event_id, Outcome.ALREADY_DONE) for one in deliveries]
+            outcomes: list[Outcome] = []
+            for _, event in deliveries:
+                outcomes.append(claims.get(event.event_id, Outcome.ALREADY_DONE))
+                if outcomes[-1] is Outcome.COMMITTED:
+                    # Another message with the same event, under another key, has no effect.
+                    del claims[event.event_id]
+                    units.append(EventTransaction(db=db, event=event))
+                    await self._call_handler(units[-1])
+            return outcomes
 
         outcomes = await self._database.run_in_transaction(work)
         for outcome in outcomes:
@@ -166,7 +185,7 @@ class Processor:
         if (signal := _SIGNALS.get(outcome)) is not None:
             self._signals.emit(signal)
 
-    async def _claim(self, db: AsyncSession, deliveries: Sequence[Delivery]) -> Mapping[Any, Outcome]:
+    async def _claim(self, db: AsyncSession, deliveries: Sequence[Delivery]) -> dict[Any, Outcome]:
         # First: a second consumer of the group waits here until the first transaction has ended.
         with map_service_errors():
             rows = await executor_of(db).fetch(
@@ -184,26 +203,40 @@ class Processor:
     async def _call_handler(self, unit: EventTransaction) -> None:
         subscription, event = self.subscription(unit.event), unit.event
         names = {"event_id": str(event.event_id), "correlation_id": str(event.correlation_id)}
+        with bound_contextvars(**names, event_type=event.event_type):
+            began_s = monotonic()
+            try:
+                await self._await_application(subscription(event, unit), subscription.handler_timeout_s)
+            finally:
+                self.durations.count(monotonic() - began_s)
+
+    async def _await_application(self, call: Awaitable[None], timeout_s: float) -> None:
+        """Await a function of the application, and raise nothing but instances of ``Exception``.
+
+        Raises:
+            HandlerTimedOut: It did not end in *timeout_s* seconds.
+            HandlerAborted: It raised an exception that ends a program, or cancelled its own task.
+        """
         task = asyncio.current_task()
         assert task is not None
-        deadline = asyncio.timeout(subscription.handler_timeout_s)
-        began_s = monotonic()
+        deadline = asyncio.timeout(timeout_s)
         try:
-            with bound_contextvars(**names, event_type=event.event_type):
-                async with deadline:
-                    await subscription(event, unit)
+            async with deadline:
+                await call
+                if task.cancelling():  # a cancellation by the function itself arrives here, not at COMMIT
+                    await asyncio.sleep(0)
         except TimeoutError as error:
             if not deadline.expired():
                 raise
-            raise HandlerTimedOut(subscription.handler_timeout_s) from error
-        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit) as error:
-            if task.cancelling():
+            raise HandlerTimedOut(timeout_s) from error
+        except Exception:
+            raise
+        except BaseException as error:
+            if self._closing and isinstance(error, asyncio.CancelledError):
                 raise
             raise HandlerAborted(error) from error
-        finally:
-            self.durations.count(monotonic() - began_s)
-        if deadline.expired():  # the handler suppressed its cancellation
-            raise HandlerTimedOut(subscription.handler_timeout_s)
+        if deadline.expired():  # the function suppressed its cancellation
+            raise HandlerTimedOut(timeout_s)
 
     async def park(self, message: Message, parking: Parking) -> Outcome:
         """Park *message* in a transaction of its own, so that its offset may be committed.
@@ -213,8 +246,28 @@ class Processor:
             message was to be parked behind a letter and its key has none any more: it has to be processed.
         """
         event = self._event_if_valid(message)
-        outcome = await self._database.run_in_transaction(lambda db: self._park(db, message, event, parking))
+        units: list[EventTransaction] = []
+
+        async def work(db: AsyncSession) -> Outcome:
+            units.clear()
+            outcome = await self._park(db, message, event, parking)
+            if outcome is Outcome.PARKED and event is not None:
+                units.append(EventTransaction(db=db, event=event))
+                await self._call_on_parked(units[-1], parking.failure)
+            return outcome
+
+        try:
+            outcome = await self._database.run_in_transaction(work)
+        except _OnParkedFailed as error:
+            # Without a savepoint: a cancelled statement ends the connection.
+            _log.error("on_parked failed; parked without it", traceback=traceback_of(error))
+            units.clear()
+            outcome = await self._database.run_in_transaction(
+                lambda db: self._park(db, message, event, parking)
+            )
         self._emit(outcome)
+        for unit in units:
+            unit.run_commit_actions()
         return outcome
 
     def _event_if_valid(self, message: Message) -> EventEnvelope | None:
@@ -233,20 +286,20 @@ class Processor:
         holds_key = any(one.order == "key" for one in subscribed)
         if not await self._letters.park(executor_of(db), message, event, parking, holds_key=holds_key):
             return Outcome.ALREADY_DONE
-        if event is not None and not blocked:
-            await self._call_on_parked(event, parking.failure, db)
         return Outcome.PARKED
 
-    async def _call_on_parked(self, event: EventEnvelope, failure: BaseException, db: AsyncSession) -> None:
-        subscription = self.subscription(event)
-        if subscription.on_parked is None:
+    async def _call_on_parked(self, unit: EventTransaction, failure: BaseException) -> None:
+        subscription = self.subscription(unit.event)
+        if subscription.on_parked is None or isinstance(failure, KeyBlocked):
             return
-        unit = EventTransaction(db=db, event=event)
         try:
-            async with asyncio.timeout(subscription.handler_timeout_s), db.begin_nested():
-                await subscription.on_parked(event, failure, unit)
-        except Exception as error:  # noqa: BLE001 - the message is parked whatever the application does
-            _log.error("on_parked failed; parked without it", traceback=traceback_of(error))
+            with map_database_errors():
+                call = subscription.on_parked(unit.event, failure, unit)
+                await self._await_application(call, subscription.handler_timeout_s)
+        except RetryTransaction:
+            raise
+        except Exception as error:
+            raise _OnParkedFailed from error
 
     async def requested_replays(self, partitions: Sequence[Partition]) -> list[Replay]:
         """Return the replays in *partitions* that operators have requested and that can begin now."""
@@ -282,7 +335,7 @@ class Processor:
             unit = EventTransaction(db=db, event=self._subscribed_event(message))
             await self._call_handler(unit)
             units.append(unit)
-            await self._letters.resolve(executor_of(db), letter_id)
+            await self._letters.resolve(executor_of(db), letter_id, unit.event.event_id)
 
         try:
             await self._database.run_in_transaction(work)

@@ -7,7 +7,7 @@ from typing import Final, assert_never
 
 import structlog
 
-from relaybox.consumers._errors import HandlerFailed, KeyBlocked
+from relaybox.consumers._errors import HandlerAborted, HandlerFailed, KeyBlocked
 from relaybox.consumers._key_queue import KeyQueue, KeyState, Parking, Replay
 from relaybox.consumers._message import Message
 from relaybox.consumers._policy import (
@@ -100,6 +100,7 @@ class Scheduler:
     async def close(self, grace_s: float) -> None:
         """Begin no further work, and wait for the current transactions; roll them back after *grace_s*."""
         self._closed = True
+        self._processor.close()
         if self._database_pause is not None:
             self._database_pause.cancel()
         if self._running:
@@ -142,8 +143,11 @@ class Scheduler:
                 await self._handle_together(queues)
             else:
                 await self._step(queues[0])
-        except Exception as error:  # noqa: BLE001 - a handler may raise anything; the policy decides
-            self._failed(queues, error)
+        except BaseException as error:
+            if self._closed and isinstance(error, asyncio.CancelledError):
+                raise
+            # The application's code may raise anything, and nothing of it ends the consumer.
+            self._failed(queues, error if isinstance(error, Exception) else HandlerAborted(error))
         else:
             self._database_failures = 0
 
@@ -155,7 +159,7 @@ class Scheduler:
             assert isinstance(message, Message)
             try:
                 event = self._processor.read(message)
-            except PERMANENT_ERRORS:
+            except BaseException:  # noqa: BLE001 - tried alone, where it counts
                 self._try_alone(queue)
                 continue
             if event is None:
@@ -186,6 +190,7 @@ class Scheduler:
                 replayed = await self._processor.replay(replay)
                 if replayed and replay.key is not None:  # the key may have another letter
                     queue.first.failures = queue.first.database_failures = 0
+                    queue.let_one_message_pass()
                     self._make_ready(queue)
                 else:
                     self._finish(queue)
@@ -261,8 +266,10 @@ class Scheduler:
     def _failed(self, queues: list[KeyQueue], error: Exception) -> None:
         if isinstance(error, _DATABASE_DOWN):
             self._wait_for_database(error)
-            for queue in reversed(queues):
-                self._make_ready(queue, first=True)
+            for queue in queues:
+                # Its own pause too, so that other keys find out whether the error is this key's alone.
+                queue.first.database_failures += 1
+                self._pause(queue, self._database_pause_s(error, queue.first.database_failures))
             return
         for queue in queues:
             self._failed_alone(queue, error)
@@ -276,7 +283,7 @@ class Scheduler:
         item.failures += counts
         item.database_failures += not counts
         step = decide_after_failure(
-            failure if counts else DatabaseUnavailable(str(failure)),
+            failure if counts else DatabaseUnavailable(),
             failures=item.failures,
             database_failures=item.database_failures,
         )
@@ -335,11 +342,16 @@ class Scheduler:
         if self._database_pause is not None:
             return
         self._database_failures += 1
-        step = decide_after_failure(error, failures=0, database_failures=self._database_failures)
-        assert isinstance(step, WaitForDatabase)
-        _log.warning("waiting for the database", pause_s=step.pause_s, reason=str(error))
+        pause_s = self._database_pause_s(error, self._database_failures)
+        _log.warning("waiting for the database", pause_s=pause_s, reason=str(error))
         self._signals.emit(ConsumerSignal.WAITING_FOR_DATABASE)
-        self._database_pause = asyncio.get_running_loop().call_later(step.pause_s, self._try_database)
+        self._database_pause = asyncio.get_running_loop().call_later(pause_s, self._try_database)
+
+    @staticmethod
+    def _database_pause_s(error: Exception, failures: int) -> float:
+        step = decide_after_failure(error, failures=0, database_failures=failures)
+        assert isinstance(step, WaitForDatabase)
+        return step.pause_s
 
     def _try_database(self) -> None:
         self._database_pause = None

@@ -118,13 +118,13 @@ WHERE id = (SELECT letter.id FROM letter) AND status = 'REPLAY_REQUESTED'
 FOR UPDATE
 
 -- name: resolve_replayed
--- Mark the letter $2 of group $1 as replayed, record its event as processed, and request the replay of the next letter of
+-- Mark the letter $2 of group $1 as replayed, record its event $3 as processed, and request the replay of the next letter of
 -- its key if that letter only waits behind this one. In the transaction of the handler.
 WITH resolved AS (
     UPDATE dead_letters SET status = 'REPLAYED', resolved_at = clock_timestamp() WHERE id = $2::bigint
-    RETURNING topic, key_hash, holds_key, event_id, resolved_by, resolved_reason
+    RETURNING topic, key_hash, holds_key, resolved_by, resolved_reason
 ), recorded AS (
-    INSERT INTO consumed_events (consumer, event_id) SELECT $1, event_id FROM resolved WHERE event_id IS NOT NULL
+    INSERT INTO consumed_events (consumer, event_id) SELECT $1, $3::uuid FROM resolved
     ON CONFLICT DO NOTHING
 )
 UPDATE dead_letters AS next SET status = 'REPLAY_REQUESTED', resolved_by = resolved.resolved_by,

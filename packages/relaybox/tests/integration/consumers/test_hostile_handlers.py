@@ -1,0 +1,179 @@
+"""No message stops a group, whatever its handler does."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from relaybox.consumers import ConsumerSignal, EventTransaction, subscribe
+from relaybox.db import Database, DatabaseUnavailable, executor_of
+from relaybox.settings import KafkaSettings
+from relaybox_types.envelope import EventEnvelope
+
+from tests.fixtures.events import REQUESTED, effects, make_event, publish, publish_raw, record_effect
+
+COMMITTED, PARKED = ConsumerSignal.COMMITTED, ConsumerSignal.PARKED
+Act = Callable[[EventTransaction], Awaitable[None]]
+
+
+class Abort(BaseException):
+    """Neither an error nor one of Python's exceptions that end a program."""
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+class CodeWithNul(Exception):
+    error_code = "A\0B\ud800"
+
+
+async def abort(unit: EventTransaction) -> None:
+    raise Abort
+
+
+async def exit_process(unit: EventTransaction) -> None:
+    raise SystemExit(3)
+
+
+async def cancel_itself(unit: EventTransaction) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+
+
+async def cancel_itself_and_wait(unit: EventTransaction) -> None:
+    await cancel_itself(unit)
+    await asyncio.Event().wait()
+
+
+async def unprintable(unit: EventTransaction) -> None:
+    raise Unprintable
+
+
+async def code_with_nul(unit: EventTransaction) -> None:
+    raise CodeWithNul
+
+
+async def hang_in_statement(unit: EventTransaction) -> None:
+    await executor_of(unit.db).fetch("SELECT pg_sleep(3600)")
+
+
+@pytest.fixture(autouse=True)
+def no_retry_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relaybox.consumers._policy._RETRY_PAUSES_S", (0.0, 0.0, 0.0))
+
+
+async def parked(database: Database) -> list[object]:
+    async with database.connection() as connection:
+        rows = await connection.fetch("SELECT event_id FROM dead_letters ORDER BY id")
+    return [row["event_id"] for row in rows]
+
+
+@pytest.mark.guarantee("G41")
+@pytest.mark.parametrize(
+    "act",
+    [
+        abort,
+        cancel_itself,
+        cancel_itself_and_wait,
+        unprintable,
+        code_with_nul,
+        hang_in_statement,
+    ],
+)
+async def test_message_whose_handler_breaks_the_rules_is_parked(
+    act: Act, database: Database, kafka_settings: KafkaSettings, topic: str, group: str, start_consumer
+) -> None:
+    bad, good = make_event(aggregate_id="a"), make_event(aggregate_id="b")
+
+    async def handler(event: EventEnvelope, unit: EventTransaction) -> None:
+        await record_effect(event, unit)
+        if event == bad:
+            await act(unit)
+
+    subscription = subscribe(REQUESTED, group=group, handler_timeout_s=0.5)(handler)
+    async with start_consumer(subscription) as running:
+        publish(kafka_settings, topic, [bad])
+        await running.signals.wait_for(PARKED)
+        publish(kafka_settings, topic, [good])
+        await running.signals.wait_for(COMMITTED)
+    assert await parked(database) == [bad.event_id]
+    assert await effects(database) == [good.event_id]
+
+
+@pytest.mark.guarantee("G41")
+@pytest.mark.parametrize("act", [abort, exit_process, cancel_itself_and_wait, unprintable, hang_in_statement])
+async def test_message_whose_on_parked_fails_is_parked_without_it(
+    act: Act, database: Database, kafka_settings: KafkaSettings, topic: str, group: str, start_consumer
+) -> None:
+    bad, good = make_event(aggregate_id="a"), make_event(aggregate_id="b")
+
+    async def handler(event: EventEnvelope, unit: EventTransaction) -> None:
+        if event == bad:
+            raise RuntimeError
+        await record_effect(event, unit)
+
+    async def on_parked(event: EventEnvelope, failure: BaseException, unit: EventTransaction) -> None:
+        await record_effect(event, unit)
+        await act(unit)
+
+    options = {"group": group, "handler_timeout_s": 0.5}
+    async with start_consumer(subscribe(REQUESTED, **options, on_parked=on_parked)(handler)) as running:
+        publish(kafka_settings, topic, [bad])
+        await running.signals.wait_for(PARKED)
+        publish(kafka_settings, topic, [good])
+        await running.signals.wait_for(COMMITTED)
+    assert await parked(database) == [bad.event_id]
+    assert await effects(database) == [good.event_id]
+
+
+async def test_actions_after_commit_of_on_parked_are_called(
+    kafka_settings: KafkaSettings, topic: str, group: str, start_consumer
+) -> None:
+    called = asyncio.Event()
+
+    async def handler(event: EventEnvelope, unit: EventTransaction) -> None:
+        raise RuntimeError
+
+    async def on_parked(event: EventEnvelope, failure: BaseException, unit: EventTransaction) -> None:
+        unit.after_commit(called.set)
+
+    async with start_consumer(subscribe(REQUESTED, group=group, on_parked=on_parked)(handler)) as running:
+        publish(kafka_settings, topic, [make_event()])
+        await running.signals.wait_for(PARKED)
+    assert called.is_set()
+
+
+@pytest.mark.guarantee("G42")
+async def test_handler_that_reports_the_database_down_holds_only_its_key(
+    database: Database, kafka_settings: KafkaSettings, topic: str, start_consumer
+) -> None:
+    """As a handler of a second database does, or one whose idle transactions the server ends."""
+    bad, others = make_event(aggregate_id="a"), [make_event() for _ in range(20)]
+
+    async def handler(event: EventEnvelope, unit: EventTransaction) -> None:
+        if event == bad:
+            raise DatabaseUnavailable("another database")
+        await record_effect(event, unit)
+
+    async with start_consumer(handler) as running:
+        publish(kafka_settings, topic, [bad])
+        await running.signals.wait_for(ConsumerSignal.WAITING_FOR_DATABASE)
+        publish(kafka_settings, topic, others)
+        await running.signals.wait_for(COMMITTED, len(others))
+    assert sorted(await effects(database)) == sorted(event.event_id for event in others)
+
+
+@pytest.mark.guarantee("G40")
+async def test_event_in_two_messages_of_one_transaction_has_one_effect(
+    database: Database, kafka_settings: KafkaSettings, topic: str, group: str, start_consumer
+) -> None:
+    """A producer that repeats a message under another key, or without keys, may do so."""
+    event = make_event()
+    value = event.model_dump_json().encode()
+    publish_raw(kafka_settings, topic, [(key, value, REQUESTED) for key in ("a", "b", "c")])
+    subscription = subscribe(REQUESTED, group=group, transaction_events_max=10)(record_effect)
+    async with start_consumer(subscription) as running:
+        await running.signals.wait_for(ConsumerSignal.ALREADY_DONE, 2)
+    assert await effects(database) == [event.event_id]
