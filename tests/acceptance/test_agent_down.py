@@ -5,11 +5,8 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from confluent_kafka import Producer
-from relaybox.settings import KafkaSettings
 
 from tests.acceptance.conftest import MakeProduct
-from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.product import BACKEND, Product, wait_for
 
 AGENT = "concept-agent"
@@ -17,14 +14,9 @@ AGENT = "concept-agent"
 
 @pytest.fixture
 def poisoned(make_product: MakeProduct) -> Iterator[Product]:
-    """Start a product whose agent ends at an invalid record at every start."""
-    product = make_product("poisoned")
+    """Start a product whose agent ends at every start: its language model has no name."""
+    product = make_product("poisoned", MUSE="llm", MUSE_MODEL="")
     product.start()
-    known = product.environment
-    settings = KafkaSettings(host=known["KAFKA_HOST"], port=int(known["KAFKA_PORT"]))
-    producer = Producer(settings.client_config())
-    producer.produce("domain-events", b"not an envelope", b"key")
-    assert producer.flush(WAIT_S) == 0
     wait_for("a crashing agent", lambda: f"{AGENT} is down" in product.log_text() or None)
     yield product
     product.stop()

@@ -44,8 +44,8 @@ FROM (
 WHERE r.id = $1::bigint
 
 -- name: behind_another
--- Of the letters in "chosen", those whose replay stops before them: an earlier letter of the key is parked, is not chosen,
--- and is not requested automatically, because it does not only wait behind another one. Reads each key once.
+-- Part of other queries: the letters in "chosen" whose replay stops before them, because an earlier letter of the key is
+-- parked, is not chosen, and is not requested automatically (it does not only wait behind another one). Reads each key once.
 SELECT chosen.id FROM chosen JOIN (
     SELECT keys.*, (
         SELECT earlier.id FROM dead_letters AS earlier
