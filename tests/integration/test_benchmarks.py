@@ -126,7 +126,8 @@ def test_compare_stops_a_benchmark_that_hangs(repository: Repository) -> None:
     repository.commit()
     done = repository.tool("compare", "HEAD", "--limit-min", "0.02")
     assert done.returncode == 2
-    assert re.search(r"^relay: not compared: \w+: still running after 1 s$", done.stdout, re.M)
+    stopped = r"^relay: not compared: \w+: stopped because it was still running after 1 s$"
+    assert re.search(stopped, done.stdout, re.MULTILINE)
 
 
 def test_compare_names_an_unusable_revision(

@@ -117,9 +117,9 @@ class Consumer:
         self._ends: dict[Partition, int] = {}
         self._failure: BaseException | None = None
         self._paused: set[Partition] = set()
+        self._opened: set[Partition] = set()  # since the last poll; may be paused from an earlier assignment
         self._committed: dict[Partition, int] = {}
-        self._skipped = 0
-        self._kafka_unavailable = False
+        self._skipped, self._kafka_unavailable = 0, False
         self._stopping = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -280,6 +280,8 @@ class Consumer:
             for at, queue in partitions.items()
             if (position := queue.offsets.position) is not None and position != self._committed.get(at)
         }
+        resume |= self._opened
+        self._opened = set()
         return PollRequest(positions=positions, pause=tuple(pause), resume=tuple(resume))
 
     def _apply(self, result: PollResult) -> None:
@@ -305,6 +307,7 @@ class Consumer:
     def _open_partitions(self, partitions: Iterable[Partition]) -> None:
         for partition in partitions:
             self._partitions[partition] = PartitionQueue(partition)
+            self._opened.add(partition)
         _log.info("partitions assigned", group=self.group, held=len(self._partitions))
         self._signals.emit(ConsumerSignal.ASSIGNED)
 
@@ -312,6 +315,7 @@ class Consumer:
         for partition in partitions:
             self._partitions.pop(partition).closed = True
             self._paused.discard(partition)
+            self._opened.discard(partition)
             self._committed.pop(partition, None)
             self._ends.pop(partition, None)
         _log.info("partitions revoked", group=self.group, held=len(self._partitions))

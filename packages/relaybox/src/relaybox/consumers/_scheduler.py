@@ -271,6 +271,7 @@ class Scheduler:
                 queue.first.database_failures += 1
                 self._pause(queue, self._database_pause_s(error, queue.first.database_failures))
             return
+        self._database_failures = 0  # it has responded
         for queue in queues:
             self._failed_alone(queue, error)
 

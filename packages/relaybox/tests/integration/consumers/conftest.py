@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -57,13 +58,14 @@ def start_consumer(
         group: str = group,
         settings: KafkaSettings = kafka_settings,
         assigned: bool = True,
+        **options: Any,
     ) -> AsyncIterator[Running]:
         declared = (
             handler if isinstance(handler, Subscription) else subscribe(REQUESTED, group=group)(handler)
         )
         signals = SignalRecorder()
         running = Running(
-            Consumer(database, settings, [declared], topics=[topic], on_signal=signals), signals
+            Consumer(database, settings, [declared], topics=[topic], on_signal=signals, **options), signals
         )
         try:
             if assigned:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from relaybox.consumers import ConsumerSignal, EventTransaction, Handler, Subscription, subscribe
+from relaybox.consumers import Consumer, ConsumerSignal, EventTransaction, Handler, Subscription, subscribe
 from relaybox.db import Database, executor_of
 from relaybox.events import erase
 from relaybox.settings import KafkaSettings
@@ -276,28 +276,55 @@ async def test_order_none_parks_only_the_failed_message(
     assert await effects(database) == [events[1].event_id, events[0].event_id]
 
 
+class FirstWaits:
+    """Pass events to *handler*; the first waits until *count* messages are buffered, so that they share."""
+
+    def __init__(self, handler: Handler, count: int) -> None:
+        self._handler, self._count = handler, count
+        self.consumer: asyncio.Future[Consumer] = asyncio.get_running_loop().create_future()
+        self._began = False
+
+    async def __call__(self, event: EventEnvelope, unit: EventTransaction) -> None:
+        if not self._began:
+            self._began = True
+            consumer = await self.consumer
+            async with asyncio.timeout(WAIT_S):
+                while consumer.statistics().buffered < self._count:  # noqa: ASYNC110 - no signal of it
+                    await asyncio.sleep(0.01)
+        await self._handler(event, unit)
+
+
 async def test_events_of_several_keys_share_a_transaction(
     database: Database, kafka_settings: KafkaSettings, topic: str, group: str, start_consumer
 ) -> None:
-    events = [make_event() for _ in range(30)]
-    publish(kafka_settings, topic, events)
-    async with start_consumer(once(record_effect, group, transaction_events_max=10)) as running:
-        await running.signals.wait_for(COMMITTED, 30)
+    first, *events = [make_event() for _ in range(31)]
+    handler = FirstWaits(record_effect, 31)
+    shared = once(handler, group, transaction_events_max=10)
+    async with start_consumer(shared, concurrency=1) as running:
+        handler.consumer.set_result(running.consumer)
+        publish(kafka_settings, topic, [first])
+        publish(kafka_settings, topic, events)
+        await running.signals.wait_for(COMMITTED, 31)
     async with database.connection() as connection:
         [row] = await connection.fetch("SELECT count(DISTINCT xmin::text) AS transactions FROM effects")
-    assert row["transactions"] < 20
+    assert row["transactions"] <= 5
 
 
 async def test_shared_transaction_is_split_when_one_event_fails(
     database: Database, kafka_settings: KafkaSettings, topic: str, group: str, start_consumer
 ) -> None:
-    events = [make_event() for _ in range(10)]
-    publish(kafka_settings, topic, events)
-    async with start_consumer(once(Poison(events[3]), group, transaction_events_max=10)) as running:
+    first, *events = [make_event() for _ in range(10)]
+    handler = FirstWaits(Poison(events[3]), 10)
+    shared = once(handler, group, transaction_events_max=10)
+    async with start_consumer(shared, concurrency=1) as running:
+        handler.consumer.set_result(running.consumer)
+        publish(kafka_settings, topic, [first])
+        publish(kafka_settings, topic, events)
         await running.signals.wait_for(COMMITTED, 9)
         await running.signals.wait_for(PARKED)
         assert running.signals.counts[ConsumerSignal.SPLIT] >= 1
-    assert set(await effects(database)) == {event.event_id for event in events} - {events[3].event_id}
+    effective = {event.event_id for event in (first, *events)} - {events[3].event_id}
+    assert set(await effects(database)) == effective
 
 
 async def test_on_parked_takes_effect_with_the_letter(
