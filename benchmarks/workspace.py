@@ -123,11 +123,11 @@ async def _add(
     async def add(db: AsyncSession) -> list[UUID]:
         tx = CommandTransaction(db, Caller(actor=WRITER, source_service="bench"))
         parent = None if parent_id is None else await lock_parent(tx, parent_id, Role.EDITOR)
-        wishes = [
+        nodes = [
             CreateNode(kind=kind, title=title, parent_id=parent_id, position=position)
             for position, title in enumerate(titles)
         ]
-        made = [await add_node(tx, wish, parent) for wish in wishes]
+        made = [await add_node(tx, node, parent) for node in nodes]
         await tx.record("BenchNodes", made[0], {})
         return made
 

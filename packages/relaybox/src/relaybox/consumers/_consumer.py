@@ -109,7 +109,7 @@ class Consumer:
             signals=self._signals,
             on_stop=self._fail,
         )
-        self._replays = PeriodicJob(self._find_replays, name="dead letters", interval_s=_REPLAYS_S)
+        self._replays = PeriodicJob(self._find_replays, name="find replays", interval_s=_REPLAYS_S)
         self._counting = PeriodicJob(self._count_letters, name="count dead letters", interval_s=_LETTERS_S)
         self._letters = LetterCounts()
         self._progress = ProgressClock(monotonic())

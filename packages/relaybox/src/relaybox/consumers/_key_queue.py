@@ -105,7 +105,7 @@ class PartitionQueue:
     def __init__(self, partition: Partition) -> None:
         self.partition = partition
         self.offsets = OffsetWindow()
-        #: Set when no further work may begin: the partition was revoked, or the consumer stops.
+        #: Set when the partition was revoked: no further work of it may begin.
         self.closed = False
         #: Number and bytes of unfinished messages.
         self.messages = 0

@@ -353,3 +353,28 @@ async def test_full_partition_queue_is_paused_and_resumed(
         await running.signals.wait_for(ConsumerSignal.RESUMED)
         await running.signals.wait_for(COMMITTED, len(events))
     assert await effects(database) == [event.event_id for event in events]
+
+
+async def test_paused_partition_is_read_again_after_it_returns(
+    database: Database, kafka_settings: KafkaSettings, topic: str, start_consumer
+) -> None:
+    """A second member takes partitions that the first has paused, and gives them back."""
+    events = [make_event(aggregate_id=f"key {number % 40}") for number in range(4_000)]
+    go_on = asyncio.Event()
+
+    async def handler(event: EventEnvelope, unit: EventTransaction) -> None:
+        await go_on.wait()
+        await record_effect(event, unit)
+
+    async with start_consumer(handler) as staying:
+        publish(kafka_settings, topic, events)
+        async with asyncio.timeout(WAIT_S):
+            while staying.consumer.statistics().buffered < 4 * 500:  # noqa: ASYNC110 - one signal for all
+                await asyncio.sleep(0.05)
+        async with start_consumer(handler):
+            await staying.signals.wait_for(ConsumerSignal.REVOKED)
+        while staying.consumer.statistics().partitions < 4:
+            await staying.signals.wait_for_next(ConsumerSignal.ASSIGNED)
+        go_on.set()
+        await staying.signals.wait_for(COMMITTED, len(events))
+    assert sorted(await effects(database)) == sorted(event.event_id for event in events)
