@@ -220,7 +220,7 @@ def _shared_settings() -> dict[str, str]:
 
 
 def _connection_settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of *environment* that set TLS, pooler and selection of the user's own servers."""
+    """Return the variables of *environment* for connections to the user's own servers, such as TLS."""
     return {
         name: value for name, value in environment.items() if name.startswith(_CONNECTION_SETTINGS) and value
     }

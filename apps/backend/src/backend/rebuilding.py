@@ -143,7 +143,7 @@ class Projection(ABC, Generic[State, Rows]):
         """Return up to *limit* ids above *after*, ascending, of aggregates that have rows but no events."""
 
     async def lock(self, executor: Executor, aggregate_ids: Sequence[UUID]) -> None:
-        """Lock the aggregates for this transaction; empty where :meth:`write` checks versions instead."""
+        """Lock the aggregates for this transaction; does nothing if :meth:`write` checks versions instead."""
 
 
 @dataclass(slots=True)

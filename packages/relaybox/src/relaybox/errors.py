@@ -43,7 +43,7 @@ def error_details(problems: Sequence[Any], within: str | None = None) -> list[De
 
     Args:
         problems: Result of ``ValidationError.errors()``; only the first 20 are converted.
-        within: First part of each path, for example ``payload``; None for paths as Pydantic reports them.
+        within: First part of each field's path, for example ``payload``; None for paths as Pydantic reports.
     """
     details: list[Detail] = []
     for problem in problems[:_DETAILS_MAX]:

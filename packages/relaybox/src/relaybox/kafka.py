@@ -110,7 +110,7 @@ class ConnectionDiagnosis:
         self._error: KafkaError | None = None
 
     def record(self, error: KafkaError) -> None:
-        """Record *error* as the cause, unless it fits no setting and the recorded error does."""
+        """Record *error* as the cause; an error that names no setting does not replace one that does."""
         if self._error is None or _settings_in(error.str()) or not _settings_in(self._error.str()):
             self._error = error
 
@@ -127,8 +127,8 @@ class ConnectionDiagnosis:
         """Return a message with the address, the reason and the settings to check.
 
         Args:
-            error: Error of the failed call; recorded if no error was recorded before, or if only *error* fits
-                a setting. None: use the recorded error.
+            error: Error of the failed call; recorded as the cause if :meth:`record` would do so. None: use
+                the recorded error.
         """
         if error is not None and (
             self._error is None or (_settings_in(error.str()) and not _settings_in(self._error.str()))

@@ -156,7 +156,7 @@ def check_kafka(settings: KafkaSettings, *, when_unavailable: HealthState = Heal
 
 
 class _BrokerCheck:
-    """Request the cluster's metadata; all checks use the client that the first one created."""
+    """Request the cluster's metadata; the first check creates the client, which later checks use too."""
 
     def __init__(self, settings: KafkaSettings, when_unavailable: HealthState) -> None:
         self._settings = settings

@@ -117,7 +117,7 @@ class HeadTimeoutProtocol(_Protocol):
     A request that offers HTTP/2 (``Upgrade: h2c``, as Java clients send) gets its response in HTTP/1.1
     (RFC 9110, section 7.8): otherwise uvicorn with httptools loses the body of such a request.
 
-    Use it as ``uvicorn.Config(app, http=HeadTimeoutProtocol)``, from a shell as
+    Use this class as ``uvicorn.Config(app, http=HeadTimeoutProtocol)``, from a shell as
     ``uvicorn --http relaybox.serving:HeadTimeoutProtocol app:app``.
     """
 
@@ -162,7 +162,7 @@ class HeadTimeoutProtocol(_Protocol):
         self.transport.close()
 
     def on_message_begin(self) -> None:
-        """Begin to count the bytes of a head."""
+        """Begin to count the bytes of a request's head."""
         self._head_bytes = 0
         super().on_message_begin()
 
@@ -177,7 +177,7 @@ class HeadTimeoutProtocol(_Protocol):
             super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """End the body, except after an ignored upgrade, whose body is parsed later."""
+        """Tell uvicorn that the body is complete; after an ignored upgrade the body is parsed later."""
         if self._plain_head is None:
             super().on_message_complete()
 

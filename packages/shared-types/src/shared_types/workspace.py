@@ -239,7 +239,7 @@ class WorkspaceGrant(_Row):
 
 
 class WorkspaceLink(_Row):
-    """A link whose token gives a role to any user that has it; its hash is stored in another table."""
+    """A link whose token gives a role to each user who has the token; another table has the token's hash."""
 
     id: UUID
     node_id: UUID

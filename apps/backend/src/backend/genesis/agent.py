@@ -2,8 +2,9 @@
 
 The consumer only creates a task, in the transaction that records the event as consumed. A task runner runs
 the task under a lease, so that another agent takes over the tasks of a killed agent (G06). The task ends with
-a report: an internal command, which the session refuses if the request is no longer pending. A request that
-the consumer parks fails in the transaction that parks it; its replay then creates no task.
+a report: an internal command, which the session refuses if the request is no longer pending. If
+the consumer parks a request (as a dead letter), the request fails in the same transaction, and a replay
+creates no task.
 """
 
 from decimal import Decimal

@@ -45,7 +45,7 @@ def print_letters(letters: Sequence[Letter]) -> None:
 
 
 def print_letter(details: LetterDetails) -> None:
-    """Print one letter with a line per field, its headers, its operators' actions, its payload if given."""
+    """Print one letter with a line per field, headers, actions of operators, and the payload if given."""
     letter, table = details.letter, new_table("", "")
     table.show_header = False
     fields = {
@@ -83,7 +83,7 @@ def _format_time(at: datetime | None) -> str | None:
 
 
 def print_letter_preview(action: LetterAction, found: LetterPreview) -> None:
-    """Print the first letters that *action* would change, and how many these are in total."""
+    """Print the first letters that *action* would change, and their total number."""
     print_letters(found.letters)
     if found.letters_total > len(found.letters):
         typer.echo(f"… and {found.letters_total - len(found.letters)} more")
@@ -94,13 +94,13 @@ def print_letter_preview(action: LetterAction, found: LetterPreview) -> None:
 
 
 def print_replay_requested(done: ReplayRequested) -> None:
-    """Print how many letters were requested, and how many of them wait behind another letter."""
+    """Print for how many letters a replay was requested; how many of these wait behind another letter."""
     typer.echo(f"{done.letters_total} {_DONE[LetterAction.REPLAY]}" if done.letters_total else _NOTHING)
     _print_behind_another(done.letters_behind_another)
 
 
 def print_discarded(done: LettersDiscarded) -> None:
-    """Print how many letters were discarded, and how many keys continue with a letter behind them."""
+    """Print the number of discarded letters, and of keys whose next letter will be replayed."""
     typer.echo(f"{done.letters_total} {_DONE[LetterAction.DISCARD]}" if done.letters_total else _NOTHING)
     if done.replays_requested:
         typer.echo(f"keys that continue with the letter behind: {done.replays_requested}")

@@ -32,9 +32,9 @@ _UNIT_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
 class ActorMissing(RelayboxError):
-    """Raised when an action has no operator to record: ``--by`` is blank, or missing and unknown.
+    """Raised when an action has no operator to record: ``--by`` is blank, or is missing without a default.
 
-    Without ``--by`` the operator is the operating system's account, which may have no name in a container.
+    The default is the name of the operating system's account, which may have no name in a container.
     """
 
     error_code = "NOBODY_NAMED"

@@ -53,7 +53,7 @@ def print_rows(rows: Sequence[Row]) -> None:
 
 
 def print_details(details: RowDetails) -> None:
-    """Print one row of the outbox with a line per field, its operators' actions, and its payload if given."""
+    """Print one row of the outbox with a line per field, actions of operators, and the payload if given."""
     row, table = details.row, new_table("", "")
     table.show_header = False
     fields = {
@@ -127,7 +127,7 @@ def _waits_for(head: Row) -> str:
 
 
 def print_preview(action: Action, found: Preview) -> None:
-    """Print the first rows that *action* would change, and how many these are in total."""
+    """Print the first rows that *action* would change, and their total number."""
     print_rows(found.rows)
     if found.rows_total > len(found.rows):
         typer.echo(f"… and {found.rows_total - len(found.rows)} more")

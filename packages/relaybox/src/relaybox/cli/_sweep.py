@@ -18,8 +18,8 @@ def sweep_expired(as_json: AsJson = False) -> None:
     """Remove expired idempotency keys with their responses, and rows older than their retention.
 
     RETENTION_* sets how long ended commands, ended tasks, records of consumed events and resolved dead
-    letters are kept. The client's key is removed from a command after IDEMPOTENCY_TTL_H. Services do the same
-    every IDEMPOTENCY_SWEEP_S; the command may run at any time beside them.
+    letters are kept. The rows of commands lose the idempotency key of the client after IDEMPOTENCY_TTL_H.
+    Services do all this every IDEMPOTENCY_SWEEP_S; ``relaybox sweep`` may run at the same time.
 
     Raises:
         DatabaseUnavailable: PostgreSQL is unreachable.

@@ -188,7 +188,7 @@ class CommandBatcher:
         return decided
 
     async def _write(self, connection: Executor, part: Sequence[tuple[PendingCommand, Decision]]) -> None:
-        """Write *part*: commands and their decisions, of which all create their aggregate, or none.
+        """Write the decisions in *part*, which either all create an aggregate or all change one.
 
         Sets the results of written commands at once, so that a later failure cannot repeat these commands.
         RetryTransaction does not say which command lost its race. If *part* has several commands, the error

@@ -58,7 +58,7 @@ class Caller:
 
     @classmethod
     def following(cls, event: EventEnvelope, *, service: str) -> Self:
-        """Return the caller for a command that agent *service* sends because of *event*, in its chain."""
+        """Return the caller for a command of agent *service* that *event* causes, in the same chain."""
         return cls(
             actor=service,
             source_service=service,
@@ -280,7 +280,7 @@ def _decision(
 
 
 def _changed(before: Aggregate, after: Aggregate) -> set[str]:
-    """Return the fields to write: id, version, and those with another object than before, even if equal."""
+    """Return the fields to write: id, version, and each field that was replaced, even by an equal value."""
     fields = type(after).model_fields
     return {"id", "version"} | {name for name in fields if getattr(after, name) is not getattr(before, name)}
 

@@ -77,7 +77,7 @@ class Statements:
 
         Args:
             executor: Connection to read from.
-            asked: Aggregate id of each command, and its idempotency key as stored, or None.
+            asked: Aggregate id of each command, and the hash of its idempotency key, or None.
         """
         ids, keys = [aggregate_id for aggregate_id, _ in asked], [key for _, key in asked]
         rows = await executor.fetch(self.load_text, ids, keys)
@@ -110,7 +110,7 @@ class Statements:
     async def record(self, executor: Executor, decisions: Sequence[Decision], *, creates: bool) -> set[UUID]:
         """Write *decisions*, at most one per aggregate; return the ids of the written aggregates.
 
-        A decision is not written if its aggregate has another version than the decision was made on; the
+        A decision is not written if its aggregate has another version now than when it was loaded; the
         result then does not contain the aggregate's id.
 
         Args:

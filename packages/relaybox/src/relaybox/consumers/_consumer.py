@@ -255,7 +255,7 @@ class Consumer:
         self._scheduler.dispatch()
 
     async def _leave(self, executor: DaemonExecutor, member: GroupMember) -> None:
-        """Close the member; that revokes its partitions, which commits their offsets."""
+        """Leave the group: its partitions are revoked from this consumer, and their offsets are committed."""
         closing = executor.submit(member.close)
         executor.shutdown()
         done, _ = await asyncio.wait({closing}, timeout=_CLOSE_S)

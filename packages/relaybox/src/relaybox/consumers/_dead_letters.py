@@ -97,7 +97,7 @@ class DeadLetters:
         return LetterCounts(letters=row["letters"], keys=row["keys"])
 
     async def lock_next(self, db: Executor, replay: Replay) -> tuple[int, Message] | None:
-        """Lock the letter to replay; return its id and message, or None if no letter is requested."""
+        """Lock the letter to replay; return its id and message, or None if no replay is requested."""
         with map_service_errors():
             rows = await db.fetch(
                 _SQL["lock_next_letter"], self._group, replay.partition[0], replay.key, replay.letter_id
@@ -105,9 +105,10 @@ class DeadLetters:
         return (rows[0]["id"], _message_of(rows[0])) if rows else None
 
     async def resolve(self, db: Executor, letter_id: int, event_id: UUID) -> None:
-        """Mark a letter as replayed, and request the next letter of its key if that only waits behind it.
+        """Mark a letter as replayed; if the next letter of its key only waited for it, request that one too.
 
-        *event_id* is the event that was read now; the letter has none if it was no event when it was parked.
+        *event_id* is the id of the replayed event, which the letter lacks if its message could not be read
+        when it was parked.
         """
         with map_service_errors():
             await db.fetch(_SQL["resolve_replayed"], self._group, letter_id, event_id)

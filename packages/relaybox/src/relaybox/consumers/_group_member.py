@@ -169,7 +169,7 @@ class GroupMember:
                 self._take(message)
 
     def _read_ends(self) -> None:
-        """Read the ends that librdkafka has from the last fetches: no request to a broker."""
+        """Read the end offset of each partition as of librdkafka's last fetch; no request to a broker."""
         now_s = monotonic()
         if now_s < self._ends_at_s:
             return

@@ -88,9 +88,10 @@ class KeyQueue:
         return self.items[0]
 
     def let_one_message_pass(self) -> None:
-        """Put the replay at the front behind the next message, which then is parked or handled.
+        """Move the replay at the front behind the next item, so that a waiting message comes first.
 
-        Else the messages of a key with many letters would fill the partition until the last replay.
+        That message is then parked or handled. Otherwise the messages of a key with many letters would wait
+        for the last replay, and fill the queue of their partition.
         """
         if len(self.items) > 1:
             self.items[0], self.items[1] = self.items[1], self.items[0]
@@ -114,7 +115,7 @@ class PartitionQueue:
 
     @property
     def is_full(self) -> bool:
-        """Whether no further message may be read."""
+        """Whether no further message may be read, because a limit of messages or bytes is reached."""
         return (
             self.messages >= _MESSAGES_MAX
             or self.bytes >= _BYTES_MAX
@@ -123,7 +124,7 @@ class PartitionQueue:
 
     @property
     def has_room(self) -> bool:
-        """Whether a paused partition may be read again: all values are at most half of their limits."""
+        """Whether a paused partition may be read again: each number is at most half of its limit."""
         return (
             self.messages <= _MESSAGES_MAX // 2
             and self.bytes <= _BYTES_MAX // 2

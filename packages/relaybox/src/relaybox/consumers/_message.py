@@ -52,7 +52,7 @@ class Message:
 
     @property
     def content_type(self) -> str | None:
-        """The ``content-type`` header, by which the modes of a CloudEvent differ; None if it is missing."""
+        """The ``content-type`` header, which shows a CloudEvent's mode (binary or structured), or None."""
         return header_value(self.headers, _CONTENT_TYPE_HEADER)
 
     @property

@@ -1,4 +1,4 @@
-"""What follows a failure; pure."""
+"""Decide what follows a failed attempt; pure functions."""
 
 from dataclasses import dataclass
 from typing import Final

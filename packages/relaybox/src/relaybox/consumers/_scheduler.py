@@ -81,7 +81,7 @@ class Scheduler:
         return self._database_failures > 0
 
     def offer(self, queue: KeyQueue) -> None:
-        """Schedule *queue*, which got work; :meth:`dispatch` begins it."""
+        """Add *queue*, which has new work, to the ready queues; :meth:`dispatch` begins the work."""
         if queue.state is KeyState.IDLE:
             self._make_ready(queue)
 
@@ -113,7 +113,7 @@ class Scheduler:
             await asyncio.wait(late, timeout=1.0)
 
     def _take(self) -> list[KeyQueue]:
-        """Return the next key, with as many further keys as its event may share a transaction with."""
+        """Return the queue of the next key, and queues whose first events may share its transaction."""
         taken: list[KeyQueue] = []
         limit = 1
         while self._ready and len(taken) < limit:

@@ -125,7 +125,7 @@ class ConsumerStatistics:
 
 @dataclass(kw_only=True, slots=True)
 class HandlerDurations:
-    """Mutable counts of the seconds of handlers."""
+    """Histogram of the durations of handlers' calls, in seconds; mutable."""
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(HANDLER_BOUNDS_S) + 1))
     sum_s: float = 0.0
@@ -145,7 +145,7 @@ class ProgressClock:
         self._can_work = False
 
     def observe(self, now_s: float, *, finished: int, can_work: bool) -> None:
-        """Compare with the observation before.
+        """Compare with the previous observation.
 
         Args:
             now_s: The time of a monotonic clock.

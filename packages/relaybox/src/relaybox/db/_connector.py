@@ -100,7 +100,7 @@ class Connector:
         connection, so that renewed certificates are used.
 
         Raises:
-            DatabaseUnavailable: No server, or no certificate or key, can be used; the message has the reason.
+            DatabaseUnavailable: No server is reachable, or a certificate or key is unusable; see the message.
             DatabaseBusy: The server accepts no more connections.
         """
         generation = self._generation

@@ -30,14 +30,15 @@ A = TypeVar("A", bound=Aggregate)
 
 
 def aggregate_router(backbone: Backbone, domain: Domain[A]) -> APIRouter:
-    """Every route of a domain whose aggregates clients may see as they are stored.
+    """Return all routes of a domain, for an application whose clients may see aggregates as they are stored.
 
-    ``POST ""`` takes the payload of the domain's one creating command and answers 201 with the new
-    aggregate; ``GET /{…_id}/state`` shows one to its owner; the rest is :func:`command_router`, which
-    an application with shapes of its own takes alone.
+    ``POST ""`` creates an aggregate: its body is the payload of the domain's creating command, and the
+    response is 201 with the aggregate. ``GET /{…_id}/state`` returns an aggregate to its owner. The other
+    routes are those of :func:`command_router`, which an application with other representations of its
+    aggregates uses instead.
 
     Raises:
-        TypeError: the domain declares no creating command, or several.
+        TypeError: The domain declares no creating command, or several.
     """
     # One router: FastAPI matches the routes of a nested router once more per level.
     routes = _AggregateRoutes(backbone, domain)

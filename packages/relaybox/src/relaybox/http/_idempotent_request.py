@@ -90,16 +90,17 @@ class IdempotentRequest:
 
                  hold_for_cache ┌────────────────┐ response of 2xx or 3xx: keep, commit
                ┌───────────────►│ HELD_FOR_CACHE ├──────────────────────────────────────┐
-        ┌──────┴───────┐◄───────┴────────────────┘ error response, or unit or command    ▼
+        ┌──────┴───────┐◄───────┴────────────────┘ error response, or a unit claims      ▼
         │ PASS_THROUGH │                                                             ┌──────┐
         └┬─────┬───────┘◄───────┬────────────────┐ error response: roll back         │ SENT │
          │     └───────────────►│ HELD_FOR_UNIT  ├──────────────────────────────────►└──────┘
          │       hold_for_unit  └────────────────┘ response of 2xx or 3xx: keep, commit  ▲
          └───────────────────────────────────────────────────────────────────────────────┘
-                    head of a response without a store
+                    response without a claim or a unit of work
 
         any state but SENT ─ deciding, replace_response ─► REPLACED ─ replay, refuse ─► SENT
 
+    "A unit claims": a unit of work or a command claims the key, instead of cache mode (:meth:`leave_cache`).
     Invariant: in the states HELD_FOR_CACHE and HELD_FOR_UNIT no part of the response is sent before the store
     has committed or rolled back. Units of work, commands and cache mode call methods, and set no attribute.
     """
@@ -231,7 +232,7 @@ class IdempotentRequest:
 
     @contextmanager
     def deciding(self) -> Generator[None]:
-        """Respond with a Replay or IdempotencyError of the ``with`` block, even if it is caught later."""
+        """Respond with the Replay or IdempotencyError that the block raises, even if it is caught later."""
         try:
             yield
         except (Replay, IdempotencyError) as replacement:

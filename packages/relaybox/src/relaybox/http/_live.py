@@ -147,9 +147,10 @@ class LiveStreams:
     ) -> AsyncGenerator[ServerSentEvent]:
         """Yield the events after *after_version*, then new ones, until the stream ends.
 
-        A cursor beyond *current_version* belongs to another history: ``reset`` is sent and the stream ends;
-        the client reads the state again. The stream ends before an event that cannot be brought to its
-        declared version; the client reconnects, and a process of a later release may send it.
+        A cursor beyond *current_version* refers to events that a restore or failover of PostgreSQL has lost:
+        ``reset`` is sent and the stream ends; the client reads the state again. The stream ends before an
+        event that cannot be brought to its declared version; the client reconnects, and a process of a later
+        release may send that event.
 
         Args:
             aggregate_type: Type of the aggregate.

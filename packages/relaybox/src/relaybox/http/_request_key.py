@@ -138,7 +138,10 @@ class RequestKey:
     async def _fingerprints(
         self, request: Request, *, is_secret: bool
     ) -> tuple[str, Callable[[], str] | None]:
-        """Return the fingerprint, and, if the body is compared by value, a function for that by bytes."""
+        """Return the fingerprint by the body's JSON value, and a function for that by its bytes.
+
+        The first is the fingerprint by bytes, and the second None, if the body is not compared by value.
+        """
         content_type = request.headers.get("content-type", "")
         where = (self._scope["method"], self._scope["path"], self._scope["query_string"], content_type)
         # Without the body if it contains a secret: a short secret could be guessed from a stored digest.

@@ -232,7 +232,7 @@ class LocalPostgres(LocalServer):
     async def _end_orphaned_server(self) -> None:
         """Stop a server that runs in the cluster's directory although the process that started it has died.
 
-        The lock on the data directory, which this process holds, shows that: the kernel releases it at death.
+        That process is dead: otherwise it would have the lock on the data directory, which this process has.
         """
         try:
             await self._end_orphans(self._cluster, "postgres")

@@ -165,7 +165,7 @@ class LocalServer(ABC):
     async def _end_orphans(self, directory: Path, program: str) -> None:
         """Stop processes named *program* in *directory* whose starting process has died.
 
-        The lock on the data directory, which this process holds, shows that: the kernel releases it at death.
+        That process is dead: otherwise it would have the lock on the data directory, which this process has.
         """
         await end_orphans(processes_in(directory, program), self._stop_signal, stop_s=STOP_S)
 

@@ -1,5 +1,7 @@
 """Errors of operator actions.
 
+The *marker* of a lane is the id of its last batch in Kafka.
+
 ::
 
     RelayboxError

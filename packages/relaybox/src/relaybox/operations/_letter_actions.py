@@ -166,7 +166,7 @@ async def discard_letters(
 async def _discard_step(
     db: Executor, by: str, reason: str, arguments: tuple[object, ...]
 ) -> tuple[int | None, Sequence[int], Sequence[int]]:
-    """Return the lowest id of the step (None after the last step), the discarded and the requested ids."""
+    """Return the lowest id of the step, or None after the last one; the discarded ids; ids to be replayed."""
     [step] = await db.fetch(_DISCARD, *arguments)
     requested = await db.fetch(_SQL["request_next"], step["ids"], by, reason)
     return step["last_id"], step["ids"], [row["id"] for row in requested]

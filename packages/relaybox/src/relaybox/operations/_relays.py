@@ -193,7 +193,7 @@ async def accept_marker(db: Executor, lane: int, marker: UUID, *, by: str, reaso
         raise MarkerRefused(f"lane {lane} has no fault; `relaybox relay status` lists lanes with a fault")
     if str(marker) not in fault.lower():
         raise MarkerRefused(
-            f"lane {lane} stopped at another marker than {marker}; accept the marker of its fault: {fault}"
+            f"the fault of lane {lane} has another marker than {marker}; accept the marker in it: {fault}"
         )
     arguments = (lane, fault, marker, by, reason, [LANES_CHANNEL, OUTBOX_CHANNEL])
     if not await db.fetch(_SQL["accept_marker"], *arguments):

@@ -49,7 +49,7 @@ class Expected:
     message_bytes_max: int
 
     def replication_of(self, use: TopicUse) -> Replication:
-        """Return the replication required by the settings; the default for topics that Kafka creates."""
+        """Return the replication in the settings; for topics that Kafka creates, Relaybox's default."""
         return self.replication if use in {TopicUse.EVENTS, TopicUse.MARKERS} else Replication()
 
 

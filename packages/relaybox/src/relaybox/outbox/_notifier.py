@@ -38,7 +38,7 @@ _log = structlog.get_logger(__name__)
 
 
 def channel_of(name: str, schema: str) -> str:
-    """Return the channel *name* of *schema*: all schemas of a database share PostgreSQL's channels.
+    """Return a channel name for *name* that contains *schema*, because channels belong to the whole database.
 
     The SQL statements that notify compute the same name. Two names longer than 63 bytes can become the same
     channel; listeners then poll more often than needed.

@@ -172,6 +172,6 @@ def _wrong(message: str) -> PydanticCustomError:
 
 
 def _stored_bytes(value: bytes) -> int:
-    """Return an upper bound of the bytes of *value* as JSONB text, with blanks and without exponents."""
+    """Return an upper bound of the bytes of *value* as JSONB text, with blanks and expanded exponents."""
     digits = sum(min(int(exponent), _EXPONENT_MAX) for exponent in _EXPONENT.findall(value))
     return len(value) + value.count(b",") + value.count(b":") + digits

@@ -255,7 +255,7 @@ def acknowledged_in_order(messages: Sequence[Message], results: Sequence[KafkaEr
     """Return the acknowledged *messages*, without those behind an unacknowledged message of the same key.
 
     Kafka has written such a message before its predecessor. The relay publishes the message again after the
-    predecessor: the topic then has a duplicate, but both in order.
+    predecessor, so the topic contains the message twice, the second time in order.
 
     Args:
         messages: Messages of a batch, in order.

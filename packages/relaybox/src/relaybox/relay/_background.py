@@ -65,17 +65,18 @@ class UnavailablePartitions:
         return self.reasons.get(partition_of(key, self._partitions))
 
     def next_available(self) -> int | None:
-        """Return the partitions that accept writes in turn; None if there is none."""
+        """Return the next partition that accepts writes, in rotation; None if there is none."""
         return next(self._available, None)
 
 
 def withhold(
     messages: Sequence[Message], unavailable: Mapping[str, UnavailablePartitions]
 ) -> tuple[list[Message], list[tuple[Message, PartitionUnavailable]]]:
-    """Return the messages whose partition accepts writes, and of each other key the first message.
+    """Return the messages whose partition accepts writes, and for each other key its first message.
 
-    Later messages of such a key, on any topic, are in neither result: they stay PENDING behind the first
-    message. A message without a key is assigned to a partition that accepts writes.
+    The second list has the reason of each message. Later messages of these keys, on any topic, are in neither
+    list: they stay PENDING behind the first message. A message without a key is assigned to a partition that
+    accepts writes.
 
     Args:
         messages: Messages in the order of ``seq``.
@@ -141,8 +142,8 @@ class PartitionWatch:
     def deadline_of_batch(self, deadline: Callable[[], float]) -> Callable[[], float]:
         """Return a deadline for a batch that starts now, by ``time.monotonic()``.
 
-        It is *deadline*, until another partition accepts no writes. Then it is over: the batch may have a
-        record for that partition, and rows of other partitions wait for the batch (G36).
+        That is *deadline*; but as soon as a further partition accepts no writes, the deadline has passed: the
+        batch may have a record for that partition, and rows of other partitions wait for the batch (G36).
         """
         before = _places(self.unavailable)
         return lambda: 0.0 if _places(self.unavailable) - before else deadline()

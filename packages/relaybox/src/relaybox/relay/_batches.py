@@ -171,7 +171,7 @@ class Delivery(Protocol):
         ...
 
     def stuck_lanes(self) -> Mapping[int, str]:
-        """Return the reason by number of each owned lane that has failed to publish for 10 s."""
+        """Return, by lane number, why each owned lane has failed to publish for 10 s; empty if none has."""
         ...
 
     def hung(self) -> bool:
@@ -237,7 +237,7 @@ class InFlightBatches:
             await asyncio.wait([each.outcome for each in self._batches])
 
     async def wait_for_prompt(self, limit_s: float | None) -> None:
-        """Wait for all batches that are not late; after *limit_s* unfinished ones are late (None: never)."""
+        """Wait for the batches that are not late; after *limit_s*, if given, mark unfinished ones as late."""
         awaited = [each for each in self._batches if not each.late]
         if awaited:
             await asyncio.wait([each.outcome for each in awaited], timeout=limit_s)
@@ -300,7 +300,7 @@ class Fetches:
             fetch.stale_lanes.update(lane for lane, _ in fetch.fences)
 
     def invalidate_not_started(self, fetched: Sequence[Message], started: Sequence[Batch]) -> None:
-        """Require that lanes are read again of which a *fetched* row is not in the *started* batches."""
+        """Require that a lane is read again if one of its *fetched* rows is not in the *started* batches."""
         if self._pending and sum(len(batch.messages) for batch in started) < len(fetched):
             in_flight = {message.seq for batch in started for message in batch.messages}
             self.invalidate(message.lane for message in fetched if message.seq not in in_flight)
@@ -367,7 +367,7 @@ class RowReader:
             lanes: Owned lanes to read; empty: return no rows.
             excluded: ``seq`` of rows that are in flight, not recorded, or already read.
             rows_max: Maximum number of rows.
-            probing: Whether the row is the probe of the circuit breaker; ``batch_rows`` then stays.
+            probing: Whether the row is the probe of the circuit breaker; ``batch_rows`` then does not change.
         """
         self._read_at_s = time.monotonic()
         if not lanes:

@@ -113,7 +113,7 @@ def plan_recovery_after_history_change(marker: UUID | None, claims: Sequence[Cla
 
 
 def _agrees(marker: UUID | None, accepted: UUID | None, claims: Sequence[Claim]) -> bool:
-    """Return whether *marker* is possible if none of *claims* was published, or *accepted* by an operator."""
+    """Return whether *marker* is that of a lane none of whose *claims* was published, or was *accepted*."""
     if marker is None:
         return accepted == NO_MARKER or all(claim.previous_id is None for claim in claims)
     return marker == accepted or any(claim.previous_id == marker for claim in claims)
@@ -237,9 +237,9 @@ def _fences(lanes: Sequence[Lane]) -> tuple[list[int], list[int]]:
 class RejectionIsolator:
     """Find the row that the broker rejects, by publishing the rows of a rejected batch one by one.
 
-    The broker rejects a request as a whole, so its error does not identify the row. This is rare: the relay
-    finds most faulty rows before by the limits of topics, unless a limit was lowered since it was read. A row
-    that is rejected alone is at fault, unless the lane's marker shows that it was published::
+    The broker rejects a request as a whole, so its error does not identify the row. This is rare, because
+    the relay compares rows with the limits of topics before it sends them; but a limit may be lowered later.
+    A row that is rejected alone is at fault, unless the lane's marker in Kafka shows that it was published::
 
         batch rejected ─► rows alone ─► row rejected ─► lane taken over ─┬─► confirmed
                               └─► published ─► next row                  └─► published after all

@@ -195,7 +195,7 @@ class ExactlyOnce:
         return link_failure
 
     def stuck_lanes(self) -> dict[int, str]:
-        """Return the reason by number of each lane that has failed for 10 s."""
+        """Return, by lane number, why each lane has failed for 10 s; empty if none has."""
         return self._failures.stuck(self._open)
 
     def hung(self) -> bool:

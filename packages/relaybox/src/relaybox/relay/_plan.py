@@ -237,8 +237,9 @@ def select_publishable(
 class Breaker:
     """Circuit breaker: opens when the link to Kafka fails, closes when the next row is published (G25).
 
-    For rows that were in flight, failed attempts count at once and after 1, 2 and 4 s as for faulty rows, but
-    with the reason ``link``; when a broker responds, these rows become PENDING again. Other rows only wait.
+    Each row that was in flight gets a failed attempt at once, and others after 1, 2 and 4 s, as a faulty row
+    does, but with the reason ``link``; when a broker responds, these rows become PENDING again. Rows that
+    were not in flight only wait.
     """
 
     def __init__(self) -> None:

@@ -311,7 +311,7 @@ async def _open_lanes(
     *,
     replaceable: Collection[Lane],
 ) -> tuple[dict[Lane, LaneProducer], dict[Lane, LinkDown]]:
-    """Open a producer for each of *lanes*; of *replaceable* lanes the next one if the last cannot open."""
+    """Open a producer for each of *lanes*; if that of a *replaceable* lane cannot open, open the next."""
     numbers = {lane: _numbers(known[lane.lane], reconciler) for lane in lanes}
     limits_s = {lane: _REPLACEABLE_S if lane in replaceable else INIT_S_MAX for lane in lanes}
     producers, failed = await _open_all(new_producer, numbers, limits_s, threads)

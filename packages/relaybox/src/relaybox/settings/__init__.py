@@ -200,7 +200,7 @@ class HttpSettings(BaseSettings):
 
 
 class IdempotencySettings(BaseSettings):
-    """How long responses to requests with an idempotency key are stored, and the secret for their keys."""
+    """How long responses to requests with an idempotency key are stored, and the secret to hash the keys."""
 
     model_config = SettingsConfigDict(
         env_prefix="IDEMPOTENCY_", frozen=True, extra="ignore", env_ignore_empty=True

@@ -122,7 +122,7 @@ class PostgresSettings(BaseSettings):
         return require_key_file(value, info, "POSTGRES_SSL_CERT_FILE")
 
     def as_owner(self) -> "PostgresSettings":
-        """Return settings that connect to the same database as ``owner_user``; the same settings if None."""
+        """Return settings that connect as ``owner_user``; unchanged if ``owner_user`` is None."""
         if self.owner_user is None:
             return self
         password = self.password if self.owner_password is None else self.owner_password
@@ -139,7 +139,7 @@ class PostgresSettings(BaseSettings):
         return ", ".join(f"{host}:{port}" for host, port in self.addresses)
 
     def direct(self) -> "PostgresSettings":
-        """Return settings that connect to ``direct_host``, without the pooler; the same settings if None."""
+        """Return settings that connect to ``direct_host``, bypassing the pooler; unchanged if it is None."""
         if self.direct_host is None:
             return self
         changes = {"host": self.direct_host, "port": self.direct_port, "pooler": "none", "direct_host": None}

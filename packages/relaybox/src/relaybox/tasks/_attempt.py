@@ -67,10 +67,10 @@ class Attempt:
         return await self._postpone(failure)
 
     async def _postpone(self, failure: Exception) -> AttemptOutcome:
-        """Postpone the task after *failure*; return ENDED or LOST if the runner does not hold it any more.
+        """Postpone the task after *failure*, so that a later attempt follows.
 
-        A worker that returned (TaskUnfinished) has then ended the task; a worker that raised has lost the
-        task.
+        If the runner does not hold the task any more, nothing is changed: a worker that returned
+        (TaskUnfinished) has ended the task itself (ENDED); after any other failure the task is LOST.
         """
         pause_s = retry_pause_s(self.task.attempts)
         try:

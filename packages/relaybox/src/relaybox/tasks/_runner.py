@@ -120,7 +120,7 @@ class TaskRunner:
         self._woken.set()
 
     async def run(self) -> None:
-        """Run tasks until :meth:`stop`; then wait ``TASK_STOP_GRACE_S`` for their ends, and release the rest.
+        """Run tasks until :meth:`stop`; then wait for them ``TASK_STOP_GRACE_S``, and release the others.
 
         The release takes a few seconds at most. If PostgreSQL is unavailable, read-only, or rejects the
         runner's own statements, the runner retries without limit.

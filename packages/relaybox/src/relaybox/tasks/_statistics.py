@@ -54,7 +54,7 @@ class RunnerStatistics:
 
 @dataclass(kw_only=True, slots=True)
 class AttemptDurations:
-    """Mutable counts of the seconds of attempts."""
+    """Histogram of the durations of attempts, in seconds; mutable."""
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(_ATTEMPT_BOUNDS_S) + 1))
     sum_s: float = 0.0

@@ -62,7 +62,7 @@ class SharedCheck:
 
 
 class _SchemaCheck:
-    """Look for missing migrations every 30 s, because that reads files; between, only query the server."""
+    """Look for missing migrations every 30 s, because that reads files; in between, only query the server."""
 
     def __init__(self, database: Database, migrations: tuple[Migrations, ...]) -> None:
         self._database = database

@@ -97,9 +97,9 @@ class Plan:
 
     @property
     def remedy(self) -> str:
-        """The repair that ends with ``or``, for the error of Kafka's refusal to create the topic.
+        """First part of the advice, up to ``or``, in the error message if Kafka refuses to create the topic.
 
-        Empty if at least as many brokers are up as the topic has replicas.
+        Empty if there are enough live brokers for all replicas.
         """
         if self.replicas <= len(self.brokers.live):
             return ""

@@ -105,7 +105,7 @@ class Tables:
         return Snapshot(topics=frozenset(row["topics"]), events=row["events"])
 
     async def possible_loss(self, since: datetime | None) -> PossibleLoss | None:
-        """Return the conditions of lost events written after *since*; None if there was no failover.
+        """Return how to recognise lost events written after *since*; None if PostgreSQL never failed over.
 
         Call this after :meth:`take_snapshot`: otherwise events removed between the two count as lost.
         """

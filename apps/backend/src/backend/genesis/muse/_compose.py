@@ -325,7 +325,7 @@ class _Composer:
 
 
 def _opening_slots(motif: Motif, slots: Mapping[str, str]) -> dict[str, str]:
-    """Return the values of the slots {discovery} and {pressure}, which begin a story with *motif*."""
+    """Return the values of {discovery} and {pressure}, placeholders in templates of a story's beginning."""
     return {"discovery": motif.discovery.format_map(slots), "pressure": fill(motif.pressure, slots)}
 
 

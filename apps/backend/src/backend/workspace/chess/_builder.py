@@ -42,7 +42,7 @@ class GameRefused(Exception):
 
 @lru_cache(maxsize=4_096)
 def _short(text: str) -> Annotation:
-    """Return the annotation of a short comment. Cached: most are clocks, and many games have equal ones."""
+    """Return the annotation of a short comment. Cached: most are clock times that repeat in many games."""
     return to_canonical(Annotation(text=text))
 
 

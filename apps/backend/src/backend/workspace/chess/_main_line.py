@@ -35,8 +35,8 @@ def end_main_line(tree: MoveTree, last: int, board: chess.Board, notes: Notes, a
     end = tree.end_of(last)
     rest = tree.moves[last + 1 : end]
     cut = tree.reordered([*range(last + 1), *range(end, len(tree.moves))])
-    said = cut.moves[last].annotation
-    longer = _with_text(said, rest, last, board) if len(rest) <= _MOVES_MAX else None
+    annotation = cut.moves[last].annotation
+    longer = _with_text(annotation, rest, last, board) if len(rest) <= _MOVES_MAX else None
     moves = f"moves after the last move of the main line ({len(rest)})"
     if longer is None:
         notes.dropped(at, f"{moves}; its text has no room for them")
@@ -51,15 +51,17 @@ def _shapes(move: Move) -> bool:
     return bool(move.annotation.arrows or move.annotation.circles)
 
 
-def _with_text(said: Annotation, rest: tuple[Move, ...], last: int, board: chess.Board) -> Annotation | None:
-    """Return *said* with the moves *rest* at the end of its text; None if the text would be too long."""
+def _with_text(
+    annotation: Annotation, rest: tuple[Move, ...], last: int, board: chess.Board
+) -> Annotation | None:
+    """Return *annotation* with the moves *rest* at the end of its text; None if that would be too long."""
     # The moves are adjacent, and each parent, except that of the first, is one of them.
     moved = (Move(one.parent - last - 1, one.uci, _words(one.annotation)) for one in rest)
     tokens = movetext(MoveTree(tuple(moved)), board.copy(stack=False))
     # Remove commands: in the text of a move they would be parsed as commands of that move.
     text = unescape_comment(" ".join(tokens)).replace("{ ", "").replace(" }", "").replace("[%", "[")
     try:
-        return to_canonical(replace(said, text=" ".join(filter(None, (said.text, f"({text})")))))
+        return to_canonical(replace(annotation, text=" ".join(filter(None, (annotation.text, f"({text})")))))
     except AnnotationInvalid:
         return None
 

@@ -54,7 +54,7 @@ reply_router = APIRouter()
 
 
 def _begin(command_type: str) -> Any:
-    """Return a dependency: the transaction of a command on the reply in the URL path; for commenters."""
+    """Return a dependency that requires a commenter, and begins a command on the reply in the URL path."""
     return Depends(begin_command(command_type, Role.COMMENTER, node=_reply_node, resource="reply"))
 
 

@@ -56,7 +56,7 @@ discussion_router = APIRouter()
 
 
 def begin_thread_command(command_type: str) -> Any:
-    """Return a dependency: the transaction of a command on the thread in the URL path; for commenters.
+    """Return a dependency that requires a commenter, and begins a command on the thread in the URL path.
 
     Use the result as ``Annotated[CommandTransaction, begin_thread_command(...)]``.
     """

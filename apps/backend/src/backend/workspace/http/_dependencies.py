@@ -190,7 +190,7 @@ async def authenticated(
     # Only documents the scheme in OpenAPI.
     _bearer: Annotated[Any, Depends(BEARER_SCHEME)],
 ) -> Principal:
-    """Return the sender of a request with a bearer token; a dependency.
+    """Return the sender of a request with a bearer token; a FastAPI dependency.
 
     Raises:
         TokenMissing, TokenInvalid, TokenExpired: The request has no valid bearer token.

@@ -76,7 +76,7 @@ async def change_role(
 
 
 async def revoke_grant(tx: CommandTransaction, node_id: UUID, user_id: str) -> None:
-    """Revoke a user's grant on the node itself; any user may revoke the own grant.
+    """Revoke a user's grant on the node itself; each user may revoke their own grant.
 
     Raises:
         NodeNotFound: The sender may not read the node.

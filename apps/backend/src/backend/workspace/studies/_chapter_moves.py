@@ -167,7 +167,7 @@ def _annotation_document(tree: MoveTree, path: str) -> Mapping[str, Any]:
 def _changed_annotations(before: MoveTree, after: MoveTree, path: str) -> Mapping[str, Any]:
     """Return the annotation that changed because its move became a main continuation, by the move's path.
 
-    *path* is that of a sibling. Empty if no annotation changed.
+    Empty if no annotation changed. *path* is that of any sibling of the move.
     """
     parent = after.find(path.rpartition(".")[0])
     first = [after.path_of(one) for one in after.children()[parent][:1]]

@@ -42,7 +42,7 @@ def begin_study_command(command_type: str) -> Any:
 
 
 async def require_chess_installed() -> None:
-    """Require the package ``chess``, which studies need; a dependency.
+    """Require that the package ``chess`` is installed, which studies need; a FastAPI dependency.
 
     Raises:
         ChessNotInstalled: The package is not installed.

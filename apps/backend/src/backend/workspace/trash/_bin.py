@@ -112,9 +112,10 @@ def visibility_after_move(
 
 
 async def _lock_with_place(tx: CommandTransaction, node_id: UUID) -> tuple[Access, Access | None]:
-    """Lock the topmost node of a batch, and the live node below which it is restored; None if there is none.
+    """Lock the topmost node of a batch, and the live node that becomes its parent; return the access to both.
 
-    After the locks on the trees, which exclude moves, the second node is determined again.
+    The parent is None if no former ancestor is live. It is determined before and after the lock on the trees,
+    which excludes moves.
 
     Raises:
         NodeNotFound, RoleMissing, NodeNotTrashed, NodeTrashedWithAncestor: As for :func:`restore_node`.

@@ -122,7 +122,7 @@ async def _erase(tx: CommandTransaction, batch: _Batch, *, reason: str) -> Purge
 
 
 async def _drop_from_tasks(tx: CommandTransaction, batch: _Batch) -> Counter[str]:
-    """Erase files and results of tasks on other nodes that contain content of the batch, and open imports."""
+    """Erase files and results of tasks with content of the batch, and end imports below its nodes."""
     fetch = tx.executor.fetch
     # No such task can be created concurrently: an export locks the nodes in its file, an import locks its
     # parent.

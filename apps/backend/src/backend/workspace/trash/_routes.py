@@ -57,7 +57,7 @@ trash_router = APIRouter()
 def _begin(
     command_type: str, require: Callable[[Access], None]
 ) -> Callable[..., Awaitable[CommandTransaction]]:
-    """Return a dependency: the transaction of a command on the node in the URL path.
+    """Return a dependency that begins a command on the node in the URL path.
 
     *require* raises an error if the sender's access does not allow the command.
     """

@@ -134,7 +134,7 @@ class IdempotentClient:
 
 
 def _retry_after_of(answer: httpx2.Response) -> float | None:
-    """Return the seconds of ``Retry-After``; if it is a date, those since the response's ``Date``."""
+    """Return the seconds of ``Retry-After``; if it is a date, those from the response's ``Date`` to it."""
     text = answer.headers.get("Retry-After")
     if text is None:
         return None

@@ -185,7 +185,7 @@ class RedisIdempotencyService:
             self._locks.discard(lock)
 
     async def release(self) -> None:
-        """Release the lock; a stored result stays. Without Redis, the lock ends when its lease ends."""
+        """Release the lock; a stored result stays. If Redis is unreachable, the lock ends with its lease."""
         try:
             await self.commit()
         except StoreUnavailable as error:

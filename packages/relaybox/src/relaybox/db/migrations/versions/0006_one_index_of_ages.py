@@ -1,4 +1,4 @@
-"""Keep one entry per command in the two indexes by age, also for a command with an idempotency key."""
+"""Put each old command into one index by age, not two: that of commands with an idempotency key, or this."""
 
 from pathlib import Path
 
