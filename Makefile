@@ -125,7 +125,7 @@ bench-compare: $(STAMP) ## Run the short benchmarks of another revision and of t
 	@test -n "$(REV)" || { echo "Name a revision: make bench-compare REV=main" >&2; exit 3; }
 	@exec python benchmarks compare $(REV) $(NAMES) $(if $(TURNS),--turns $(TURNS))
 
-chaos: $(STAMP) ## Run relays under injected faults on real servers, 2 minutes (CLUSTER=1, MINUTES=, SEED=, DELIVERY=)
+chaos: $(STAMP) ## Run relays and consumers under injected faults on real servers, 2 minutes (CLUSTER=1, MINUTES=, SEED=, DELIVERY=)
 	@exec python -m tests.faults.chaos $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(if $(DELIVERY),--delivery $(DELIVERY)) $(if $(CLUSTER),--cluster)
 
 image: $(STAMP) ## Build the image and run both demos on its services (needs root, buildah, debootstrap)

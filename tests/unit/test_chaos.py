@@ -17,8 +17,9 @@ from tests.faults.chaos._comparison import (
     lost_by_failovers,
     publishable_events,
 )
+from tests.faults.chaos._effects import Effect, EffectFindings, Letters, compare_effects
 from tests.faults.chaos._journal import CommitResult, Event, Journal
-from tests.faults.chaos._report import BROKER_FAULTS, quantile
+from tests.faults.chaos._report import BROKER_FAULTS, ConsumerReport, quantile
 from tests.faults.chaos._schedule import (
     CLUSTER,
     SINGLE_SERVERS,
@@ -56,6 +57,12 @@ def row(event: int, **other: object) -> Row:
 
 
 ALL = [record(0), record(1), record(2), record(3)]
+EFFECTS = [
+    Effect(key="a", version=1, event_id=IDS[0], place=1),
+    Effect(key="b", version=1, event_id=IDS[3], place=1),
+    Effect(key="a", version=2, event_id=IDS[1], place=2),
+    Effect(key="a", version=3, event_id=IDS[2], place=3),
+]
 ROWS = [row(0), row(1), row(2), row(3)]
 ACKNOWLEDGED = dict.fromkeys(EXPECTED, CommitResult.ACKNOWLEDGED)
 
@@ -72,6 +79,10 @@ def test_hour_has_the_promised_number_of_faults(seed: int) -> None:
     assert kinds[FaultKind.RELAY_KILL] >= 200
     assert sum(kinds[kind] for kind in BROKER_FAULTS) >= 50
     assert kinds[FaultKind.POSTGRES_CRASH] >= 50
+    assert kinds[FaultKind.CONSUMER_KILL] >= 80
+    assert kinds[FaultKind.CONSUMER_FREEZE] >= 30
+    assert kinds[FaultKind.CONSUMER_RESTART] + kinds[FaultKind.CONSUMER_JOIN] >= 80
+    assert kinds[FaultKind.CONSUMER_POISON] >= 100
     assert set(kinds) == set(kinds_of(SINGLE_SERVERS))
 
 
@@ -214,6 +225,72 @@ def test_journal_has_the_events_without_response_at_a_time(
             journal.record_result([event], CommitResult.ACKNOWLEDGED)
     journal.close()
     assert list(journal.undecided_between(3, 6)) == [IDS[1], IDS[2], IDS[3], IDS[5]]
+
+
+def consumer_report(effects: list[Effect], **other: object) -> ConsumerReport:
+    fields: dict[str, object] = {"letters": Letters(), "drain_s": 1.0, "unexpected_exits": {}}
+    return ConsumerReport(effects=compare_effects(EXPECTED, effects), **(fields | other))
+
+
+def test_one_effect_per_event_in_order_has_no_violation() -> None:
+    assert compare_effects(EXPECTED, EFFECTS) == EffectFindings(expected=4, effects=4)
+    assert +consumer_report(EFFECTS).violations() == {}
+
+
+@pytest.mark.parametrize("missing", range(4))
+def test_event_without_effect_is_lost(missing: int) -> None:
+    left = [each for each in EFFECTS if each != EFFECTS[missing]]
+    assert compare_effects(EXPECTED, left).findings.counts == {"lost": 1}
+    assert +consumer_report(left).violations() == {"effect of a consumer lost": 1}
+
+
+def test_event_with_two_effects_is_doubled() -> None:
+    twice = [*EFFECTS, EFFECTS[2]._replace(place=4)]
+    assert compare_effects(EXPECTED, twice).findings.counts == {"doubled": 1}
+    assert +consumer_report(twice).violations() == {"effect of a consumer doubled": 1}
+
+
+def test_effect_after_that_of_a_later_version_is_reordered() -> None:
+    swapped = [*EFFECTS[:2], EFFECTS[2]._replace(place=3), EFFECTS[3]._replace(place=2)]
+    found = compare_effects(EXPECTED, swapped)
+    assert (found.findings.counts, found.keys) == ({"reordered": 1}, {"a"})
+    assert +consumer_report(swapped).violations() == {"effect of a consumer reordered": 1}
+
+
+def test_effects_of_a_key_in_concurrent_transactions_are_a_violation() -> None:
+    """The second transaction did not see the effect of the first, although both are in order."""
+    overlapping = [*EFFECTS[:3], EFFECTS[3]._replace(place=2)]
+    assert compare_effects(EXPECTED, overlapping).findings.counts == {
+        "at the same time as another one of its key": 1
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"event_id": IDS[8]}, "of no published event"),
+        ({"version": 7}, "of a changed event"),
+        ({"key": "b", "place": 2}, "of a changed event"),
+    ],
+)
+def test_effect_of_another_event_is_a_violation(changes: dict[str, object], what: str) -> None:
+    changed = [*EFFECTS[:3], EFFECTS[3]._replace(**changes)]
+    assert compare_effects(EXPECTED, changed).findings.counts[what] == 1
+
+
+@pytest.mark.parametrize(
+    ("other", "what"),
+    [
+        ({"letters": Letters(parked=2, replayed=1)}, "dead letter not replayed at the end"),
+        (
+            {"letters": Letters(parked=1, replayed=1, without_poison=1)},
+            "event parked although its handler did not fail",
+        ),
+        ({"drain_s": None}, "consumers did not finish in time"),
+    ],
+)
+def test_unfinished_consumers_are_a_violation(other: dict[str, object], what: str) -> None:
+    assert +consumer_report(EFFECTS, **other).violations() == {what: 1}
 
 
 def test_percentiles_of_few_values_are_values() -> None:

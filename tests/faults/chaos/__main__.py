@@ -27,7 +27,7 @@ def main() -> int:
     known = RelaySettings.model_fields["delivery"]
     parser = argparse.ArgumentParser(
         prog="python -m tests.faults.chaos",
-        description="Run relays under faults and check the guarantees.",
+        description="Run relays and consumers under faults and check the guarantees.",
         epilog=LIMITATIONS,
     )
     parser.add_argument("--minutes", type=float, default=2.0, help="duration of the faults in minutes (2)")

@@ -54,7 +54,7 @@ class ClusterServers(ChaosServers):
     def kafka_settings(self) -> KafkaSettings:
         return KafkaSettings(host=self.kafka.settings()["KAFKA_HOST"])
 
-    def relay_environment(self) -> dict[str, str]:
+    def service_environment(self) -> dict[str, str]:
         return {
             **self.pair.primary.settings(),
             "POSTGRES_PORT": str(self.pooler.port),

@@ -8,15 +8,16 @@ from typing import Final
 from tests.faults.chaos._journal import Timeline
 from tests.faults.chaos._probes import Prober
 from tests.faults.chaos._proxy import Direction, Proxy
-from tests.faults.chaos._relays import RelaySlot
 from tests.faults.chaos._schedule import Fault, FaultKind, Target
 from tests.faults.chaos._servers import UNAVAILABLE_ERRORS, SingleServers
+from tests.faults.chaos._services import ServiceSlot
 from tests.faults.chaos._writers import Poison, Writer
 
 _DELAY_S: Final = (0.02, 0.4)
 _END_BACKENDS: Final = """
     SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-    WHERE application_name LIKE '%relay%' AND pid <> pg_backend_pid()
+    WHERE (application_name LIKE '%relay%' OR application_name = 'chaos-consumers')
+      AND pid <> pg_backend_pid()
 """
 #: Not a fault, but as demanding: lanes split during other faults, up to four times the initial number.
 _DOUBLE_LANES: Final = """
@@ -29,6 +30,16 @@ _DIRECTIONS: Final = (
 )
 #: Share of poison rows that name a missing topic; the others are too large.
 _MISSING_TOPIC_SHARE: Final = 0.3
+#: Faults that delay no event on its way to the topic, or only events of their keys.
+_NOT_MEASURED: Final = (
+    FaultKind.POISON,
+    FaultKind.CONSUMER_KILL,
+    FaultKind.CONSUMER_PAUSE,
+    FaultKind.CONSUMER_FREEZE,
+    FaultKind.CONSUMER_RESTART,
+    FaultKind.CONSUMER_JOIN,
+    FaultKind.CONSUMER_POISON,
+)
 
 
 #: Injects a fault: yields once when the fault is in effect, and returns at its end; yields nothing if no
@@ -77,58 +88,67 @@ class Injector:
             async for _ in self._handlers[fault.kind](fault):
                 hit = True
                 self.injected[fault.kind] += 1
-                if self._recovery_from_strike:
+                if self._recovery_from_strike and fault.kind not in _NOT_MEASURED:
                     self._prober.measure_from_now(fault.kind)
-            if hit and not self._recovery_from_strike and fault.kind is not FaultKind.POISON:
+            if hit and not self._recovery_from_strike and fault.kind not in _NOT_MEASURED:
                 self._prober.measure_from_now(fault.kind)
             self._timeline.note(f"fault ended: {fault.kind}{'' if hit else ', no target available'}")
 
 
-class RelayFaults:
-    """Handlers of the faults of relays."""
+class ServiceFaults:
+    """Handlers of the faults of several processes that share the work: relays, or consumers."""
 
-    def __init__(self, relays: Sequence[RelaySlot], timeline: Timeline) -> None:
-        self._relays = relays
+    def __init__(
+        self,
+        slots: Sequence[ServiceSlot],
+        timeline: Timeline,
+        *,
+        kills: FaultKind,
+        freezes: Sequence[FaultKind],
+        restarts: FaultKind,
+    ) -> None:
+        """Kill, freeze and restart *slots* in faults of these kinds."""
+        self._slots = slots
         self._timeline = timeline
         self.handlers: Mapping[FaultKind, FaultHandler] = {
-            FaultKind.RELAY_KILL: self._kill,
-            FaultKind.RELAY_FREEZE: self._freeze,
-            FaultKind.RELAY_RESTART: self._restart,
+            kills: self._kill,
+            **dict.fromkeys(freezes, self._freeze),
+            restarts: self._restart,
         }
 
-    def _some_relay(self, fault: Fault) -> RelaySlot | None:
-        calm = [relay for relay in self._relays if relay.is_running]
+    def _some_slot(self, fault: Fault) -> ServiceSlot | None:
+        calm = [slot for slot in self._slots if slot.is_running]
         return calm[int(fault.pick * len(calm))] if calm else None
 
     async def _kill(self, fault: Fault) -> AsyncIterator[None]:
-        relay = self._some_relay(fault)
-        if relay is None:
+        slot = self._some_slot(fault)
+        if slot is None:
             return
-        relay.kill()
-        self._timeline.note(f"{relay.name} killed")
-        # The other relays take its lanes over before or after its restart.
-        asyncio.get_running_loop().call_later(fault.lasts_s, relay.start)
+        slot.kill()
+        self._timeline.note(f"{slot.name} killed")
+        # The other processes take its work over before or after its restart.
+        asyncio.get_running_loop().call_later(fault.lasts_s, slot.start)
         yield
 
     async def _freeze(self, fault: Fault) -> AsyncIterator[None]:
-        relay = self._some_relay(fault)
-        if relay is None:
+        slot = self._some_slot(fault)
+        if slot is None:
             return
-        relay.freeze()
-        self._timeline.note(f"{relay.name} frozen")
+        slot.freeze()
+        self._timeline.note(f"{slot.name} frozen")
         yield
         await asyncio.sleep(fault.lasts_s)
-        relay.resume()
+        slot.resume()
 
     async def _restart(self, fault: Fault) -> AsyncIterator[None]:
-        relay = self._some_relay(fault)
-        if relay is None:
+        slot = self._some_slot(fault)
+        if slot is None:
             return
-        self._timeline.note(f"{relay.name} stopping")
+        self._timeline.note(f"{slot.name} stopping")
         yield
-        await relay.stop()
+        await slot.stop()
         await asyncio.sleep(fault.lasts_s)
-        relay.start()
+        slot.start()
 
 
 class SingleServerFaults:

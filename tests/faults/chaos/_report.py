@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.faults.chaos._comparison import Findings, TopicFindings
+from tests.faults.chaos._effects import EffectFindings, Letters
 from tests.faults.chaos._journal import CommitResult
 from tests.faults.chaos._probes import Probe
 from tests.faults.chaos._schedule import FaultKind
@@ -24,6 +25,46 @@ LIMITATIONS: Final = (
     "Killing a process does not test power loss: data in the operating system's cache survives.\n"
     "The seed replays the schedule of faults, not the timing of the processes."
 )
+
+
+CONSUMER_FREEZES: Final = (FaultKind.CONSUMER_PAUSE, FaultKind.CONSUMER_FREEZE)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConsumerReport:
+    """The effects and the dead letters of the consumers."""
+
+    effects: EffectFindings
+    letters: Letters
+    #: Seconds from the publication of the outbox until all letters were replayed and all messages read;
+    #: None if that took too long.
+    drain_s: float | None
+    #: Number of unrequested exits by exit code.
+    unexpected_exits: Mapping[int, int]
+
+    def violations(self) -> Counter[str]:
+        """Return the number of violations by kind."""
+        found = Counter(
+            {f"effect of a consumer {kind}": n for kind, n in self.effects.findings.counts.items()}
+        )
+        found["dead letter not replayed at the end"] += self.letters.parked - self.letters.replayed
+        found["event parked although its handler did not fail"] += self.letters.without_poison
+        found["consumers did not finish in time"] += self.drain_s is None
+        return found
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as an object with fixed keys."""
+        counts = self.effects.findings.counts
+        return {
+            "expected": self.effects.expected,
+            "effects": self.effects.effects,
+            **{name: counts[name] for name in ("lost", "doubled", "reordered")},
+            "letters": self.letters.parked,
+            "letters_behind": self.letters.behind,
+            "letters_replayed": self.letters.replayed,
+            "failed_attempts": self.letters.attempts,
+            "drain_s": None if self.drain_s is None else round(self.drain_s, 2),
+        }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,10 +94,14 @@ class Report:
     drain_s: float | None
     #: Number of unrequested exits of relays by exit code.
     unexpected_exits: Mapping[int, int]
+    #: None without consumers.
+    consumers: ConsumerReport | None
 
     def violations(self) -> Counter[str]:
         """Return the number of violations by kind."""
         found = Counter(self.tables.counts)
+        if self.consumers is not None:
+            found.update(self.consumers.violations())
         found.update(self.read_committed.findings.counts)
         if self.delivery == "exactly-once":
             found["duplicated for readers of committed messages"] += self.read_committed.duplicates
@@ -83,6 +128,8 @@ class Report:
             "relay_kills": self.injected.get(FaultKind.RELAY_KILL, 0),
             "broker_faults": sum(self.injected.get(kind, 0) for kind in BROKER_FAULTS),
             "postgres_crashes": self.injected.get(FaultKind.POSTGRES_CRASH, 0),
+            "consumer_kills": self.injected.get(FaultKind.CONSUMER_KILL, 0),
+            "consumer_freezes": sum(self.injected.get(kind, 0) for kind in CONSUMER_FREEZES),
             "faults": sum(self.injected.values()),
             "by_kind": {kind: self.injected.get(kind, 0) for kind in self.kinds},
             "sent": sum(self.results.values()),
@@ -100,6 +147,7 @@ class Report:
             "recovery_p99_s": round(quantile(seconds, 0.99), 2),
             "recovery_max_s": round(quantile(seconds, 1.0), 2),
             "drain_s": None if self.drain_s is None else round(self.drain_s, 2),
+            "consumers": None if self.consumers is None else self.consumers.as_json(),
             "violations": dict(self.violations()),
         }
 
@@ -113,9 +161,15 @@ def print_report(report: Report, console: Console) -> None:
     """Print the tables; the caller prints the JSON object."""
     console.print(_faults(report))
     console.print(_events(report))
-    if report.unexpected_exits:
-        ends = ", ".join(f"exit code {code} × {times}" for code, times in report.unexpected_exits.items())
-        console.print(f"Unrequested exits of relays, which were restarted: {ends}")
+    if report.consumers is not None:
+        console.print(_effects(report.consumers))
+    exits = {"relays": report.unexpected_exits}
+    if report.consumers is not None:
+        exits["consumers"] = report.consumers.unexpected_exits
+    for service, codes in exits.items():
+        if codes:
+            ends = ", ".join(f"exit code {code} × {times}" for code, times in codes.items())
+            console.print(f"Unrequested exits of {service}, which were restarted: {ends}")
     for kind, count in report.violations().items():
         console.print(f"[bold red]VIOLATED[/] {count} × {kind}")
     console.print(LIMITATIONS, highlight=False)
@@ -160,7 +214,29 @@ def _events(report: Report) -> Table:
         "reordered": "reordered per key",
         "drain_s": "seconds from the last fault until the outbox was published",
     }
-    for name, text in names.items():
-        value = json[name]
-        table.add_row(text, "never" if value is None else f"{value:,}")
+    _add_rows(table, names, json)
     return table
+
+
+def _effects(report: ConsumerReport) -> Table:
+    table = Table("effects", "", title="Effects of the consumers")
+    names = {
+        "expected": "published events that the consumers must process",
+        "effects": "effects found",
+        "lost": "lost",
+        "doubled": "doubled",
+        "reordered": "reordered per key",
+        "letters": "events parked as dead letters",
+        "letters_behind": "of these parked behind another letter, and never failed themselves",
+        "letters_replayed": "of all letters replayed",
+        "failed_attempts": "failed attempts of the handlers of parked events",
+        "drain_s": "seconds from the published outbox until all letters were replayed",
+    }
+    _add_rows(table, names, report.as_json())
+    return table
+
+
+def _add_rows(table: Table, names: Mapping[str, str], values: Mapping[str, Any]) -> None:
+    for name, text in names.items():
+        value = values[name]
+        table.add_row(text, "never" if value is None else f"{value:,}")

@@ -7,9 +7,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
+from uuid import UUID
 
 from tests.faults.chaos._cluster import ClusterFaults, ClusterServers
 from tests.faults.chaos._comparison import check_tables, compare_topic, lost_by_failovers, publishable_events
+from tests.faults.chaos._consumers import ConsumerGroup
 from tests.faults.chaos._cross_check import verify_difference
 from tests.faults.chaos._drain import (
     count_unpublished,
@@ -18,11 +20,12 @@ from tests.faults.chaos._drain import (
     skip_poison,
     wait_until_drained,
 )
-from tests.faults.chaos._injector import FaultHandler, Injector, RelayFaults, SingleServerFaults
+from tests.faults.chaos._effects import compare_effects
+from tests.faults.chaos._handlers import EVENT_TYPE
+from tests.faults.chaos._injector import FaultHandler, Injector, ServiceFaults, SingleServerFaults
 from tests.faults.chaos._journal import CommitResult, Journal, Timeline
 from tests.faults.chaos._probes import PROBE_PREFIX, Prober
-from tests.faults.chaos._relays import RelaySlot
-from tests.faults.chaos._report import Report
+from tests.faults.chaos._report import ConsumerReport, Report
 from tests.faults.chaos._schedule import (
     CLUSTER,
     SINGLE_SERVERS,
@@ -33,6 +36,7 @@ from tests.faults.chaos._schedule import (
     schedule,
 )
 from tests.faults.chaos._servers import ChaosServers, SingleServers
+from tests.faults.chaos._services import ServiceSlot
 from tests.faults.chaos._topic import Isolation, TopicFollower, read_topic, wait_until_settled
 from tests.faults.chaos._writers import Writer
 
@@ -48,6 +52,8 @@ _PROGRESS_EVERY_S: Final = 15.0
 #: An open transaction ends at its timeout (45 s) and the broker's next check.
 _DRAIN_S: Final = 120.0
 _SETTLE_S: Final = 70.0
+#: A killed consumer leaves its group after 6 s; the letters of a key are replayed one after the other.
+_CONSUMERS_DRAIN_S: Final = 240.0
 _SKIP_ROUNDS_MAX: Final = 200
 _LANE_KEYS: Final = """
     SELECT DISTINCT ON (lane) $1 || number AS key FROM generate_series(1, 2000) AS number
@@ -72,12 +78,14 @@ class _Harness:
 
     journal: Journal
     timeline: Timeline
-    relays: Sequence[RelaySlot]
+    relays: Sequence[ServiceSlot]
     writers: Sequence[Writer]
     poisoned: Writer
     prober: Prober
     follower: TopicFollower
     injector: Injector
+    #: None on a cluster: a promotion of a lagging standby loses effects of events that are not read again.
+    consumers: ConsumerGroup | None
     #: Violations that concern no single record.
     other_violations: list[str] = field(default_factory=list[str])
 
@@ -96,6 +104,14 @@ async def run(plan: Plan, servers: ChaosServers) -> Report:
         harness.other_violations += [
             f"SIGTERM refused: {what}" for relay in harness.relays for what in relay.failed_stops
         ]
+        unsettled = await asyncio.to_thread(wait_until_settled, servers.bootstrap_servers, _SETTLE_S)
+        harness.other_violations += ["open transaction: read_committed consumers wait" for _ in unsettled]
+        if harness.consumers is not None:
+            plan.on_progress("waiting until the consumers have processed every event")
+            await harness.consumers.drain(_CONSUMERS_DRAIN_S)
+            harness.other_violations += [
+                f"SIGTERM refused: {what}" for what in await harness.consumers.stop()
+            ]
         plan.on_progress("reading tables and topic")
         return await _build_report(plan, servers, harness, drain_s)
 
@@ -114,10 +130,12 @@ async def _started_harness(plan: Plan, servers: ChaosServers) -> AsyncGenerator[
         make = partial(Writer, journal=journal, timeline=timeline, seed=plan.seed)
         writers = [_writer(make, servers, number) for number in range(_WRITERS)]
         poisoned = make("poisoned", [f"poisoned-{n}" for n in range(_POISONED_KEYS)], servers.connect)
-        rows = await retry_while_unavailable(
-            servers, lambda one: one.fetch(_LANE_KEYS, PROBE_PREFIX), _DRAIN_S
-        )
-        probing = make("prober", [row["key"] for row in rows], servers.connect)
+        probing = make("prober", await _keys_of_lanes(servers), servers.connect)
+        handlers = {**_relay_handlers(relays, timeline), **_server_handlers(servers, poisoned, timeline)}
+        consumers = await stack.enter_async_context(_started_consumers(plan, servers, timeline))
+        if consumers is not None:
+            handlers |= consumers.handlers
+            writers.append(make("consumed", consumers.keys, servers.connect, event_type=EVENT_TYPE))
         for writer in (*writers, poisoned, probing):
             stack.push_async_callback(writer.close)
         follower = TopicFollower(servers.bootstrap_servers, PROBE_PREFIX)
@@ -133,12 +151,42 @@ async def _started_harness(plan: Plan, servers: ChaosServers) -> AsyncGenerator[
             prober=prober,
             follower=follower,
             injector=Injector(
-                {**RelayFaults(relays, timeline).handlers, **_server_handlers(servers, poisoned, timeline)},
-                prober,
-                timeline,
-                recovery_from_strike=isinstance(servers, ClusterServers),
+                handlers, prober, timeline, recovery_from_strike=isinstance(servers, ClusterServers)
             ),
+            consumers=consumers,
         )
+
+
+async def _keys_of_lanes(servers: ChaosServers) -> list[str]:
+    """Return one key of each lane."""
+    rows = await retry_while_unavailable(servers, lambda one: one.fetch(_LANE_KEYS, PROBE_PREFIX), _DRAIN_S)
+    return [row["key"] for row in rows]
+
+
+@asynccontextmanager
+async def _started_consumers(
+    plan: Plan, servers: ChaosServers, timeline: Timeline
+) -> AsyncGenerator[ConsumerGroup | None]:
+    if not isinstance(servers, SingleServers):
+        yield None
+        return
+    consumers = ConsumerGroup(servers, timeline, seed=plan.seed)
+    try:
+        await consumers.start()
+        yield consumers
+    finally:
+        await consumers.close()
+
+
+def _relay_handlers(relays: Sequence[ServiceSlot], timeline: Timeline) -> Mapping[FaultKind, FaultHandler]:
+    faults = ServiceFaults(
+        relays,
+        timeline,
+        kills=FaultKind.RELAY_KILL,
+        freezes=(FaultKind.RELAY_FREEZE,),
+        restarts=FaultKind.RELAY_RESTART,
+    )
+    return faults.handlers
 
 
 def _server_handlers(
@@ -157,15 +205,21 @@ def _patterns(servers: ChaosServers) -> Mapping[Target, FaultPattern]:
     return CLUSTER if isinstance(servers, ClusterServers) else SINGLE_SERVERS
 
 
-def _relay(plan: Plan, servers: ChaosServers, number: int, timeline: Timeline) -> RelaySlot:
+def _relay(plan: Plan, servers: ChaosServers, number: int, timeline: Timeline) -> ServiceSlot:
     name = f"relay-{number}"
     environment = {
-        **servers.relay_environment(),
+        **servers.service_environment(),
         "RELAY_DELIVERY": plan.delivery,
         "RELAY_POLL_INTERVAL": "1",
         "LOG_JSON": "true",
     }
-    return RelaySlot(name, environment, servers.directory / f"{name}.log", timeline)
+    return ServiceSlot(
+        name,
+        ("relay", "run"),
+        environment=environment,
+        log=servers.directory / f"{name}.log",
+        timeline=timeline,
+    )
 
 
 def _writer(make: Callable[..., Writer], servers: ChaosServers, number: int) -> Writer:
@@ -184,6 +238,8 @@ async def _inject_faults(plan: Plan, servers: ChaosServers, harness: _Harness) -
             group.create_task(_skip_poison_repeatedly(servers, harness)),
             group.create_task(_report_progress(plan, servers, harness)),
         ]
+        if harness.consumers is not None:
+            helpers.append(group.create_task(harness.consumers.replay_repeatedly()))
         try:
             seconds = plan.minutes * 60
             faults = schedule(plan.seed, seconds, _patterns(servers))
@@ -233,8 +289,6 @@ async def _build_report(
 ) -> Report:
     if drain_s is None:
         harness.other_violations.append(f"outbox not published within {_DRAIN_S:g} s")
-    unsettled = await asyncio.to_thread(wait_until_settled, servers.bootstrap_servers, _SETTLE_S)
-    harness.other_violations += ["open transaction: read_committed consumers wait" for _ in unsettled]
     rows = await fetch_rows(servers)
     journal, poison = harness.journal, harness.journal.poison
     windows = servers.lossy_windows if isinstance(servers, ClusterServers) else []
@@ -267,4 +321,18 @@ async def _build_report(
         seen_s=harness.follower.seen_s,
         drain_s=drain_s,
         unexpected_exits=sum((relay.unexpected_exits for relay in harness.relays), Counter[int]()),
+        consumers=None if harness.consumers is None else await _consumer_report(harness.consumers, expected),
+    )
+
+
+async def _consumer_report(
+    consumers: ConsumerGroup, published: Mapping[UUID, tuple[str, int]]
+) -> ConsumerReport:
+    keys = set(consumers.keys)
+    expected = {event_id: place for event_id, place in published.items() if place[0] in keys}
+    return ConsumerReport(
+        effects=compare_effects(expected, await consumers.effects()),
+        letters=await consumers.letters(),
+        drain_s=consumers.drain_s,
+        unexpected_exits=consumers.unexpected_exits(),
     )

@@ -22,7 +22,7 @@ class FaultKind(StrEnum):
     PROMOTION = "synchronous standby promoted"
     LOSSY_PROMOTION = "lagging standby promoted"
     POOLER_RESTART = "PgBouncer killed and started"
-    BACKENDS_END = "relays' backends terminated"
+    BACKENDS_END = "PostgreSQL backends terminated"
     KAFKA_CUT = "Kafka link cut"
     KAFKA_DELAY = "Kafka link delayed"
     KAFKA_DROP = "Kafka link dropping bytes"
@@ -31,6 +31,12 @@ class FaultKind(StrEnum):
     POSTGRES_DROP = "PostgreSQL link dropping bytes"
     POISON = "poison row"
     MORE_LANES = "number of lanes doubled"
+    CONSUMER_KILL = "consumer killed"
+    CONSUMER_PAUSE = "consumer frozen for less than its session"
+    CONSUMER_FREEZE = "consumer frozen past its session"
+    CONSUMER_RESTART = "consumer stopped in order"
+    CONSUMER_JOIN = "consumer joined and left"
+    CONSUMER_POISON = "keys whose events fail in consumers"
 
 
 class Target(StrEnum):
@@ -45,6 +51,9 @@ class Target(StrEnum):
     POSTGRES_LINK = "postgres_link"
     OUTBOX = "outbox"
     LANES = "lanes"
+    CONSUMERS = "consumers"
+    GROUP = "group"
+    CONSUMED_KEYS = "consumed_keys"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +88,8 @@ _RELAYS: Final = FaultPattern(
         (FaultKind.RELAY_RESTART, 0.1, 1.0),
     ),
 )
-#: One PostgreSQL and one broker. An hour: about 250 relay kills, 90 broker faults, 90 crashes of PostgreSQL.
+#: One PostgreSQL and one broker. An hour: about 250 relay kills, 90 broker faults, 90 crashes of PostgreSQL,
+#: 110 consumer kills, 40 freezes of a consumer past its session, 120 times poisoned keys.
 SINGLE_SERVERS: Final[Mapping[Target, FaultPattern]] = {
     Target.RELAYS: _RELAYS,
     Target.BROKER: FaultPattern(
@@ -112,6 +122,25 @@ SINGLE_SERVERS: Final[Mapping[Target, FaultPattern]] = {
     ),
     Target.OUTBOX: FaultPattern(pause_s=(4, 16), choices=((FaultKind.POISON, 0.0, 0.0),)),
     Target.LANES: FaultPattern(pause_s=(30, 60), choices=((FaultKind.MORE_LANES, 0.0, 0.0),)),
+    Target.CONSUMERS: FaultPattern(
+        pause_s=(6, 20),
+        choices=(
+            *((FaultKind.CONSUMER_KILL, 0.1, 6.0),) * 5,
+            (FaultKind.CONSUMER_PAUSE, 1.0, 4.0),
+            *((FaultKind.CONSUMER_FREEZE, 8.0, 16.0),) * 2,
+            *((FaultKind.CONSUMER_RESTART, 0.1, 2.0),) * 2,
+        ),
+    ),
+    Target.GROUP: FaultPattern(pause_s=(8, 30), choices=((FaultKind.CONSUMER_JOIN, 8.0, 30.0),)),
+    # Four attempts of a handler take 7 s: shorter faults end before the event is parked.
+    Target.CONSUMED_KEYS: FaultPattern(
+        pause_s=(2, 10),
+        choices=(
+            (FaultKind.CONSUMER_POISON, 1.0, 8.0),
+            *((FaultKind.CONSUMER_POISON, 8.0, 20.0),) * 2,
+            (FaultKind.CONSUMER_POISON, 20.0, 40.0),
+        ),
+    ),
 }
 #: Three brokers, a primary with a standby, PgBouncer. An hour: about 240 relay kills, 75 broker kills,
 #: 45 broker freezes, 60 promotions (30 of a lagging standby), 90 kills of PgBouncer.

@@ -90,8 +90,8 @@ class ChaosServers(ABC):
         """Return Kafka's address without the proxy, for the harness."""
 
     @abstractmethod
-    def relay_environment(self) -> dict[str, str]:
-        """Return the environment of relays, with the addresses of both servers."""
+    def service_environment(self) -> dict[str, str]:
+        """Return the environment of relays and consumers, with the addresses of both servers."""
 
     @property
     def bootstrap_servers(self) -> str:
@@ -156,7 +156,7 @@ class SingleServers(ChaosServers):
     def kafka_settings(self) -> KafkaSettings:
         return KafkaSettings(host=self.kafka.host, port=self.kafka.port)
 
-    def relay_environment(self) -> dict[str, str]:
+    def service_environment(self) -> dict[str, str]:
         return {
             **self.postgres.settings(),
             "POSTGRES_PORT": str(self.postgres_proxy.port),

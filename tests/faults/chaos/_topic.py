@@ -37,7 +37,7 @@ def read_topic(bootstrap_servers: str, isolation: Isolation) -> Iterator[Record]
     Raises:
         TopicUnreadable: The broker stops to return records.
     """
-    consumer = _consumer(bootstrap_servers, isolation, {"enable.partition.eof": True})
+    consumer = open_consumer(bootstrap_servers, isolation, {"enable.partition.eof": True})
     try:
         consumer.assign([TopicPartition(TOPIC, number, 0) for number in range(PARTITIONS)])
         unfinished, heard_s = set(range(PARTITIONS)), time.monotonic()
@@ -65,7 +65,7 @@ def wait_until_settled(bootstrap_servers: str, within_s: float) -> dict[int, tup
 def _unsettled(bootstrap_servers: str) -> dict[int, tuple[int, int]]:
     ends: dict[Isolation, dict[int, int]] = {}
     for isolation in Isolation:
-        consumer = _consumer(bootstrap_servers, isolation, {})
+        consumer = open_consumer(bootstrap_servers, isolation, {})
         try:
             ends[isolation] = {
                 number: consumer.get_watermark_offsets(TopicPartition(TOPIC, number), timeout=_ANSWER_S)[1]
@@ -110,7 +110,7 @@ class TopicFollower:
             # A frozen broker sends no response: refresh metadata to find the new leaders of its partitions.
             "topic.metadata.refresh.interval.ms": 500,
         }
-        consumer = _consumer(self._bootstrap_servers, Isolation.COMMITTED, quick)
+        consumer = open_consumer(self._bootstrap_servers, Isolation.COMMITTED, quick)
         try:
             consumer.assign([TopicPartition(TOPIC, number, 0) for number in range(PARTITIONS)])
             while not self._stop.is_set():
@@ -124,7 +124,8 @@ class TopicFollower:
             self._seen_s.setdefault(UUID(_id_of(message)), time.monotonic())
 
 
-def _consumer(bootstrap_servers: str, isolation: Isolation, more: dict[str, Any]) -> Any:
+def open_consumer(bootstrap_servers: str, isolation: Isolation, more: dict[str, Any]) -> Any:
+    """Open a consumer of the harness, which never joins a group."""
     return Consumer(
         {
             "bootstrap.servers": bootstrap_servers,

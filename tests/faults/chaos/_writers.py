@@ -23,12 +23,12 @@ _WRITE: Final = """
     ), events AS (
         INSERT INTO domain_events (event_id, correlation_id, event_type, aggregate_type, aggregate_id,
                                    aggregate_version, payload, metadata)
-        SELECT event_id, event_id, 'Genesis.Session.Renamed', 'GENESIS_SESSION', key, version, '{}', '{}'
+        SELECT event_id, event_id, $7, 'GENESIS_SESSION', key, version, '{}', '{}'
         FROM sent
     )
     INSERT INTO event_outbox (topic, key, payload)
     SELECT topic, key, jsonb_build_object(
-        'event_id', event_id, 'event_type', 'Genesis.Session.Renamed', 'event_version', 1,
+        'event_id', event_id, 'event_type', $7::text, 'event_version', 1,
         'aggregate_type', 'GENESIS_SESSION', 'aggregate_id', key, 'correlation_id', event_id,
         'causation_id', NULL, 'timestamp', now(), 'version', version,
         'payload', jsonb_build_object('text', text, 'poison', poison),
@@ -83,11 +83,13 @@ class Writer:
         journal: Journal,
         timeline: Timeline,
         seed: int,
+        event_type: str = "Genesis.Session.Renamed",
     ) -> None:
         """Describe the writer; nothing connects before its first transaction."""
         self.name = name
         self.keys = tuple(keys)
         self._connect = connect
+        self._event_type = event_type
         self._journal = journal
         self._timeline = timeline
         self._rng = random.Random(f"{seed} {name}")
@@ -172,7 +174,7 @@ class Writer:
     ) -> CommitResult:
         rows = zip(*((one.event_id, one.key, one.version, one.poison) for one in events), strict=True)
         try:
-            await self._in_transaction(connection, (*rows, topics, texts))
+            await self._in_transaction(connection, (*rows, topics, texts, self._event_type))
         except _RolledBack:
             return CommitResult.REFUSED
         except asyncpg.PostgresError as error:

@@ -24,9 +24,9 @@ from relaybox.settings import RelaySettings
 
 from tests.faults.chaos._cluster import BROKERS, ClusterServers, start_cluster
 from tests.faults.chaos._journal import Journal, Timeline
-from tests.faults.chaos._relays import RelaySlot
 from tests.faults.chaos._report import quantile
 from tests.faults.chaos._servers import TOPIC
+from tests.faults.chaos._services import ServiceSlot
 from tests.faults.chaos._topic import TopicFollower
 from tests.faults.chaos._writers import Writer
 from tests.fixtures.clusters import wait_for_replicas
@@ -137,9 +137,15 @@ async def _started_measurement(servers: ClusterServers, delivery: str) -> AsyncG
         stack.callback(journal.close)
         stack.callback(timeline.close)
         for number in range(_RELAYS):
-            environment = {**servers.relay_environment(), "RELAY_DELIVERY": delivery, "LOG_JSON": "true"}
+            environment = {**servers.service_environment(), "RELAY_DELIVERY": delivery, "LOG_JSON": "true"}
             name = f"relay-{number}"
-            relay = RelaySlot(name, environment, servers.directory / f"{name}.log", timeline)
+            relay = ServiceSlot(
+                name,
+                ("relay", "run"),
+                environment=environment,
+                log=servers.directory / f"{name}.log",
+                timeline=timeline,
+            )
             relay.start()
             stack.push_async_callback(relay.stop)
         follower = TopicFollower(servers.bootstrap_servers, _PREFIX)

@@ -1,4 +1,4 @@
-"""Relay processes (``relaybox relay run``), restarted when they end, as by a supervisor."""
+"""Relays and consumers as processes of ``relaybox``, restarted when they end, as by a supervisor."""
 
 import asyncio
 import os
@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,23 +15,32 @@ from relaybox.local._process import DetachedProcess
 
 from tests.faults.chaos._journal import Timeline
 
-#: SIGTERM ends a relay within 10 s (G27); the rest allows for a busy machine.
+#: SIGTERM ends a relay (G27) and a consumer within 10 s; the rest allows for a busy machine.
 STOP_S: Final = 15.0
 _RESTART_S: Final = 1.0
 #: A process that still imports, for seconds on a busy machine, may end by the signal itself.
 _STARTING_S: Final = 10.0
 
 
-class RelaySlot:
-    """Successive relay processes with the same settings; at most one runs."""
+class ServiceSlot:
+    """Successive processes of one service with the same settings; at most one runs."""
 
-    def __init__(self, name: str, environment: Mapping[str, str], log: Path, timeline: Timeline) -> None:
-        """Describe the slot; nothing runs before :meth:`start`."""
+    def __init__(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        log: Path,
+        timeline: Timeline,
+    ) -> None:
+        """Describe the slot of ``relaybox`` with *arguments*; nothing runs before :meth:`start`."""
         self.name = name
         #: Number of unrequested exits by exit code.
         self.unexpected_exits: Counter[int] = Counter()
         #: Descriptions of stops without exit code 0 in time.
         self.failed_stops: list[str] = []
+        self._arguments = tuple(arguments)
         self._environment = {**environment, "HEALTH_PORT": str(free_port()), "PATH": os.environ["PATH"]}
         self._log = log
         self._timeline = timeline
@@ -51,7 +60,7 @@ class RelaySlot:
             return
         with self._log.open("ab") as output:
             self._process = DetachedProcess(
-                [str(Path(sys.executable).with_name("relaybox")), "relay", "run"],
+                [str(Path(sys.executable).with_name("relaybox")), *self._arguments],
                 output=output.fileno(),
                 env=self._environment,
                 cwd=Path.cwd(),
