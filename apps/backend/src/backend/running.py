@@ -96,7 +96,7 @@ class RunningProduct:
         os.pwrite(self._handle, text.encode(), 0)
 
     def report(self, parts: Sequence[Mapping[str, object]]) -> None:
-        """Store the states of all parts for ``backend status``, by an atomic replacement of the file."""
+        """Store the states of all parts for ``backend status``; the file is replaced atomically."""
         made = self._parts_file.with_suffix(".new")
         made.write_text(json.dumps(parts))
         made.replace(self._parts_file)

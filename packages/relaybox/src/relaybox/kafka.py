@@ -3,10 +3,12 @@
 The sets of error codes are defined only here, so that all packages react to an error in the same way.
 """
 
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
-from typing import Any, Final, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (
@@ -24,13 +26,16 @@ __all__ = (
     "UNAUTHORIZED",
     "UNKNOWN_TOPIC",
     "UNREACHABLE",
+    "CallThreads",
     "ConnectionDiagnosis",
+    "partition_of",
     "retry_on_stale_metadata",
     "settings_to_check",
     "topic_configs",
     "wait_for_leaders",
 )
 
+P = ParamSpec("P")
 T = TypeVar("T")
 # The names of librdkafka's own codes begin with an underscore, although they are public.
 # ruff: noqa: SLF001
@@ -58,6 +63,11 @@ _UNKNOWN: Final = frozenset(
 UNKNOWN_TOPIC: Final = _UNKNOWN | {KafkaError.TOPIC_EXCEPTION}
 #: Maximum length of a topic's name: https://kafka.apache.org/documentation/#topicconfigs
 TOPIC_CHARS_MAX: Final = 249
+#: A call that takes longer hangs: the time limits of the relay's calls are far lower (stall 10 s, claim 10 s,
+#: commit 20 s, opening a lane 12 s).
+_HUNG_S: Final = 60.0
+#: The hash function of keys computes with 32 bits.
+_MASK: Final = 0xFFFFFFFF
 #: A topic is new or its leader has changed, and the metadata of some brokers is old. Retry after a pause.
 STALE_METADATA: Final = _UNKNOWN | {
     KafkaError.LEADER_NOT_AVAILABLE,
@@ -222,3 +232,58 @@ def settings_to_check(reason: str) -> str:
 
 def _settings_in(reason: str) -> str | None:
     return next((settings for text, settings in _SETTINGS_BY_TEXT if text in reason), None)
+
+
+class CallThreads(ThreadPoolExecutor):
+    """Threads for blocking calls to Kafka; :meth:`hung` reports a call that blocks despite its timeout."""
+
+    def __init__(self, threads_max: int, name: str) -> None:
+        super().__init__(max_workers=threads_max, thread_name_prefix=name)
+        #: Start of the running call by id of the thread, in ``time.monotonic()``.
+        self._began_s: dict[int, float] = {}
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
+        """Execute a call in one of the threads."""
+        return super().submit(self._timed, fn, *args, **kwargs)
+
+    def hung(self) -> bool:
+        """Return whether a call has run for over 60 s; calls that wait for a thread do not count.
+
+        Safe in any thread.
+        """
+        return time.monotonic() - min(list(self._began_s.values()), default=float("inf")) > _HUNG_S
+
+    def _timed(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        thread = threading.get_ident()
+        self._began_s[thread] = time.monotonic()
+        try:
+            return fn(*args, **kwargs)
+        finally:
+            del self._began_s[thread]
+
+
+def partition_of(key: str, partitions: int) -> int:
+    """Return the number of the partition of *key*, by murmur2 as in the relay and in Java clients.
+
+    Args:
+        key: Key of a record.
+        partitions: Number of partitions of the topic.
+    """
+    return (_murmur2(key.encode()) & 0x7FFFFFFF) % partitions
+
+
+def _murmur2(data: Sequence[int]) -> int:
+    # https://github.com/apache/kafka, org.apache.kafka.common.utils.Utils.murmur2
+    multiplier, length = 0x5BD1E995, len(data)
+    mixed = 0x9747B28C ^ length
+    for start in range(0, length - 3, 4):
+        word = data[start] | data[start + 1] << 8 | data[start + 2] << 16 | data[start + 3] << 24
+        word = word * multiplier & _MASK
+        mixed = mixed * multiplier & _MASK ^ (word ^ word >> 24) * multiplier & _MASK
+    rest = length & ~3
+    for place in range(length - 1, rest - 1, -1):
+        mixed ^= data[place] << 8 * (place - rest)
+    if length > rest:
+        mixed = mixed * multiplier & _MASK
+    mixed = (mixed ^ mixed >> 13) * multiplier & _MASK
+    return mixed ^ mixed >> 15

@@ -1,4 +1,4 @@
-"""Requests about a new topic are repeated while the metadata is stale; other errors are raised."""
+"""Requests about a new topic are repeated while the metadata is stale; the partition of a key."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -7,7 +7,10 @@ from concurrent.futures import Future
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from relaybox.consumers._group_member import _FATAL
-from relaybox.kafka import FORBIDDEN, retry_on_stale_metadata, wait_for_leaders
+from relaybox.kafka import FORBIDDEN, partition_of, retry_on_stale_metadata, wait_for_leaders
+
+#: From Kafka's own tests (UtilsTest.testMurmur2), as toPositive(hash) % 1000.
+MURMUR2 = {"21": -973932308, "foobar": -790332482, "a-little-bit-long-string": -985981536}
 
 NOT_YET = [
     KafkaError.LEADER_NOT_AVAILABLE,
@@ -83,3 +86,8 @@ def test_request_for_leaders_without_response_is_repeated_in_time() -> None:
     wait_for_leaders(client, {"topic": 2}, time.monotonic() + 60)
     assert len(client.waited_s) == 2
     assert max(client.waited_s) <= 5
+
+
+@pytest.mark.parametrize(("key", "hashed"), MURMUR2.items())
+def test_partition_of_key_equals_that_of_kafka_clients(key: str, hashed: int) -> None:
+    assert partition_of(key, 1_000) == (hashed & 0x7FFFFFFF) % 1_000

@@ -105,7 +105,7 @@ class DeadLetters:
         return (rows[0]["id"], _message_of(rows[0])) if rows else None
 
     async def resolve(self, db: Executor, letter_id: int, event_id: UUID) -> None:
-        """Mark a letter as replayed; if the next letter of its key only waited for it, request that one too.
+        """Mark a letter as replayed; request the replay of the next letter of its key, if that only waited.
 
         *event_id* is the id of the replayed event, which the letter lacks if its message could not be read
         when it was parked.

@@ -8,8 +8,7 @@ from typing import Any, Final, TypeVar
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from relaybox.db import DedicatedConnection
-from relaybox.kafka import RECORD_REJECTED
-from relaybox.relay._background import PartitionWatch, withhold
+from relaybox.kafka import RECORD_REJECTED, CallThreads
 from relaybox.relay._batches import Batch, Outcome, Prepared
 from relaybox.relay._errors import LinkDown, RecordRefused
 from relaybox.relay._kafka import (
@@ -17,7 +16,6 @@ from relaybox.relay._kafka import (
     PRODUCER,
     UNDELIVERED,
     BrokerClient,
-    CallThreads,
     batch_bytes_for,
     client_settings,
     discard,
@@ -26,9 +24,10 @@ from relaybox.relay._kafka import (
     produce,
     warm_up,
 )
-from relaybox.relay._messages import Message, screen, topics_exceeded
+from relaybox.relay._messages import Message, screen, topics_exceeded, withhold
 from relaybox.relay._postgres import Lane
 from relaybox.settings import Compression, KafkaSettings
+from relaybox.topics import PartitionWatch
 
 __all__ = ("STALL_S", "AtLeastOnce", "acknowledged_in_order")
 
@@ -100,7 +99,7 @@ class AtLeastOnce:
         return Prepared(batches=[batch] if messages else [], outcome=outcome)
 
     def publish(self, batch: Batch) -> asyncio.Task[Outcome]:
-        """Publish *batch*; the task ends when each row is acknowledged or known to have failed."""
+        """Publish *batch*; the result is done when each row is acknowledged or known to have failed."""
         self._batch_deadline = self._partitions.deadline_of_batch(self._deadline)
         return asyncio.create_task(self._run(batch.messages))
 
@@ -118,7 +117,7 @@ class AtLeastOnce:
         return None
 
     def stuck_lanes(self) -> dict[int, str]:
-        """Return an empty dict: all lanes share one producer, and its failures open the breaker instead."""
+        """Return an empty dict: all lanes share one producer, and its failures open the circuit breaker."""
         return {}
 
     def hung(self) -> bool:

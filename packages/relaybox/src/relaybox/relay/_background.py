@@ -1,262 +1,296 @@
-"""Background tasks of a relay: find unavailable partitions, remove old rows, measure the backlog."""
+"""Work on PostgreSQL beside the publish loop: record outcomes, remove old rows, measure the backlog."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
-from itertools import cycle
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import compress
+from operator import not_
+from typing import Final
+from uuid import UUID
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient
 
-from relaybox.db import Database
+from relaybox.db import Database, DatabaseError, DedicatedConnection
 from relaybox.errors import RelayboxError
-from relaybox.kafka import TOPIC_CHARS_MAX, UNKNOWN_TOPIC, UNREACHABLE, topic_configs
 from relaybox.outbox import RetentionStep, retain
-from relaybox.periodic import wait_at_most
-from relaybox.relay._errors import HistoryChanged, PartitionUnavailable
-from relaybox.relay._kafka import CallThreads, client_settings
+from relaybox.relay._batches import Batch, Outcome
+from relaybox.relay._errors import HistoryChanged, LinkDown, Postpone, Retry, RowFault, link_pause_s
 from relaybox.relay._messages import Message
-from relaybox.relay._postgres import Connections, LowWatermark, measure_backlog, use_partial_indexes
-from relaybox.relay._statistics import Counters
-from relaybox.settings import KafkaSettings
+from relaybox.relay._postgres import (
+    Connections,
+    LowWatermark,
+    charge_for,
+    charge_rows,
+    mark_sent,
+    measure_backlog,
+    use_partial_indexes,
+)
+from relaybox.relay._statistics import Counters, RelaySignal
+from relaybox.signals import OnSignal
 from relaybox.telemetry import traceback_of
-from relaybox.verify import partition_of
 
 __all__ = (
+    "Disorder",
     "Maintenance",
-    "PartitionWatch",
-    "UnavailablePartitions",
-    "withhold",
+    "OrderWatch",
+    "Recorder",
 )
 
-#: Interval of requests for the state of partitions: while all accept writes, and while one does not.
-_PAUSE_S: Final = 5.0
-_PAUSE_UNAVAILABLE_S: Final = 1.0
-#: Shortest pause between two requests, even if every batch fails.
-_PAUSE_S_MIN: Final = 0.5
-_ANSWER_S: Final = 2.0
-_MIN_ISR: Final = "min.insync.replicas"
-_log: Final = structlog.get_logger(__name__)
+#: Bound of the keys that OrderWatch keeps; one batch may exceed the bound by its own keys.
+_KEYS_MAX: Final = 10_000
+#: Bound of the unpublished rows that OrderWatch keeps.
+_HELD_ROWS_MAX: Final = 10_000
+#: The publish loop waits while more rows than this (two full batches of a backlog) are not recorded.
+_ROWS_MAX: Final = 10_000
 #: Longest interval of calls of retain().
 _RETENTION_PAUSE_S: Final = 60.0
 #: Minimum number of calls within the retention time; a short retention time needs a shorter interval.
 _STEPS_PER_SLOT: Final = 50
-_FAILED: Final = "relay maintenance failed, trying again"
+_MAINTENANCE_FAILED: Final = "relay maintenance failed, trying again"
+_log = structlog.get_logger(__name__)
 
 
-class UnavailablePartitions:
-    """State of the partitions of a topic, of which at least one accepts no writes."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Disorder:
+    """Rows that were published after a row of their key with a higher ``seq``."""
 
-    def __init__(self, partitions: int, reasons: Mapping[int, str]) -> None:
-        """Create the state of a topic.
+    #: Rows that the relay had read when it published the later row: their order on the topic is wrong.
+    violations: tuple[Message, ...] = ()
+    #: Rows that the relay had not read then: their transactions probably committed late (G22).
+    late: tuple[Message, ...] = ()
+
+
+class OrderWatch:
+    """Check the order of published rows by the last ``seq`` of each key, and by the rows that failed.
+
+    A smaller ``seq`` after a larger one is not always an error, because rows get their ``seq`` before they
+    commit, and the relay guarantees the order of commits. It is an error if the relay had read the row when
+    it published the larger ``seq``: both were in one batch, or the relay had tried to publish the row before.
+    Only rows with the same epoch of their lane are compared, because with at-least-once delivery the next
+    owner of a lane may publish rows again.
+
+    This check does not find errors between relays, nor committed rows that were never fetched;
+    ``relaybox verify`` finds both.
+    """
+
+    def __init__(self) -> None:
+        # Seq, lane and epoch by key. Two generations, of which the older one is dropped, cost 0.2 us per row.
+        self._recent: dict[str, tuple[int, int, int]] = {}
+        self._older: dict[str, tuple[int, int, int]] = {}
+        self._unpublished: dict[int, None] = {}
+
+    def published(self, sent: Sequence[Message]) -> Disorder | None:
+        """Check the order of *sent*, the rows of a published batch; return the errors, None if none."""
+        disordered: list[tuple[int, Message]] = []
+        recent, older = self._recent, self._older
+        for message in sent:
+            key = message.key
+            if key is None:
+                continue  # rows without a key have no order
+            last = recent.get(key) or older.get(key)
+            if last is not None and message.seq < last[0] and message[1:3] == last[1:]:
+                disordered.append((last[0], message))
+            else:
+                recent[key] = message[:3]
+        if len(recent) > _KEYS_MAX // 2:
+            self._older, self._recent = recent, {}
+        found = self._classify(disordered, sent) if disordered else None
+        if self._unpublished:
+            for message in sent:
+                self._unpublished.pop(message.seq, None)
+        return found
+
+    def not_published(self, tried: Iterable[Message]) -> None:
+        """Remember the rows *tried*, which were not published and must precede later rows of their keys."""
+        self._unpublished.update((message.seq, None) for message in tried)
+        while len(self._unpublished) > _HELD_ROWS_MAX:
+            del self._unpublished[next(iter(self._unpublished))]
+
+    def _classify(self, disordered: Sequence[tuple[int, Message]], sent: Sequence[Message]) -> Disorder:
+        together = {message.seq for message in sent}
+        known = [m.seq in self._unpublished or last in together for last, m in disordered]
+        rows = [message for _, message in disordered]
+        return Disorder(violations=tuple(compress(rows, known)), late=tuple(compress(rows, map(not_, known))))
+
+
+@dataclass(kw_only=True, slots=True)
+class _PendingOutcome:
+    """An outcome without the envelopes of published rows, which take most of a relay's memory."""
+
+    #: The batch without its messages; None for rows that failed before they were in a batch.
+    batch: Batch | None
+    #: ``seq`` and id of the published rows, and number and epoch of their lanes.
+    seqs: Sequence[int]
+    row_ids: Sequence[UUID]
+    fences: set[tuple[int, int]]
+    faulty: Sequence[tuple[Message, RowFault | LinkDown]]
+
+    @classmethod
+    def of(cls, batch: Batch | None, outcome: Outcome) -> "_PendingOutcome":
+        return cls(
+            batch=None if batch is None else replace(batch, messages=()),
+            seqs=[message.seq for message in outcome.sent],
+            row_ids=[message.row_id for message in outcome.sent],
+            fences={(message.lane, message.epoch) for message in outcome.sent},
+            faulty=outcome.faulty,
+        )
+
+
+class Recorder:
+    """Record outcomes of rows in PostgreSQL; each outcome is kept until its statement has succeeded.
+
+    The recorder has its own connection: marking takes as long as fetching, and each would wait for the other.
+
+    Invariant: all rows of unrecorded outcomes are PENDING in the table. So until the outcomes are recorded,
+    the relay must not publish these rows, nor later rows of a faulty row's key.
+    """
+
+    def __init__(
+        self,
+        connections: Connections,
+        counters: Counters,
+        on_signal: OnSignal[RelaySignal],
+        *,
+        on_settled: Callable[[Batch], None],
+        on_change: Callable[[], None],
+    ) -> None:
+        """Create the recorder without connecting.
 
         Args:
-            partitions: Number of partitions.
-            reasons: By number, a sentence for each partition that accepts no writes.
+            connections: Opens the connection.
+            counters: Counters to increment.
+            on_signal: Called with each signal.
+            on_settled: Called with each batch whose published rows are marked.
+            on_change: Called after outcomes were recorded.
         """
-        self.reasons = reasons
-        self._partitions = partitions
-        self._available = cycle(number for number in range(partitions) if number not in reasons)
+        self._connections = connections
+        self._counters = counters
+        self._signal = on_signal
+        self._on_settled = on_settled
+        self._on_change = on_change
+        self._held: list[_PendingOutcome] = []
+        self._order = OrderWatch()
+        self._not_empty = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._empty.set()
 
-    def reason(self, key: str) -> str | None:
-        """Return why the partition of *key* accepts no writes; None if it does."""
-        return self.reasons.get(partition_of(key, self._partitions))
+    def add(self, batch: Batch | None, outcome: Outcome) -> None:
+        """Queue *outcome* for :meth:`run`; *batch* is None for rows that failed outside of a batch."""
+        self._count(batch, outcome)
+        self._held.append(_PendingOutcome.of(batch, outcome))
+        self._empty.clear()
+        self._not_empty.set()
 
-    def next_available(self) -> int | None:
-        """Return the next partition that accepts writes, in rotation; None if there is none."""
-        return next(self._available, None)
+    def seqs(self) -> list[int]:
+        """Return ``seq`` of each row with an unrecorded outcome; a fetch must exclude these rows."""
+        sent = [seq for held in self._held for seq in held.seqs]
+        return [*sent, *(message.seq for held in self._held for message, _ in held.faulty)]
 
+    def blocked_keys(self) -> set[str]:
+        """Return the keys of faulty rows whose failure is not recorded yet."""
+        return {m.key for held in self._held for m, _ in held.faulty if m.key is not None}
 
-def withhold(
-    messages: Sequence[Message], unavailable: Mapping[str, UnavailablePartitions]
-) -> tuple[list[Message], list[tuple[Message, PartitionUnavailable]]]:
-    """Return the messages whose partition accepts writes, and for each other key its first message.
+    def lanes(self) -> set[int]:
+        """Return the lanes of outcomes that may not be recorded yet."""
+        lanes = {lane for held in self._held if held.batch is not None for lane in held.batch.lanes}
+        return lanes | self.charging_lanes()
 
-    The second list has the reason of each message. Later messages of these keys, on any topic, are in neither
-    list: they stay PENDING behind the first message. A message without a key is assigned to a partition that
-    accepts writes.
+    def charging_lanes(self) -> set[int]:
+        """Return the lanes of faulty rows whose failure is not recorded yet."""
+        return {message.lane for held in self._held for message, _ in held.faulty}
 
-    Args:
-        messages: Messages in the order of ``seq``.
-        unavailable: State of topics with an unavailable partition, by name.
-    """
-    free: list[Message] = []
-    held: list[tuple[Message, PartitionUnavailable]] = []
-    waiting: set[str] = set()
-    for message in messages:
-        topic = unavailable.get(message.topic)
-        if message.key in waiting:
-            continue
-        if topic is None:
-            free.append(message)
-        elif message.key is not None:
-            if (reason := topic.reason(message.key)) is None:
-                free.append(message)
-            else:
-                waiting.add(message.key)
-                held.append((message, PartitionUnavailable(reason)))
-        elif (partition := topic.next_available()) is not None:
-            free.append(message._replace(partition=partition))
-        else:
-            held.append((message, PartitionUnavailable(next(iter(topic.reasons.values())))))
-    return free, held
+    async def wait_for_room(self) -> None:
+        """If more than 10,000 rows are not recorded, wait until all are."""
+        if len(self.seqs()) > _ROWS_MAX:
+            await self._empty.wait()
 
-
-class PartitionWatch:
-    """Find the partitions of the topics in use that accept no writes, by requests to the brokers.
-
-    Requests are sent every 5 s, every second while there is such a partition, and at once after
-    :meth:`check_now`. While no broker responds, the last result stays.
-    """
-
-    def __init__(self, settings: KafkaSettings) -> None:
-        self._settings = settings
-        #: State by topic, without topics whose partitions all accept writes.
-        self.unavailable: Mapping[str, UnavailablePartitions] = {}
-        self._on_available: Callable[[], None] = lambda: None
-        #: Topics in use. Topics that the brokers do not know are removed, because rows may contain any name.
-        self._topics: set[str] = set()
-        self._wanted = asyncio.Event()
-        self._admin: Any = None
-        #: Closes the admin client.
-        self._clients = ExitStack()
-        self._thread = CallThreads(1, "relay-partitions")
-
-    def on_available(self, callback: Callable[[], None]) -> None:
-        """Register *callback*, which is called whenever a partition accepts writes again."""
-        self._on_available = callback
-
-    def add(self, topics: Iterable[str]) -> None:
-        """Watch *topics* too, except names that Kafka does not allow; request all states if one is new."""
-        before = len(self._topics)
-        self._topics.update(topic for topic in topics if len(topic) <= TOPIC_CHARS_MAX)
-        if len(self._topics) > before:
-            self.check_now()
-
-    def check_now(self) -> None:
-        """Request the state at once, after a batch or a takeover has failed."""
-        self._wanted.set()
-
-    def deadline_of_batch(self, deadline: Callable[[], float]) -> Callable[[], float]:
-        """Return a deadline for a batch that starts now, by ``time.monotonic()``.
-
-        That is *deadline*; but as soon as a further partition accepts no writes, the deadline has passed: the
-        batch may have a record for that partition, and rows of other partitions wait for the batch (G36).
-        """
-        before = _places(self.unavailable)
-        return lambda: 0.0 if _places(self.unavailable) - before else deadline()
-
-    def hung(self) -> bool:
-        """Return whether a call to Kafka takes over 60 s."""
-        return self._thread.hung()
-
-    def reasons(self) -> list[str]:
-        """Return a sentence for each partition that accepts no writes."""
-        return [reason for _, topic in sorted(self.unavailable.items()) for reason in topic.reasons.values()]
+    async def wait_until_empty(self) -> None:
+        """Wait until all queued outcomes are recorded."""
+        await self._empty.wait()
 
     async def run(self) -> None:
-        """Request the state of the partitions at the intervals of this class until cancelled."""
-        in_thread = asyncio.get_running_loop().run_in_executor
-        try:
-            while True:
-                pause_s = _PAUSE_UNAVAILABLE_S if self.unavailable else _PAUSE_S
-                await wait_at_most(self._wanted, pause_s)
-                self._wanted.clear()
-                found = await in_thread(self._thread, self._look, sorted(self._topics))
-                if found is not None:
-                    self._note(found)
-                await asyncio.sleep(_PAUSE_S_MIN)
-        finally:
-            self._thread.submit(self._close)
-            self._thread.shutdown(wait=False)
+        """Record pending outcomes until cancelled; retry while PostgreSQL is unavailable."""
+        failures = 0
+        while True:
+            try:
+                async with self._connections.connected() as connection:
+                    await use_partial_indexes(connection)
+                    while True:
+                        await self._not_empty.wait()
+                        await self._record(connection)
+                        failures = 0
+            except DatabaseError as error:
+                failures += 1
+                if failures == 1:
+                    _log.warning("relay cannot mark rows, trying again", error_code=error.error_code)
+                await asyncio.sleep(link_pause_s(failures))
 
-    def _note(self, found: Mapping[str, UnavailablePartitions]) -> None:
-        before, self.unavailable = _places(self.unavailable), found
-        now = _places(found)
-        for topic, number in sorted(now - before):
-            _log.error(
-                "partition accepts no writes; rows of its keys wait",
-                error_code=PartitionUnavailable.error_code,
-                reason=found[topic].reasons[number],
+    def _count(self, batch: Batch | None, outcome: Outcome) -> None:
+        """Count the rows of *batch*, and check their order."""
+        if outcome.sent:
+            self._counters.count_batch(rows=len(outcome.sent))
+        disorder = self._order.published(outcome.sent)
+        if disorder is not None:
+            self._counters.late_total += len(disorder.late)
+            self._counters.order_violations_total += len(disorder.violations)
+            for m in disorder.violations:
+                _log.error("relay published a row after a later row of its key", seq=m.seq, lane=m.lane)
+        tried = [message for message, _ in outcome.faulty] if batch is None else batch.messages
+        if len(tried) > len(outcome.sent):
+            sent = {message.seq for message in outcome.sent}
+            self._order.not_published(message for message in tried if message.seq not in sent)
+
+    async def _record(self, connection: DedicatedConnection) -> None:
+        """Record all queued outcomes: one statement for published rows, one for failed rows."""
+        held = list(self._held)
+        if any(each.seqs for each in held):
+            await self._mark(connection, held)
+            for each in held:
+                each.seqs = ()  # if the next statement fails, this one is not repeated
+                if each.batch is not None:
+                    self._on_settled(each.batch)
+        faulty = [fault for each in held for fault in each.faulty]
+        if faulty:
+            await self._charge(connection, faulty)
+        del self._held[: len(held)]
+        if not self._held:
+            self._not_empty.clear()
+            self._empty.set()
+        self._on_change()
+
+    async def _mark(self, connection: DedicatedConnection, held: Sequence[_PendingOutcome]) -> None:
+        seqs = [seq for each in held for seq in each.seqs]
+        fences = {fence for each in held for fence in each.fences}
+        row_ids = [row_id for each in held if each.seqs for row_id in each.row_ids]
+        fenced = len(seqs) - await mark_sent(connection, seqs, row_ids, fences, self._counters)
+        if fenced:
+            self._counters.fenced_total += fenced
+            _log.warning(
+                "rows not marked SENT; the relay that now owns their lanes records or repeats them",
+                rows=fenced,
             )
-        if before - now:
-            _log.info("partitions accept writes again", partitions=len(before - now), unavailable=len(now))
-            self._on_available()
+        self._signal(RelaySignal.BATCH_MARKED)
 
-    def _look(self, topics: Sequence[str]) -> Mapping[str, UnavailablePartitions] | None:
-        """Return the unavailable partitions of *topics*; None if the brokers do not respond."""
-        if not topics:
-            return {}
-        try:
-            if self._admin is None:
-                self._admin = self._clients.enter_context(AdminClient(client_settings(self._settings)))
-            min_isr = self._min_isr(topics)
-            described = self._admin.describe_topics(TopicCollection(list(topics)), request_timeout=_ANSWER_S)
-            found: dict[str, UnavailablePartitions] = {}
-            for name, answer in described.items():
-                partitions = _partitions(answer)
-                if not partitions:
-                    self._topics.discard(name)
-                if reasons := _reasons(name, partitions, min_isr.get(name, 1)):
-                    found[name] = UnavailablePartitions(len(partitions), reasons)
-        except (KafkaException, TimeoutError):
-            # No log: the circuit breaker reports brokers that do not respond. The next request uses a new
-            # client, which tries all addresses, because this one may wait for a controller that is down.
-            self._close()
-            return None
-        return found
-
-    def _min_isr(self, topics: Sequence[str]) -> dict[str, int]:
-        """Return ``min.insync.replicas`` of those of *topics* whose configuration this account may read."""
-        found: dict[str, int] = {}
-        for topic, config in topic_configs(self._admin, topics, _ANSWER_S).items():
-            if not isinstance(config, KafkaError):
-                found[topic] = int(config[_MIN_ISR] or 1)
-            elif _may_pass(config):
-                raise KafkaException(config)
-        return found
-
-    def _close(self) -> None:
-        self._admin = None
-        self._clients.close()
-
-
-def _places(unavailable: Mapping[str, UnavailablePartitions]) -> set[tuple[str, int]]:
-    return {(topic, number) for topic, each in unavailable.items() for number in each.reasons}
-
-
-def _partitions(answer: Any) -> Sequence[Any]:
-    """Return the partitions of a described topic; empty without the topic or the right to describe it."""
-    try:
-        return answer.result(_ANSWER_S + 1).partitions
-    except KafkaException as error:
-        if _may_pass(error.args[0]):
-            raise
-        return ()
-
-
-def _may_pass(error: KafkaError) -> bool:
-    """Return whether *error* is temporary, unlike a missing topic or right."""
-    return error.code() not in UNKNOWN_TOPIC and (error.retriable() or error.code() in UNREACHABLE)
-
-
-def _reasons(topic: str, partitions: Sequence[Any], min_isr: int) -> dict[int, str]:
-    """Return by number why partitions accept no writes: no leader, or too few replicas in sync."""
-    reasons: dict[int, str] = {}
-    for each in partitions:
-        brokers = ", ".join(str(replica.id) for replica in each.replicas)
-        if each.leader is None or each.leader.id < 0:
-            reasons[each.id] = (
-                f"partition {each.id} of topic {topic} has no leader; start one of the brokers {brokers}"
-            )
-        elif len(each.isr) < min_isr:
-            reasons[each.id] = (
-                f"partition {each.id} of topic {topic} has {len(each.isr)} of {min_isr} required replicas "
-                f"in sync (min.insync.replicas); start the missing ones of the brokers {brokers}"
-            )
-    return reasons
+    async def _charge(
+        self, connection: DedicatedConnection, faulty: Sequence[tuple[Message, RowFault | LinkDown]]
+    ) -> None:
+        charges = [charge_for(message, fault) for message, fault in faulty]
+        await charge_rows(connection, charges)
+        for message, fault, step in charges:
+            if isinstance(step, Postpone):
+                continue  # PartitionWatch logs the partition once, instead of each row
+            fields = {"seq": message.seq, "error_code": fault.error_code, "reason": str(fault)}
+            if isinstance(step, Retry):
+                self._counters.retried_total += 1
+                _log.warning("row could not be published, trying again", after_s=step.after_s, **fields)
+            else:
+                self._counters.failed_total += 1
+                _log.error(
+                    "row marked FAILED; later rows of its key are blocked",
+                    attempts=message.attempts + 1,
+                    **fields,
+                )
+        self._signal(RelaySignal.ROWS_CHARGED)
 
 
 class Maintenance:
@@ -328,7 +362,7 @@ class Maintenance:
             raise  # the relay starts a new session
         except RelayboxError as error:
             self._counters.maintenance_failures_total += 1
-            _log.warning(_FAILED, task=task, error_code=error.error_code, reason=str(error))
+            _log.warning(_MAINTENANCE_FAILED, task=task, error_code=error.error_code, reason=str(error))
         except Exception as error:  # noqa: BLE001 - publishing does not depend on this work
             self._counters.maintenance_failures_total += 1
-            _log.error(_FAILED, task=task, traceback=traceback_of(error))
+            _log.error(_MAINTENANCE_FAILED, task=task, traceback=traceback_of(error))

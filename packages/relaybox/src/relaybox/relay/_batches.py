@@ -147,7 +147,7 @@ class Delivery(Protocol):
         ...
 
     def publish(self, batch: Batch) -> asyncio.Task[Outcome]:
-        """Publish *batch* in order; the task has the outcome, never fails, and must not be cancelled."""
+        """Publish *batch* in order; the result has the outcome, never fails, and must not be cancelled."""
         ...
 
     async def claim(self, connection: DedicatedConnection, batches: Sequence[Batch]) -> None:

@@ -12,18 +12,18 @@ from uuid import UUID
 import structlog
 
 from relaybox.db import DatabaseError, DedicatedConnection
-from relaybox.relay._background import PartitionWatch, withhold
+from relaybox.kafka import CallThreads
 from relaybox.relay._batches import Batch, LaneBatch, Outcome, Prepared, TransactionResult, TransactionState
 from relaybox.relay._claims import RejectionIsolator, claim, origin_of, trim
 from relaybox.relay._errors import LinkDown
-from relaybox.relay._kafka import BATCH_BYTES_MAX, BrokerClient, CallThreads, batch_bytes_for, client_settings
+from relaybox.relay._kafka import BATCH_BYTES_MAX, BrokerClient, batch_bytes_for, client_settings
 from relaybox.relay._lanes import LaneFailures, TransactionPause
-from relaybox.relay._messages import Message, screen, topics_exceeded
+from relaybox.relay._messages import Message, screen, topics_exceeded, withhold
 from relaybox.relay._postgres import Connections, Lane
 from relaybox.relay._takeover import Reconciler, take_over
 from relaybox.relay._transaction import LaneProducer, Markers
 from relaybox.settings import Compression, KafkaSettings
-from relaybox.topics import Replication
+from relaybox.topics import PartitionWatch, Replication
 
 __all__ = ("ExactlyOnce",)
 

@@ -1,12 +1,10 @@
 """The relay's Kafka clients: settings, threads, calls of producers, limits of topics."""
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -30,7 +28,6 @@ __all__ = (
     "STALL_S",
     "UNDELIVERED",
     "BrokerClient",
-    "CallThreads",
     "Report",
     "TopicLimits",
     "batch_bytes_for",
@@ -47,13 +44,8 @@ _LIMIT: Final = "max.message.bytes"
 #: Kafka's default, used if the relay has no right to read a topic's configuration.
 _LIMIT_BYTES: Final = 1_048_588
 _log = structlog.get_logger(__name__)
-P = ParamSpec("P")
-T = TypeVar("T")
 #: Time without an acknowledgement after which a transaction has failed.
 STALL_S: Final = 5.0
-#: A call that takes longer hangs: its time limits are far lower (stall 10 s, claim 10 s, commit 20 s, opening
-#: a lane 12 s).
-_HUNG_S: Final = 60.0
 #: Librdkafka's ``batch.size`` unless a topic has a lower limit.
 BATCH_BYTES_MAX: Final = 1_000_000
 #: Framing: record batches are this much smaller than the lowest limit of their topics.
@@ -163,34 +155,6 @@ _SILENCE.addHandler(logging.NullHandler())
 def client_settings(settings: KafkaSettings) -> dict[str, Any]:
     """Return the connection settings of all clients of the relay."""
     return {**_CONNECTION, **settings.client_config()}
-
-
-class CallThreads(ThreadPoolExecutor):
-    """Threads for blocking calls to Kafka; :meth:`hung` reports a call that blocks despite its timeout."""
-
-    def __init__(self, threads_max: int, name: str) -> None:
-        super().__init__(max_workers=threads_max, thread_name_prefix=name)
-        #: Start of the running call by id of the thread, in ``time.monotonic()``.
-        self._began_s: dict[int, float] = {}
-
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
-        """Execute a call in one of the threads."""
-        return super().submit(self._timed, fn, *args, **kwargs)
-
-    def hung(self) -> bool:
-        """Return whether a call has run for over 60 s; calls that wait for a thread do not count.
-
-        Safe in any thread.
-        """
-        return time.monotonic() - min(list(self._began_s.values()), default=float("inf")) > _HUNG_S
-
-    def _timed(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        thread = threading.get_ident()
-        self._began_s[thread] = time.monotonic()
-        try:
-            return fn(*args, **kwargs)
-        finally:
-            del self._began_s[thread]
 
 
 class BrokerClient:

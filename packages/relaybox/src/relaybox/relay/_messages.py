@@ -1,4 +1,4 @@
-"""Convert outbox rows to Kafka records, as CloudEvents 1.0 (G30). No I/O."""
+"""Convert outbox rows to Kafka records, as CloudEvents 1.0 (G30); select the publishable rows. No I/O."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,12 +14,14 @@ from relaybox.kafka import TOPIC_CHARS_MAX
 from relaybox.outbox import is_cloudevent_attribute, source_of
 from relaybox.relay._errors import (
     EnvelopeIncomplete,
+    PartitionUnavailable,
     RecordTooLarge,
     RowFault,
     TopicNameTooLong,
     TopicUnknown,
 )
 from relaybox.settings import CloudEventsMode
+from relaybox.topics import UnavailablePartitions
 
 __all__ = (
     "STRUCTURED_HEADERS",
@@ -35,6 +37,7 @@ __all__ = (
     "screen",
     "structured",
     "topics_exceeded",
+    "withhold",
 )
 
 Header = tuple[str, str]
@@ -244,6 +247,41 @@ def topics_exceeded(screened: Screened) -> frozenset[str]:
     have raised a limit (G24).
     """
     return frozenset(message.topic for message, fault in screened.faulty if isinstance(fault, RecordTooLarge))
+
+
+def withhold(
+    messages: Sequence[Message], unavailable: Mapping[str, UnavailablePartitions]
+) -> tuple[list[Message], list[tuple[Message, PartitionUnavailable]]]:
+    """Return the messages whose partition accepts writes, and for each other key its first message.
+
+    The second list has the reason of each message. Later messages of these keys, on any topic, are in neither
+    list: they stay PENDING behind the first message. A message without a key is assigned to a partition that
+    accepts writes.
+
+    Args:
+        messages: Messages in the order of ``seq``.
+        unavailable: State of topics with an unavailable partition, by name.
+    """
+    free: list[Message] = []
+    held: list[tuple[Message, PartitionUnavailable]] = []
+    waiting: set[str] = set()
+    for message in messages:
+        topic = unavailable.get(message.topic)
+        if message.key in waiting:
+            continue
+        if topic is None:
+            free.append(message)
+        elif message.key is not None:
+            if (reason := topic.reason(message.key)) is None:
+                free.append(message)
+            else:
+                waiting.add(message.key)
+                held.append((message, PartitionUnavailable(reason)))
+        elif (partition := topic.next_available()) is not None:
+            free.append(message._replace(partition=partition))
+        else:
+            held.append((message, PartitionUnavailable(next(iter(topic.reasons.values())))))
+    return free, held
 
 
 def record_bytes(key: bytes | None, value: bytes, headers: Sequence[Header]) -> int:

@@ -30,6 +30,7 @@ import structlog
 from relaybox.db import DatabaseError, DedicatedConnection
 from relaybox.periodic import wait_at_most
 from relaybox.relay import _plan as plan
+from relaybox.relay._background import Recorder
 from relaybox.relay._batches import (
     Batch,
     Delivery,
@@ -50,7 +51,6 @@ from relaybox.relay._postgres import (
     seconds_until_due,
     use_partial_indexes,
 )
-from relaybox.relay._recorder import Recorder
 from relaybox.relay._statistics import Counters, RelaySignal
 from relaybox.settings import RelaySettings
 from relaybox.signals import OnSignal

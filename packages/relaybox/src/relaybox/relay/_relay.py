@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -12,9 +12,9 @@ from relaybox.db import Database, DatabaseError
 from relaybox.outbox import OutboxSettings
 from relaybox.periodic import wait_at_most
 from relaybox.relay._at_least_once import AtLeastOnce
-from relaybox.relay._background import Maintenance, PartitionWatch
+from relaybox.relay._background import Maintenance
 from relaybox.relay._batches import Delivery
-from relaybox.relay._errors import HistoryChanged, LinkDown, link_pause_s
+from relaybox.relay._errors import HistoryChanged, LinkDown, PartitionUnavailable, link_pause_s
 from relaybox.relay._exactly_once import ExactlyOnce
 from relaybox.relay._kafka import BrokerClient, client_settings
 from relaybox.relay._lanes import Lanes, LeaseHeartbeat
@@ -23,7 +23,14 @@ from relaybox.relay._publish_loop import PublishLoop
 from relaybox.relay._statistics import Counters, RelaySignal, Statistics
 from relaybox.settings import KafkaSettings, RelaySettings
 from relaybox.signals import OnSignal
-from relaybox.topics import BrokerAway, Replication, TopicsNotReady, check_replicas, ensure_topics
+from relaybox.topics import (
+    BrokerAway,
+    PartitionWatch,
+    Replication,
+    TopicsNotReady,
+    check_replicas,
+    ensure_topics,
+)
 
 __all__ = (
     "Relay",
@@ -71,7 +78,7 @@ class Session:
             on_signal,
             statistics=self.statistics,
         )
-        self._partitions = PartitionWatch(kafka)
+        self._partitions = PartitionWatch(client_settings(kafka), on_change=self._note_partitions)
         self._maintenance = Maintenance(
             database,
             self._connections,
@@ -84,7 +91,6 @@ class Session:
         self._publish_loop = PublishLoop(
             self._connections, self._delivery, settings, self._lanes, self._heartbeat, counters, on_signal
         )
-        self._partitions.on_available(self._publish_loop.requeue_soon)
 
     def _new_delivery(self, kafka: KafkaSettings, settings: RelaySettings) -> Delivery:
         if settings.delivery == "at-least-once":
@@ -157,6 +163,18 @@ class Session:
             if self._delivery.hung() or self._partitions.hung():
                 _log.critical("relay ends: a call to Kafka hangs; start the relay again")
                 os._exit(_HUNG_STATUS)
+
+    def _note_partitions(self, lost: Sequence[str], restored: int) -> None:
+        for reason in lost:
+            _log.error(
+                "partition accepts no writes; rows of its keys wait",
+                error_code=PartitionUnavailable.error_code,
+                reason=reason,
+            )
+        if restored:
+            unavailable = len(self._partitions.reasons())
+            _log.info("partitions accept writes again", partitions=restored, unavailable=unavailable)
+            self._publish_loop.requeue_soon()
 
     async def _record_last_outcomes(self) -> None:
         """Wait until the outcomes of all batches are recorded; the heartbeat still renews the lanes."""

@@ -1,4 +1,4 @@
-"""Topics: create them, replicate them as the cluster allows, and read their state from the brokers."""
+"""Topics: create them, replicate them as the cluster allows, read their state, watch their partitions."""
 
 from relaybox.topics._ensure import (
     BrokerAway,
@@ -7,6 +7,7 @@ from relaybox.topics._ensure import (
     ensure_topics,
     raise_message_limit,
 )
+from relaybox.topics._partition_watch import PartitionWatch, UnavailablePartitions
 from relaybox.topics._replication import (
     DEFAULT_REPLICATION,
     Brokers,
@@ -28,11 +29,13 @@ __all__ = (
     "BrokerAway",
     "Brokers",
     "ClusterState",
+    "PartitionWatch",
     "Plan",
     "Replication",
     "ReplicationImpossible",
     "TopicState",
     "TopicsNotReady",
+    "UnavailablePartitions",
     "check_replicas",
     "cluster_state",
     "ensure_topics",

@@ -1,5 +1,6 @@
 """Verification: compare the tables of a database with the records on its topics (G33)."""
 
+from relaybox.kafka import partition_of
 from relaybox.verify._errors import (
     TablesUnreadable,
     TopicHeldBack,
@@ -7,7 +8,6 @@ from relaybox.verify._errors import (
     TopicUnreadable,
     VerifyError,
 )
-from relaybox.verify._records import partition_of
 from relaybox.verify._report import VIOLATIONS, Example, Finding, Kind, Report, Tally
 from relaybox.verify._tables import map_table_errors
 from relaybox.verify._topics import Reader, TopicMetadata

@@ -1,12 +1,12 @@
 """Parse records of topics into the fields that a verification compares. No I/O."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Any, Final, NamedTuple, cast
 
 from pydantic_core import from_json
 
-__all__ = ("Partition", "TopicRecord", "partition_of", "record_of")
+__all__ = ("Partition", "TopicRecord", "record_of")
 
 #: Name of the topic, number of the partition.
 Partition = tuple[str, int]
@@ -14,7 +14,6 @@ _ID_HEADER: Final = "ce_id"
 _SOURCE_HEADER: Final = "ce_source"
 _TIME_HEADER: Final = "ce_time"
 _STRUCTURED: Final = b"application/cloudevents"
-_MASK: Final = 0xFFFFFFFF
 
 
 class TopicRecord(NamedTuple):
@@ -47,16 +46,6 @@ def record_of(message: Any, sources: Collection[str] = ()) -> TopicRecord:
         None if key is None else _storable(key),
         _own_event_at(message, sources) if sources else None,
     )
-
-
-def partition_of(key: str, partitions: int) -> int:
-    """Return the number of the partition of *key*, by murmur2 as in the relay and in Java clients.
-
-    Args:
-        key: Key of a record.
-        partitions: Number of partitions of the topic.
-    """
-    return (_murmur2(key.encode()) & 0x7FFFFFFF) % partitions
 
 
 def _event_id(headers: Iterable[tuple[str, bytes | str | None]], message: Any) -> str | None:
@@ -102,20 +91,3 @@ def _structured_attributes(value: bytes | None) -> dict[str, Any]:
 def _storable(raw: bytes) -> str:
     """Decode *raw* as UTF-8; U+FFFD replaces invalid bytes and NUL, which PostgreSQL cannot store."""
     return raw.decode("utf-8", "replace").replace("\0", "�")
-
-
-def _murmur2(data: Sequence[int]) -> int:
-    # https://github.com/apache/kafka, org.apache.kafka.common.utils.Utils.murmur2
-    multiplier, length = 0x5BD1E995, len(data)
-    mixed = 0x9747B28C ^ length
-    for start in range(0, length - 3, 4):
-        word = data[start] | data[start + 1] << 8 | data[start + 2] << 16 | data[start + 3] << 24
-        word = word * multiplier & _MASK
-        mixed = mixed * multiplier & _MASK ^ (word ^ word >> 24) * multiplier & _MASK
-    rest = length & ~3
-    for place in range(length - 1, rest - 1, -1):
-        mixed ^= data[place] << 8 * (place - rest)
-    if length > rest:
-        mixed = mixed * multiplier & _MASK
-    mixed = (mixed ^ mixed >> 13) * multiplier & _MASK
-    return mixed ^ mixed >> 15

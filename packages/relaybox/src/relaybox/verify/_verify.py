@@ -7,8 +7,9 @@ from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Final
 
+from relaybox.kafka import partition_of
 from relaybox.settings import KafkaSettings, PostgresSettings
-from relaybox.verify._records import Partition, TopicRecord, partition_of
+from relaybox.verify._records import Partition, TopicRecord
 from relaybox.verify._report import Isolation, Kind, Report
 from relaybox.verify._tables import CLOCKS_DIFFER, Horizon, Snapshot, Tables
 from relaybox.verify._topics import Reader, TopicMetadata

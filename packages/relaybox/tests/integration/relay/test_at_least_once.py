@@ -8,10 +8,10 @@ from confluent_kafka import Producer
 from relaybox.local import LocalKafka
 from relaybox.relay import _at_least_once
 from relaybox.relay._at_least_once import AtLeastOnce
-from relaybox.relay._background import PartitionWatch
 from relaybox.relay._batches import Batch
 from relaybox.relay._messages import Message
 from relaybox.settings import KafkaSettings
+from relaybox.topics import PartitionWatch
 
 ATTRIBUTES = ("1", "T", None, None, None, None, None, None)
 
@@ -27,7 +27,8 @@ async def test_rows_without_a_delivery_report_are_not_acknowledged(
 ) -> None:
     monkeypatch.setattr(_at_least_once, "STALL_S", 0.5)
     monkeypatch.setattr(_at_least_once, "discard", purge_unheard)
-    delivery = AtLeastOnce(kafka_settings, compression="none", partitions=PartitionWatch(kafka_settings))
+    watch = PartitionWatch({}, on_change=lambda _lost, _restored: None)
+    delivery = AtLeastOnce(kafka_settings, compression="none", partitions=watch)
     messages = [
         Message(
             seq,

@@ -6,8 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from relaybox.db import Database
 from relaybox.settings import KafkaSettings, PostgresSettings
-from relaybox.verify import Kind, verify
-from relaybox.verify._records import partition_of
+from relaybox.verify import Kind, partition_of, verify
 
 from tests.fixtures.relays import put_events, rows_of
 from tests.fixtures.topic_records import add_partitions, publish, record_events, run_statement, write_events

@@ -9,8 +9,7 @@ from relaybox.db import Database
 from relaybox.operations import Selection, purge, skip
 from relaybox.relay import Relay
 from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings
-from relaybox.verify import Kind, Report, verify
-from relaybox.verify._records import partition_of
+from relaybox.verify import Kind, Report, partition_of, verify
 from relaybox.verify._tables import Snapshot, Tables
 
 from tests.fixtures.outbox_rows import fail_rows

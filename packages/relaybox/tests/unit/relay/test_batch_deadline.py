@@ -2,8 +2,7 @@
 
 import pytest
 from relaybox.relay._at_least_once import STALL_S
-from relaybox.relay._background import PartitionWatch, UnavailablePartitions
-from relaybox.settings import KafkaSettings
+from relaybox.topics import PartitionWatch, UnavailablePartitions
 
 #: https://kafka.apache.org/documentation/#brokerconfigs_broker.session.timeout.ms
 BROKER_SESSION_S = 9.0
@@ -15,7 +14,7 @@ def lost(*partitions: int) -> dict[str, UnavailablePartitions]:
 
 @pytest.fixture
 def watch() -> PartitionWatch:
-    return PartitionWatch(KafkaSettings())
+    return PartitionWatch({}, on_change=lambda _lost, _restored: None)
 
 
 @pytest.mark.guarantee("G25")

@@ -10,14 +10,13 @@ import pytest
 from pydantic import SecretStr
 from relaybox.db import Database, DatabaseUnavailable
 from relaybox.relay import _exactly_once
-from relaybox.relay._background import PartitionWatch, UnavailablePartitions
 from relaybox.relay._batches import LaneBatch, TransactionResult, TransactionState
 from relaybox.relay._exactly_once import ExactlyOnce
 from relaybox.relay._messages import Message
 from relaybox.relay._postgres import Connections, Lane
 from relaybox.relay._takeover import OpenedLane, Takeover
 from relaybox.settings import KafkaSettings, PostgresSettings
-from relaybox.topics import DEFAULT_REPLICATION
+from relaybox.topics import DEFAULT_REPLICATION, PartitionWatch, UnavailablePartitions
 
 from tests.fixtures.bounds import WAIT_S
 
@@ -110,7 +109,7 @@ def takeovers(monkeypatch: pytest.MonkeyPatch) -> Takeovers:
 
 @pytest.fixture
 def partitions() -> PartitionWatch:
-    return PartitionWatch(KafkaSettings(port=1))
+    return PartitionWatch({}, on_change=lambda _lost, _restored: None)
 
 
 @pytest.fixture

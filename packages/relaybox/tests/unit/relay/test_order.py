@@ -3,8 +3,8 @@
 from uuid import UUID
 
 import pytest
+from relaybox.relay._background import Disorder, OrderWatch
 from relaybox.relay._messages import Message
-from relaybox.relay._recorder import Disorder, OrderWatch
 
 ATTRIBUTES = ("1", "T", None, None, None, None, None, None)
 

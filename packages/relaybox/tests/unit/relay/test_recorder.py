@@ -6,11 +6,11 @@ from uuid import UUID
 import pytest
 from pydantic import SecretStr
 from relaybox.db import Database
-from relaybox.relay import _recorder
+from relaybox.relay import _background
+from relaybox.relay._background import Recorder
 from relaybox.relay._batches import Outcome
 from relaybox.relay._messages import Message
 from relaybox.relay._postgres import Connections
-from relaybox.relay._recorder import Recorder
 from relaybox.relay._statistics import Counters
 from relaybox.settings import PostgresSettings
 from structlog.testing import capture_logs
@@ -68,7 +68,7 @@ async def test_recorder_warns_once_and_pauses_longer_without_postgresql(
             third.set()
         return 0.0
 
-    monkeypatch.setattr(_recorder, "link_pause_s", no_pause)
+    monkeypatch.setattr(_background, "link_pause_s", no_pause)
     with capture_logs() as lines:
         running = asyncio.create_task(recorder.run())
         async with asyncio.timeout(WAIT_S):

@@ -8,11 +8,11 @@ import pytest
 from confluent_kafka import KafkaError
 from relaybox.relay import _at_least_once
 from relaybox.relay._at_least_once import AtLeastOnce
-from relaybox.relay._background import PartitionWatch
 from relaybox.relay._batches import Batch
 from relaybox.relay._errors import RecordRefused
 from relaybox.relay._messages import Message
 from relaybox.settings import KafkaSettings
+from relaybox.topics import PartitionWatch
 
 ATTRIBUTES = ("1", "T", None, None, None, None, None, None)
 REJECTED = KafkaError(KafkaError.INVALID_RECORD)
@@ -76,7 +76,8 @@ async def delivery(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> AsyncGene
     monkeypatch.setattr(_at_least_once, "Producer", lambda _settings: broker)
     monkeypatch.setattr(_at_least_once, "warm_up", lambda _producer: None)
     kafka = KafkaSettings(port=1)
-    delivery = AtLeastOnce(kafka, compression="none", partitions=PartitionWatch(kafka))
+    watch = PartitionWatch({}, on_change=lambda _lost, _restored: None)
+    delivery = AtLeastOnce(kafka, compression="none", partitions=watch)
     yield delivery
     await delivery.close()
 

@@ -3,9 +3,9 @@
 from uuid import UUID
 
 import pytest
-from relaybox.relay._background import UnavailablePartitions, withhold
 from relaybox.relay._errors import PartitionUnavailable
-from relaybox.relay._messages import Message
+from relaybox.relay._messages import Message, withhold
+from relaybox.topics import UnavailablePartitions
 from relaybox.verify import partition_of
 
 ATTRIBUTES = ("1", "T", None, None, None, None, None, None)

@@ -1,14 +1,11 @@
-"""Parsing of records, and the partition of a key."""
+"""Parsing of records."""
 
 import json
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from relaybox.verify._records import TopicRecord, partition_of, record_of
-
-#: From Kafka's own tests (UtilsTest.testMurmur2), as toPositive(hash) % 1000.
-MURMUR2 = {"21": -973932308, "foobar": -790332482, "a-little-bit-long-string": -985981536}
+from relaybox.verify._records import TopicRecord, record_of
 
 
 class Message:
@@ -19,11 +16,6 @@ class Message:
         self.key = lambda: key
         self.value = lambda: value
         self.topic, self.partition, self.offset = lambda: "t", lambda: 3, lambda: 7
-
-
-@pytest.mark.parametrize(("key", "hashed"), MURMUR2.items())
-def test_partition_of_key_equals_that_of_kafka_clients(key: str, hashed: int) -> None:
-    assert partition_of(key, 1_000) == (hashed & 0x7FFFFFFF) % 1_000
 
 
 def test_event_id_is_read_from_the_header() -> None:

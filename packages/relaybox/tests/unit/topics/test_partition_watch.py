@@ -7,9 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from relaybox.relay import _background
-from relaybox.relay._background import PartitionWatch
-from relaybox.settings import KafkaSettings
+from relaybox.topics import PartitionWatch, _partition_watch
 
 from tests.fixtures.waiting import eventually
 
@@ -50,9 +48,9 @@ class Admin:
 async def watch(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[PartitionWatch]:
     """A running watch of a topic whose partitions need two replicas in sync."""
     configs = {"orders": {"min.insync.replicas": "2"}}
-    monkeypatch.setattr(_background, "AdminClient", Admin)
-    monkeypatch.setattr(_background, "topic_configs", lambda *_: configs)
-    watch = PartitionWatch(KafkaSettings(port=1))
+    monkeypatch.setattr(_partition_watch, "AdminClient", Admin)
+    monkeypatch.setattr(_partition_watch, "topic_configs", lambda *_: configs)
+    watch = PartitionWatch({}, on_change=lambda _lost, _restored: None)
     running = asyncio.create_task(watch.run())
     yield watch
     running.cancel()

@@ -3,11 +3,11 @@
 import threading
 
 import pytest
-from relaybox.relay._kafka import CallThreads
+from relaybox.kafka import CallThreads
 
 
 def test_only_calls_that_run_count_as_hung(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relaybox.relay._kafka._HUNG_S", -1.0)
+    monkeypatch.setattr("relaybox.kafka._HUNG_S", -1.0)
     began, may_end = threading.Event(), threading.Event()
 
     def call() -> str:

@@ -1,0 +1,213 @@
+"""Find the partitions that accept no writes, while a process publishes to their topics (G36)."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from itertools import cycle
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient
+
+from relaybox.kafka import (
+    TOPIC_CHARS_MAX,
+    UNKNOWN_TOPIC,
+    UNREACHABLE,
+    CallThreads,
+    partition_of,
+    topic_configs,
+)
+from relaybox.periodic import wait_at_most
+
+__all__ = (
+    "PartitionWatch",
+    "UnavailablePartitions",
+)
+
+#: Interval of requests for the state of partitions: while all accept writes, and while one does not.
+_PAUSE_S: Final = 5.0
+_PAUSE_UNAVAILABLE_S: Final = 1.0
+#: Shortest pause between two requests, even if every batch fails.
+_PAUSE_S_MIN: Final = 0.5
+_RESPONSE_S: Final = 2.0
+_MIN_ISR: Final = "min.insync.replicas"
+#: Gets the reasons of partitions that now accept no writes, and the number of those that do again.
+OnChange = Callable[[Sequence[str], int], None]
+
+
+class UnavailablePartitions:
+    """State of the partitions of a topic, of which at least one accepts no writes."""
+
+    def __init__(self, partitions: int, reasons: Mapping[int, str]) -> None:
+        """Create the state of a topic.
+
+        Args:
+            partitions: Number of partitions.
+            reasons: By number, a sentence for each partition that accepts no writes.
+        """
+        self.reasons = reasons
+        self._partitions = partitions
+        self._available = cycle(number for number in range(partitions) if number not in reasons)
+
+    def reason(self, key: str) -> str | None:
+        """Return why the partition of *key* accepts no writes; None if it does."""
+        return self.reasons.get(partition_of(key, self._partitions))
+
+    def next_available(self) -> int | None:
+        """Return the next partition that accepts writes, in rotation; None if there is none."""
+        return next(self._available, None)
+
+
+class PartitionWatch:
+    """Find the partitions of the topics in use that accept no writes, by requests to the brokers.
+
+    Requests are sent every 5 s, every second while there is such a partition, and at once after
+    :meth:`check_now`. While no broker responds, the last result stays.
+    """
+
+    def __init__(self, connection: Mapping[str, Any], *, on_change: OnChange) -> None:
+        """Create the watch without connecting.
+
+        Args:
+            connection: Settings of the admin client.
+            on_change: Called with the reasons of partitions that accept no writes since the last result, and
+                with the number of partitions that accept writes again.
+        """
+        self._connection = connection
+        self._on_change = on_change
+        #: State by topic, without topics whose partitions all accept writes.
+        self.unavailable: Mapping[str, UnavailablePartitions] = {}
+        #: Topics in use. Topics that the brokers do not know are removed, because rows may contain any name.
+        self._topics: set[str] = set()
+        self._wanted = asyncio.Event()
+        self._admin: Any = None
+        #: Closes the admin client.
+        self._clients = ExitStack()
+        self._thread = CallThreads(1, "partition-watch")
+
+    def add(self, topics: Iterable[str]) -> None:
+        """Watch *topics* too, except names that Kafka does not allow; request all states if one is new."""
+        before = len(self._topics)
+        self._topics.update(topic for topic in topics if len(topic) <= TOPIC_CHARS_MAX)
+        if len(self._topics) > before:
+            self.check_now()
+
+    def check_now(self) -> None:
+        """Request the state at once, for example after records were not acknowledged."""
+        self._wanted.set()
+
+    def deadline_of_batch(self, deadline: Callable[[], float]) -> Callable[[], float]:
+        """Return a deadline for a batch that starts now, by ``time.monotonic()``.
+
+        That is *deadline*; but as soon as a further partition accepts no writes, the deadline has passed: the
+        batch may have a record for that partition, and records of other partitions wait for the batch (G36).
+        """
+        before = _places(self.unavailable)
+        return lambda: 0.0 if _places(self.unavailable) - before else deadline()
+
+    def hung(self) -> bool:
+        """Return whether a call to Kafka takes over 60 s."""
+        return self._thread.hung()
+
+    def reasons(self) -> list[str]:
+        """Return a sentence for each partition that accepts no writes."""
+        return [reason for _, topic in sorted(self.unavailable.items()) for reason in topic.reasons.values()]
+
+    async def run(self) -> None:
+        """Request the state of the partitions at the intervals of this class until cancelled."""
+        in_thread = asyncio.get_running_loop().run_in_executor
+        try:
+            while True:
+                pause_s = _PAUSE_UNAVAILABLE_S if self.unavailable else _PAUSE_S
+                await wait_at_most(self._wanted, pause_s)
+                self._wanted.clear()
+                found = await in_thread(self._thread, self._look, sorted(self._topics))
+                if found is not None:
+                    self._note(found)
+                await asyncio.sleep(_PAUSE_S_MIN)
+        finally:
+            self._thread.submit(self._close)
+            self._thread.shutdown(wait=False)
+
+    def _note(self, found: Mapping[str, UnavailablePartitions]) -> None:
+        before, self.unavailable = _places(self.unavailable), found
+        now = _places(found)
+        if before != now:
+            lost = [found[topic].reasons[number] for topic, number in sorted(now - before)]
+            self._on_change(lost, len(before - now))
+
+    def _look(self, topics: Sequence[str]) -> Mapping[str, UnavailablePartitions] | None:
+        """Return the unavailable partitions of *topics*; None if the brokers do not respond."""
+        if not topics:
+            return {}
+        try:
+            if self._admin is None:
+                self._admin = self._clients.enter_context(AdminClient(dict(self._connection)))
+            min_isr = self._min_isr(topics)
+            requested = self._admin.describe_topics(
+                TopicCollection(list(topics)), request_timeout=_RESPONSE_S
+            )
+            found: dict[str, UnavailablePartitions] = {}
+            for name, described in requested.items():
+                partitions = _partitions(described)
+                if not partitions:
+                    self._topics.discard(name)
+                if reasons := _reasons(name, partitions, min_isr.get(name, 1)):
+                    found[name] = UnavailablePartitions(len(partitions), reasons)
+        except (KafkaException, TimeoutError):
+            # No log: the calls that publish to the partitions report brokers that do not respond. The next
+            # request uses a new client, which tries all addresses, because this one may wait for a controller
+            # that is down.
+            self._close()
+            return None
+        return found
+
+    def _min_isr(self, topics: Sequence[str]) -> dict[str, int]:
+        """Return ``min.insync.replicas`` of those of *topics* whose configuration this account may read."""
+        found: dict[str, int] = {}
+        for topic, config in topic_configs(self._admin, topics, _RESPONSE_S).items():
+            if not isinstance(config, KafkaError):
+                found[topic] = int(config[_MIN_ISR] or 1)
+            elif _may_pass(config):
+                raise KafkaException(config)
+        return found
+
+    def _close(self) -> None:
+        self._admin = None
+        self._clients.close()
+
+
+def _places(unavailable: Mapping[str, UnavailablePartitions]) -> set[tuple[str, int]]:
+    return {(topic, number) for topic, each in unavailable.items() for number in each.reasons}
+
+
+def _partitions(described: Any) -> Sequence[Any]:
+    """Return the partitions of a described topic; empty without the topic or the right to describe it."""
+    try:
+        return described.result(_RESPONSE_S + 1).partitions
+    except KafkaException as error:
+        if _may_pass(error.args[0]):
+            raise
+        return ()
+
+
+def _may_pass(error: KafkaError) -> bool:
+    """Return whether *error* is temporary, unlike a missing topic or right."""
+    return error.code() not in UNKNOWN_TOPIC and (error.retriable() or error.code() in UNREACHABLE)
+
+
+def _reasons(topic: str, partitions: Sequence[Any], min_isr: int) -> dict[int, str]:
+    """Return by number why partitions accept no writes: no leader, or too few replicas in sync."""
+    reasons: dict[int, str] = {}
+    for each in partitions:
+        brokers = ", ".join(str(replica.id) for replica in each.replicas)
+        if each.leader is None or each.leader.id < 0:
+            reasons[each.id] = (
+                f"partition {each.id} of topic {topic} has no leader; start one of the brokers {brokers}"
+            )
+        elif len(each.isr) < min_isr:
+            reasons[each.id] = (
+                f"partition {each.id} of topic {topic} has {len(each.isr)} of {min_isr} required replicas "
+                f"in sync (min.insync.replicas); start the missing ones of the brokers {brokers}"
+            )
+    return reasons
