@@ -20,6 +20,7 @@ settings.register_profile("project", deadline=None, suppress_health_check=[Healt
 settings.load_profile("project")
 
 pytest_plugins = [
+    "relaybox.pytest_plugin",
     "tests.fixtures.servers",
     "tests.fixtures.tls_servers",
     "tests.fixtures.redis_server",

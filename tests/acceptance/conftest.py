@@ -8,11 +8,10 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from relaybox.testing import create_database, run_in_own_loop
 
-from tests.fixtures.databases import create_database
 from tests.fixtures.pgbouncer import PgBouncer
 from tests.fixtures.product import Product, Writer
-from tests.fixtures.servers import run_in_own_loop
 
 MakeProduct = Callable[..., Product]
 

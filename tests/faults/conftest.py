@@ -10,15 +10,14 @@ from backend.migrations import ALL
 from relaybox.db import BACKBONE, Database, migrate_up
 from relaybox.local import LocalKafka, LocalPostgres
 from relaybox.settings import KafkaSettings, PostgresSettings
+from relaybox.testing import create_database, drop_database, run_in_own_loop, settings_for
 from relaybox.topics import ensure_topics
 
 from tests.faults.chaos._proxy import Proxy
-from tests.fixtures.databases import create_database, drop_database, settings_for
 from tests.fixtures.failover import DatabasePair
 from tests.fixtures.idempotent_api import ForkServer, IdempotentApi
 from tests.fixtures.idempotent_app import ORDERS_TABLE
 from tests.fixtures.relays import RelayProcess, StartRelay
-from tests.fixtures.servers import run_in_own_loop
 from tests.fixtures.service_processes import ServiceProcesses
 from tests.fixtures.system_under_test import TOPIC, SystemUnderTest
 

@@ -11,13 +11,13 @@ from backend.migrations import ALL
 from relaybox.db import migrate_up
 from relaybox.local import LocalKafka
 from relaybox.settings import KafkaSettings
+from relaybox.testing import run_in_own_loop
 from relaybox.topics import ensure_topics
 
 from tests.fixtures.api_commands import SESSIONS, request_concepts, send_command, wait_until_idle
 from tests.fixtures.failover import DatabasePair
 from tests.fixtures.outages import read_only, stopped
 from tests.fixtures.pgn import PGN, games
-from tests.fixtures.servers import run_in_own_loop
 from tests.fixtures.service_processes import AGENT, API, RELAY, WORKER, ServiceProcesses
 from tests.fixtures.system_under_test import TOPIC, SystemUnderTest
 from tests.fixtures.waiting import eventually

@@ -12,10 +12,10 @@ from relaybox.db import Database
 from relaybox.local import LocalPostgres
 from relaybox.outbox import Notifier
 from relaybox.settings import PostgresSettings
+from relaybox.testing import run_in_own_loop
 from typer.testing import CliRunner
 
 from tests.fixtures.container_database import container_database as made_by_the_init_files
-from tests.fixtures.servers import run_in_own_loop
 
 WRITER = Caller(actor="writer", source_service="api-gateway")
 

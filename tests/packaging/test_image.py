@@ -16,11 +16,11 @@ from backend.running import ProductSettings, lock_data_directory
 from relaybox.http import make_token
 from relaybox.local import LocalKafka, LocalPostgres, free_port
 from relaybox.settings import JwtSettings
+from relaybox.testing import server_directory
 
 from tests.fixtures.container_database import container_database
 from tests.fixtures.image import DOCKERFILE, Builder, missing_requirement
 from tests.fixtures.product import BACKEND, Writer, wait_for
-from tests.fixtures.servers import server_directory
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3_600)]
 

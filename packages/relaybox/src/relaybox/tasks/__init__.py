@@ -10,6 +10,7 @@ from relaybox.tasks._errors import TaskError, TaskLost, TaskUnfinished
 from relaybox.tasks._progress import should_record_progress
 from relaybox.tasks._runner import TaskRunner, TaskSignal
 from relaybox.tasks._statistics import RunnerStatistics, TaskBacklog, TaskCollector
+from relaybox.tasks._stepping import TaskRun, run_due_tasks
 from relaybox.tasks._store import cancel_task, complete_task, create_task, fail_task, fetch_task
 from relaybox.tasks._task import Fence, OnProgress, Progress, Task, Worker
 
@@ -24,6 +25,7 @@ __all__ = (
     "TaskCollector",
     "TaskError",
     "TaskLost",
+    "TaskRun",
     "TaskRunner",
     "TaskSignal",
     "TaskUnfinished",
@@ -34,5 +36,6 @@ __all__ = (
     "fail_task",
     "fetch_task",
     "retry_pause_s",
+    "run_due_tasks",
     "should_record_progress",
 )

@@ -38,12 +38,12 @@ from relaybox.settings import (
     RelaySettings,
     RetentionSettings,
 )
+from relaybox.testing import superuser_of
 from relaybox.verify import Kind, verify
 from sqlalchemy import Connection, MetaData
 
 from tests.fixtures.both_postgres import dump_schema
 from tests.fixtures.counters import counters, submit
-from tests.fixtures.databases import superuser_of
 from tests.fixtures.relays import put_events, read_topic, rows_of, running, wait_until_all_sent
 from tests.fixtures.waiting import eventually
 

@@ -10,11 +10,11 @@ from pydantic import SecretStr
 from relaybox.db import BACKBONE, Database, DatabaseUnavailable, migrate_up
 from relaybox.local import LocalPostgres
 from relaybox.settings import PostgresSettings
+from relaybox.testing import create_database, drop_database, settings_for
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tests.fixtures.certificates import Certificates
-from tests.fixtures.databases import create_database, drop_database, settings_for
 
 _IS_ENCRYPTED = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from relaybox.local import LocalPostgres
+from relaybox.testing import server_directory
 
 from tests.fixtures.bounds import WAIT_S
-from tests.fixtures.servers import server_directory
 
 
 @pytest.fixture

@@ -5,9 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from tests.fixtures import servers
-from tests.fixtures.servers import server_directory
+from relaybox.testing import _servers, server_directory
 
 _KILLED = (
     "import fcntl, os, sys; fcntl.flock(open(sys.argv[1], 'wb'), fcntl.LOCK_EX); os.kill(os.getpid(), 9)"
@@ -16,8 +14,8 @@ _KILLED = (
 
 @pytest.fixture(autouse=True)
 def _memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, "_MEMORY", tmp_path)
-    monkeypatch.setattr(servers, "_ROOM_BYTES", 0)
+    monkeypatch.setattr(_servers, "_MEMORY", tmp_path)
+    monkeypatch.setattr(_servers, "_ROOM_BYTES", 0)
 
 
 def test_directory_of_a_killed_process_is_removed(tmp_path: Path) -> None:

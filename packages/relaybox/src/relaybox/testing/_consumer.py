@@ -1,0 +1,143 @@
+"""Consumers that process messages when the test says so."""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from relaybox_types.envelope import EventEnvelope
+
+from relaybox.consumers import MessageOutcome, MessageStepper, ProcessedMessage, Subscription
+from relaybox.db import Database
+from relaybox.operations import Letter, LetterSelection, list_letters
+from relaybox.testing._topics import Partition, Topics
+
+__all__ = ("HandlerRunner", "SteppedConsumer", "SteppedConsumers")
+
+_LETTERS_MAX = 1_000
+
+
+class SteppedConsumer:
+    """A consumer of one group that reads the messages published since the test began.
+
+    It processes one message at a time, in the order of their publication, by the transactions of a real
+    consumer: the effect and the record of the event commit together, a failing handler gets four attempts
+    (without the pauses between them), and then its message and the later ones of its key are parked as dead
+    letters.
+    """
+
+    def __init__(
+        self, database: Database, topics: Topics, names: Sequence[str], stepper: MessageStepper
+    ) -> None:
+        self._database = database
+        self._topics = topics
+        self._names = names
+        self._stepper = stepper
+        self._positions: dict[Partition, int] = {}
+        self._read: deque[Any] = deque()
+
+    @property
+    def group(self) -> str:
+        """The consumer group."""
+        return self._stepper.group
+
+    async def step(self) -> ProcessedMessage | None:
+        """Process the next message; return what became of it, or None if there is no message.
+
+        Raises:
+            HandlerFailed, EnvelopeInvalid: Handlers with ``on_failure="stop"`` failed on every attempt.
+            DatabaseError: The database is unavailable, or rejects a statement.
+        """
+        if not self._read:
+            await self._read_on()
+        if not self._read:
+            return None
+        processed = await self._stepper.process(self._read[0])
+        self._read.popleft()
+        return processed
+
+    async def drain(self) -> list[ProcessedMessage]:
+        """Replay the requested dead letters, then process all messages that are on the topics now.
+
+        Returns:
+            What became of each letter and message, in this order.
+
+        Raises:
+            HandlerFailed, EnvelopeInvalid, DatabaseError: As :meth:`step`; the message is the next one again.
+        """
+        await self._read_on()
+        done = await self._stepper.replay_requested(sorted(self._positions))
+        while self._read:
+            processed = await self.step()
+            assert processed is not None
+            done.append(processed)
+        return done
+
+    def rewind(self) -> None:
+        """Begin again at the first message of the test, as after a reset of the group's offsets.
+
+        Every event is delivered a second time, and must have no second effect.
+        """
+        self._positions.clear()
+        self._read.clear()
+
+    async def letters(self) -> list[Letter]:
+        """Return the unresolved dead letters of the group, oldest first."""
+        async with self._database.connection() as connection:
+            return await list_letters(
+                connection, LetterSelection(groups=[self.group]), letters_max=_LETTERS_MAX
+            )
+
+    async def _read_on(self) -> None:
+        start = {**self._topics.start, **self._positions}
+        messages, ends = await self._topics.read(self._names, start=start)
+        self._read.extend(messages)
+        self._positions.update(ends)
+
+
+class SteppedConsumers:
+    """Make consumers for a test; the fixture ``relaybox_consumer``."""
+
+    def __init__(self, database: Database, topics: Topics) -> None:
+        self._database = database
+        self._topics = topics
+
+    def __call__(
+        self, *subscriptions: Subscription, topics: Sequence[str] = ("domain-events",)
+    ) -> SteppedConsumer:
+        """Return a consumer of *subscriptions*, all of one group, that begins where the test began.
+
+        Args:
+            subscriptions: The handlers, as for :class:`~relaybox.consumers.Consumer`.
+            topics: The topics to read.
+
+        Raises:
+            SubscriptionInvalid: No subscription, several groups, or two handlers of one event type.
+        """
+        stepper = MessageStepper(self._database, subscriptions)
+        return SteppedConsumer(self._database, self._topics, topics, stepper)
+
+
+class HandlerRunner:
+    """Run a handler without Kafka; the fixture ``run_handler``."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def __call__(
+        self, subscription: Subscription, event: EventEnvelope, *, topic: str = "domain-events"
+    ) -> MessageOutcome:
+        """Run the handler of *subscription* as a consumer does: in one transaction with the event's record.
+
+        Args:
+            subscription: The handler, declared by :func:`~relaybox.consumers.subscribe`.
+            event: The event; :func:`make_event` makes one. It is brought to the declared version.
+            topic: The topic from which a consumer would have read the event.
+
+        Returns:
+            ``HANDLED``; or ``ALREADY_DONE`` if the group had processed the event, and then nothing was done.
+
+        Raises:
+            SubscriptionInvalid: The group does not subscribe to the type of *event*.
+            Exception: The error of the handler, in one attempt; its transaction was rolled back.
+        """
+        return await MessageStepper(self._database, [subscription]).handle(event, topic=topic)

@@ -1,0 +1,133 @@
+"""Assert what was published on the real topics."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from pydantic_core import to_json
+from relaybox_types.envelope import EventEnvelope
+
+from relaybox.consumers import EnvelopeInvalid, read_event
+from relaybox.db import Database
+from relaybox.events import EventType
+from relaybox.testing._relay import describe_rows, unpublished_rows
+from relaybox.testing._topics import Topics
+
+__all__ = ("PublishedAssertion",)
+
+_SHOWN_MAX: Final = 20
+_PAYLOAD_CHARS_MAX: Final = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Published:
+    """A message since the test began."""
+
+    where: str
+    topic: str
+    key: str | None
+    #: None if the message is not an event.
+    event: EventEnvelope | None
+
+    def __str__(self) -> str:
+        if self.event is None:
+            return f"  {self.where}  key={self.key!r}  not an event"
+        payload = to_json(self.event.payload).decode()
+        if len(payload) > _PAYLOAD_CHARS_MAX:
+            payload = payload[:_PAYLOAD_CHARS_MAX] + "…"
+        return f"  {self.where}  {self.event.event_type}  key={self.key!r}  {payload}"
+
+
+class PublishedAssertion:
+    """Assert that events are on Kafka's topics; the fixture ``assert_published``."""
+
+    def __init__(self, database: Database, topics: Topics) -> None:
+        self._database = database
+        self._topics = topics
+
+    async def __call__(
+        self,
+        event_type: str | EventType,
+        *,
+        key: object = None,
+        payload: Mapping[str, Any] | None = None,
+        count: int = 1,
+        topic: str | None = None,
+    ) -> list[EventEnvelope]:
+        """Assert that exactly *count* events with these properties were published since the test began.
+
+        It reads the topics and does not wait: first call ``await relaybox_relay.publish_all()``.
+
+        Args:
+            event_type: Name of the events, or their declaration.
+            key: Key of the messages, compared as text; None for any.
+            payload: Fields that the payload must have, also in nested objects; None for any payload.
+            count: Number of events; 0 asserts that there is none, also not in the outbox.
+            topic: Name of the topic; None for all topics.
+
+        Returns:
+            The events, oldest first.
+
+        Raises:
+            AssertionError: There are fewer or more events. The message shows what was published instead, and
+                the rows of the outbox that are not published.
+        """
+        name = event_type.name if isinstance(event_type, EventType) else event_type
+        messages, _ = await self._topics.read(None if topic is None else [topic])
+        published = [_read(message) for message in messages]
+        matching = [
+            one.event
+            for one in published
+            if one.event is not None
+            and one.event.event_type == name
+            and (key is None or one.key == str(key))
+            and (payload is None or _contains(one.event.payload, payload))
+        ]
+        rows = await unpublished_rows(self._database)
+        hidden = count == 0 and any(row.event_type == name for row in rows)
+        if len(matching) == count and not hidden:
+            return matching
+        wanted = [
+            f"{count} × {name}",
+            *([] if key is None else [f"key {str(key)!r}"]),
+            *([] if payload is None else [f"payload with {to_json(payload, fallback=repr).decode()}"]),
+            *([] if topic is None else [f"topic {topic!r}"]),
+        ]
+        lines = [f"expected {', '.join(wanted)}; published: {len(matching)}", *_listed(published)]
+        if rows:
+            lines.append("Still in the outbox; `await relaybox_relay.publish_all()` publishes:")
+            lines.append(describe_rows(rows))
+        raise AssertionError("\n".join(lines))
+
+
+def _listed(published: Sequence[_Published]) -> list[str]:
+    if not published:
+        return ["Nothing was published since the test began."]
+    left_out = len(published) - _SHOWN_MAX
+    return [
+        "Published since the test began:",
+        *(str(one) for one in published[-_SHOWN_MAX:]),
+        *([f"  and {left_out} before"] if left_out > 0 else []),
+    ]
+
+
+def _read(message: Any) -> _Published:
+    key = message.key()
+    try:
+        event = read_event(message, reader="assert_published")
+    except EnvelopeInvalid:
+        event = None
+    return _Published(
+        where=f"{message.topic()}[{message.partition()}]@{message.offset()}",
+        topic=message.topic(),
+        key=None if key is None else key.decode(errors="backslashreplace"),
+        event=event,
+    )
+
+
+def _contains(value: Any, expected: Any) -> bool:
+    """Return whether *value* equals *expected*, or is an object with at least its fields."""
+    if not (isinstance(expected, Mapping) and isinstance(value, Mapping)):
+        return value == expected
+    fields, actual = cast("Mapping[str, Any]", expected), cast("Mapping[str, Any]", value)
+    return all(name in actual and _contains(actual[name], part) for name, part in fields.items())

@@ -1,0 +1,142 @@
+"""Read what was published since a test began; topics keep the messages of the tests before."""
+
+import asyncio
+import heapq
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Any, Final, Self
+
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import (
+    AdminClient,
+    OffsetSpec,  # pyright: ignore[reportPrivateImportUsage] - documented there
+)
+
+from relaybox.settings import KafkaSettings
+from relaybox.testing._waiting import WAIT_S
+
+__all__ = ("Partition", "TopicClient", "Topics")
+
+#: A topic's name and a partition's number.
+Partition = tuple[str, int]
+#: Topics of Kafka and of relays, which have no events.
+_INTERNAL: Final = ("__", "relaybox-markers-")
+
+
+class TopicClient:
+    """Find the ends of all topics, and read messages; one client of the session, whose calls block."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._config: dict[str, Any] = {**settings.client_config(), "log_level": 0}
+        self._admin: Any = AdminClient(self._config)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # In the thread that created the client: collected in another thread, it aborts the process.
+        self._admin.__exit__(kind, error, trace)
+
+    def ends(self) -> dict[Partition, int]:
+        """Return the offset after the last committed message of each partition of all topics.
+
+        Raises:
+            AssertionError: No broker responds.
+        """
+        try:
+            topics = self._admin.list_topics(timeout=WAIT_S).topics
+            asked = {
+                TopicPartition(name, number): OffsetSpec.latest()
+                for name, topic in topics.items()
+                if not name.startswith(_INTERNAL)
+                for number in topic.partitions
+            }
+            if not asked:
+                return {}
+            answers = self._admin.list_offsets(
+                asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=WAIT_S
+            )
+            return {(at.topic, at.partition): answer.result(WAIT_S).offset for at, answer in answers.items()}
+        except KafkaException as error:
+            raise AssertionError(f"Kafka does not return the offsets of topics: {error}") from error
+
+    def read(self, start: Mapping[Partition, int], end: Mapping[Partition, int]) -> list[Any]:
+        """Return the committed messages from *start* up to *end*, oldest first, in order per partition.
+
+        Raises:
+            AssertionError: The messages cannot be read within 120 s.
+        """
+        found: dict[Partition, list[Any]]
+        found = {at: [] for at, offset in end.items() if offset > start.get(at, 0)}
+        if not found:
+            return []
+        consumer: Any = Consumer(
+            {
+                **self._config,
+                "group.id": "relaybox-testing",
+                "enable.auto.commit": False,
+                "isolation.level": "read_committed",
+                # The last offsets of a partition may be markers of transactions.
+                "enable.partition.eof": True,
+                "fetch.wait.max.ms": 10,
+            }
+        )
+        try:
+            consumer.assign([TopicPartition(*at, start.get(at, 0)) for at in found])
+            _read_to_the_end(consumer, found, end)
+        finally:
+            consumer.close()
+        return list(heapq.merge(*found.values(), key=lambda message: message.timestamp()[1]))
+
+
+def _read_to_the_end(
+    consumer: Any, found: Mapping[Partition, list[Any]], end: Mapping[Partition, int]
+) -> None:
+    left = set(found)
+    while left:
+        messages: list[Any] = consumer.consume(1, timeout=WAIT_S)
+        if not messages:
+            raise AssertionError(f"the ends of {sorted(left)} cannot be read within {WAIT_S:g} s")
+        for message in messages:
+            at = (message.topic(), message.partition())
+            error = message.error()
+            if error is None and message.offset() < end[at]:
+                found[at].append(message)
+            elif error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's local code
+                raise AssertionError(f"{at[0]}[{at[1]}] cannot be read: {error.str()}")
+            if error is not None or message.offset() >= end[at] - 1:
+                left.discard(at)
+
+
+class Topics:
+    """All topics as they were when the test began, and what was published since; ``relaybox_topics``."""
+
+    def __init__(self, client: TopicClient) -> None:
+        """Note the ends of all topics."""
+        self._client = client
+        #: Offset of each partition at which the test began; that of a topic created later is 0.
+        self.start: Mapping[Partition, int] = client.ends()
+
+    async def read(
+        self, topics: Iterable[str] | None = None, *, start: Mapping[Partition, int] | None = None
+    ) -> tuple[list[Any], dict[Partition, int]]:
+        """Read the messages up to the present ends of topics.
+
+        Args:
+            topics: Names of topics; None for all.
+            start: Offsets to begin at; None for the beginning of the test.
+
+        Returns:
+            The messages, as a ``confluent_kafka.Consumer`` delivers them, oldest first and in order per
+            partition; and the ends up to which they were read.
+        """
+        return await asyncio.to_thread(self._read, topics, self.start if start is None else start)
+
+    def _read(
+        self, topics: Iterable[str] | None, start: Mapping[Partition, int]
+    ) -> tuple[list[Any], dict[Partition, int]]:
+        wanted = None if topics is None else set(topics)
+        ends = {at: end for at, end in self._client.ends().items() if wanted is None or at[0] in wanted}
+        return self._client.read(start, ends), ends

@@ -1,0 +1,81 @@
+-- name: count_sessions
+-- Count the other sessions of the current database.
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type IN ('client backend', 'walsender')
+
+-- name: has_other_objects
+-- Return whether the current database has prepared transactions, replication slots, settings, or rights of its own, which no
+-- table shows.
+SELECT EXISTS (SELECT FROM pg_prepared_xacts WHERE database = current_database())
+    OR EXISTS (SELECT FROM pg_replication_slots WHERE database = current_database())
+    OR EXISTS (SELECT FROM pg_db_role_setting AS given
+               JOIN pg_database ON pg_database.oid = given.setdatabase WHERE datname = current_database())
+    OR EXISTS (SELECT FROM pg_database WHERE datname = current_database()
+               AND (datacl IS NOT NULL OR datconnlimit <> -1 OR NOT datallowconn))
+
+-- name: shape
+-- Return a hash of the rows of each catalog that describe objects of the current database, without the columns that change
+-- with a table's rows. A clone has the OIDs of its template, so each object that was created, altered or dropped shows here.
+WITH object (catalog, columns) AS (
+    SELECT 'pg_class', to_jsonb(it) FROM pg_class AS it WHERE it.oid >= 16384
+    UNION ALL SELECT 'pg_attribute', to_jsonb(it) FROM pg_attribute AS it WHERE it.attrelid >= 16384
+    UNION ALL SELECT 'pg_attrdef', to_jsonb(it) FROM pg_attrdef AS it WHERE it.adrelid >= 16384
+    UNION ALL SELECT 'pg_constraint', to_jsonb(it) FROM pg_constraint AS it WHERE it.oid >= 16384
+    UNION ALL SELECT 'pg_index', to_jsonb(it) FROM pg_index AS it WHERE it.indexrelid >= 16384
+    UNION ALL SELECT 'pg_inherits', to_jsonb(it) FROM pg_inherits AS it WHERE it.inhrelid >= 16384
+    UNION ALL SELECT 'pg_rewrite', to_jsonb(it) FROM pg_rewrite AS it WHERE it.ev_class >= 16384
+    UNION ALL SELECT 'pg_sequence', to_jsonb(it) FROM pg_sequence AS it WHERE it.seqrelid >= 16384
+    UNION ALL SELECT 'pg_trigger', to_jsonb(it) FROM pg_trigger AS it WHERE it.tgrelid >= 16384
+    UNION ALL SELECT 'pg_policy', to_jsonb(it) FROM pg_policy AS it WHERE it.polrelid >= 16384
+    UNION ALL SELECT 'pg_proc', to_jsonb(it) FROM pg_proc AS it WHERE it.oid >= 16384
+    UNION ALL SELECT 'pg_type', to_jsonb(it) FROM pg_type AS it WHERE it.oid >= 16384
+    UNION ALL SELECT 'pg_enum', to_jsonb(it) FROM pg_enum AS it WHERE it.oid >= 16384
+    UNION ALL SELECT 'pg_extension', to_jsonb(it) FROM pg_extension AS it WHERE it.oid >= 16384
+    UNION ALL SELECT 'pg_namespace', to_jsonb(it) FROM pg_namespace AS it WHERE it.nspname !~ '^pg_'
+    UNION ALL SELECT 'pg_default_acl', to_jsonb(it) FROM pg_default_acl AS it WHERE it.oid >= 16384
+    UNION ALL SELECT 'pg_publication', to_jsonb(it) FROM pg_publication AS it WHERE it.oid >= 16384
+    UNION ALL SELECT 'pg_statistic', to_jsonb(it) FROM pg_statistic AS it WHERE it.starelid >= 16384
+), line (catalog, line) AS (
+    SELECT catalog, (columns - ARRAY['relfilenode', 'relpages', 'reltuples', 'relallvisible', 'relallfrozen',
+                                     'relfrozenxid', 'relminmxid'])::text
+    FROM object
+)
+SELECT catalog, md5(string_agg(line, '' ORDER BY line)) FROM line GROUP BY catalog ORDER BY catalog
+
+-- name: filled_tables
+-- Return the tables whose files are not empty.
+SELECT oid::regclass::text FROM pg_class
+WHERE relkind = 'r' AND oid >= 16384 AND relpersistence <> 't' AND pg_relation_size(oid) > 0
+
+-- name: guards
+-- Return tables and triggers that fire even with session_replication_role = replica; disabled during the clean-up.
+SELECT tgrelid::regclass::text, quote_ident(tgname) FROM pg_trigger
+WHERE tgenabled = 'A' AND NOT tgisinternal AND tgparentid = 0
+
+-- name: rows
+-- Return all rows of a table as JSON.
+SELECT coalesce(json_agg(it ORDER BY it::text), '[]')::text FROM
+-- include: table
+AS it
+
+-- name: insert_rows
+-- Insert rows of a table from JSON.
+INSERT INTO
+-- include: table
+OVERRIDING SYSTEM VALUE SELECT * FROM json_populate_recordset(NULL::
+-- include: table
+, $1::text::json)
+
+-- name: sequences
+-- Return the value of each sequence, and whether the value was returned already.
+SELECT seqrelid::regclass::text, coalesce(pg_sequence_last_value(seqrelid), seqstart),
+    pg_sequence_last_value(seqrelid) IS NOT NULL
+FROM pg_sequence
+
+-- name: set_sequence
+-- Restore the sequence $1.
+SELECT setval($1::text::regclass, $2, $3)
+
+-- name: reset_statistics
+-- Reset the counters of the current database.
+SELECT pg_stat_reset()
