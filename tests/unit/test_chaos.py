@@ -286,7 +286,7 @@ def test_effect_of_another_event_is_a_violation(changes: dict[str, object], what
             {"letters": Letters(parked=1, replayed=1, without_poison=1)},
             "event parked although its handler did not fail",
         ),
-        ({"drain_s": None}, "consumers did not finish in time"),
+        ({"drain_s": None}, "consumers stalled before they finished"),
     ],
 )
 def test_unfinished_consumers_are_a_violation(other: dict[str, object], what: str) -> None:

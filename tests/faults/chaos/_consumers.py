@@ -24,6 +24,8 @@ from tests.faults.chaos._topic import Isolation, open_consumer
 CONSUMERS: Final = 2
 _KEYS: Final = 40
 _POISONED_KEYS_MAX: Final = 8
+#: Number of keys whose events fail from the start to the end of the faults.
+_HELD_KEYS: Final = 2
 #: Pause between two replays of all letters, among them those whose handler still fails.
 _REPLAY_EVERY_S: Final = (3.0, 12.0)
 _PAUSE_S: Final = 0.5
@@ -49,7 +51,7 @@ class ConsumerGroup:
     def __init__(self, servers: ChaosServers, timeline: Timeline, *, seed: int) -> None:
         """Describe the group; nothing runs before :meth:`start`."""
         self.keys = [f"consumed-{number}" for number in range(_KEYS)]
-        #: Seconds until all letters were replayed and all messages read; None if that took too long.
+        #: Seconds until all letters were replayed and all messages read; None if they stalled.
         self.drain_s: float | None = None
         self._servers = servers
         self._timeline = timeline
@@ -77,7 +79,7 @@ class ConsumerGroup:
         return (*self._regular, self._further)
 
     async def start(self) -> None:
-        """Create the tables of the handlers and start two consumers."""
+        """Create the tables of the handlers, let the events of some keys fail, and start two consumers."""
         owner = Database(self._servers.settings().as_owner())
         async with owner.connection() as connection:
             await connection.execute(
@@ -85,6 +87,11 @@ class ConsumerGroup:
                 f' TO "{self._servers.settings().user}"'
             )
         await owner.close()
+        connection = await self._servers.connect()
+        try:
+            await connection.execute(_POISON, self.keys[:_HELD_KEYS])
+        finally:
+            connection.terminate()
         for slot in self._regular:
             slot.start()
 
@@ -100,19 +107,28 @@ class ConsumerGroup:
             await asyncio.sleep(self._rng.uniform(*_REPLAY_EVERY_S))
             await self._request_replay()
 
-    async def drain(self, within_s: float) -> None:
-        """Repair all keys, and wait until all letters are replayed and all messages read."""
-        began_s = time.monotonic()
+    async def drain(self, stalled_s: float) -> None:
+        """Repair all keys, and wait until all letters are replayed and all messages read.
+
+        Give up once neither number has changed for *stalled_s* seconds.
+        """
+        began_s = changed_s = time.monotonic()
+        before, left = None, (0, 0)
         await retry_while_unavailable(
             self._servers, lambda connection: connection.execute(_REPAIR, self.keys), _STATEMENT_S
         )
-        while time.monotonic() - began_s < within_s:
+        while time.monotonic() - changed_s < stalled_s:
             await self._request_replay()
-            if not await self._unresolved() and not await asyncio.to_thread(self._unread):
+            left = (await self._unresolved(), await asyncio.to_thread(self._unread))
+            if left == (0, 0):
                 self.drain_s = time.monotonic() - began_s
                 break
+            if left != before:
+                before, changed_s = left, time.monotonic()
             await asyncio.sleep(_PAUSE_S)
-        self._timeline.note(f"consumers drained: {self.drain_s}")
+        self._timeline.note(
+            f"consumers drained: {self.drain_s}; unresolved letters and unread messages: {left}"
+        )
 
     async def stop(self) -> list[str]:
         """Stop the consumers; return the descriptions of stops without exit code 0 in time."""
@@ -155,7 +171,7 @@ class ConsumerGroup:
 
     async def _poison(self, fault: Fault) -> AsyncIterator[None]:
         rng = random.Random(fault.pick)
-        keys = rng.sample(self.keys, rng.randint(1, _POISONED_KEYS_MAX))
+        keys = rng.sample(self.keys[_HELD_KEYS:], rng.randint(1, _POISONED_KEYS_MAX))
 
         async def execute(statement: str) -> None:
             await retry_while_unavailable(

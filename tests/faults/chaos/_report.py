@@ -37,7 +37,7 @@ class ConsumerReport:
     effects: EffectFindings
     letters: Letters
     #: Seconds from the publication of the outbox until all letters were replayed and all messages read;
-    #: None if that took too long.
+    #: None if they stalled.
     drain_s: float | None
     #: Number of unrequested exits by exit code.
     unexpected_exits: Mapping[int, int]
@@ -49,7 +49,7 @@ class ConsumerReport:
         )
         found["dead letter not replayed at the end"] += self.letters.parked - self.letters.replayed
         found["event parked although its handler did not fail"] += self.letters.without_poison
-        found["consumers did not finish in time"] += self.drain_s is None
+        found["consumers stalled before they finished"] += self.drain_s is None
         return found
 
     def as_json(self) -> dict[str, Any]:

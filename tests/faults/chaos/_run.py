@@ -52,8 +52,8 @@ _PROGRESS_EVERY_S: Final = 15.0
 #: An open transaction ends at its timeout (45 s) and the broker's next check.
 _DRAIN_S: Final = 120.0
 _SETTLE_S: Final = 70.0
-#: A killed consumer leaves its group after 6 s; the letters of a key are replayed one after the other.
-_CONSUMERS_DRAIN_S: Final = 240.0
+#: Longest time in which the consumers process nothing once the faults have ended.
+_CONSUMERS_STALLED_S: Final = 120.0
 _SKIP_ROUNDS_MAX: Final = 200
 _LANE_KEYS: Final = """
     SELECT DISTINCT ON (lane) $1 || number AS key FROM generate_series(1, 2000) AS number
@@ -108,7 +108,7 @@ async def run(plan: Plan, servers: ChaosServers) -> Report:
         harness.other_violations += ["open transaction: read_committed consumers wait" for _ in unsettled]
         if harness.consumers is not None:
             plan.on_progress("waiting until the consumers have processed every event")
-            await harness.consumers.drain(_CONSUMERS_DRAIN_S)
+            await harness.consumers.drain(_CONSUMERS_STALLED_S)
             harness.other_violations += [
                 f"SIGTERM refused: {what}" for what in await harness.consumers.stop()
             ]
