@@ -15,7 +15,7 @@ from relaybox.settings import KafkaSettings, load_settings
 
 __all__ = ("Watcher", "digest_of", "empty_topic", "places_of", "records_in")
 
-_ANSWER_S: Final = 10.0
+_RESPONSE_S: Final = 10.0
 _END: Final = -1
 
 
@@ -26,7 +26,7 @@ def _servers() -> dict[str, Any]:
 def places_of(topic: str) -> list[TopicPartition]:
     """Return the partitions of *topic*."""
     with AdminClient(_servers()) as admin:
-        partitions = admin.list_topics(topic, timeout=_ANSWER_S).topics[topic].partitions
+        partitions = admin.list_topics(topic, timeout=_RESPONSE_S).topics[topic].partitions
     return [TopicPartition(topic, number) for number in partitions]
 
 
@@ -34,8 +34,8 @@ def empty_topic(topic: str) -> None:
     """Delete all records of *topic*, so that repeated rounds do not fill the disk."""
     places = [TopicPartition(topic, place.partition, _END) for place in places_of(topic)]
     with AdminClient(_servers()) as admin:
-        for answer in admin.delete_records(places, request_timeout=_ANSWER_S).values():
-            answer.result(_ANSWER_S)
+        for response in admin.delete_records(places, request_timeout=_RESPONSE_S).values():
+            response.result(_RESPONSE_S)
 
 
 def records_in(topic: str) -> int:
@@ -44,8 +44,8 @@ def records_in(topic: str) -> int:
     ends: list[int] = []
     with AdminClient(_servers()) as admin:
         for spec in (OffsetSpec.earliest(), OffsetSpec.latest()):
-            found = admin.list_offsets(dict.fromkeys(places, spec), request_timeout=_ANSWER_S)
-            ends.append(sum(answer.result(_ANSWER_S).offset for answer in found.values()))
+            found = admin.list_offsets(dict.fromkeys(places, spec), request_timeout=_RESPONSE_S)
+            ends.append(sum(response.result(_RESPONSE_S).offset for response in found.values()))
     earliest, latest = ends
     return latest - earliest
 
@@ -127,10 +127,10 @@ class Watcher:
 
 def _end_of(consumer: Any, place: TopicPartition) -> int:
     """Return the end offset of a partition; retry while a new partition has no leader."""
-    until_s = time.monotonic() + _ANSWER_S
+    until_s = time.monotonic() + _RESPONSE_S
     while True:
         try:
-            return consumer.get_watermark_offsets(place, timeout=_ANSWER_S)[1]
+            return consumer.get_watermark_offsets(place, timeout=_RESPONSE_S)[1]
         except KafkaException:
             if time.monotonic() > until_s:
                 raise

@@ -20,7 +20,7 @@ from schemathesis.specs.openapi.checks import (
 from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.product import SESSIONS, Json, Product, Writer
 
-NOBODYS = "5f0c3c0e-9a4c-4b8e-8f52-0d1df3a5affe"
+UNKNOWN_ID = "5f0c3c0e-9a4c-4b8e-8f52-0d1df3a5affe"
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
@@ -56,9 +56,9 @@ def test_session_of_another_writer_looks_nonexistent(
     for method, path in routes:
         body = next((body for end, body in BODIES.items() if path.endswith(end)), None)
         foreign = stranger.request(method, path.format_map(ids), json=body)
-        missing = stranger.request(method, path.format_map(dict.fromkeys(ids, NOBODYS)), json=body)
+        missing = stranger.request(method, path.format_map(dict.fromkeys(ids, UNKNOWN_ID)), json=body)
         assert foreign.status_code == missing.status_code == 404, path
-        assert _anonymous(foreign, ids.values()) == _anonymous(missing, [NOBODYS]), path
+        assert _anonymous(foreign, ids.values()) == _anonymous(missing, [UNKNOWN_ID]), path
     assert writer.state(session)["version"] == 3
 
 
@@ -135,8 +135,8 @@ def test_unknown_query_parameter_is_refused_by_every_operation(document: Json, w
         for method, operation in methods.items():
             needed = [one["name"] for one in operation.get("parameters", []) if is_needed_in_query(one)]
             answer = writer.request(
-                *(method, re.sub(r"{\w+}", NOBODYS, path)),
-                params={"undeclared": "1"} | dict.fromkeys(needed, NOBODYS),
+                *(method, re.sub(r"{\w+}", UNKNOWN_ID, path)),
+                params={"undeclared": "1"} | dict.fromkeys(needed, UNKNOWN_ID),
             )
             if answer.status_code in (404, 415):
                 # Unknown ids, or the parent is in the body: authorisation precedes validation.

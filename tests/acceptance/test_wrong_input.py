@@ -11,7 +11,7 @@ import pytest
 
 from tests.fixtures.product import SESSIONS, Product, Writer
 
-NOBODYS = "5f0c3c0e-9a4c-4b8e-8f52-0d1df3a5affe"
+UNKNOWN_ID = "5f0c3c0e-9a4c-4b8e-8f52-0d1df3a5affe"
 JSON = {"Content-Type": "application/json"}
 FEEDBACK = b'{"command_type": "SubmitFeedback", "payload": {"feedback": %s}}'
 CONFIRM = b'{"command_type": "ConfirmStage", "payload": %s}'
@@ -113,9 +113,9 @@ def test_invalid_token_is_refused_with_its_code(product: Product) -> None:
         assert outcome(client.get(SESSIONS)) == (401, "TOKEN_MISSING")
 
 
-@pytest.mark.parametrize("session_id", [NOBODYS, "not-a-uuid", "0", "%00", "é", "x" * 3_000])
+@pytest.mark.parametrize("session_id", [UNKNOWN_ID, "not-a-uuid", "0", "%00", "é", "x" * 3_000])
 def test_unknown_id_is_not_found(writer: Writer, session_id: str) -> None:
-    for path in ("state", "events", f"commands/{NOBODYS}", f"tasks/{NOBODYS}"):
+    for path in ("state", "events", f"commands/{UNKNOWN_ID}", f"tasks/{UNKNOWN_ID}"):
         assert outcome(writer.get(f"{SESSIONS}/{session_id}/{path}")) == (404, "NOT_FOUND")
 
 

@@ -40,8 +40,8 @@ from relaybox.http._errors import (
     ValidationFailed,
     validation_details,
 )
-from relaybox.http._idempotency import IdempotencyMiddleware
-from relaybox.http._idempotent import idempotent
+from relaybox.http._idempotency_middleware import IdempotencyMiddleware
+from relaybox.http._idempotent_decorator import idempotent
 from relaybox.http._live import EventFilter, VisibleEvents
 from relaybox.http._requests import RequestMiddleware, request_id_of
 from relaybox.http._routes import (

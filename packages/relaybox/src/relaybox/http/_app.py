@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from relaybox.http._body import BODY_BYTES_MAX, BodyLimitMiddleware
 from relaybox.http._docs import add_plain_route, install_docs
 from relaybox.http._error_responses import ERROR_TABLE, ErrorTable, install_error_handlers, internal_error
-from relaybox.http._idempotency import IdempotencyMiddleware
+from relaybox.http._idempotency_middleware import IdempotencyMiddleware
 from relaybox.http._openapi import Application
 from relaybox.http._requests import RequestMiddleware
 from relaybox.settings import HttpSettings, load_settings

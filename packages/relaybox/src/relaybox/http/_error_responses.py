@@ -134,12 +134,12 @@ def error_responses(
     codes: dict[int, list[str]] = {}
     headers: dict[int, dict[str, Any]] = {}
     for error in errors:
-        answer = _response_spec_of(error, error_table)
-        if answer is None:
+        spec = _response_spec_of(error, error_table)
+        if spec is None:
             raise LookupError(f"{error.__name__} has no response; add it to the error table")
-        codes.setdefault(answer.status, []).append(error.error_code)
-        for name in answer.headers:
-            headers.setdefault(answer.status, {})[name] = {"schema": {"type": "string"}}
+        codes.setdefault(spec.status, []).append(error.error_code)
+        for name in spec.headers:
+            headers.setdefault(spec.status, {})[name] = {"schema": {"type": "string"}}
     return {
         status: {
             "model": ErrorBody,
@@ -152,12 +152,12 @@ def error_responses(
 
 def error_response(request: Request, error: RelayboxError, error_table: ErrorTable = ERROR_TABLE) -> Response:
     """Return the response to *error*; if *error_table* has none, log the traceback and return 500."""
-    answer = _response_spec_of(type(error), error_table)
-    if answer is None:
+    spec = _response_spec_of(type(error), error_table)
+    if spec is None:
         return internal_error(request, error)
     request.scope[REFUSAL] = error
-    fields = {"error_code": error.error_code, "message": str(error), **answer.fields(error)}
-    return _response(request, answer.status, fields, {**answer.headers, **answer.headers_of(error)})
+    fields = {"error_code": error.error_code, "message": str(error), **spec.fields(error)}
+    return _response(request, spec.status, fields, {**spec.headers, **spec.headers_of(error)})
 
 
 def response_to(request: Request, error: Exception) -> Response:

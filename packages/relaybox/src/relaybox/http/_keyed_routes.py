@@ -7,8 +7,8 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount
 
 from relaybox.http._errors import KeysIgnored
-from relaybox.http._idempotency import IdempotencyMiddleware
-from relaybox.http._idempotent import policy_of
+from relaybox.http._idempotency_middleware import IdempotencyMiddleware
+from relaybox.http._idempotent_decorator import policy_of
 from relaybox.http._unit import is_unit
 from relaybox.idempotency import ResponseNotKept
 

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from relaybox.errors import RelayboxError
 from relaybox.http._errors import BadHeader, ValidationFailed
-from relaybox.http._idempotency import IdempotencyMiddleware
+from relaybox.http._idempotency_middleware import IdempotencyMiddleware
 from relaybox.http._keyed_routes import documents_keys
 from relaybox.http._query import refuse_undeclared_query
 
@@ -138,18 +138,18 @@ def _document_422(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
 
     A description or content that the application has given is not changed.
     """
-    answer: dict[str, Any] = operation.setdefault("responses", {}).setdefault("422", {})
-    content: dict[str, Any] = answer.setdefault("content", {})
+    response: dict[str, Any] = operation.setdefault("responses", {}).setdefault("422", {})
+    content: dict[str, Any] = response.setdefault("content", {})
     schema = content.get("application/json", {}).get("schema", {})
     if schema.get("$ref", "").endswith("/HTTPValidationError"):
         content.clear()
-        answer["description"] = ""
+        response["description"] = ""
     if not content:
         model = ErrorBody.model_json_schema(ref_template=_REF)
         for name, schema in {**model.pop("$defs"), "ErrorBody": model}.items():
             schemas.setdefault(name, schema)
         content["application/json"] = {"schema": {"$ref": _REF.format(model="ErrorBody")}}
-    answer["description"] = _with_validation_code(answer.get("description") or HTTPStatus(422).phrase)
+    response["description"] = _with_validation_code(response.get("description") or HTTPStatus(422).phrase)
 
 
 def _with_validation_code(description: str) -> str:

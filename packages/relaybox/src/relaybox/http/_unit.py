@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from relaybox.db import Database, map_database_errors
-from relaybox.http._idempotent import policy_of
+from relaybox.http._idempotent_decorator import policy_of
 from relaybox.http._idempotent_request import idempotent_request_of
 from relaybox.http._tokens import Principal
 from relaybox.idempotency import IdempotencyService

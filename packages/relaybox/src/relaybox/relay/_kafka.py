@@ -39,7 +39,7 @@ __all__ = (
     "warm_up",
 )
 
-_ANSWER_S: Final = 5.0
+_RESPONSE_S: Final = 5.0
 _LIMIT: Final = "max.message.bytes"
 #: Kafka's default, used if the relay has no right to read a topic's configuration.
 _LIMIT_BYTES: Final = 1_048_588
@@ -118,7 +118,7 @@ class TopicLimits:
             topic for topic in set(topics) - self._bytes_max.keys() if len(topic) <= TOPIC_CHARS_MAX
         )
         try:
-            configs = topic_configs(self._admin, unknown, _ANSWER_S)
+            configs = topic_configs(self._admin, unknown, _RESPONSE_S)
         except TimeoutError as error:
             raise LinkDown(
                 "no broker returned the topics' configuration in time; check KAFKA_HOST and the brokers"

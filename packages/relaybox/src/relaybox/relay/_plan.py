@@ -272,7 +272,7 @@ class Breaker:
         """Return the seconds to wait before the next attempt to reach a broker."""
         return link_pause_s(max(1, self._failures))
 
-    def answered(self) -> None:
+    def note_response(self) -> None:
         """Change to half-open, because a broker responds: the relay publishes one row first, the probe."""
         self.state = BreakerState.HALF_OPEN
         self._interrupted.clear()

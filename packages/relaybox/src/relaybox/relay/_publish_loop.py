@@ -394,7 +394,7 @@ class PublishLoop:
         except LinkDown:
             self.breaker.failed_again()
         else:
-            self.breaker.answered()
+            self.breaker.note_response()
             self._fetches.invalidate_all()  # the probe is one row, read now
             self._reader.reset()
             _log.info("relay has reached Kafka again")

@@ -55,8 +55,8 @@ __all__ = (
 
 #: Time limit of a request about the control topic, shorter than the 10 s in which a relay must stop (G27),
 #: because a blocked call cannot be interrupted.
-_ANSWER_S: Final = 4.0
-_ANSWER_S_MIN: Final = 0.1
+_RESPONSE_S: Final = 4.0
+_RESPONSE_S_MIN: Final = 0.1
 #: Number of offsets before the end to read first. Usually the last marker is among them; aborted transactions
 #: may follow the marker.
 _LOOK_BACK: Final = 64
@@ -148,7 +148,7 @@ class Markers:
         self._partitions = wanted
 
     def _create_or_grow(self, admin: Any, wanted: int) -> dict[str, Any]:
-        metadata = admin.list_topics(timeout=self._answer_s())
+        metadata = admin.list_topics(timeout=self._response_s())
         existing, brokers = metadata.topics.get(self.topic), Brokers.of(metadata)
         if existing is None:
             return admin.create_topics([self._described(wanted, brokers)])
@@ -167,7 +167,7 @@ class Markers:
 
     def _check_created(self, response: Any, wanted: int) -> None:
         try:
-            response.result(self._answer_s())
+            response.result(self._response_s())
         except (KafkaException, TimeoutError) as error:
             reason: Any = error.args[0] if error.args else "no response"
             if isinstance(reason, KafkaError) and reason.code() == KafkaError.TOPIC_ALREADY_EXISTS:
@@ -244,9 +244,9 @@ class Markers:
     def _watermarks(self, consumer: Consumer, lane: int) -> tuple[int, int]:
         """Return the first offset of *lane*'s partition, which may be outdated, and the end offset."""
         place = TopicPartition(self.topic, lane)
-        until_s = time.monotonic() + self._answer_s()
+        until_s = time.monotonic() + self._response_s()
         return retry_on_stale_metadata(
-            lambda: consumer.get_watermark_offsets(place, timeout=self._answer_s()),
+            lambda: consumer.get_watermark_offsets(place, timeout=self._response_s()),
             lambda: min(until_s, self._deadline()),
         )
 
@@ -256,7 +256,7 @@ class Markers:
         found: dict[int, UUID] = {}
         reading = {start.partition for start in starts}
         while reading:
-            message = consumer.poll(self._answer_s())
+            message = consumer.poll(self._response_s())
             if message is None:
                 raise LinkDown(f"no records of the control topic {self.topic} arrived; check the brokers")
             error, partition = message.error(), message.partition()
@@ -269,8 +269,8 @@ class Markers:
                 raise KafkaException(error)
         return found
 
-    def _answer_s(self) -> float:
-        return max(_ANSWER_S_MIN, min(_ANSWER_S, self._deadline() - time.monotonic()))
+    def _response_s(self) -> float:
+        return max(_RESPONSE_S_MIN, min(_RESPONSE_S, self._deadline() - time.monotonic()))
 
 
 class LaneProducer:

@@ -42,8 +42,8 @@ __all__ = (
 )
 
 #: Time limit of one request, so that a relay that gets SIGTERM meanwhile exits within 10 s (G27).
-_ANSWER_S: Final = 8.0
-_ANSWER_S_MIN: Final = 0.5
+_RESPONSE_S: Final = 8.0
+_RESPONSE_S_MIN: Final = 0.5
 _MESSAGE_LIMIT: Final = "max.message.bytes"
 
 
@@ -124,15 +124,15 @@ def _raise_limit(settings: KafkaSettings, topic: str, bytes_max: int) -> int:
 
 
 def _raise_limit_by(admin: Any, topic: str, bytes_max: int) -> int:
-    config = topic_configs(admin, [topic], _ANSWER_S)[topic]
+    config = topic_configs(admin, [topic], _RESPONSE_S)[topic]
     if isinstance(config, KafkaError):
         raise KafkaException(config)
     before = int(config[_MESSAGE_LIMIT] or 0)
     entry = ConfigEntry(_MESSAGE_LIMIT, str(bytes_max), incremental_operation=AlterConfigOpType.SET)
     change = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
     if bytes_max > before:
-        [changed] = admin.incremental_alter_configs([change], request_timeout=_ANSWER_S).values()
-        changed.result(_ANSWER_S + 1)
+        [changed] = admin.incremental_alter_configs([change], request_timeout=_RESPONSE_S).values()
+        changed.result(_RESPONSE_S + 1)
     return before
 
 
@@ -161,7 +161,7 @@ def _ensure(
     settings: KafkaSettings, topics: list[str], partitions: int, replication: Replication
 ) -> list[str]:
     diagnosis = ConnectionDiagnosis(settings.bootstrap_servers)
-    until_s = time.monotonic() + _ANSWER_S
+    until_s = time.monotonic() + _RESPONSE_S
     with admin_client(settings, diagnosis) as admin:
         metadata = metadata_of(admin, diagnosis)
         missing = [name for name in topics if name not in metadata.topics]
@@ -187,7 +187,7 @@ def metadata_of(admin: Any, diagnosis: ConnectionDiagnosis) -> Any:
         BrokerAway: No broker responds.
     """
     try:
-        return admin.list_topics(timeout=_ANSWER_S)
+        return admin.list_topics(timeout=_RESPONSE_S)
     except KafkaException as error:
         admin.poll(0)
         raise BrokerAway(diagnosis.message(error.args[0])) from error
@@ -197,10 +197,10 @@ def _created(
     admin: Any, diagnosis: ConnectionDiagnosis, wanted: list[NewTopic], plan: Plan, until_s: float
 ) -> list[str]:
     created: list[str] = []
-    answer_s = max(_ANSWER_S_MIN, until_s - time.monotonic())
-    for name, answer in admin.create_topics(wanted, request_timeout=answer_s).items():
+    response_s = max(_RESPONSE_S_MIN, until_s - time.monotonic())
+    for name, response in admin.create_topics(wanted, request_timeout=response_s).items():
         try:
-            answer.result(answer_s + 1)
+            response.result(response_s + 1)
         except KafkaException as error:
             reason: KafkaError = error.args[0]
             if reason.code() != KafkaError.TOPIC_ALREADY_EXISTS:

@@ -18,7 +18,7 @@ __all__ = (
     "cluster_state",
 )
 
-_ANSWER_S: Final = 8.0
+_RESPONSE_S: Final = 8.0
 _BYTES_MAX: Final = "max.message.bytes"
 _MIN_ISR: Final = "min.insync.replicas"
 
@@ -75,7 +75,7 @@ def _configs(admin: Any, diagnosis: ConnectionDiagnosis, topics: list[str]) -> d
     """Return ``min.insync.replicas`` and ``max.message.bytes`` by topic; empty without the right to read."""
     found: dict[str, Mapping[str, int]] = {}
     try:
-        configs = topic_configs(admin, topics, _ANSWER_S)
+        configs = topic_configs(admin, topics, _RESPONSE_S)
     except TimeoutError as error:
         raise BrokerAway(diagnosis.message()) from error
     for topic, config in configs.items():

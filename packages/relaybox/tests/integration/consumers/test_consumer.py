@@ -152,7 +152,7 @@ async def test_two_consumers_of_one_event_have_one_effect(
         send(event)
         await asyncio.wait_for(in_hand.wait(), WAIT_S)
         claim = asyncio.create_task(claim_beside(database, group, event.event_id))
-        await until_somebody_waits_for_a_lock(database)
+        await until_a_transaction_waits_for_a_lock(database)
         go_on.set()
         assert await claim is False
     assert await effects(database) == [event.event_id]
@@ -167,7 +167,7 @@ async def claim_beside(database: Database, group: str, event_id: UUID) -> bool:
     return await database.run_in_transaction(claim)
 
 
-async def until_somebody_waits_for_a_lock(database: Database) -> None:
+async def until_a_transaction_waits_for_a_lock(database: Database) -> None:
     async with asyncio.timeout(WAIT_S), database.connection() as connection:
         waiting = 0
         while not waiting:

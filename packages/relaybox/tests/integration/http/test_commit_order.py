@@ -71,13 +71,13 @@ async def test_request_cancelled_before_commit_leaves_nothing(shop: Shop) -> Non
         await asyncio.Event().wait()
 
     shop.pause = pause
-    running = asyncio.create_task(shop.app(scope("k"), receive, _nobody))
+    running = asyncio.create_task(shop.app(scope("k"), receive, _discard))
     await reached.wait()
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert await shop.counts() == (0, 0, 0)
     shop.pause = None
-    await shop.app(scope("k"), receive, _nobody)
+    await shop.app(scope("k"), receive, _discard)
     assert await shop.counts() == (1, 1, 1)
 
 
@@ -93,7 +93,7 @@ async def test_request_cancelled_during_commit_is_executed_completely(
         "FOR EACH ROW EXECUTE FUNCTION hold();"
         "SELECT pg_advisory_lock(42)"
     )
-    running = asyncio.create_task(shop.app(scope("k"), receive, _nobody))
+    running = asyncio.create_task(shop.app(scope("k"), receive, _discard))
     held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 42 AND NOT granted"
     while not await superuser.fetchval(held):
         pass
@@ -106,5 +106,5 @@ async def test_request_cancelled_during_commit_is_executed_completely(
     assert await shop.counts() == (1, 1, 1)
 
 
-async def _nobody(_message: object) -> None:
+async def _discard(_message: object) -> None:
     """Report that the client has disconnected."""

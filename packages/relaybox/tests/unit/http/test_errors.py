@@ -1,12 +1,14 @@
 """Every error has one format and one status, and discloses nothing internal."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 import httpx2 as httpx
 import pytest
 from fastapi import FastAPI
 from relaybox.errors import RelayboxError
 from relaybox.http import AUTH_ERRORS, BODY_ERRORS, ERROR_TABLE, TokenMissing, error_responses
+from relaybox.http._idempotency_middleware import _REFUSALS
+from relaybox.idempotency import IdempotencyError, StoreUnavailable
 from relaybox_types.api import ErrorBody
 from structlog.testing import capture_logs
 
@@ -134,3 +136,20 @@ def test_documented_errors_are_grouped_by_status_with_all_codes() -> None:
 def test_error_without_a_response_cannot_be_documented() -> None:
     with pytest.raises(LookupError, match="RelayboxError"):
         error_responses(TokenMissing, RelayboxError, error_table=ERROR_TABLE)
+
+
+def subclasses_of(base: type[Exception]) -> Iterator[type[Exception]]:
+    """Yield all subclasses that the library defines, without those that other tests define."""
+    for each in base.__subclasses__():
+        if each.__module__.startswith("relaybox."):
+            yield each
+        yield from subclasses_of(each)
+
+
+def test_each_idempotency_error_has_a_response_of_its_own() -> None:
+    assert set(subclasses_of(IdempotencyError)) - set(ERROR_TABLE) == set()
+
+
+def test_each_idempotency_error_but_an_outage_is_an_outcome_of_the_metric() -> None:
+    assert set(subclasses_of(IdempotencyError)) - set(_REFUSALS) == {StoreUnavailable}
+    assert len(set(_REFUSALS.values())) == len(_REFUSALS)

@@ -91,7 +91,7 @@ def test_breaker_closes_with_the_first_published_row() -> None:
     breaker = Breaker()
     breaker.trip(LinkDown("away"), [], 0.0)
     assert not breaker.published(), "an acknowledgement that was under way says nothing about now"
-    breaker.answered()
+    breaker.note_response()
     assert breaker.state is BreakerState.HALF_OPEN
     assert breaker.published()
     assert breaker.state is BreakerState.CLOSED

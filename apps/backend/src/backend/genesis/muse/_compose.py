@@ -308,14 +308,14 @@ class _Composer:
                 slots |= {"title": self._brief.content(Concept).title, "place": place}
             case PlotOutline():
                 slots = self._plot_slots()
-        said = remarks.stages[self._brief.stage].format_map(slots)
+        remark = remarks.stages[self._brief.stage].format_map(slots)
         if not self._brief.feedback:
-            return said
+            return remark
         feedback = sentence(self._bank, clip(self._brief.feedback[-1].feedback, 300))
         requests = self._style_requests_in(self._brief.feedback[-1].feedback)
         frame = remarks.answered if requests else remarks.heard
         answer = self._bank.words.and_then.join(request.answer for request in requests)
-        return paragraph(self._bank, frame.format_map({"feedback": feedback, "answer": answer}), said)
+        return paragraph(self._bank, frame.format_map({"feedback": feedback, "answer": answer}), remark)
 
     def _story(self) -> Story:
         return Story.from_brief(self._bank, self._brief, self._rng)

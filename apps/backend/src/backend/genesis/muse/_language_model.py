@@ -31,7 +31,7 @@ from backend.genesis.muse._muse import Brief, Progress
 
 __all__ = ["LanguageModelMuse"]
 
-_ANSWER_CHARS_MAX = 1_000_000
+_RESPONSE_CHARS_MAX = 1_000_000
 _PROBLEMS_MAX = 20
 _NO_ENDPOINT = "MUSE_BASE_URL is not the address of a chat-completions endpoint; check it"
 
@@ -73,17 +73,17 @@ class LanguageModelMuse:
         deadline = asyncio.get_running_loop().time() + self.timeout_s
         await progress(10.0)
         async with self._client() as client:
-            answer = await self._ask(client, messages, deadline)
+            response = await self._ask(client, messages, deadline)
             await progress(70.0)
             try:
-                proposal = _read(brief.stage, answer)
-            except _InvalidAnswer as invalid:
-                messages.append(ChatCompletionAssistantMessageParam(role="assistant", content=answer))
+                proposal = _read(brief.stage, response)
+            except _InvalidResponse as invalid:
+                messages.append(ChatCompletionAssistantMessageParam(role="assistant", content=response))
                 retry_request = _prompts.retry(invalid.problems)
                 messages.append(ChatCompletionUserMessageParam(role="user", content=retry_request))
-                answer = await self._ask(client, messages, deadline)
+                response = await self._ask(client, messages, deadline)
                 await progress(90.0)
-                proposal = self._read_retried(brief.stage, answer)
+                proposal = self._read_retried(brief.stage, response)
         await progress(100.0)
         return proposal
 
@@ -102,15 +102,15 @@ class LanguageModelMuse:
         async with self._mapped_errors(), asyncio.timeout_at(deadline):
             completion = await client.chat.completions.create(model=self.model, messages=messages)
         # The library returns any body with status 200, for example a page of HTML.
-        answered = cast("object", completion)
-        if not isinstance(answered, ChatCompletion) or not answered.choices:
+        completed = cast("object", completion)
+        if not isinstance(completed, ChatCompletion) or not completed.choices:
             raise MuseAnswerBroken(_NO_ENDPOINT)
-        return (answered.choices[0].message.content or "")[:_ANSWER_CHARS_MAX]
+        return (completed.choices[0].message.content or "")[:_RESPONSE_CHARS_MAX]
 
-    def _read_retried(self, stage: GenesisStage, answer: str) -> Proposal:
+    def _read_retried(self, stage: GenesisStage, response: str) -> Proposal:
         try:
-            return _read(stage, answer)
-        except _InvalidAnswer as invalid:
+            return _read(stage, response)
+        except _InvalidResponse as invalid:
             raise MuseAnswerBroken(
                 f"the model {self.model!r} returned no valid proposal for {stage}, also after a retry "
                 f"({invalid.kinds}); request the proposal again, or set another MUSE_MODEL"
@@ -154,14 +154,14 @@ def _status_error(status: int) -> MuseUnavailable | MuseRefused:
     )
 
 
-class _Answer(BaseModel):
+class _Options(BaseModel):
     """The structure of a response, before its options are validated."""
 
     options: list[dict[str, JsonValue]] = Field(min_length=1, max_length=PROPOSAL_OPTIONS_MAX)
     remark: Paragraph | None = None
 
 
-class _InvalidAnswer(Exception):
+class _InvalidResponse(Exception):
     """Raised within this module when a response is no valid proposal.
 
     problems: the validation errors, one per line, for the retry; may contain text of the response.
@@ -174,24 +174,24 @@ class _InvalidAnswer(Exception):
         self.kinds = kinds
 
 
-def _read(stage: GenesisStage, answer: str) -> Proposal:
-    """Return the proposal in *answer*, from its first opening to its last closing brace.
+def _read(stage: GenesisStage, response: str) -> Proposal:
+    """Return the proposal in *response*, from its first opening to its last closing brace.
 
     Raises:
-        _InvalidAnswer: This part is not JSON, or not a valid proposal for *stage*.
+        _InvalidResponse: This part is not JSON, or not a valid proposal for *stage*.
     """
-    document = answer[answer.find("{") : answer.rfind("}") + 1]
+    document = response[response.find("{") : response.rfind("}") + 1]
     try:
-        read = _Answer.model_validate(from_json(document))
+        read = _Options.model_validate(from_json(document))
         options = [STAGE_CONTENT[stage].model_validate(option) for option in read.options]
         return Proposal(stage=stage, options=tuple(options), remark=read.remark)
     except ValidationError as error:
         raise _invalid(error) from None
     except ValueError as error:
-        raise _InvalidAnswer(f"The answer is not JSON: {error}", "json_invalid") from None
+        raise _InvalidResponse(f"The response is not JSON: {error}", "json_invalid") from None
 
 
-def _invalid(error: ValidationError) -> _InvalidAnswer:
+def _invalid(error: ValidationError) -> _InvalidResponse:
     found = error.errors(include_url=False, include_input=False, include_context=False)[:_PROBLEMS_MAX]
     problems = [f"- {error.title}.{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found]
-    return _InvalidAnswer("\n".join(problems), ", ".join(sorted({one["type"] for one in found})))
+    return _InvalidResponse("\n".join(problems), ", ".join(sorted({one["type"] for one in found})))

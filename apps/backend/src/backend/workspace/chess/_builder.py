@@ -161,7 +161,7 @@ class TreeBuilder:
         #: For each move, the offset of its line.
         self._begins: list[int] = []
         self._children: list[list[int]] = [[]]  # of the start, then of each move
-        self._said: dict[int, _AnnotationParts] = {}
+        self._parts: dict[int, _AnnotationParts] = {}
         # Comments and glyphs before the first move of a variation, until the move is parsed.
         self._waiting: _AnnotationParts | None = None
         self._lines = [_Line(START, None)]
@@ -213,8 +213,8 @@ class TreeBuilder:
             if not line.made:
                 self._notes.normalised(line.begins, _MERGED_NOTE)
             line.repeats = True
-        elif index in self._said:
-            self._said[index].yield_to_leader()
+        elif index in self._parts:
+            self._parts[index].yield_to_leader()
         line.at = index
         line.made += 1
         if self._waiting:
@@ -236,19 +236,19 @@ class TreeBuilder:
         return twin
 
     def _at(self, index: int) -> _AnnotationParts:
-        said = self._said.get(index)
-        if said is None:
-            said = self._said[index] = _AnnotationParts()
-        return said
+        parts = self._parts.get(index)
+        if parts is None:
+            parts = self._parts[index] = _AnnotationParts()
+        return parts
 
     def nag(self, nag: int, at: int) -> None:
         """Add the glyph at the offset *at* to the last move, or, at the start of a line, to the next move."""
         line = self._lines[-1]
         if not line.made:
-            self._waiting = said = self._waiting or _AnnotationParts()
+            self._waiting = parts = self._waiting or _AnnotationParts()
         else:
-            said = self._at(line.at)
-        (said.repeated_nags if line.repeats else said.nags).setdefault(nag, at)
+            parts = self._at(line.at)
+        (parts.repeated_nags if line.repeats else parts.nags).setdefault(nag, at)
 
     def comment(self, text: str, at: int) -> None:
         """Add the comment at the offset *at* to the last move.
@@ -264,12 +264,12 @@ class TreeBuilder:
             return
         line = self._lines[-1]
         if line.made or line.instead_of is None:
-            said = self._at(line.at)
-            (said.later if line.repeats else said.after).append(text)
+            parts = self._at(line.at)
+            (parts.later if line.repeats else parts.after).append(text)
         else:
-            said = self._waiting = self._waiting or _AnnotationParts()
-            said.before.append(text)
-        said.grow(len(text), at)
+            parts = self._waiting = self._waiting or _AnnotationParts()
+            parts.before.append(text)
+        parts.grow(len(text), at)
 
     def open(self, at: int) -> bool:
         """Open a variation of the last move, at the offset *at*; return False without a last move."""
@@ -291,9 +291,9 @@ class TreeBuilder:
         if self._waiting:
             # The variation has no moves: add its comments to the move that the variation would replace.
             waiting, self._waiting = self._waiting, None
-            said = self._at(self._lines[-1].at)
-            said.after += waiting.before
-            said.grow(waiting.chars, waiting.at)
+            parts = self._at(self._lines[-1].at)
+            parts.after += waiting.before
+            parts.grow(waiting.chars, waiting.at)
             self._drop_waiting_nags(waiting)
         return True
 
@@ -309,9 +309,9 @@ class TreeBuilder:
         """
         if self._waiting:
             self._drop_waiting_nags(self._waiting)
-        for one in self._said.values():
+        for one in self._parts.values():
             one.note_dropped(self._notes)
-        start = self._said[START].annotation(first=True) if START in self._said else NO_ANNOTATION
+        start = self._parts[START].annotation(first=True) if START in self._parts else NO_ANNOTATION
         parents = self._parents
         order = self._preorder() if self._branched else range(len(parents))
         new = [0] * len(parents) + [START]
@@ -319,10 +319,10 @@ class TreeBuilder:
         for at, old in enumerate(order):
             new[old] = at
             parent = parents[old]
-            said = NO_ANNOTATION
-            if old in self._said:
-                said = self._said[old].annotation(first=self._children[parent + 1][0] == old)
-            moves.append(Move(new[parent], self._ucis[old], said))
+            annotation = NO_ANNOTATION
+            if old in self._parts:
+                annotation = self._parts[old].annotation(first=self._children[parent + 1][0] == old)
+            moves.append(Move(new[parent], self._ucis[old], annotation))
         tree = MoveTree(tuple(moves), start)
         main = self._lines[0]
         if main.made and (rest := self._children[main.at + 1]):

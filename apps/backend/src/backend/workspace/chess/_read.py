@@ -129,7 +129,7 @@ def _game(source: Source, lead: Lead, at: int, notes: Notes) -> tuple[dict[str, 
         raise GameRefused(str(error), _position_place(tags, at), source.after_headers(tags.end)) from None
     moves = Movetext(source, tags.end, board, notes)
     _note_lead(lead, notes)
-    _say_before(moves, [*lead.comments, *tags.comments], notes)
+    _add_comments_before(moves, [*lead.comments, *tags.comments], notes)
     moves.read()
     try:
         tree = moves.builder.tree()
@@ -141,7 +141,7 @@ def _game(source: Source, lead: Lead, at: int, notes: Notes) -> tuple[dict[str, 
     return headers, tree, moves.end
 
 
-def _say_before(moves: Movetext, comments: list[tuple[int, str]], notes: Notes) -> None:
+def _add_comments_before(moves: Movetext, comments: list[tuple[int, str]], notes: Notes) -> None:
     """Add the comments before the first move to the annotation of the starting position."""
     if sum(len(text) + 1 for _, text in comments) > TEXT_CHARS_MAX:
         notes.dropped(comments[0][0], f"comments before the game: more than {TEXT_CHARS_MAX:,} characters")
@@ -154,17 +154,17 @@ def _plain(tags: Tags, at: int, moves: Movetext, notes: Notes) -> dict[str, str]
     """Return the headers with a valid result, and add a note for each dropped header."""
     for place, name in tags.repeated:
         notes.dropped(place, f"the header {name}, which is repeated: the last value is used")
-    said = tags.headers.get("Result")
-    if said is None:
+    stated = tags.headers.get("Result")
+    if stated is None:
         return tags.headers
     marker = moves.marker
-    place, result = tags.offsets.get("Result", at), parse_result(said)
+    place, result = tags.offsets.get("Result", at), parse_result(stated)
     if result is None:
-        if marker != "*" and said not in {"", "?"}:
-            notes.dropped(place, f"the header Result {quoted(said)}: the moves end with {marker}")
+        if marker != "*" and stated not in {"", "?"}:
+            notes.dropped(place, f"the header Result {quoted(stated)}: the moves end with {marker}")
         return tags.headers
-    if result != said:
-        notes.normalised(place, f"the result {said} is read as {result}")
+    if result != stated:
+        notes.normalised(place, f"the result {stated} is read as {result}")
     if marker not in {"*", result} and result != "*":
         notes.dropped(moves.marker_at, f"the result {marker} after the moves: the header Result is {result}")
     return {**tags.headers, "Result": result}

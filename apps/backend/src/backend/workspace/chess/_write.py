@@ -177,15 +177,15 @@ class _Tokens:
         # Whether the next move of Black needs a number, because a comment or variation precedes it.
         self._number = True
 
-    def move(self, number: str, san: str, said: Annotation) -> None:
-        self.comment(escape_comment(said.before))
+    def move(self, number: str, san: str, annotation: Annotation) -> None:
+        self.comment(escape_comment(annotation.before))
         if self._number or not number.endswith("..."):
             self._add(number)
         self._add(san)
         self._number = False
-        for nag in said.nags:
+        for nag in annotation.nags:
             self._add(f"${nag}")
-        self.comment(format_comment(said))
+        self.comment(format_comment(annotation))
 
     def comment(self, text: str) -> None:
         if text:

@@ -118,7 +118,7 @@ class RouteDependencies:
         self.authenticate = bearer(backbone.verifier)
 
     async def provide(self, request: Request) -> None:
-        """Store these objects in the state of *request*; the first dependency of the application's router."""
+        """Store these objects in the state of *request*; the application's router depends on this first."""
         request.state.dependencies = self
 
     async def access(self, node_id: UUID, requester: Requester) -> Access:

@@ -84,16 +84,16 @@ def _is_strict(request: Request) -> bool:
     return getattr(request.state, "strict", False)
 
 
-def _unless_answered(
+def _unless_stored(
     read: Callable[[Request], Awaitable[object]],
 ) -> Callable[[Request], Awaitable[None]]:
     """Return a function that calls *read*, unless the request has a stored response under its key."""
 
-    async def read_unless_answered(request: Request) -> None:
+    async def read_unless_stored(request: Request) -> None:
         if not await dependencies_of(request).has_stored_response(request):
             await _once(request, read)
 
-    return read_unless_answered
+    return read_unless_stored
 
 
 async def _once(request: Request, read: Callable[[Request], Awaitable[Read]]) -> Read:
@@ -145,7 +145,7 @@ async def import_pgn(
         CommandTransaction,
         Depends(
             begin_command(
-                COMMAND, Role.EDITOR, node=_parent_id, before_transaction=_unless_answered(_read_file)
+                COMMAND, Role.EDITOR, node=_parent_id, before_transaction=_unless_stored(_read_file)
             )
         ),
     ],
@@ -187,7 +187,7 @@ async def import_into(
                 Role.EDITOR,
                 node="study_id",
                 kind=NodeKind.STUDY,
-                before_transaction=_unless_answered(_read_file_for_study),
+                before_transaction=_unless_stored(_read_file_for_study),
             )
         ),
     ],

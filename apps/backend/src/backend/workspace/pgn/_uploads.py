@@ -31,7 +31,7 @@ class PgnUploads:
         )
 
     async def provide(self, request: Request) -> None:
-        """Store this object in the state of *request*; the first dependency of the imports' router."""
+        """Store this object in the state of *request*; the router of imports depends on this method first."""
         request.state.pgn_uploads = self
 
     @staticmethod

@@ -69,7 +69,7 @@ class LinkOpener:
         self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
     async def provide(self, request: Request) -> None:
-        """Store this opener in the state of *request*; the first dependency of the links' router."""
+        """Store this opener in the state of *request*; the router of links depends on this method first."""
         request.state.link_opener = self
 
     @staticmethod

@@ -124,7 +124,7 @@ async def _lock_with_place(tx: CommandTransaction, node_id: UUID) -> tuple[Acces
     before = await _place(tx, node_id)
     await lock_roots(tx, node_id, *before)
     place = await _place(tx, node_id)
-    if place != before and not await _is_held(tx, place):
+    if place != before and not await _is_locked(tx, place):
         # Retry the whole transaction: locking a second tree while holding the first may deadlock. A savepoint
         # would not help: other transactions that wait for a lock wait for the end of the whole transaction.
         raise RetryTransaction(f"the former parent of node {node_id} was moved before it was locked")
@@ -135,7 +135,7 @@ async def _lock_with_place(tx: CommandTransaction, node_id: UUID) -> tuple[Acces
     return access, parents[0] if parents else None
 
 
-async def _is_held(tx: CommandTransaction, place: Sequence[UUID]) -> bool:
+async def _is_locked(tx: CommandTransaction, place: Sequence[UUID]) -> bool:
     """Return whether the trees of the nodes *place* are locked in *tx*, so that the nodes cannot be moved."""
     try:
         return all([tx.is_loaded((await tx.access(one)).root.id) for one in place])

@@ -133,10 +133,10 @@ class IdempotentClient:
             return error
 
 
-def _retry_after_of(answer: httpx2.Response) -> float | None:
+def _retry_after_of(response: httpx2.Response) -> float | None:
     """Return the seconds of ``Retry-After``; if it is a date, those from the response's ``Date`` to it."""
-    text = answer.headers.get("Retry-After")
+    text = response.headers.get("Retry-After")
     if text is None:
         return None
-    now = http_date(answer.headers.get("Date", ""))
+    now = http_date(response.headers.get("Date", ""))
     return retry_after_s(text, now or datetime.now(UTC))

@@ -145,10 +145,10 @@ class RedisIdempotencyService:
         """
         document, body = split_body(result)
         ttl_us = math.ceil(ttl_seconds(ttl, self._settings) * 1_000_000)
-        answer, lock = self._names(key, scope)
+        response, lock = self._names(key, scope)
         token = self._token if lock in self._locks else ""
         values = [secrets.token_hex(_TOKEN_BYTES), token, document, ttl_us, *([] if body is None else [body])]
-        return bool(await self._run("keep", [answer, lock], *values))
+        return bool(await self._run("keep", [response, lock], *values))
 
     async def keep(self, claim: Claim, response: ResponseParts) -> None:
         """Store *response* under *claim*.
@@ -197,5 +197,5 @@ class RedisIdempotencyService:
 
     def _names(self, key: str, scope: str) -> tuple[str, str]:
         """Return the Redis keys of response and lock; their hash tag puts both in one slot of a cluster."""
-        answer = f"{self._prefix}:{{{stored_key(scope, key, self._settings.secret)}}}"
-        return answer, f"{answer}:lock"
+        response = f"{self._prefix}:{{{stored_key(scope, key, self._settings.secret)}}}"
+        return response, f"{response}:lock"
