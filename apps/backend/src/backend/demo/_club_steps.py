@@ -253,7 +253,7 @@ def _unpacked(file: bytes) -> Mapping[str, str]:
         with ZipFile(BytesIO(file)) as archive:
             return {name: archive.read(name).decode() for name in archive.namelist()}
     except (BadZipFile, UnicodeDecodeError) as error:
-        raise StepMissed(f"download the file: a zip of PGN files in UTF-8 expected, but {error}") from error
+        raise StepMissed(f"the downloaded file is not a zip of PGN files in UTF-8: {error}") from error
 
 
 def _end_of_main_line(moves: Sequence[Mapping[str, Any]]) -> str:

@@ -96,7 +96,7 @@ class EventLog:
                         return found
                     await self._changed.wait()
         except TimeoutError:
-            raise StepMissed(f"{what} of {self.name}: not seen within {self.limit_s:g} s") from None
+            raise StepMissed(f"{self.name}: {what} expected, not received in {self.limit_s:g} s") from None
 
     async def wait_published(self, count: int) -> list[Published]:
         """Return the first *count* events on Kafka, in order.

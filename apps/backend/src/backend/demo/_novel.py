@@ -75,7 +75,7 @@ class NovelStory:
         await self._show_agent_at_work(accepted)
         proposed = await self._log.wait_streamed(f"{_EVENT}ConceptProposed", command_id=accepted)
         options = proposed["payload"]["proposal"]["options"]
-        require(len(options) == 3, f"three concepts expected, {len(options)} came")
+        require(len(options) == 3, f"three concepts expected, not {len(options)}")
         self._show("stream", f"{proposed['event_type']}, id {proposed['version']}: three concepts")
         for number, option in enumerate(options):
             self._show("agent", f"{number}  {option['title']}", option["logline"])
@@ -100,7 +100,9 @@ class NovelStory:
                 require(code == "DUPLICATE_COMMAND", f"the second {command}: {code} instead of a duplicate")
                 return UUID(responses[202]["command_id"]), UUID(responses[409]["duplicate_command_id"])
             await self._wait_settled(command)
-        raise StepMissed(f"{command} twice at once: no 202 with a 409 in {_PAIRS_MAX} attempts")
+        raise StepMissed(
+            f"two concurrent {command} should get 202 and 409; they did not in {_PAIRS_MAX} attempts"
+        )
 
     async def _send_once(self, body: Mapping[str, Any]) -> httpx2.Response | None:
         path = f"{PREFIX}{self._path}/commands"

@@ -55,9 +55,9 @@ async def test_event_of_another_chain_misses_the_step(log: EventLog) -> None:
 
 async def test_event_that_does_not_come_in_time_is_named(log: EventLog) -> None:
     publish(log, 1)
-    with pytest.raises(StepMissed, match=r"2 events on Kafka of node 7: not seen within 0\.01 s"):
+    with pytest.raises(StepMissed, match=r"node 7: 2 events on Kafka expected, not received in 0\.01 s"):
         await log.wait_published(2)
-    with pytest.raises(StepMissed, match=r"node\.trashed on the event stream of node 7: not seen"):
+    with pytest.raises(StepMissed, match=r"node 7: node\.trashed on the event stream expected"):
         await log.wait_streamed(WorkspaceEvent.NODE_SOFT_DELETED)
 
 

@@ -139,7 +139,7 @@ def format_age(moment: datetime | None) -> str:
 
 
 def format_duration(duration_s: float | None) -> str:
-    """Format a duration as ``0.4 s``, ``12 s``, ``3 m``, ``2 h`` or ``5 d``, minus 3 s as ``in 3 s``."""
+    """Format a duration as ``0.4 s``, ``12 s``, ``3 m``, ``2 h`` or ``5 d``; a negative one as ``in 3 s``."""
     if duration_s is None:
         return _EMPTY
     if duration_s < 0:

@@ -148,7 +148,7 @@ def _download(file: PinnedFile, base: str, home: Path) -> None:
                     f"{file.path} cannot be downloaded from {where} to {home}: {error}"
                 ) from error
         threading.Event().wait(pause_s)
-    raise AssertionError("the last attempt returns or raises")
+    raise AssertionError("unreachable: the loop returns or raises in its last attempt")
 
 
 def _is_transient(error: Exception) -> bool:

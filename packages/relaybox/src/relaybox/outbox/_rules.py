@@ -152,7 +152,7 @@ class OutboxSettings(BaseSettings):
 
 
 def is_cloudevent_attribute(text: str) -> bool:
-    """Return whether CloudEvents allow *text* as an attribute: not empty, no control or noncharacters."""
+    """Return whether CloudEvents allow *text* as an attribute: a text without control characters."""
     return bool(text) and (text.isprintable() or not _FORBIDDEN.search(text))
 
 

@@ -164,7 +164,7 @@ class RelaySettings(BaseSettings):
         replicas = info.data.get("topic_replication")
         if value is not None and replicas is not None and value > replicas:
             raise invalid_setting(
-                f"must be at most RELAY_TOPIC_REPLICATION, {replicas}: no record could be published"
+                f"must be at most RELAY_TOPIC_REPLICATION, {replicas}; otherwise no record could be published"
             )
         return value
 
