@@ -36,13 +36,11 @@ DOCS = Path(__file__).parents[2] / "docs"
 SETUP = DOCS / "how-to/use-your-own-servers.md"
 #: Pages with statements for a database of another name; test_docs_cluster.py runs them.
 CLUSTER, ROLES = DOCS / "how-to/run-on-a-cluster.md", DOCS / "how-to/roles-and-migrations.md"
-#: A page with a table of the application, which the owner creates; test_docs_consumer.py runs it.
-CONSUMER = DOCS / "how-to/write-a-consumer.md"
 #: Pages whose queries run with the role of the services, on a database with the whole schema.
 QUERIES = [
     pytest.param(text, id=f"{name_of(page)}:{number}")
     for page in PAGES
-    if page not in (SETUP, CLUSTER, ROLES, CONSUMER)
+    if page not in (SETUP, CLUSTER, ROLES)
     for number, text in enumerate(fences(page, "sql"))
 ]
 

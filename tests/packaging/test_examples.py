@@ -1,4 +1,4 @@
-"""The two example applications run as their READMEs say, from wheels, on real servers."""
+"""The example applications run as their READMEs and pages say, from wheels, on real servers."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,13 +29,16 @@ from relaybox.local import free_port
 from relaybox.settings import KafkaSettings, PostgresSettings
 
 from tests.fixtures.bounds import WAIT_S
+from tests.fixtures.doc_files import blocks_of, typed_script
 from tests.fixtures.marks import needs_curl
 from tests.packaging.conftest import ROOT, Environment
 
 EXAMPLES = ROOT / "examples"
 APP_LINES_MAX = 60
+#: The pages that build the bank, in the order of reading.
+BANK_PAGES = ("write-a-domain", "write-a-consumer")
 DOMAIN_EVENTS = "domain-events"
-_SCRIPT_S = 60
+_SCRIPT_S = 300
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -80,8 +84,13 @@ def follow_page(place: Path, variables: dict[str, str]) -> str:
     """Run the steps of the README after its installation and return the output."""
     install, *steps = blocks(place / "README.md", "bash")
     *_, shell = install.splitlines()
+    return type_into(shell, "".join(steps), place, variables)
+
+
+def type_into(shell: str, script: str, place: Path, variables: dict[str, str]) -> str:
+    """Run *script* in the shell that the command *shell* opens, and return the output."""
     # Job control, as in an interactive shell.
-    typed = ["bash", "-c", "set -em\n" + "".join(steps)]
+    typed = ["bash", "-c", f"set -em\n{script}"]
     done = subprocess.run(
         [*shell.split(), "--", *typed],
         cwd=place,
@@ -98,7 +107,7 @@ def follow_page(place: Path, variables: dict[str, str]) -> str:
 
 def without_ids(text: str) -> str:
     """Format output as the READMEs show it."""
-    return re.sub(r'"id":"[0-9a-f-]{36}"', '"id":"5f0c…"', text)
+    return re.sub(r'"((?:\w+_)?id)":"[0-9a-f-]{32,36}"', r'"\1":"5f0c…"', text)
 
 
 def messages(settings: KafkaSettings, topic: str) -> Iterator[Message]:
@@ -230,6 +239,36 @@ async def test_outbox_example_publishes_committed_events(
         "SELECT version_num FROM alembic_version UNION ALL SELECT version_num FROM relaybox_alembic_version"
     )
     assert len(await rows(empty_postgres_settings, versions)) == 2
+
+
+def bank_names() -> dict[str, str]:
+    """Return new names for the ports, the events and the consumer groups of the bank."""
+    mark = uuid.uuid4().hex
+    groups = {f'group="{name}"': f'group="{name}-{mark}"' for name in ("balances", "transfers")}
+    ports = {port: str(free_port()) for port in ("8030", "8002", "8003")}
+    return {"Bank.Account": f"Bank{mark}.Account"} | groups | ports
+
+
+def shown(seen: str) -> str:
+    """Format output of the bank as its pages show it."""
+    return re.sub(r"Bank[0-9a-f]{32}\.", "Bank.", without_ids(seen))
+
+
+@needs_curl
+def test_bank_example_runs_as_its_readme_says(variables: dict[str, str], tmp_path: Path) -> None:
+    (expected,) = blocks(EXAMPLES / "bank/README.md", "text")
+    place = copy_of("bank", tmp_path, bank_names())
+    assert shown(follow_page(place, variables)) == expected
+
+
+@needs_curl
+def test_bank_pages_run_from_an_empty_directory(variables: dict[str, str], tmp_path: Path) -> None:
+    install, *steps = blocks_of(*(ROOT / f"docs/how-to/{name}.md" for name in BANK_PAGES))
+    script = typed_script(steps)
+    for old, new in bank_names().items():
+        script = script.replace(old, new)
+    seen = type_into(install.text.splitlines()[-1], script, tmp_path, variables)
+    assert shown(seen) == "".join(block.text for block in steps if block.language == "text")
 
 
 def test_orders_example_has_at_most_60_lines() -> None:

@@ -39,7 +39,7 @@ OTHER_PAGES = [
     ROOT / name / "README.md"
     for name in (
         *("apps/backend", "packages/relaybox", "packages/shared-types", "packages/types"),
-        *("benchmarks", "examples/orders", "examples/outbox_only"),
+        *("benchmarks", "examples/bank", "examples/orders", "examples/outbox_only"),
     )
 ]
 LINK = re.compile(r"\[[^\]\[]*\]\(([^)\s]+)\)")
