@@ -121,6 +121,7 @@ _SLOW = (
     "packages/relaybox/tests/integration/consumers/test_outages.py",
     "packages/relaybox/tests/integration/consumers/test_secured_link.py",
     "packages/relaybox/tests/integration/db/test_tls.py",
+    "packages/relaybox/tests/integration/operations/test_consumer_rights.py",
     "packages/relaybox/tests/integration/relay/test_secured_link.py",
 )
 #: Folders whose files share a product or brokers that are started once: one process runs all files of a

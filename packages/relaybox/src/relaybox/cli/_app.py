@@ -37,7 +37,7 @@ class _RelayboxGroup(LazyGroup):
             ),
             "consumer": LazyCommand(
                 target="relaybox.cli._services:consumer_commands",
-                help="Consume events with the handlers of an application.",
+                help="Consume events with the handlers of an application; inspect consumer groups.",
             ),
             "dead-letters": LazyCommand(
                 target="relaybox.cli._dead_letters:letter_commands",

@@ -1,4 +1,4 @@
-"""Define ``relaybox relay …`` and ``relaybox consumer run``, which run a relay or a consumer as a process."""
+"""Define ``relaybox relay …`` and ``relaybox consumer …``, which run and inspect relays and consumers."""
 
 import asyncio
 import sys
@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from relaybox.cli._consumers import group_lag, group_status
 from relaybox.cli._errors import ErrorsAsLines
 from relaybox.cli._relays import accept, lanes, status
 from relaybox.consumers import Consumer, ConsumerCollector, Subscription, check_consumer
@@ -24,7 +25,9 @@ relay_commands = typer.Typer(
     cls=ErrorsAsLines, no_args_is_help=True, help="Publish the outbox to Kafka; inspect relays and lanes."
 )
 consumer_commands = typer.Typer(
-    cls=ErrorsAsLines, no_args_is_help=True, help="Consume events with the handlers of an application."
+    cls=ErrorsAsLines,
+    no_args_is_help=True,
+    help="Consume events with the handlers of an application; inspect consumer groups.",
 )
 
 
@@ -49,7 +52,7 @@ relay_commands.command()(accept)
 
 @consumer_commands.callback()
 def consumer() -> None:
-    """Consume events with the handlers of an application."""
+    """Consume events with the handlers of an application; inspect consumer groups."""
 
 
 @consumer_commands.command("run")
@@ -68,6 +71,10 @@ def run_consumer(
     """
     subscriptions = [_load_subscription(name) for name in names]
     asyncio.run(_consumer(subscriptions, topics or ["domain-events"]))
+
+
+consumer_commands.command("status")(group_status)
+consumer_commands.command("lag")(group_lag)
 
 
 def _load_subscription(name: str) -> Subscription:

@@ -1,4 +1,7 @@
-"""Queries and actions for operators: outbox, relays, lanes (G32), topics (G37), dead letters (G41, G42)."""
+"""Queries and actions for operators.
+
+Outbox, relays, lanes (G32), topics (G37), consumer groups, dead letters (G41, G42).
+"""
 
 from relaybox.operations._actions import (
     Action,
@@ -10,7 +13,25 @@ from relaybox.operations._actions import (
     retry,
     skip,
 )
-from relaybox.operations._errors import LanesRefused, MarkerRefused, OperationError, SelectionEmpty
+from relaybox.operations._consumer_faults import ConsumerFault, GroupState, PartitionPosition
+from relaybox.operations._consumers import (
+    CONSUMER_LETTERS_MAX,
+    ConsumerLag,
+    ConsumerMember,
+    ConsumerStatus,
+    consumer_lag,
+    consumer_status,
+    list_consumers,
+)
+from relaybox.operations._errors import (
+    GroupUnknown,
+    GroupUnreadable,
+    KafkaUnavailable,
+    LanesRefused,
+    MarkerRefused,
+    OperationError,
+    SelectionEmpty,
+)
 from relaybox.operations._letter_actions import (
     LetterAction,
     LetterPreview,
@@ -57,13 +78,22 @@ from relaybox.operations._topics import CheckedTopic, TopicsCheck, check_topics
 
 __all__ = (
     "BACKLOG_ROWS_MAX",
+    "CONSUMER_LETTERS_MAX",
     "LANES_MAX",
     "Action",
     "BlockedKey",
     "BlockedKeys",
     "BlockedLane",
     "CheckedTopic",
+    "ConsumerFault",
+    "ConsumerLag",
+    "ConsumerMember",
+    "ConsumerStatus",
     "Fault",
+    "GroupState",
+    "GroupUnknown",
+    "GroupUnreadable",
+    "KafkaUnavailable",
     "LaneStatus",
     "LanesRefused",
     "Letter",
@@ -76,6 +106,7 @@ __all__ = (
     "LettersDiscarded",
     "MarkerRefused",
     "OperationError",
+    "PartitionPosition",
     "Preview",
     "RecordedAction",
     "RelayStatus",
@@ -93,8 +124,11 @@ __all__ = (
     "blocked_keys",
     "check_lane_count",
     "check_topics",
+    "consumer_lag",
+    "consumer_status",
     "discard_letters",
     "list_actions",
+    "list_consumers",
     "list_letters",
     "list_rows",
     "preview",

@@ -8,12 +8,23 @@ The *marker* of a lane is the id of its last batch in Kafka.
     └── OperationError
         ├── SelectionEmpty   no rows are selected, or the action applies to none of them
         ├── LanesRefused     the number of lanes is not allowed
-        └── MarkerRefused    the lane has no fault, or a fault with another marker
+        ├── MarkerRefused    the lane has no fault, or a fault with another marker
+        ├── GroupUnknown     neither Kafka nor the database has the consumer group
+        ├── GroupUnreadable  Kafka refuses to describe the group or its topics
+        └── KafkaUnavailable no broker responds
 """
 
 from relaybox.errors import RelayboxError
 
-__all__ = ("LanesRefused", "MarkerRefused", "OperationError", "SelectionEmpty")
+__all__ = (
+    "GroupUnknown",
+    "GroupUnreadable",
+    "KafkaUnavailable",
+    "LanesRefused",
+    "MarkerRefused",
+    "OperationError",
+    "SelectionEmpty",
+)
 
 
 class OperationError(RelayboxError):
@@ -38,3 +49,21 @@ class MarkerRefused(OperationError):
     """Raised when a lane has no fault, or a fault with another marker: see ``relaybox relay status``."""
 
     error_code = "MARKER_REFUSED"
+
+
+class GroupUnknown(OperationError):
+    """Raised when there is no such consumer group; ``relaybox consumer status`` lists the known groups."""
+
+    error_code = "GROUP_UNKNOWN"
+
+
+class GroupUnreadable(OperationError):
+    """Raised when Kafka refuses to describe a consumer group or its topics; grant the right DESCRIBE."""
+
+    error_code = "GROUP_UNREADABLE"
+
+
+class KafkaUnavailable(OperationError):
+    """Raised when no broker responds; the message names the settings to check."""
+
+    error_code = "KAFKA_UNAVAILABLE"
