@@ -45,17 +45,23 @@ WHERE r.id = $1::bigint
 
 -- name: behind_another
 -- Part of other queries: the letters in "chosen" whose replay stops before them, because an earlier letter of the key is
--- parked, is not chosen, and is not requested automatically (it does not only wait behind another one). Reads each key once.
-SELECT chosen.id FROM chosen JOIN (
+-- parked, is not chosen, and is not requested automatically (it does not only wait behind another one). Reads each key once,
+-- which is materialized for that: else the search would run for each letter.
+WITH key AS MATERIALIZED (
     SELECT keys.*, (
         SELECT earlier.id FROM dead_letters AS earlier
         WHERE earlier.consumer_group = keys.consumer_group AND earlier.topic = keys.topic
           AND earlier.key_hash = keys.key_hash AND earlier.holds_key AND earlier.status = 'PARKED'
-          AND earlier.reason <> 'BLOCKED' AND earlier.id NOT IN (SELECT c.id FROM chosen AS c)
+          AND earlier.id < keys.last_id AND earlier.reason <> 'BLOCKED'
+          AND earlier.id NOT IN (SELECT c.id FROM chosen AS c)
         ORDER BY earlier.id LIMIT 1
     ) AS stops_at
-    FROM (SELECT DISTINCT consumer_group, topic, key_hash FROM chosen WHERE holds_key) AS keys
-) AS key USING (consumer_group, topic, key_hash)
+    FROM (
+        SELECT consumer_group, topic, key_hash, max(id) AS last_id FROM chosen WHERE holds_key
+        GROUP BY consumer_group, topic, key_hash
+    ) AS keys
+)
+SELECT chosen.id FROM chosen JOIN key USING (consumer_group, topic, key_hash)
 WHERE chosen.holds_key AND key.stops_at < chosen.id
 
 -- name: preview_letters
@@ -85,8 +91,9 @@ WITH chosen AS MATERIALIZED (
 ), behind AS (
     -- include: behind_another
 ), changed AS (
+    -- By the ids as an array: a join would read the whole table in every step.
     UPDATE dead_letters AS l SET status = 'REPLAY_REQUESTED', resolved_by = $9, resolved_reason = $10::text
-    FROM chosen WHERE l.id = chosen.id
+    WHERE l.id = ANY (ARRAY(SELECT chosen.id FROM chosen))
     RETURNING l.id
 ), recorded AS (
     INSERT INTO operator_acts (actor, act, reason, target)
@@ -120,7 +127,7 @@ WITH chosen AS MATERIALIZED (
 ), changed AS (
     UPDATE dead_letters AS l SET status = 'DISCARDED', resolved_at = clock_timestamp(), resolved_by = $9,
            resolved_reason = $10::text
-    FROM locked WHERE l.id = locked.id
+    WHERE l.id = ANY (ARRAY(SELECT locked.id FROM locked))
     RETURNING l.id
 ), recorded AS (
     INSERT INTO operator_acts (actor, act, reason, target)

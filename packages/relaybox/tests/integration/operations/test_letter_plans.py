@@ -1,0 +1,60 @@
+"""Actions on many dead letters read each key and each letter once."""
+
+import json
+from typing import Any
+
+import asyncpg
+import pytest
+from relaybox.db import Database
+from relaybox.operations import LetterSelection, LetterStatus
+from relaybox.operations._letter_actions import _PREVIEW, _REPLAY
+
+from tests.fixtures.letters import park_letters
+
+LETTERS = 3_000
+_COPY = """
+    INSERT INTO dead_letters (consumer_group, topic, partition, message_offset, message_key, headers, value,
+                              reason, error_code, error, attempts, holds_key)
+    SELECT consumer_group, topic, partition, message_offset + number, message_key, headers, value,
+           'BLOCKED', 'KEY_BLOCKED', error, 0, holds_key
+    FROM dead_letters, generate_series(1, $1::int) AS number
+"""
+
+
+def parts(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return every node of *plan*."""
+    return [plan, *(part for child in plan.get("Plans", ()) for part in parts(child))]
+
+
+async def nodes(superuser: asyncpg.Connection, query: str, *arguments: Any) -> list[dict[str, Any]]:
+    """Execute *query* with *arguments*, and return the nodes of its plan."""
+    [row] = await superuser.fetch("EXPLAIN (ANALYZE, FORMAT JSON) " + query, *arguments)
+    return parts(json.loads(row[0])[0]["Plan"])
+
+
+@pytest.fixture
+async def letters_of_one_key(database: Database, superuser: asyncpg.Connection) -> None:
+    await park_letters(database, "a")
+    await superuser.execute(_COPY, LETTERS)
+    await superuser.execute("ANALYZE dead_letters")
+
+
+@pytest.mark.guarantee("G42")
+@pytest.mark.usefixtures("letters_of_one_key")
+async def test_preview_searches_earlier_letters_once_for_each_key(superuser: asyncpg.Connection) -> None:
+    arguments = (*LetterSelection().arguments(), [LetterStatus.PARKED], 20)
+    found = await nodes(superuser, _PREVIEW, *arguments)
+    searches = [node["Actual Loops"] for node in found if node.get("Alias") == "earlier"]
+    assert searches == [1]
+
+
+@pytest.mark.guarantee("G42")
+@pytest.mark.usefixtures("letters_of_one_key")
+async def test_step_of_a_replay_reads_only_its_own_letters(superuser: asyncpg.Connection) -> None:
+    selection = LetterSelection()
+    arguments = (*selection.arguments(), -1, 100, "ann", None, selection.as_json())
+    found = await nodes(superuser, _REPLAY, *arguments)
+    assert [node["Actual Loops"] for node in found if node.get("Alias") == "earlier"] == [1]
+    read = [node for node in found if node.get("Relation Name") == "dead_letters" and "Plans" not in node]
+    assert "Seq Scan" not in {node["Node Type"] for node in read}
+    assert sum(node["Actual Rows"] * node["Actual Loops"] for node in read) <= 3 * 100
