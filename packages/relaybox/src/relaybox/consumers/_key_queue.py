@@ -8,7 +8,7 @@ from typing import Final
 from relaybox.consumers._message import Message, Partition
 from relaybox.consumers._offsets import OffsetWindow
 
-__all__ = ("Item", "KeyQueue", "KeyState", "Parking", "PartitionQueue", "Replay")
+__all__ = ("Item", "KeyQueue", "KeyState", "Parking", "PartitionQueue", "ReadyKeys", "Replay")
 
 #: Limits of one partition's unfinished messages; beyond one of them the partition is paused.
 _MESSAGES_MAX: Final = 500
@@ -178,3 +178,39 @@ class PartitionQueue:
         if queue is None:
             queue = self._keys[key] = KeyQueue(self, key)
         return queue
+
+
+class ReadyKeys:
+    """The keys whose next work may begin, of all partitions.
+
+    Keys that replay a letter take turns with keys that have a message: a message does not wait for the
+    thousands of replays that an operator may request. Replays use at most half of the transactions: letters
+    whose handler hangs again leave the other half to messages.
+    """
+
+    def __init__(self, concurrency: int) -> None:
+        """*concurrency* is the number of transactions that may run at once."""
+        self._replays_max = max(1, concurrency // 2)
+        self._messages: deque[KeyQueue] = deque()
+        self._replays: deque[KeyQueue] = deque()
+        self._replay_is_next = False
+
+    def __len__(self) -> int:
+        return len(self._messages) + len(self._replays)
+
+    def add(self, queue: KeyQueue, *, first: bool = False) -> None:
+        """Add *queue* behind the others, or with *first* before them."""
+        keys = self._replays if isinstance(queue.first.work, Replay) else self._messages
+        if first:
+            keys.appendleft(queue)
+        else:
+            keys.append(queue)
+
+    def next_keys(self, replaying: int) -> deque[KeyQueue]:
+        """Return the keys to begin with, none if none may begin; *replaying* replays are running."""
+        if not self._replays or replaying >= self._replays_max:
+            return self._messages
+        if not self._messages:
+            return self._replays
+        self._replay_is_next = not self._replay_is_next
+        return self._replays if self._replay_is_next else self._messages

@@ -8,7 +8,7 @@ from typing import Final, assert_never
 import structlog
 
 from relaybox.consumers._errors import HandlerAborted, KeyBlocked
-from relaybox.consumers._key_queue import KeyQueue, KeyState, Parking, Replay
+from relaybox.consumers._key_queue import KeyQueue, KeyState, Parking, ReadyKeys, Replay
 from relaybox.consumers._message import Message
 from relaybox.consumers._policy import (
     DATABASE_ERRORS,
@@ -52,8 +52,10 @@ class Scheduler:
         self._concurrency = concurrency
         self._signals = signals
         self._on_stop = on_stop
-        self._ready: deque[KeyQueue] = deque()
+        self._ready = ReadyKeys(concurrency)
         self._running: set[asyncio.Task[None]] = set()
+        #: The tasks at work that replay a letter.
+        self._replaying: set[asyncio.Task[None]] = set()
         self._paused = 0
         self._database_failures = 0
         self._database_pause: asyncio.TimerHandle | None = None
@@ -94,6 +96,8 @@ class Scheduler:
                 return
             task = asyncio.create_task(self._run(queues))
             self._running.add(task)
+            if isinstance(queues[0].first.work, Replay):
+                self._replaying.add(task)
             task.add_done_callback(self._ended)
 
     async def close(self, grace_s: float) -> None:
@@ -113,10 +117,17 @@ class Scheduler:
 
     def _take(self) -> list[KeyQueue]:
         """Return the queue of the next key, and queues whose first events may share its transaction."""
+        while ready := self._ready.next_keys(len(self._replaying)):
+            if taken := self._take_from(ready):
+                return taken
+        return []
+
+    def _take_from(self, ready: deque[KeyQueue]) -> list[KeyQueue]:
+        """Remove keys from the front of *ready*; return none only if all of them were revoked."""
         taken: list[KeyQueue] = []
         limit = 1
-        while self._ready and len(taken) < limit:
-            queue = self._ready[0]
+        while ready and len(taken) < limit:
+            queue = ready[0]
             if not queue.partition.closed:
                 shared = self._shared_events_max(queue)
                 if taken and shared == 1:
@@ -126,7 +137,7 @@ class Scheduler:
                     break
                 queue.state = KeyState.RUNNING
                 taken.append(queue)
-            self._ready.popleft()
+            ready.popleft()
         return taken
 
     def _shared_events_max(self, queue: KeyQueue) -> int:
@@ -257,10 +268,7 @@ class Scheduler:
 
     def _make_ready(self, queue: KeyQueue, *, first: bool = False) -> None:
         queue.state = KeyState.READY
-        if first:
-            self._ready.appendleft(queue)
-        else:
-            self._ready.append(queue)
+        self._ready.add(queue, first=first)
 
     def _failed(self, queues: list[KeyQueue], error: Exception) -> None:
         if isinstance(error, _DATABASE_DOWN):
@@ -341,6 +349,7 @@ class Scheduler:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
+        self._replaying.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._on_stop(error)
         self.dispatch()

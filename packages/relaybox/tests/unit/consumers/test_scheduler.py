@@ -136,11 +136,13 @@ def check_position(partition: PartitionQueue, read_to: int) -> None:
     assert all(queue.items for queue in partition._keys.values()), "a queue without items"
 
 
-def start(model: Model, on_stop: Callable[[BaseException], None]) -> Scheduler:
+def start(
+    model: Model, on_stop: Callable[[BaseException], None], concurrency: int = CONCURRENCY
+) -> Scheduler:
     return Scheduler(
         cast("Processor", model),
         group="g",
-        concurrency=CONCURRENCY,
+        concurrency=concurrency,
         signals=SignalEmitter[ConsumerSignal](),
         on_stop=on_stop,
     )
@@ -219,3 +221,40 @@ async def test_messages_of_a_key_with_many_letters_leave_the_partition() -> None
     assert model.letters[b"a"]
     await settle(scheduler, lambda: not partition._keys)
     assert model.effects[b"a"] == [*range(-100, 0), *range(20)]
+
+
+@pytest.mark.guarantee("G42")
+@pytest.mark.parametrize("concurrency", [1, CONCURRENCY])
+async def test_message_does_not_wait_for_requested_replays(concurrency: int) -> None:
+    model = Model(failures={})
+    partition = PartitionQueue(PARTITION)
+    scheduler = start(model, lambda _: None, concurrency)
+    for number in range(100):
+        key = f"letter {number}".encode()
+        model.letters[key] = [-1]
+        add_replay(scheduler, partition, key)
+    scheduler.offer(partition.add(Message(partition=PARTITION, offset=0, key=b"a", value=b"")))
+    scheduler.dispatch()
+    await settle(scheduler, lambda: model.effects[b"a"])
+    assert sum(map(bool, model.letters.values())) > 90
+    await settle(scheduler, lambda: not partition._keys)
+
+
+@pytest.mark.guarantee("G42")
+async def test_replays_that_hang_leave_transactions_to_messages() -> None:
+    model = Model(failures={})
+    hanging = asyncio.Event()
+    replay, model.replay = model.replay, lambda _: hanging.wait()
+    partition = PartitionQueue(PARTITION)
+    scheduler = start(model, lambda _: None)
+    for key in (b"a", b"b", b"c"):
+        add_replay(scheduler, partition, key)
+    scheduler.dispatch()
+    for offset in range(5):
+        key = f"message {offset}".encode()
+        scheduler.offer(partition.add(Message(partition=PARTITION, offset=offset, key=key, value=b"")))
+    scheduler.dispatch()
+    await settle(scheduler, lambda: partition.messages == 0)
+    model.replay = replay
+    hanging.set()
+    await settle(scheduler, lambda: not partition._keys)
