@@ -245,11 +245,18 @@ class Consumer:
         """Schedule the dead letters whose replay an operator has requested."""
         if not self._partitions or self._scheduler.waits_for_database:
             return
-        for replay in await self._processor.requested_replays(list(self._partitions)):
-            partition = self._partitions.get(replay.partition)
-            queue = None if partition is None else partition.add_replay(replay)
-            if queue is not None:
-                self._scheduler.offer(queue)
+        starts = {
+            at: queue.replays_start for at, queue in self._partitions.items() if queue.has_room_for_replays
+        }
+        for found in await self._processor.requested_replays(starts):
+            partition = self._partitions.get(found.partition)
+            if partition is None:
+                continue
+            partition.replays_start = found.next_start
+            for replay in found.replays:
+                queue = partition.add_replay(replay)
+                if queue is not None:
+                    self._scheduler.offer(queue)
         self._scheduler.dispatch()
 
     async def _leave(self, executor: DaemonExecutor, member: GroupMember) -> None:

@@ -9,7 +9,7 @@ from pydantic_core import from_json, to_json
 from relaybox_types.envelope import EventEnvelope
 
 from relaybox.consumers._errors import EnvelopeInvalid, KeyBlocked, MessageTooLarge
-from relaybox.consumers._key_queue import Parking, Replay
+from relaybox.consumers._key_queue import Parking, Replay, RequestedReplays
 from relaybox.consumers._message import Headers, Message, Partition
 from relaybox.consumers._statistics import LetterCounts
 from relaybox.db import Executor, load_queries, map_service_errors
@@ -21,8 +21,8 @@ __all__ = ("DeadLetters",)
 _SQL: Final = load_queries(__package__ or "relaybox.consumers", "consumers.sql")
 #: Characters of an error that a dead letter keeps.
 _ERROR_CHARACTERS_MAX: Final = 2_000
-#: Keys, and letters that block no key, that one search returns for each partition.
-_REPLAYS_MAX: Final = 500
+#: Keys with requested letters that one search reads for each partition, and letters that block no key.
+_KEYS_MAX: Final = 500
 #: Letters that a count reads, in a few milliseconds.
 _COUNT_MAX: Final = 10_000
 
@@ -80,16 +80,18 @@ class DeadLetters:
             )
         return bool(rows)
 
-    async def requested(self, db: Executor, partitions: Sequence[Partition]) -> list[Replay]:
-        """Return the replays in *partitions* that operators have requested and that can begin now."""
-        topics, numbers = [topic for topic, _ in partitions], [number for _, number in partitions]
-        rows = await db.fetch(_SQL["requested_replays"], self._group, topics, numbers, _REPLAYS_MAX)
-        return [
-            Replay(
-                partition=(row["topic"], row["partition"]), key=row["message_key"], letter_id=row["letter_id"]
-            )
-            for row in rows
-        ]
+    async def requested(self, db: Executor, starts: Mapping[Partition, bytes]) -> list[RequestedReplays]:
+        """Return what operators have requested and can begin now, for each partition.
+
+        Args:
+            db: The connection.
+            starts: The partitions, each with the hash after which the search for keys begins.
+        """
+        topics, numbers = [topic for topic, _ in starts], [number for _, number in starts]
+        rows = await db.fetch(
+            _SQL["requested_replays"], self._group, topics, numbers, list(starts.values()), _KEYS_MAX
+        )
+        return [_requested_of(row) for row in rows]
 
     async def count_unresolved(self, db: Executor) -> LetterCounts:
         """Count the unresolved letters and the keys that they block, each up to 10,000."""
@@ -123,6 +125,13 @@ class DeadLetters:
             _error_text(parking.failure),
             parking.attempts,
         )
+
+
+def _requested_of(row: Mapping[str, Any]) -> RequestedReplays:
+    at: Partition = (row["topic"], row["partition"])
+    keyed = [Replay(partition=at, key=key, letter_id=None) for key in row["keys"]]
+    single = [Replay(partition=at, key=None, letter_id=letter_id) for letter_id in row["letter_ids"]]
+    return RequestedReplays(partition=at, replays=keyed + single, next_start=row["last_key_hash"] or b"")
 
 
 def _message_of(letter: Mapping[str, Any]) -> Message:

@@ -1,6 +1,7 @@
 """The unfinished work of one key of a partition, in order, and of all keys of one partition."""
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
@@ -8,11 +9,22 @@ from typing import Final
 from relaybox.consumers._message import Message, Partition
 from relaybox.consumers._offsets import OffsetWindow
 
-__all__ = ("Item", "KeyQueue", "KeyState", "Parking", "PartitionQueue", "ReadyKeys", "Replay")
+__all__ = (
+    "Item",
+    "KeyQueue",
+    "KeyState",
+    "Parking",
+    "PartitionQueue",
+    "ReadyKeys",
+    "Replay",
+    "RequestedReplays",
+)
 
 #: Limits of one partition's unfinished messages; beyond one of them the partition is paused.
 _MESSAGES_MAX: Final = 500
 _BYTES_MAX: Final = 16 * 1024 * 1024
+#: Replays of one partition beyond which no further ones are searched.
+_REPLAYS_MAX: Final = 250
 #: Finished messages above the committed offset; they are read again after a crash.
 _FINISHED_ABOVE_MAX: Final = 10_000
 
@@ -26,6 +38,16 @@ class Replay:
     key: bytes | None
     #: None for the next letter of a key.
     letter_id: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestedReplays:
+    """The replays of one partition that can begin, as one search found them."""
+
+    partition: Partition
+    replays: Sequence[Replay]
+    #: The hash of a key after which the next search begins; empty for the first key.
+    next_start: bytes
 
 
 Work = Message | Replay
@@ -111,6 +133,11 @@ class PartitionQueue:
         #: Number and bytes of unfinished messages.
         self.messages = 0
         self.bytes = 0
+        self.replays = 0
+        #: Where the next search for requested replays begins, as :class:`RequestedReplays` returns it.
+        #: Each search reads some keys after those of the previous one: otherwise keys whose first letter is
+        #: not requested would hide the keys behind them.
+        self.replays_start = b""
         self._keys: dict[bytes | int, KeyQueue] = {}
 
     @property
@@ -130,6 +157,11 @@ class PartitionQueue:
             and self.bytes <= _BYTES_MAX // 2
             and self.offsets.finished_above <= _FINISHED_ABOVE_MAX // 2
         )
+
+    @property
+    def has_room_for_replays(self) -> bool:
+        """Whether further replays may be added."""
+        return self.replays < _REPLAYS_MAX
 
     @property
     def oldest_unfinished(self) -> Message | None:
@@ -160,6 +192,7 @@ class PartitionQueue:
             return None
         started = queue.state in (KeyState.RUNNING, KeyState.PAUSED)
         queue.items.insert(1 if started else 0, Item(work=replay))
+        self.replays += 1
         return queue
 
     def finish_first(self, queue: KeyQueue) -> None:
@@ -170,6 +203,8 @@ class PartitionQueue:
             self.messages -= 1
             self.bytes -= done.bytes
             self.offsets.finish(done.offset)
+        else:
+            self.replays -= 1
         if not queue.items:
             del self._keys[queue.key]
 

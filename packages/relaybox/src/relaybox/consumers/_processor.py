@@ -1,7 +1,7 @@
 """The transactions of a consumer: handle events, park a message, replay a dead letter."""
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from enum import Enum, auto
 from time import monotonic
 from typing import Any, Final, NamedTuple
@@ -21,7 +21,7 @@ from relaybox.consumers._errors import (
     KeyBlocked,
     MessageTooLarge,
 )
-from relaybox.consumers._key_queue import Parking, Replay
+from relaybox.consumers._key_queue import Parking, Replay, RequestedReplays
 from relaybox.consumers._message import Message, Partition, parse_event
 from relaybox.consumers._policy import DATABASE_ERRORS, PERMANENT_ERRORS
 from relaybox.consumers._statistics import ConsumerSignal, HandlerDurations, LetterCounts
@@ -320,10 +320,13 @@ class Processor:
         except Exception as error:
             raise _OnParkedFailed from error
 
-    async def requested_replays(self, partitions: Sequence[Partition]) -> list[Replay]:
-        """Return the replays in *partitions* that operators have requested and that can begin now."""
+    async def requested_replays(self, starts: Mapping[Partition, bytes]) -> list[RequestedReplays]:
+        """Return the replays that operators have requested and that can begin now, for each partition.
+
+        *starts* has the partitions, each with the hash after which the search for keys begins.
+        """
         async with self._database.service_connection() as connection:
-            return await self._letters.requested(connection, partitions)
+            return await self._letters.requested(connection, starts)
 
     async def count_letters(self) -> LetterCounts:
         """Count the group's unresolved dead letters."""

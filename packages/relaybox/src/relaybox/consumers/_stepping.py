@@ -189,8 +189,23 @@ class MessageStepper:
             DatabaseError: The database is unavailable, or rejects a statement.
         """
         done: list[ProcessedMessage] = []
-        while replays := await self._processor.requested_replays(partitions):
-            done += [one for replay in replays if (one := await self._replay(replay)) is not None]
+        starts = dict.fromkeys(partitions, b"")
+        while True:
+            found = await self._processor.requested_replays(starts)
+            starts = {one.partition: one.next_start for one in found}
+            replays = [replay for one in found for replay in one.replays]
+            for replay in replays:
+                done += await self._replay_key(replay)
+            if not replays and not any(starts.values()):
+                return done
+
+    async def _replay_key(self, replay: Replay) -> list[ProcessedMessage]:
+        """Replay the requested letters of a key, or the one letter that blocks no key."""
+        done: list[ProcessedMessage] = []
+        while (one := await self._replay(replay)) is not None:
+            done.append(one)
+            if replay.key is None or one.outcome is not MessageOutcome.REPLAYED:
+                break
         return done
 
     async def _replay(self, replay: Replay) -> ProcessedMessage | None:

@@ -52,47 +52,44 @@ ON CONFLICT (consumer_group, topic, partition, message_offset) DO NOTHING
 RETURNING id
 
 -- name: requested_replays
--- Keys and letters of group $1 that a consumer of the partitions (topics $2, numbers $3) can replay now, at most $4 of each
--- kind for each partition. A key (letter_id is null): its first unresolved letter is requested. A letter that blocks no key
--- by its id. Reads one index entry per key, however many letters the key has.
+-- What consumers of group $1 can replay now, a row for each partition (topics $2, numbers $3). "keys": keys whose first
+-- unresolved letter is requested, of the first $5 keys with requested letters after the hash $4. "last_key_hash": the last of
+-- these $5 keys; null if there are fewer. "letter_ids": the first $5 letters that block no key. Reads one index entry per key,
+-- however many letters the key has.
 WITH assigned AS (
-    SELECT * FROM unnest($2::text[], $3::int[]) AS assigned (topic, partition)
-), keyed AS (
-    SELECT assigned.topic, assigned.partition, head.message_key
-    FROM assigned CROSS JOIN LATERAL (
-        WITH RECURSIVE walk (key_hash, place) AS (
-            (SELECT first.key_hash, 1 FROM dead_letters AS first
-             WHERE first.consumer_group = $1 AND first.topic = assigned.topic AND first.partition = assigned.partition
-               AND first.status = 'REPLAY_REQUESTED' AND first.holds_key
-             ORDER BY first.key_hash LIMIT 1)
-            UNION ALL
-            SELECT (SELECT next.key_hash FROM dead_letters AS next
-                    WHERE next.consumer_group = $1 AND next.topic = assigned.topic
-                      AND next.partition = assigned.partition AND next.status = 'REPLAY_REQUESTED' AND next.holds_key
-                      AND next.key_hash > walk.key_hash
-                    ORDER BY next.key_hash LIMIT 1), walk.place + 1
-            FROM walk WHERE walk.key_hash IS NOT NULL AND walk.place < 10 * $4::int
-        )
-        SELECT walk.key_hash FROM walk WHERE walk.key_hash IS NOT NULL
-    ) AS walk CROSS JOIN LATERAL (
+    SELECT * FROM unnest($2::text[], $3::int[], $4::bytea[]) AS assigned (topic, partition, after)
+)
+SELECT assigned.topic, assigned.partition, keyed.keys, keyed.last_key_hash, single.letter_ids
+FROM assigned CROSS JOIN LATERAL (
+    WITH RECURSIVE walk (key_hash, place) AS (
+        (SELECT first.key_hash, 1 FROM dead_letters AS first
+         WHERE first.consumer_group = $1 AND first.topic = assigned.topic AND first.partition = assigned.partition
+           AND first.status = 'REPLAY_REQUESTED' AND first.holds_key AND first.key_hash > assigned.after
+         ORDER BY first.key_hash LIMIT 1)
+        UNION ALL
+        SELECT (SELECT next.key_hash FROM dead_letters AS next
+                WHERE next.consumer_group = $1 AND next.topic = assigned.topic
+                  AND next.partition = assigned.partition AND next.status = 'REPLAY_REQUESTED' AND next.holds_key
+                  AND next.key_hash > walk.key_hash
+                ORDER BY next.key_hash LIMIT 1), walk.place + 1
+        FROM walk WHERE walk.key_hash IS NOT NULL AND walk.place < $5::int
+    )
+    SELECT coalesce(array_agg(head.message_key) FILTER (WHERE head.status = 'REPLAY_REQUESTED'), '{}') AS keys,
+           CASE WHEN count(*) = $5::int THEN (array_agg(walk.key_hash ORDER BY walk.place DESC))[1] END AS last_key_hash
+    FROM walk CROSS JOIN LATERAL (
         SELECT letter.message_key, letter.status FROM dead_letters AS letter
         WHERE letter.consumer_group = $1 AND letter.topic = assigned.topic AND letter.key_hash = walk.key_hash
           AND letter.holds_key AND letter.status IN ('PARKED', 'REPLAY_REQUESTED')
         ORDER BY letter.id LIMIT 1
     ) AS head
-    WHERE head.status = 'REPLAY_REQUESTED'
-    LIMIT $4::int * (SELECT count(*) FROM assigned)
-), single AS (
-    SELECT assigned.topic, assigned.partition, letter.id
-    FROM assigned CROSS JOIN LATERAL (
+) AS keyed CROSS JOIN LATERAL (
+    SELECT array(
         SELECT one.id FROM dead_letters AS one
         WHERE one.consumer_group = $1 AND one.topic = assigned.topic AND one.partition = assigned.partition
           AND one.status = 'REPLAY_REQUESTED' AND NOT one.holds_key
-        ORDER BY one.id LIMIT $4::int
-    ) AS letter
-)
-SELECT topic, partition, message_key, NULL::bigint AS letter_id FROM keyed
-UNION ALL SELECT topic, partition, NULL, id FROM single
+        ORDER BY one.id LIMIT $5::int
+    ) AS letter_ids
+) AS single
 
 -- name: count_unresolved
 -- Count the unresolved letters of group $1 and the keys that they block; reads at most $2 letters.

@@ -95,3 +95,13 @@ def test_oldest_unfinished_message_ignores_replays() -> None:
     partition.finish_first(partition.add(message(4, b"third")))
     partition.finish_first(partition.add(message(2, b"other")))
     assert partition.oldest_unfinished == message(2, b"other")
+
+
+def test_partition_with_many_replays_has_no_room_for_others() -> None:
+    partition = PartitionQueue(PARTITION)
+    queues = [partition.add_replay(replay(None, number)) for number in range(250)]
+    assert not partition.has_room_for_replays
+    assert queues[0] is not None
+    queues[0].state = KeyState.RUNNING
+    partition.finish_first(queues[0])
+    assert partition.has_room_for_replays
