@@ -209,7 +209,7 @@ class MessageStepper:
         return done
 
     async def _replay(self, replay: Replay) -> ProcessedMessage | None:
-        """Replay the next letter of *replay*; None if no letter is requested any more."""
+        """Replay the next letter of *replay*; return None if there is no further request."""
         attempts = 0
         while True:
             try:

@@ -32,7 +32,7 @@ async def run_due_tasks(
     on_exhausted: Callable[[Task], Awaitable[None]],
     settings: TaskSettings | None = None,
 ) -> list[TaskRun]:
-    """Claim the tasks that are due, run each as a :class:`TaskRunner` does, and return in their order.
+    """Claim the tasks that are due, run each as a :class:`TaskRunner` does; return the runs in this order.
 
     A task is due if it is PENDING, or if its lease has expired. Tasks that a worker creates, and tasks that
     are postponed, are left to the next call. Leases are not renewed while a worker runs.

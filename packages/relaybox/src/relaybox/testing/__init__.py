@@ -1,7 +1,7 @@
 """Test an application on real servers: the objects behind the fixtures of Relaybox's pytest plugin.
 
-``pip install 'relaybox[testing]'`` is all: pytest finds the fixtures (:mod:`relaybox.pytest_plugin`,
-``pytest --fixtures``).
+Install ``relaybox[testing]``; pytest then finds the fixtures without configuration, and ``pytest --fixtures``
+lists them. :mod:`relaybox.pytest_plugin` defines them.
 """
 
 from relaybox.consumers import MessageOutcome, ProcessedMessage

@@ -62,7 +62,8 @@ class SteppedConsumer:
             What became of each letter and message, in this order.
 
         Raises:
-            HandlerFailed, EnvelopeInvalid, DatabaseError: As :meth:`step`; the message is the next one again.
+            HandlerFailed, EnvelopeInvalid, DatabaseError: As :meth:`step`. The next call begins with the
+                message that failed.
         """
         await self._read_on()
         done = await self._stepper.replay_requested(sorted(self._positions))

@@ -87,7 +87,7 @@ def _is_refused(row: Row) -> bool:
 
 
 def _order(row: Row) -> object:
-    """Return what is equal for rows that wait for each other."""
+    """Return the key of *row*, or, for a row without a key, which waits for no other row, its id."""
     return row.id if row.key is None else row.key
 
 

@@ -24,7 +24,7 @@ _INTERNAL: Final = ("__", "relaybox-markers-")
 
 
 class TopicClient:
-    """Find the ends of all topics, and read messages; one client of the session, whose calls block."""
+    """Read the end offsets of all topics, and messages; the session has one client, whose calls block."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._config: dict[str, Any] = {**settings.client_config(), "log_level": 0}
@@ -98,7 +98,7 @@ def _read_to_the_end(
     while left:
         messages: list[Any] = consumer.consume(1, timeout=WAIT_S)
         if not messages:
-            raise AssertionError(f"the ends of {sorted(left)} cannot be read within {WAIT_S:g} s")
+            raise AssertionError(f"{sorted(left)} cannot be read to their ends within {WAIT_S:g} s")
         for message in messages:
             at = (message.topic(), message.partition())
             error = message.error()
@@ -111,10 +111,13 @@ def _read_to_the_end(
 
 
 class Topics:
-    """All topics as they were when the test began, and what was published since; ``relaybox_topics``."""
+    """All topics as they were at the start of the test, and what was published since.
+
+    The fixture ``relaybox_topics``.
+    """
 
     def __init__(self, client: TopicClient) -> None:
-        """Note the ends of all topics."""
+        """Read the end offsets of all topics."""
         self._client = client
         #: Offset of each partition at which the test began; that of a topic created later is 0.
         self.start: Mapping[Partition, int] = client.ends()
