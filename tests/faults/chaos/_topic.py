@@ -13,7 +13,7 @@ from pydantic_core import from_json
 from tests.faults.chaos._comparison import Record
 from tests.faults.chaos._servers import PARTITIONS, TOPIC
 
-_ANSWER_S: Final = 10.0
+_RESPONSE_S: Final = 10.0
 _POLL_S: Final = 0.2
 #: A read from the beginning fails after so long without a record.
 _STALL_S: Final = 60.0
@@ -68,7 +68,7 @@ def _unsettled(bootstrap_servers: str) -> dict[int, tuple[int, int]]:
         consumer = open_consumer(bootstrap_servers, isolation, {})
         try:
             ends[isolation] = {
-                number: consumer.get_watermark_offsets(TopicPartition(TOPIC, number), timeout=_ANSWER_S)[1]
+                number: consumer.get_watermark_offsets(TopicPartition(TOPIC, number), timeout=_RESPONSE_S)[1]
                 for number in range(PARTITIONS)
             }
         finally:

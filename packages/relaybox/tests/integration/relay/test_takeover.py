@@ -176,7 +176,7 @@ async def test_stopping_relay_does_not_wait_for_markers(
     kafka_server.pause()
     try:
         with pytest.raises(LinkDown):
-            await asyncio.wait_for(asyncio.to_thread(markers.read_last, range(8)), _transaction._ANSWER_S)
+            await asyncio.wait_for(asyncio.to_thread(markers.read_last, range(8)), _transaction._RESPONSE_S)
     finally:
         kafka_server.resume()
 
