@@ -17,6 +17,7 @@ _TABLES: Final = {
     " payload ->> 'event_id' AS event_id, status, attempts, created_at, sent_at FROM event_outbox"
     " WHERE key = ANY ($1::text[]) ORDER BY key, seq LIMIT 20000",
 }
+_PROBES_MAX: Final = 50
 _LETTERS: Final = """
     SELECT id, partition, message_offset, convert_from(message_key, 'UTF8') AS key, event_id, reason,
            error_code, error, attempts, status, parked_at, resolved_at
@@ -43,6 +44,10 @@ async def keep_evidence(report: Report, servers: ChaosServers) -> Path:
             lines += [f"\n== {name}: {kind}, {findings.counts[kind]} times", *found]
     for name, reading in readings.items():
         lines += [f"\n== {name}: duplicates, {reading.duplicates}", *map(str, reading.duplicate_records)]
+    missing = [probe for probe in report.probes if probe.recovery_s(report.seen_s) is None]
+    lines += [f"\n== probes without recovery, {len(missing)}", *map(str, missing[:_PROBES_MAX])]
+    if missing:
+        lines += ["\n== statistics of their consumer", report.follower_statistics]
     keys = {record.key for reading in readings.values() for record in reading.duplicate_records}
     tables = _TABLES
     if report.consumers is not None:

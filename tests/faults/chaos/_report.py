@@ -90,6 +90,8 @@ class Report:
     #: Without probes that a failover of PostgreSQL lost.
     probes: Sequence[Probe]
     seen_s: Mapping[UUID, float]
+    #: Of the consumer that received the probes, for evidence.
+    follower_statistics: str
     #: Seconds from the last fault until the outbox was published; None if it was not.
     drain_s: float | None
     #: Number of unrequested exits of relays by exit code.

@@ -319,6 +319,7 @@ async def _build_report(
         other_violations=harness.other_violations,
         probes=[probe for probe in harness.prober.probes if probe.event_ids.isdisjoint(lost)],
         seen_s=harness.follower.seen_s,
+        follower_statistics=harness.follower.statistics,
         drain_s=drain_s,
         unexpected_exits=sum((relay.unexpected_exits for relay in harness.relays), Counter[int]()),
         consumers=None if harness.consumers is None else await _consumer_report(harness.consumers, expected),

@@ -87,6 +87,8 @@ class TopicFollower:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="chaos-follower", daemon=True)
         self._seen_s: dict[UUID, float] = {}
+        #: librdkafka's statistics, at most 10 s old: they show why a partition is not read.
+        self.statistics = ""
 
     @property
     def seen_s(self) -> Mapping[UUID, float]:
@@ -109,6 +111,8 @@ class TopicFollower:
             "fetch.wait.max.ms": 100,
             # A frozen broker sends no response: refresh metadata to find the new leaders of its partitions.
             "topic.metadata.refresh.interval.ms": 500,
+            "statistics.interval.ms": 10_000,
+            "stats_cb": self._keep_statistics,
         }
         consumer = open_consumer(self._bootstrap_servers, Isolation.COMMITTED, quick)
         try:
@@ -118,6 +122,9 @@ class TopicFollower:
                     self._note(message)
         finally:
             consumer.close()
+
+    def _keep_statistics(self, statistics: str) -> None:
+        self.statistics = statistics
 
     def _note(self, message: Any) -> None:
         if message.error() is None and message.key().startswith(self._key_prefix):
