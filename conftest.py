@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
@@ -15,12 +15,14 @@ from xdist.scheduler import LoadScopeScheduling
 
 from tests.fixtures.bounds import CONNECT_S
 
+if TYPE_CHECKING:
+    from relaybox.local import LocalKafka, LocalPostgres
+
 # No limits of time: on a busy machine they fail tests that are correct.
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("project")
 
 pytest_plugins = [
-    "relaybox.pytest_plugin",
     "tests.fixtures.servers",
     "tests.fixtures.tls_servers",
     "tests.fixtures.redis_server",
@@ -95,6 +97,13 @@ def _coverage() -> Any:
 _COVERAGE = _coverage() if _COVERAGE_DIR else None
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Load the fixtures of the test kit, by an import that is measured."""
+    from relaybox import pytest_plugin
+
+    config.pluginmanager.register(pytest_plugin)
+
+
 def pytest_sessionfinish() -> None:
     """Write the coverage data of this process to a file."""
     if _COVERAGE is None or _COVERAGE_DIR is None:
@@ -153,6 +162,18 @@ class FileScheduling(LoadScopeScheduling):
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduling:
     """Distribute the tests among the processes of `pytest --numprocesses`."""
     return FileScheduling(config, log)
+
+
+@pytest.fixture(scope="session")
+def relaybox_postgres_server(postgres_server: "LocalPostgres") -> "LocalPostgres":
+    """Let the fixtures of the test kit use the session's PostgreSQL."""
+    return postgres_server
+
+
+@pytest.fixture(scope="session")
+def relaybox_kafka_server(kafka_server: "LocalKafka") -> "LocalKafka":
+    """Let the fixtures of the test kit use the session's Kafka."""
+    return kafka_server
 
 
 def _reset_logging() -> None:

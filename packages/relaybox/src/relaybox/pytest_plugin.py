@@ -171,7 +171,8 @@ def relaybox_postgres_environment(
         "POSTGRES_OWNER_PASSWORD": owner.password.get_secret_value(),
     }
     # A shell may have settings of a running product, whose data no test may change.
-    _set_variables(monkeypatch, variables, prefixes=("POSTGRES_DIRECT_", "POSTGRES_POOLER", "POSTGRES_SSL_"))
+    others = ("POSTGRES_DIRECT_", "POSTGRES_POOLER", "POSTGRES_SSL_", "POSTGRES_TARGET_")
+    _set_variables(monkeypatch, variables, unset=others)
     if "JWT_SECRET" not in os.environ:
         monkeypatch.setenv("JWT_SECRET", _JWT_SECRET)
     return variables
@@ -189,15 +190,15 @@ def relaybox_environment(
         "KAFKA_HOST": relaybox_kafka_settings.host,
         "KAFKA_PORT": str(relaybox_kafka_settings.port),
     }
-    _set_variables(monkeypatch, variables, prefixes=("KAFKA_S",))
+    _set_variables(monkeypatch, variables, unset=("KAFKA_SASL_", "KAFKA_SECURITY_", "KAFKA_SSL_"))
     return {**relaybox_postgres_environment, **variables}
 
 
 def _set_variables(
-    monkeypatch: pytest.MonkeyPatch, variables: Mapping[str, str], *, prefixes: tuple[str, ...]
+    monkeypatch: pytest.MonkeyPatch, variables: Mapping[str, str], *, unset: tuple[str, ...]
 ) -> None:
-    """Set *variables*, and unset those with one of *prefixes*."""
-    for name in [name for name in os.environ if name.startswith(prefixes)]:
+    """Set *variables*, and unset those that begin with one of *unset*."""
+    for name in [name for name in os.environ if name.startswith(unset)]:
         monkeypatch.delenv(name)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
