@@ -12,6 +12,7 @@ from tests.faults.chaos._servers import UNAVAILABLE_ERRORS, ChaosServers, Connec
 T = TypeVar("T")
 _PAUSE_S: Final = 0.25
 _TABLES_S: Final = 300.0
+_COUNT_S: Final = 60.0
 #: Unpublished rows without FAILED poison before them. Rows that failed in an outage count too: relays retry
 #: them without an operator (G25).
 _OPEN: Final = """
@@ -62,7 +63,7 @@ async def retry_while_unavailable(
 
 async def count_unpublished(connection: Connection) -> int:
     """Return the number of unpublished rows that no poison blocks."""
-    return await connection.fetchval(_OPEN)
+    return await connection.fetchval(_OPEN, timeout=_COUNT_S)
 
 
 async def skip_poison(servers: ChaosServers, but_of: Sequence[str], timeline: Timeline) -> int:
@@ -77,12 +78,20 @@ async def skip_poison(servers: ChaosServers, but_of: Sequence[str], timeline: Ti
     return await retry_while_unavailable(servers, ask, _TABLES_S)
 
 
-async def wait_until_drained(servers: ChaosServers, within_s: float) -> float | None:
-    """Wait until only poison and rows behind it are unpublished; return the seconds, or None."""
-    began_s = time.monotonic()
-    while time.monotonic() - began_s < within_s:
-        if not await retry_while_unavailable(servers, count_unpublished, _TABLES_S):
+async def wait_until_drained(servers: ChaosServers, stalled_s: float) -> float | None:
+    """Wait until only poison and rows behind it are unpublished.
+
+    Returns:
+        The seconds; None if no row was published for *stalled_s* seconds.
+    """
+    began_s = fewer_s = time.monotonic()
+    before = None
+    while time.monotonic() - fewer_s < stalled_s:
+        unpublished = await retry_while_unavailable(servers, count_unpublished, _TABLES_S)
+        if not unpublished:
             return time.monotonic() - began_s
+        if before is None or unpublished < before:
+            before, fewer_s = unpublished, time.monotonic()
         await asyncio.sleep(_PAUSE_S)
     return None
 
