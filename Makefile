@@ -24,7 +24,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo demo-workspace env check unit test measured test-slow test-all test-pgbouncer test-versions test-postgres-16 test-kafka-3.7 test-lowest test-pythons lint types lock bench bench-compare chaos image mutants sql guarantees clean
+.PHONY: help setup run demo demo-workspace env check unit test measured test-slow test-all test-pgbouncer test-versions test-postgres-16 test-kafka-3.7 test-lowest test-pythons lint types lock bench bench-compare chaos image mutants sql guarantees reference clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -139,6 +139,9 @@ sql: $(STAMP) ## Generate infrastructure/docker/init/postgres/20-migration-event
 
 guarantees: $(STAMP) ## Generate docs/reference/guarantees.md from its rules and the tests' markers
 	@python -m tests.guarantees
+
+reference: $(STAMP) ## Generate docs/reference/python.md and a page per module from the docstrings
+	@python -m tests.reference
 
 lock: ## Resolve the newest dependencies into requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade \

@@ -18,9 +18,9 @@ PRONOUN_LINES_MAX = 40
 PRONOUN = re.compile(
     r"\b(nobody|somebody|everybody|whoever|anybody|anyone|someone|everyone|who|whom)\b", re.IGNORECASE
 )
-#: Phrases of novels, the changelog of earlier names, and released migrations.
+#: Phrases of novels, the changelog of earlier names, released migrations, and copies of docstrings.
 PROSE_OF_PEOPLE = re.compile(
-    r"^CHANGELOG\.md$|/muse/|migrations?/|^infrastructure/docker/init/|test_conventions\.py$"
+    r"^CHANGELOG\.md$|/muse/|migrations?/|^infrastructure/docker/init/|^docs/reference/python/|test_conventions\.py$"
 )
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

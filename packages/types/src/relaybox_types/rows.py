@@ -160,7 +160,7 @@ class DeadLetter(Row):
     status: DeadLetterStatus = DeadLetterStatus.PARKED
     parked_at: AwareDatetime
     resolved_at: AwareDatetime | None = None
-    #: The operator who requested the replay or discarded the letter, and the operator's reason.
+    #: The operator named by the replay request or the discard, and the operator's reason.
     resolved_by: str | None = None
     resolved_reason: str | None = None
 

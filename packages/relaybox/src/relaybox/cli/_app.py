@@ -56,6 +56,7 @@ class _RelayboxGroup(LazyGroup):
     )
 
 
+#: The program ``relaybox``.
 app = typer.Typer(
     cls=_RelayboxGroup,
     no_args_is_help=True,

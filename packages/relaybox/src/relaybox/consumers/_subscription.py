@@ -62,7 +62,9 @@ class EventTransaction:
 Handler = Callable[[EventEnvelope, EventTransaction], Awaitable[None]]
 #: Gets an event that is being parked, the last failure, and the transaction that parks it.
 ParkedHandler = Callable[[EventEnvelope, BaseException, EventTransaction], Awaitable[None]]
+#: What follows the last failed attempt: park the message and go on, or stop the consumer before it.
 OnFailure = Literal["park", "stop"]
+#: Whether later messages of a key wait behind a dead letter (``"key"``), or are processed (``"none"``).
 Order = Literal["key", "none"]
 
 

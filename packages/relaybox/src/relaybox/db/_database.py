@@ -18,6 +18,7 @@ from relaybox.settings import PostgresSettings, load_settings
 __all__ = ("Database", "DedicatedConnection", "Executor", "Isolation", "executor_of")
 
 T = TypeVar("T")
+#: Isolation levels of PostgreSQL.
 Isolation = Literal["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
 
 _ATTEMPTS_MAX: Final = 10

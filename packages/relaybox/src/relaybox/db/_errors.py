@@ -72,6 +72,7 @@ _READ_ONLY: Final = "25006"
 #: log. PostgreSQL's source file identifies this cause; the message does not, as it depends on lc_messages.
 _NOT_READY: Final = "55000"
 _LOG_FUNCTIONS: Final = "xlogfuncs.c"
+#: Message of a :class:`DatabaseUnavailable` whose cause is a server that refuses writes.
 READ_ONLY_MESSAGE: Final = (
     "PostgreSQL is read-only (a standby, or default_transaction_read_only is on); "
     "set POSTGRES_HOST to the primary"

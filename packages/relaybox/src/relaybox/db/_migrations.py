@@ -67,6 +67,7 @@ class Migrations:
         return config
 
 
+#: The migrations of the library's own tables.
 BACKBONE: Final = Migrations(
     location=Path(__file__).parent / "migrations",
     version_table="relaybox_alembic_version",

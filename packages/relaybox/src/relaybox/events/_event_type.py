@@ -44,6 +44,7 @@ class Event:
     settles: Settlement | None = None
 
 
+#: What a decider returns, in order.
 Events = Sequence[Event]
 
 

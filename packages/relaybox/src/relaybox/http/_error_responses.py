@@ -84,6 +84,7 @@ class ErrorResponse:
 ErrorTable: TypeAlias = Mapping[type[RelayboxError], ErrorResponse]
 """Responses by class of error, which apply to subclasses too; applications extend :data:`ERROR_TABLE`."""
 
+#: Responses to the errors of the library.
 ERROR_TABLE: Final[ErrorTable] = {
     # The error's message has the address of PostgreSQL and the cause, which only logs and /readyz show.
     DatabaseUnavailable: ErrorResponse(

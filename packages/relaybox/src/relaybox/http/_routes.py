@@ -76,6 +76,7 @@ __all__ = (
 A = TypeVar("A", bound=Aggregate)
 
 _SQL: Final = load_queries(__package__ or "relaybox.http", "http.sql")
+#: Errors of a route that uses the database.
 DATABASE_ERRORS: Final[tuple[type[RelayboxError], ...]] = (DatabaseUnavailable, DatabaseBusy)
 #: Errors of a route that accepts idempotency keys.
 KEY_ERRORS: Final[tuple[type[RelayboxError], ...]] = (KeyInvalid, RequestInFlight, KeyReused, ResponseNotKept)

@@ -22,6 +22,7 @@ _NAME_WIDTH = 14
 _COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_red")
 _OWN_NAME = "relaybox"
 
+#: Starts a part and returns when it is ready.
 Start = Callable[[Part | ServerPart], Awaitable[None]]
 
 

@@ -111,7 +111,7 @@ class Letter:
     parked_at: datetime
     #: Time at which the letter was replayed or discarded; None before.
     resolved_at: datetime | None
-    #: Operator who requested the replay or discarded the letter, and the reason given; None for neither.
+    #: Operator named by the replay request or the discard, and the reason given; None for neither.
     resolved_by: str | None
     resolved_reason: str | None
 

@@ -19,6 +19,7 @@ from relaybox.db import Database, Executor, load_queries
 
 __all__ = ("OUTBOX_CHANNEL", "Notifier", "channel_of", "notify_on_commit")
 
+#: Channel of PostgreSQL that wakes relays when rows were written to the outbox.
 OUTBOX_CHANNEL: Final = "relaybox_outbox"
 _SQL: Final = load_queries(__package__ or "relaybox.outbox", "outbox.sql")
 _NOTIFIER: Final = "relaybox.outbox.notifier"

@@ -40,6 +40,7 @@ __all__ = (
 #: How a CloudEvent is written to a Kafka message: ``binary``, attributes as headers and data as the value; or
 #: ``structured``, all in one JSON object.
 CloudEventsMode = Literal["binary", "structured"]
+#: Compression of the batches that a relay sends.
 Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
 Settings = TypeVar("Settings", bound=BaseSettings)
 

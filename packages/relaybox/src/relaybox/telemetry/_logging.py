@@ -18,6 +18,7 @@ from relaybox.telemetry._redaction import redact, redact_text
 
 __all__ = ("LogLevel", "configure_logging", "ensure_logging", "log_context", "traceback_of")
 
+#: Level of the log: lines of lower levels are not written.
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 _ACCESS_LOG: Final = "uvicorn.access"

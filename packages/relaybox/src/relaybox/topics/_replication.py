@@ -54,6 +54,7 @@ class Replication:
         return cls(replicas=settings.topic_replication, min_isr=settings.topic_min_isr)
 
 
+#: Replication that depends on the number of brokers alone.
 DEFAULT_REPLICATION: Final = Replication()
 
 

@@ -8,6 +8,7 @@ from typing import Final, Literal
 
 __all__ = ("VIOLATIONS", "Example", "Finding", "Isolation", "Kind", "Report", "Tally")
 
+#: Isolation levels of a Kafka consumer.
 Isolation = Literal["read_committed", "read_uncommitted"]
 
 
