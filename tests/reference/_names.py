@@ -98,7 +98,7 @@ def _walk(module: Any) -> Iterator[Any]:
 
 
 def _public(module: Any) -> PublicModule:
-    exported = sorted({str(name) for name in module.exports or ()}, key=str.lower)
+    exported = sorted({str(name) for name in module.exports or ()}, key=lambda name: (name.lower(), name))
     return PublicModule(
         path=module.path,
         docstring=module.docstring.value if module.docstring is not None else "",
