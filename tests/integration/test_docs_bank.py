@@ -1,24 +1,58 @@
-"""The pages that build the bank give the files of ``examples/bank``."""
+"""The pages that build the bank give the files of ``examples/bank``, and its tests pass."""
 
+import os
+import re
 import subprocess
+import sys
 from pathlib import Path
 
+import pytest
+
+from tests.fixtures.bank import BANK
+from tests.fixtures.bounds import READY_S
 from tests.fixtures.doc_files import blocks_of, typed_script
 
-ROOT = Path(__file__).parents[2]
-BANK = ROOT / "examples/bank"
-PAGES = [ROOT / f"docs/how-to/{name}.md" for name in ("write-a-domain", "write-a-consumer")]
+HOW_TO = Path(__file__).parents[2] / "docs/how-to"
+PAGES = [HOW_TO / f"{name}.md" for name in ("write-a-domain", "write-a-consumer", "test-your-application")]
 
 
-def test_files_of_the_pages_are_those_of_the_example(tmp_path: Path) -> None:
+@pytest.fixture
+def built(tmp_path: Path) -> Path:
+    """Return a directory with the files of the pages."""
     script = typed_script(block for block in blocks_of(*PAGES) if block.language != "sh")
     subprocess.run(["bash", "-e"], input=script, cwd=tmp_path, text=True, check=True, capture_output=True)
-    built = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    kept = {
-        str(path.relative_to(BANK))
-        for path in BANK.rglob("*.*")
-        if path.suffix in {".py", ".ini"} and ".relaybox" not in path.parts
-    }
-    assert built == kept
-    for name in sorted(built):
-        assert (tmp_path / name).read_text() == (BANK / name).read_text(), name
+    return tmp_path
+
+
+def files_in(directory: Path) -> dict[str, str]:
+    """Return the sources in *directory* by their relative paths."""
+    found = [path for path in directory.rglob("*") if path.suffix in {".py", ".ini"}]
+    return {str(path.relative_to(directory)): path.read_text(encoding="utf-8") for path in found}
+
+
+def test_files_of_the_pages_are_those_of_the_example(built: Path) -> None:
+    assert files_in(built) == files_in(BANK)
+
+
+def test_tests_of_the_bank_pass_as_the_page_says(built: Path) -> None:
+    blocks = list(blocks_of(PAGES[-1]))
+    typed = "".join(one.text for one in blocks if one.language == "sh" and "pip install" not in one.text)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    ran = subprocess.run(
+        ["bash", "-eu"],
+        input=typed,
+        env={**environment, "PATH": path},
+        cwd=built,
+        capture_output=True,
+        text=True,
+        timeout=READY_S,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    expected = "".join(one.text for one in blocks if one.language == "text")
+    assert without_times(ran.stdout) == without_times(expected)
+
+
+def without_times(text: str) -> str:
+    return re.sub(r" in \d+\.\d\ds$", "", text, flags=re.MULTILINE)
