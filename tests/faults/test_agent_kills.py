@@ -82,9 +82,7 @@ async def test_request_that_kills_every_agent_fails_and_frees_the_session(
         session, path = await request_concepts(client)
         for _ in range(ATTEMPTS_MAX):
             await system.services.start(AGENT, TASK_ATTEMPTS_MAX=str(ATTEMPTS_MAX))
-            backend = await gate.wait_until_reached()
-            system.services.kill(AGENT)
-            await gate.terminate(backend)
+            await system.kill_at_gate(AGENT, gate, done=False)
         await system.services.start(AGENT, TASK_ATTEMPTS_MAX=str(ATTEMPTS_MAX))
         assert (await wait_until_idle(client, session))["status"] == "IN_PROGRESS"
     given_up = await read(client, path)

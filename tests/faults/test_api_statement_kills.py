@@ -32,15 +32,7 @@ async def test_api_killed_at_its_statement_is_atomic_and_resend_completes(
         session = await create_session(client)
         async with closed_gate(connection, Gate("INSERT", table)) as gate:
             sending = asyncio.create_task(confirm(client, session))
-            backend = await gate.wait_until_reached()
-            if done:
-                system.services.freeze(API)
-                await gate.open()
-                await gate.wait_until_passed(backend)
-                system.services.kill(API)
-            else:
-                system.services.kill(API)
-                await gate.terminate(backend)
+            await system.kill_at_gate(API, gate, done=done)
             with pytest.raises(httpx.TransportError):
                 await sending
         expected = int(done)

@@ -93,15 +93,7 @@ async def one_round(
     request = request_of(session, key)
     async with closed_gate(connection, gate) as held:
         sending = asyncio.create_task(client.post(**request))
-        backend = await held.wait_until_reached()
-        if done:
-            system.services.freeze(API)
-            await held.open()
-            await held.wait_until_passed(backend)
-            system.services.kill(API)
-        else:
-            system.services.kill(API)
-            await held.terminate(backend)
+        await system.kill_at_gate(API, held, done=done)
         with pytest.raises(httpx.TransportError):
             await sending
     assert len(await transactions(connection, session, key)) == (ROWS if done else 0)

@@ -35,16 +35,13 @@ class Moment:
     fate: Fate
 
     async def strike(self, system: SystemUnderTest, gate: ClosedGate, connection: asyncpg.Connection) -> None:
-        backend = await gate.wait_until_reached()
-        if self.fate is Fate.DONE:
-            system.services.freeze(self.victim)
-            await gate.open()
-            await gate.wait_until_passed(backend)
-        if self.victim is RELAY and self.fate is Fate.HEARD:
-            await eventually("an idle relay", lambda: nothing_to_send(connection))
-        system.services.kill(self.victim)
-        if self.fate is Fate.UNDONE:
-            await gate.terminate(backend)
+        if self.fate is Fate.HEARD:
+            await gate.wait_until_reached()
+            if self.victim is RELAY:
+                await eventually("an idle relay", lambda: nothing_to_send(connection))
+            system.services.kill(self.victim)
+        else:
+            await system.kill_at_gate(self.victim, gate, done=self.fate is Fate.DONE)
         await gate.open()
 
 
