@@ -33,7 +33,7 @@ def printable(text: str) -> str:
     """Return *text* if it has no character that `UNPRINTABLE` matches.
 
     Raises:
-        ValueError: It has such a character; the message names the character.
+        ValueError: *text* has such a character; the message names the character.
     """
     if found := UNPRINTABLE.search(text):
         raise ValueError(

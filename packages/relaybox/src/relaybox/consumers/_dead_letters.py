@@ -81,7 +81,7 @@ class DeadLetters:
         return bool(rows)
 
     async def requested(self, db: Executor, starts: Mapping[Partition, bytes]) -> list[RequestedReplays]:
-        """Return what operators have requested and can begin now, for each partition.
+        """Return, for each partition, the replays that operators have requested and that can begin now.
 
         Args:
             db: The connection.

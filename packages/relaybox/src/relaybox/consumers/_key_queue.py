@@ -242,7 +242,7 @@ class ReadyKeys:
             keys.append(queue)
 
     def next_keys(self, replaying: int) -> deque[KeyQueue]:
-        """Return the keys to begin with, none if none may begin; *replaying* replays are running."""
+        """Return the keys to begin with, none if none may begin; *replaying*: number of running replays."""
         if not self._replays or replaying >= self._replays_max:
             return self._messages
         if not self._messages:

@@ -123,7 +123,7 @@ class Scheduler:
         return []
 
     def _take_from(self, ready: deque[KeyQueue]) -> list[KeyQueue]:
-        """Remove keys from the front of *ready*; return none only if all of them were revoked."""
+        """Remove and return keys from the front of *ready*; none only if all partitions were revoked."""
         taken: list[KeyQueue] = []
         limit = 1
         while ready and len(taken) < limit:

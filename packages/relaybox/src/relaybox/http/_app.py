@@ -133,7 +133,7 @@ def _add_cors(app: FastAPI, origins: Sequence[str], headers: Sequence[str]) -> N
 class _UnexpectedErrorMiddleware:
     """Respond with 500 to unexpected exceptions, inside the middlewares for CORS and request ids.
 
-    So browsers can read the response, and it has a request id. Starlette's handler is outside of both, and
+    So browsers can read the response, which has a request id. Starlette's handler is outside of both, and
     raises the exception again, which would be logged twice.
     """
 

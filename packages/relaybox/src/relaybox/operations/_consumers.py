@@ -71,7 +71,7 @@ class ConsumerMember:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConsumerLag:
-    """Lag of a group in each partition of its topics: those with committed offsets or with a member."""
+    """Lag of a group in each partition of its topics that has a committed offset or a member."""
 
     group: str
     state: GroupState
@@ -176,8 +176,8 @@ async def consumer_status(db: Executor, kafka: KafkaSettings, group: str) -> Con
 async def list_consumers(db: Executor, kafka: KafkaSettings) -> list[ConsumerStatus]:
     """Return the status of each group that has consumed events or parked messages in this database.
 
-    These are the first 100 groups by name. Groups of other databases, which the cluster may have too, are
-    left out; a group whose records were all removed by retention, or that has processed nothing yet, is too.
+    At most the first 100 groups by name. Left out are groups of other databases, which the cluster may have
+    too, groups whose records were all removed by retention, and groups that have processed nothing yet.
 
     Raises:
         GroupUnreadable: Kafka refuses to describe a group or its topics.

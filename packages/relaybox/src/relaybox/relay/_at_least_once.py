@@ -85,7 +85,7 @@ class AtLeastOnce:
         return list(lanes)
 
     def paused_lanes(self) -> frozenset[int]:
-        """Return an empty set: pauses between batches save only the fixed cost of transactions."""
+        """Return an empty set: pauses save the fixed cost of transactions, and this delivery has none."""
         return frozenset()
 
     async def prepare(self, messages: Sequence[Message]) -> Prepared:

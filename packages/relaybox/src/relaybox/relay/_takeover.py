@@ -332,8 +332,8 @@ async def _open_lanes(
 def _numbers(lane: OwnedLane, reconciler: Reconciler) -> list[int]:
     """Return the numbers of the producers to open; the relay uses the last one.
 
-    After a failover the database may have an old number of the lane's producer. Then all four are opened,
-    because a producer with any of the lane's ids could still commit.
+    After a failover the database may have an old number of the lane's producer. Then producers with all four
+    numbers are opened, because a producer with any of the lane's ids could still commit.
     """
     if not reconciler.is_from_another_history(lane):
         return [lane.producer_number]

@@ -81,7 +81,7 @@ def validate_addresses(hosts: str) -> str:
     """Return *hosts* if it is a comma-separated list of host names, each with an optional valid port.
 
     Raises:
-        PydanticCustomError: It is not.
+        PydanticCustomError: *hosts* is not such a list.
     """
     pairs = parse_addresses(hosts, _PORT_MAX)
     if not pairs or not all(host and 1 <= port <= _PORT_MAX for host, port in pairs):

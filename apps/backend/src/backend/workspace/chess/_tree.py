@@ -2,8 +2,8 @@
 
 The moves are in preorder: a move, then its subtree, then its next sibling. The first child of a move is its
 main continuation, the others are variations; the main continuations from the start are the main line.
-Siblings are different moves, so the UCI moves from the start, joined by dots, identify a move. They are
-called its path, and do not change when variations are promoted.
+Siblings are different moves, so the UCI moves from the start, joined by dots, identify a move. This text
+is called its path, and does not change when variations are promoted.
 
 A flat list, because JSON parsers do not accept objects that are nested 300 levels deep.
 """
