@@ -49,7 +49,7 @@ class PartitionPosition:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConsumerFault:
-    """One reason why a group does not process its messages, or an operator must act."""
+    """A reason why a group does not process its messages, or why an operator must act."""
 
     #: Name of the kind of fault, which does not change between versions: ``CONSUMER_STOPPED``, …
     code: str

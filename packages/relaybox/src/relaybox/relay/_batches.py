@@ -171,7 +171,7 @@ class Delivery(Protocol):
         ...
 
     def stuck_lanes(self) -> Mapping[int, str]:
-        """Return, by lane number, why each owned lane has failed to publish for 10 s; empty if none has."""
+        """Return the reasons, by lane number, of owned lanes that have failed to publish for 10 s."""
         ...
 
     def hung(self) -> bool:

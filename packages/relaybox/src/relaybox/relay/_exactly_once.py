@@ -195,7 +195,7 @@ class ExactlyOnce:
         return link_failure
 
     def stuck_lanes(self) -> dict[int, str]:
-        """Return, by lane number, why each lane has failed for 10 s; empty if none has."""
+        """Return the reasons, by lane number, of lanes that have failed for 10 s."""
         return self._failures.stuck(self._open)
 
     def hung(self) -> bool:

@@ -253,7 +253,7 @@ class LaneFailures:
         return trouble is None or self._clock() >= trouble.pause_until_s
 
     def stuck(self, open_lanes: Collection[int]) -> dict[int, str]:
-        """Return, by lane number, the last failure of each lane that has failed for 10 s.
+        """Return the last failures, by lane number, of lanes that have failed for 10 s.
 
         An open lane counts only if the failures continued for 10 s, the last one less than 15 s ago.
         """
