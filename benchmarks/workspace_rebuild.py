@@ -134,7 +134,7 @@ def rebuild() -> tuple[dict[str, Any], float]:
 
 
 async def connected(server: LocalPostgres) -> Any:
-    """Open a connection as the superuser, who may truncate tables."""
+    """Open a connection as the superuser, which may truncate tables."""
     return await asyncpg.connect(
         host=server.host,
         port=server.port,

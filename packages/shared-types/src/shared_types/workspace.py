@@ -239,7 +239,7 @@ class WorkspaceGrant(_Row):
 
 
 class WorkspaceLink(_Row):
-    """A link whose token gives a role to each user who has the token; another table has the token's hash."""
+    """A link: its token gives a role to each bearer of the token; another table has the token's hash."""
 
     id: UUID
     node_id: UUID
