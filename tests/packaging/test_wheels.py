@@ -96,6 +96,12 @@ def test_wheel_has_licence_and_readme(project: str, wheels: dict[str, Path]) -> 
     assert page == (PROJECTS[project] / "README.md").read_text(encoding="utf-8")
 
 
+def test_wheel_of_the_library_has_its_pytest_plugin(wheels: dict[str, Path]) -> None:
+    with zipfile.ZipFile(wheels["relaybox"]) as archive:
+        (name,) = [one for one in archive.namelist() if one.endswith(".dist-info/entry_points.txt")]
+        assert "[pytest11]\nrelaybox = relaybox.pytest_plugin\n" in archive.read(name).decode()
+
+
 def test_packages_require_each_other_in_their_version(wheels: dict[str, Path]) -> None:
     for wheel in wheels.values():
         wanted = [Requirement(text) for text in metadata_of(wheel).get_all("Requires-Dist") or []]

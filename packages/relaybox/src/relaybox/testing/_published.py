@@ -72,6 +72,7 @@ class PublishedAssertion:
             AssertionError: There are fewer or more events. The message shows what was published instead, and
                 the rows of the outbox that are not published.
         """
+        __tracebackhide__ = True
         name = event_type.name if isinstance(event_type, EventType) else event_type
         messages, _ = await self._topics.read(None if topic is None else [topic])
         published = [_read(message) for message in messages]

@@ -39,6 +39,7 @@ class SteppedRelay:
             AssertionError: Kafka rejects a row, or a row is still PENDING after 120 s. The message has each
                 of these rows with its error. Rows of other keys were published.
         """
+        __tracebackhide__ = True
         if not await unpublished_rows(self._database):
             return 0
         changed = asyncio.Event()
@@ -64,6 +65,7 @@ class SteppedRelay:
         return await self.publish_all()
 
     async def _wait_until_published(self, changed: asyncio.Event, running: asyncio.Task[None]) -> None:
+        __tracebackhide__ = True
         rows: Sequence[Row] = ()
         try:
             async with asyncio.timeout(WAIT_S):

@@ -48,6 +48,7 @@ class Tasks:
         Raises:
             AssertionError: A task had over ``TASK_ATTEMPTS_MAX`` claims, and *on_exhausted* is None.
         """
+        __tracebackhide__ = True
         exhausted: list[Task] = []
 
         async def note(task: Task) -> None:

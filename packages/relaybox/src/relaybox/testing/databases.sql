@@ -1,7 +1,7 @@
 -- name: count_sessions
 -- Count the other sessions of the current database.
 SELECT count(*) FROM pg_stat_activity
-WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type IN ('client backend', 'walsender')
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND (backend_type LIKE 'client %' OR backend_type = 'walsender')
 
 -- name: has_other_objects
 -- Return whether the current database has prepared transactions, replication slots, settings, or rights of its own, which no
