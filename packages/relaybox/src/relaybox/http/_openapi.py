@@ -40,7 +40,7 @@ _FASTAPI_ERRORS: Final = ("HTTPValidationError", "ValidationError")
 
 
 class Application(FastAPI):
-    """A FastAPI application whose OpenAPI document has the library's error bodies, and each model once."""
+    """A FastAPI application whose OpenAPI document has the library's error bodies, and no model twice."""
 
     #: Number of the library's outermost middlewares (request ids, CORS, error bodies); later ones are added
     #: inside.
