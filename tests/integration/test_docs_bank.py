@@ -1,5 +1,6 @@
 """The pages that build the bank give the files of ``examples/bank``, and its tests pass."""
 
+import ast
 import os
 import re
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from relaybox import pytest_plugin
 
 from tests.fixtures.bank import BANK
 from tests.fixtures.bounds import READY_S
@@ -52,6 +54,15 @@ def test_tests_of_the_bank_pass_as_the_page_says(built: Path) -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
     expected = "".join(one.text for one in blocks if one.language == "text")
     assert without_times(ran.stdout) == without_times(expected)
+
+
+def test_page_lists_the_fixtures_of_the_plugin() -> None:
+    _, _, table = PAGES[-1].read_text(encoding="utf-8").partition("\n## The fixtures\n")
+    rows = [line for line in table.splitlines() if line.startswith("| `")]
+    listed = {name for row in rows for name in re.findall(r"`(\w+)`", row.split(" | ")[0])}
+    plugin = ast.parse(Path(pytest_plugin.__file__).read_text(encoding="utf-8"))
+    functions = [one for one in plugin.body if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)]
+    assert listed == {one.name for one in functions if not one.name.startswith("_")}
 
 
 def without_times(text: str) -> str:
