@@ -11,7 +11,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from relaybox.settings import RelaySettings, TaskSettings, load_settings
+from relaybox.settings import DeadLetterSettings, RelaySettings, TaskSettings, load_settings
 from relaybox.telemetry import AddressUnusable, open_listener
 from setproctitle import setproctitle
 
@@ -153,7 +153,7 @@ async def _run_agent() -> None:
     from backend.genesis.session import genesis
     from backend.migrations import ALL
 
-    needed = (TaskSettings, MuseSettings, OutboxSettings)
+    needed = (TaskSettings, MuseSettings, OutboxSettings, DeadLetterSettings)
     async with service_resources(
         ServiceType.CONCEPT_AGENT.value, *ALL, settings=needed, postgres=ProductPostgresSettings
     ) as resources:

@@ -262,14 +262,14 @@ class CallThreads(ThreadPoolExecutor):
             del self._began_s[thread]
 
 
-def partition_of(key: str, partitions: int) -> int:
+def partition_of(key: str | bytes, partitions: int) -> int:
     """Return the number of the partition of *key*, by murmur2 as in the relay and in Java clients.
 
     Args:
         key: Key of a record.
         partitions: Number of partitions of the topic.
     """
-    return (_murmur2(key.encode()) & 0x7FFFFFFF) % partitions
+    return (_murmur2(key.encode() if isinstance(key, str) else key) & 0x7FFFFFFF) % partitions
 
 
 def _murmur2(data: Sequence[int]) -> int:

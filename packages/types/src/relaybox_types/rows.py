@@ -104,7 +104,11 @@ class AsyncTask(Row):
 
 
 class EventOutbox(Row):
-    """An event to publish to Kafka; ``payload`` is the message's value."""
+    """An event to publish to Kafka; ``payload`` is the message's value.
+
+    A payload with ``record`` and without ``event_type`` has the bytes of a message that is no event of this
+    database, such as a dead letter.
+    """
 
     id: UUID
     #: Order of the rows with one key, in which they are published. It has no meaning for rows of different

@@ -17,7 +17,7 @@ from relaybox.idempotency import Sweeper
 from relaybox.outbox import Notifier, OutboxSettings
 from relaybox.relay import Relay, RelayCollector, TopicsFirst, check_relay
 from relaybox.service import run_until_signal, service_resources
-from relaybox.settings import RelaySettings, load_settings
+from relaybox.settings import DeadLetterSettings, RelaySettings, load_settings
 
 __all__ = ("consumer_commands", "relay_commands")
 
@@ -111,7 +111,9 @@ async def _relay() -> None:
 async def _consumer(subscriptions: Sequence[Subscription], topics: Sequence[str]) -> None:
     # Checked at the start, because handlers may write to the outbox: with malformed settings the first event
     # would fail.
-    async with service_resources(subscriptions[0].group, BACKBONE, settings=(OutboxSettings,)) as resources:
+    async with service_resources(
+        subscriptions[0].group, BACKBONE, settings=(OutboxSettings, DeadLetterSettings)
+    ) as resources:
         notifier = Notifier(resources.database)
         notifier.attach(resources.database.sessions)
         await notifier.start()

@@ -8,6 +8,9 @@ from typing import Final, Literal, assert_never
 import structlog
 
 from relaybox.consumers._daemon_executor import DaemonExecutor
+from relaybox.consumers._dead_letter_topic import DeadLetterTopic
+from relaybox.consumers._dead_letters import DeadLetters
+from relaybox.consumers._errors import SubscriptionInvalid
 from relaybox.consumers._group_member import Assigned, GroupMember, PollRequest, PollResult, Revoked
 from relaybox.consumers._key_queue import PartitionQueue
 from relaybox.consumers._message import Partition
@@ -22,8 +25,9 @@ from relaybox.consumers._statistics import (
 )
 from relaybox.consumers._subscription import Subscription, one_group
 from relaybox.db import Database
+from relaybox.outbox import OutboxSettings
 from relaybox.periodic import PeriodicJob
-from relaybox.settings import KafkaSettings
+from relaybox.settings import DeadLetterSettings, KafkaSettings, load_settings
 from relaybox.signals import OnSignal, SignalEmitter
 
 __all__ = ("Consumer",)
@@ -73,6 +77,7 @@ class Consumer:
         concurrency: int = 8,
         start: Literal["earliest", "latest"] = "earliest",
         message_bytes_max: int = 1_048_576,
+        dead_letters: DeadLetterSettings | None = None,
         on_signal: OnSignal[ConsumerSignal] | None = None,
     ) -> None:
         """Check the subscriptions; nothing is read before :meth:`run`.
@@ -86,26 +91,26 @@ class Consumer:
             start: Where a group begins that has no committed offset: before the first message of each
                 partition, or after its last.
             message_bytes_max: A larger message is parked without calling its handler.
+            dead_letters: The topic to which dead letters are published; None: read from the environment.
             on_signal: Receives each step of the consumer, for tests.
 
         Raises:
-            SubscriptionInvalid: No subscription, several groups, or two handlers of one event type.
+            SubscriptionInvalid: No subscription, several groups, two handlers of one event type, or the
+                topic of dead letters is one of *topics*.
+            TopicUndeclared: The topic of dead letters is not in ``OUTBOX_TOPICS``.
+            SettingsError: A setting in the environment is malformed.
         """
         declared = tuple(subscriptions)
         self.group = one_group(declared)
         self._settings = settings
-        self._topics = tuple(topics)
-        self._start = start
-        self._signals = SignalEmitter(on_signal)
+        self._topics, self._start = tuple(topics), start
+        self._signals = signals = SignalEmitter(on_signal)
+        letters = DeadLetters(self.group, _dead_letter_topic(dead_letters, self._topics))
         self._processor = Processor(
-            database, declared, group=self.group, message_bytes_max=message_bytes_max, signals=self._signals
+            database, declared, letters, message_bytes_max=message_bytes_max, signals=signals
         )
         self._scheduler = Scheduler(
-            self._processor,
-            group=self.group,
-            concurrency=concurrency,
-            signals=self._signals,
-            on_stop=self._fail,
+            self._processor, group=self.group, concurrency=concurrency, signals=signals, on_stop=self._fail
         )
         self._replays = PeriodicJob(self._find_replays, name="find replays", interval_s=_REPLAYS_S)
         self._counting = PeriodicJob(self._count_letters, name="count dead letters", interval_s=_LETTERS_S)
@@ -325,3 +330,24 @@ class Consumer:
             self._ends.pop(partition, None)
         _log.info("partitions revoked", group=self.group, held=len(self._partitions))
         self._signals.emit(ConsumerSignal.REVOKED)
+
+
+def _dead_letter_topic(settings: DeadLetterSettings | None, topics: Sequence[str]) -> DeadLetterTopic | None:
+    """Return the topic to which the dead letters of a consumer of *topics* are published; None if it is off.
+
+    Raises:
+        SubscriptionInvalid: The topic is one of *topics*.
+        TopicUndeclared: The topic is not in ``OUTBOX_TOPICS``.
+        SettingsError: A setting in the environment is malformed.
+    """
+    name = (settings or load_settings(DeadLetterSettings)).topic
+    if name is None:
+        return None
+    if name in topics:
+        raise SubscriptionInvalid(
+            f"DEAD_LETTER_TOPIC is {name}, which the consumer reads: each dead letter would come back to it; "
+            "choose another topic"
+        )
+    outbox = load_settings(OutboxSettings)
+    outbox.require_declared(name)
+    return DeadLetterTopic(name, bytes_max=outbox.message_bytes_max)

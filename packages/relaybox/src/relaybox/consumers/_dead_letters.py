@@ -7,12 +7,14 @@ from uuid import UUID
 
 from pydantic_core import from_json, to_json
 from relaybox_types.envelope import EventEnvelope
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from relaybox.consumers._dead_letter_topic import DeadLetterTopic
 from relaybox.consumers._errors import EnvelopeInvalid, KeyBlocked, MessageTooLarge
 from relaybox.consumers._key_queue import Parking, Replay, RequestedReplays
 from relaybox.consumers._message import Headers, Message, Partition
 from relaybox.consumers._statistics import LetterCounts
-from relaybox.db import Executor, load_queries, map_service_errors
+from relaybox.db import Executor, executor_of, load_queries, map_service_errors
 from relaybox.events import EventUpcastFailed, EventVersionUnknown
 from relaybox.telemetry import redact_text
 
@@ -30,20 +32,20 @@ _COUNT_MAX: Final = 10_000
 class DeadLetters:
     """The dead letters of one group; every method takes the connection of a transaction."""
 
-    def __init__(self, group: str) -> None:
-        self._group = group
+    def __init__(self, group: str, topic: DeadLetterTopic | None = None) -> None:
+        """*topic* gets each message that is parked; None: no topic does."""
+        self.group = group
+        self._topic = topic
 
     async def lock_blocking(self, db: Executor, message: Message) -> bool:
         """Keep the key of *message* blocked until the transaction ends; return False if it is not blocked."""
         with map_service_errors():
-            rows = await db.fetch(
-                _SQL["lock_blocking_letter"], self._group, message.partition[0], message.key
-            )
+            rows = await db.fetch(_SQL["lock_blocking_letter"], self.group, message.partition[0], message.key)
         return bool(rows)
 
     async def park(
         self,
-        db: Executor,
+        db: AsyncSession,
         message: Message,
         event: EventEnvelope | None,
         parking: Parking,
@@ -53,17 +55,23 @@ class DeadLetters:
         """Park *message*; return False if the group has processed or parked it before.
 
         Args:
-            db: The connection.
+            db: Session of the transaction.
             message: The message.
             event: The event in it; None if the message is not an event.
             parking: Why it is parked.
             holds_key: Whether the later messages of its key are parked behind it.
         """
         event_id, event_type, *aggregate = _event_columns(event)
+        failure = {
+            "reason": _reason(parking.failure),
+            "error_code": _error_code(parking.failure),
+            "error": _error_text(parking.failure),
+            "attempts": parking.attempts,
+        }
         with map_service_errors():
-            rows = await db.fetch(
+            rows = await executor_of(db).fetch(
                 _SQL["park"],
-                self._group,
+                self.group,
                 *message.partition,
                 message.offset,
                 message.key,
@@ -71,13 +79,13 @@ class DeadLetters:
                 event_type,
                 _headers_as_json(message.headers),
                 message.value,
-                _reason(parking.failure),
-                _error_code(parking.failure),
-                _error_text(parking.failure),
-                parking.attempts,
+                *failure.values(),
                 holds_key and message.key is not None,
                 *aggregate,
             )
+            if rows and self._topic is not None:
+                letter = {"id": rows[0]["id"], **failure}
+                await self._topic.publish(db, message, event, group=self.group, failure=letter)
         return bool(rows)
 
     async def requested(self, db: Executor, starts: Mapping[Partition, bytes]) -> list[RequestedReplays]:
@@ -89,20 +97,20 @@ class DeadLetters:
         """
         topics, numbers = [topic for topic, _ in starts], [number for _, number in starts]
         rows = await db.fetch(
-            _SQL["requested_replays"], self._group, topics, numbers, list(starts.values()), _KEYS_MAX
+            _SQL["requested_replays"], self.group, topics, numbers, list(starts.values()), _KEYS_MAX
         )
         return [_requested_of(row) for row in rows]
 
     async def count_unresolved(self, db: Executor) -> LetterCounts:
         """Count the unresolved letters and the keys that they block, each up to 10,000."""
-        [row] = await db.fetch(_SQL["count_unresolved"], self._group, _COUNT_MAX)
+        [row] = await db.fetch(_SQL["count_unresolved"], self.group, _COUNT_MAX)
         return LetterCounts(letters=row["letters"], keys=row["keys"])
 
     async def lock_next(self, db: Executor, replay: Replay) -> tuple[int, Message] | None:
         """Lock the letter to replay; return its id and message, or None if no replay is requested."""
         with map_service_errors():
             rows = await db.fetch(
-                _SQL["lock_next_letter"], self._group, replay.partition[0], replay.key, replay.letter_id
+                _SQL["lock_next_letter"], self.group, replay.partition[0], replay.key, replay.letter_id
             )
         return (rows[0]["id"], _message_of(rows[0])) if rows else None
 
@@ -113,7 +121,7 @@ class DeadLetters:
         when it was parked.
         """
         with map_service_errors():
-            await db.fetch(_SQL["resolve_replayed"], self._group, letter_id, event_id)
+            await db.fetch(_SQL["resolve_replayed"], self.group, letter_id, event_id)
 
     async def park_again(self, db: Executor, parking: Parking) -> None:
         """Put a letter back to PARKED after its replay failed; it waits for the next request."""

@@ -90,8 +90,8 @@ class Processor:
         self,
         database: Database,
         subscriptions: Iterable[Subscription],
+        letters: DeadLetters,
         *,
-        group: str,
         message_bytes_max: int,
         signals: SignalEmitter[ConsumerSignal],
     ) -> None:
@@ -99,12 +99,12 @@ class Processor:
         self._by_type = {
             name: subscription for subscription in subscriptions for name in subscription.event_types
         }
-        self._group = group
+        self._group = letters.group
         self._signals = signals
         self._message_bytes_max = message_bytes_max
         self.event_types = frozenset(self._by_type)
         self._declared = EventTypes(one for handler in self._by_type.values() for one in handler.declared)
-        self._letters = DeadLetters(group)
+        self._letters = letters
         self.durations = HandlerDurations()
         self._closing = False
 
@@ -303,7 +303,7 @@ class Processor:
             return Outcome.NOT_BLOCKED
         subscribed = self._by_type.values() if event is None else (self.subscription(event),)
         holds_key = any(one.order == "key" for one in subscribed)
-        if not await self._letters.park(executor_of(db), message, event, parking, holds_key=holds_key):
+        if not await self._letters.park(db, message, event, parking, holds_key=holds_key):
             return Outcome.ALREADY_DONE
         return Outcome.PARKED
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from relaybox_types.envelope import EventEnvelope
 
+from relaybox.consumers._dead_letters import DeadLetters
 from relaybox.consumers._errors import KeyBlocked, SubscriptionInvalid
 from relaybox.consumers._key_queue import Parking, Replay
 from relaybox.consumers._message import Message, Partition, message_from_kafka
@@ -105,7 +106,7 @@ class MessageStepper:
         self._processor = Processor(
             database,
             declared,
-            group=self.group,
+            DeadLetters(self.group),
             message_bytes_max=message_bytes_max,
             signals=SignalEmitter[ConsumerSignal](),
         )

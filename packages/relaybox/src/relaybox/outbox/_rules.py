@@ -119,6 +119,16 @@ class OutboxSettings(BaseSettings):
         """
         return self._by_domain.get(event_type.partition(".")[0], topic) if topic == _DEFAULT_TOPIC else topic
 
+    def require_declared(self, topic: str) -> None:
+        """Check that events may be published to *topic*.
+
+        Raises:
+            TopicUndeclared: The topic is not in ``OUTBOX_TOPICS``.
+        """
+        if topic not in self._declared:
+            declared = ", ".join(sorted(self._declared))
+            raise TopicUndeclared(f"topic {topic!r} is not declared; add it to OUTBOX_TOPICS ({declared})")
+
     def check(self, topic: str, key: str | None, value: bytes) -> None:
         """Check that the relay can publish an event.
 
@@ -131,9 +141,7 @@ class OutboxSettings(BaseSettings):
             TopicUndeclared: The topic is not in ``OUTBOX_TOPICS``.
             MessageTooLarge: Value, key and headers together are larger than the limit.
         """
-        if topic not in self._declared:
-            declared = ", ".join(sorted(self._declared))
-            raise TopicUndeclared(f"topic {topic!r} is not declared; add it to OUTBOX_TOPICS ({declared})")
+        self.require_declared(topic)
         size = _stored_bytes(value) + _KEY_COPIES_MAX * len((key or "").encode()) + _ATTRIBUTES_BYTES_MAX
         if size > self.message_bytes_max:
             raise MessageTooLarge(

@@ -1,5 +1,5 @@
 -- name: append
--- Insert the row of one event, in the caller's transaction.
+-- Insert the row of one event or record, in the caller's transaction.
 INSERT INTO event_outbox (topic, key, payload) VALUES ($1, $2, $3::text::jsonb) RETURNING id
 
 -- name: retain

@@ -19,7 +19,7 @@ from relaybox.kafka import (
     topic_configs,
 )
 from relaybox.relay._errors import LinkDown
-from relaybox.relay._messages import Message, record_of
+from relaybox.relay._messages import Message, key_of, record_of
 from relaybox.settings import KafkaSettings
 
 __all__ = (
@@ -282,13 +282,12 @@ def produce(
         KafkaException: librdkafka refused the record, or its queue stayed full.
     """
     value, headers = record_of(message)
+    key = key_of(message)
     stalled_at = float("inf")
     wanted: Any = headers
     while True:
         try:
-            producer.produce(
-                message.topic, value, message.key, message.partition, on_delivery=report, headers=wanted
-            )
+            producer.produce(message.topic, value, key, message.partition, on_delivery=report, headers=wanted)
         except BufferError:  # wait for acknowledgements
             now = time.monotonic()
             stalled_at = min(stalled_at, now + stall_s)

@@ -24,6 +24,7 @@ from relaybox.settings._values import (
 __all__ = (
     "CloudEventsMode",
     "Compression",
+    "DeadLetterSettings",
     "HttpSettings",
     "IdempotencySettings",
     "JwtSettings",
@@ -218,6 +219,17 @@ class IdempotencySettings(BaseSettings):
     body_bytes_max: Annotated[int, Field(ge=0, le=64 * 1024 * 1024)] = 1024 * 1024
     #: Seconds between two removals of expired records.
     sweep_s: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+
+
+class DeadLetterSettings(BaseSettings):
+    """Whether consumers also publish the messages that they park."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="DEAD_LETTER_", frozen=True, extra="ignore", env_ignore_empty=True
+    )
+
+    #: Topic that gets each parked message once, through the outbox; one of ``OUTBOX_TOPICS``. None: no topic.
+    topic: str | None = None
 
 
 class RetentionSettings(BaseSettings):

@@ -49,7 +49,7 @@ class UnavailablePartitions:
         self._partitions = partitions
         self._available = cycle(number for number in range(partitions) if number not in reasons)
 
-    def reason(self, key: str) -> str | None:
+    def reason(self, key: str | bytes) -> str | None:
         """Return why the partition of *key* accepts no writes; None if it does."""
         return self.reasons.get(partition_of(key, self._partitions))
 

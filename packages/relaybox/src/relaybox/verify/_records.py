@@ -6,6 +6,8 @@ from typing import Any, Final, NamedTuple, cast
 
 from pydantic_core import from_json
 
+from relaybox.outbox import RECORD_ID_HEADER
+
 __all__ = ("Partition", "TopicRecord", "record_of")
 
 #: Name of the topic, number of the partition.
@@ -22,9 +24,10 @@ class TopicRecord(NamedTuple):
     topic: str
     partition: int
     offset: int
-    #: The CloudEvent's id; None for a record that is not a CloudEvent.
+    #: The CloudEvent's id, or the id of a record that the outbox had as bytes; None for any other record.
     event_id: str | None
-    #: None for a record without a key.
+    #: None for a record without a key, and for a record that the outbox had as bytes, whose order is not
+    #: compared.
     key: str | None
     #: The CloudEvent's time if its source is a service of this database; None for every other record.
     own_event_at: datetime | None = None
@@ -37,12 +40,15 @@ def record_of(message: Any, sources: Collection[str] = ()) -> TopicRecord:
         message: A ``confluent_kafka.Message`` without an error.
         sources: Values of ``ce_source`` of this database's services; if empty, ``own_event_at`` is None.
     """
-    key = message.key()
+    key, headers = message.key(), message.headers() or ()
+    if headers and headers[0][0] == RECORD_ID_HEADER:
+        record_id = _storable(headers[0][1] or b"")
+        return TopicRecord(message.topic(), message.partition(), message.offset(), record_id, None)
     return TopicRecord(
         message.topic(),
         message.partition(),
         message.offset(),
-        _event_id(message.headers() or (), message),
+        _event_id(headers, message),
         None if key is None else _storable(key),
         _own_event_at(message, sources) if sources else None,
     )

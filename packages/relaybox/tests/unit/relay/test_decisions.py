@@ -19,7 +19,7 @@ from relaybox.relay._at_least_once import acknowledged_in_order
 from relaybox.relay._batches import next_batch_rows
 from relaybox.relay._errors import link_pause_s
 from relaybox.relay._lanes import fair_share, surplus_of
-from relaybox.relay._messages import Message, message_of, record_bytes, record_of, screen
+from relaybox.relay._messages import Message, key_of, message_of, record_bytes, record_of, screen
 from relaybox.relay._postgres import multirange_of
 from relaybox.settings import CloudEventsMode
 
@@ -148,6 +148,29 @@ def test_topic_name_over_249_characters_has_its_own_fault(chars: int, expected: 
 
 def test_payload_that_cannot_be_a_cloud_event_is_a_row_fault() -> None:
     screened = screen([made(ROW | {"id": None})], LIMITS)
+    assert isinstance(screened.faulty[0][1], EnvelopeIncomplete)
+
+
+RAW = {
+    "type": None,
+    "value": b'{"record": {"key": "/w==", "value": null, "headers": [["a", "/wA="], ["b", null]]}}',
+}
+
+
+def test_record_as_bytes_is_published_as_it_is() -> None:
+    raw = made(ROW | RAW, "structured")
+    assert (key_of(raw), record_of(raw)) == (b"\xff", (None, [("a", b"\xff\x00"), ("b", None)]))
+    size = record_bytes(b"\xff", *record_of(raw))
+    assert screen([raw], {"t": size}).publishable == [raw]
+    assert isinstance(screen([raw], {"t": size - 1}).faulty[0][1], RecordTooLarge)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"value": b'{"record": {"key": "no base64", "value": null, "headers": []}}'}, {"type": "T", "id": None}],
+)
+def test_malformed_record_is_a_row_fault(changes: dict[str, Any]) -> None:
+    screened = screen([made(ROW | RAW | changes)], LIMITS)
     assert isinstance(screened.faulty[0][1], EnvelopeIncomplete)
 
 

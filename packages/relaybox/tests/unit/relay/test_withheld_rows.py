@@ -1,8 +1,10 @@
 """Rows of a partition that accepts no writes are held back, and no others (G36)."""
 
+from base64 import b64encode
 from uuid import UUID
 
 import pytest
+from pydantic_core import to_json
 from relaybox.relay._errors import PartitionUnavailable
 from relaybox.relay._messages import Message, withhold
 from relaybox.topics import UnavailablePartitions
@@ -17,6 +19,12 @@ REASONS = {number: f"partition {number} has no leader" for number in LOST}
 
 def message(seq: int, key: str | None, topic: str = "events") -> Message:
     return Message(seq, 0, 1, topic, key, 0, b"{}", ATTRIBUTES, "binary", UUID(int=seq))
+
+
+def letter(seq: int, order_key: str | None, key: str) -> Message:
+    record = {"key": b64encode(key.encode()).decode(), "value": None, "headers": []}
+    attributes = ("1", None, None, None, None, None, None, None)
+    return message(seq, order_key)._replace(envelope=to_json({"record": record}), attributes=attributes)
 
 
 @pytest.mark.guarantee("G36")
@@ -59,3 +67,18 @@ def test_row_on_another_topic_waits_behind_a_held_row_of_its_key() -> None:
     free, held = withhold(rows, {"events": UnavailablePartitions(PARTITIONS, REASONS)})
     assert [row.seq for row in free] == [3]
     assert [row.seq for row, _ in held] == [1]
+
+
+@pytest.mark.guarantee("G36")
+def test_key_of_the_record_decides_whether_a_dead_letter_is_held() -> None:
+    lost = next(key for key in KEYS if partition_of(key, PARTITIONS) in LOST)
+    free_key = next(key for key in KEYS if partition_of(key, PARTITIONS) not in LOST)
+    rows = [
+        letter(1, "order-1", lost),
+        letter(2, "order-2", free_key),
+        letter(3, None, lost),
+        message(4, None),
+    ]
+    free, held = withhold(rows, {"events": UnavailablePartitions(PARTITIONS, REASONS)})
+    assert [row.seq for row in free] == [2, 4]
+    assert [row.seq for row, _ in held] == [1, 3]

@@ -1,0 +1,86 @@
+"""Publish parked messages to the topic ``DEAD_LETTER_TOPIC``, through the outbox."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Final
+
+from relaybox_types.envelope import EventEnvelope
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from relaybox.consumers._message import Headers, Message
+from relaybox.outbox import RECORD_ID_HEADER, RawRecord, append_record
+
+__all__ = ("DeadLetterTopic",)
+
+#: Prefix of the headers with the failure.
+_PREFIX: Final = "dead_letter_"
+#: Header with the parts of the message that the record lacks because of its size.
+_OMITTED: Final = "dead_letter_omitted"
+
+
+class DeadLetterTopic:
+    """Write parked messages to the outbox, each as one record for the topic.
+
+    The record has the key, the value and the headers of the message, byte for byte, after headers with the
+    failure. A record that would exceed the limit of the outbox is published without the value, or also
+    without the key and the headers of the message: parking never fails because of its size.
+    """
+
+    def __init__(self, name: str, *, bytes_max: int) -> None:
+        """*bytes_max* limits the size of a record."""
+        self.name = name
+        self._bytes_max = bytes_max
+
+    async def publish(
+        self,
+        db: AsyncSession,
+        message: Message,
+        event: EventEnvelope | None,
+        *,
+        group: str,
+        failure: Mapping[str, str | int],
+    ) -> None:
+        """Publish *message* of *group* if the transaction of *db* commits.
+
+        Args:
+            db: Session of the transaction that parks the message.
+            message: The message.
+            event: The event in it; None if the message is not an event.
+            group: The consumer group that parked it.
+            failure: The other headers with the failure, by name without prefix.
+        """
+        topic, partition = message.partition
+        place = {"group": group, "topic": topic, "partition": partition, "offset": message.offset}
+        headers = [(f"{_PREFIX}{name}", str(value).encode()) for name, value in {**place, **failure}.items()]
+        await append_record(
+            db,
+            self.name,
+            _record(message, headers, self._bytes_max),
+            order_key=_order_key(group, message),
+            aggregate=None if event is None else (event.aggregate_type, event.aggregate_id),
+        )
+
+
+def _record(message: Message, failure: Headers, bytes_max: int) -> RawRecord:
+    """Return the record of *message*; without its value, or all of its content, if it would be too large."""
+    original = [header for header in message.headers if not header[0].startswith((_PREFIX, RECORD_ID_HEADER))]
+    complete = RawRecord(key=message.key, value=message.value, headers=[*failure, *original])
+    if complete.bytes_max <= bytes_max:
+        return complete
+    without_value = RawRecord(
+        key=message.key, value=None, headers=[*failure, (_OMITTED, b"value"), *original]
+    )
+    if without_value.bytes_max <= bytes_max:
+        return without_value
+    return RawRecord(key=None, value=None, headers=[*failure, (_OMITTED, b"key, value, headers")])
+
+
+def _order_key(group: str, message: Message) -> str | None:
+    """Return the key of the outbox row: the letters of a group and a key are published in order.
+
+    It is not the message's key: a letter that cannot be published must not block events of that key.
+    """
+    if message.key is None:
+        return None
+    place = f"{group}\0{message.partition[0]}\0".encode()
+    return f"dead-letter-{hashlib.sha256(place + message.key).hexdigest()}"
