@@ -61,7 +61,8 @@ def run_suite(place: Path, *options: str, **files: str) -> str:
         (place / f"{name}.py").write_text(text, encoding="utf-8")
     (place / "pytest.ini").write_text(_INI, encoding="utf-8")
     words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:schemathesis", *options]
-    environment = {**os.environ, "PYTHONPATH": str(place)}
+    paths = [str(place), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run(
         words, cwd=place, env=environment, capture_output=True, text=True, check=False, timeout=_LIMIT_S
     )
