@@ -20,6 +20,7 @@ from _backlog import connected
 from confluent_kafka import Consumer as KafkaConsumer
 from relaybox.consumers import Consumer, EventTransaction, subscribe
 from relaybox.db import Database, load_queries
+from relaybox.events import EventType
 from relaybox.settings import KafkaSettings, PostgresSettings, load_settings
 from relaybox.telemetry import configure_logging
 from relaybox_types.envelope import EventEnvelope
@@ -32,7 +33,27 @@ EVENT_TYPE: Final = "Genesis.Session.FeedbackSubmitted"
 #: Events that may share a transaction, for the contestant ``shared``.
 SHARED_EVENTS_MAX: Final = 50
 _INSERT: Final = text("INSERT INTO bench_effects (event_id, key) VALUES (:event_id, :key)")
+#: Limit of an attempt of Relaybox's handler.
+HANDLER_TIMEOUT_S: Final = 10.0
 _POLL_S: Final = 1.0
+
+
+async def raise_error() -> None:
+    """Fail as a handler with a defect does."""
+    raise RuntimeError("poisoned event")
+
+
+async def hang() -> None:
+    """Wait without end."""
+    await asyncio.Event().wait()
+
+
+async def exit_program() -> None:
+    """Raise what ends a program."""
+    raise SystemExit(3)
+
+
+FAILURES: Final = {"raise": raise_error, "hang": hang, "exit": exit_program}
 
 
 async def relaybox(topic: str, group: str, transaction_events_max: int) -> None:
@@ -41,9 +62,18 @@ async def relaybox(topic: str, group: str, transaction_events_max: int) -> None:
     wait_s, slow_key = float(os.environ.get("BENCH_WAIT_S", "0")), os.environ.get("BENCH_SLOW_KEY")
     slow_s = float(os.environ.get("BENCH_SLOW_S", "0"))
 
-    @subscribe(EVENT_TYPE, group=group, transaction_events_max=transaction_events_max)
+    fail = FAILURES.get(os.environ.get("BENCH_FAILURE", ""))
+
+    @subscribe(
+        EventType(EVENT_TYPE) if os.environ.get("BENCH_DECLARED") else EVENT_TYPE,
+        group=group,
+        transaction_events_max=transaction_events_max,
+        handler_timeout_s=HANDLER_TIMEOUT_S,
+    )
     async def insert(event: EventEnvelope, unit: EventTransaction) -> None:
         key = str(event.aggregate_id)
+        if fail is not None and key == slow_key:
+            await fail()
         pause_s = slow_s if key == slow_key else wait_s
         if pause_s:
             await asyncio.sleep(pause_s)

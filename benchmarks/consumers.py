@@ -3,7 +3,8 @@
 The contestants read the same topic in turns, each time as a new group: Relaybox's consumer with a transaction
 per event (the default) and with shared transactions, a bare confluent-kafka loop, and FastStream's Kafka
 subscriber with manual acknowledgement. Further: the rate of the other keys while the handler takes 5 s for
-each event of one key, and the gain of parallel keys in one partition for a handler that waits for 10 ms.
+each event of one key, or while one key is poisoned; 100,000 dead letters that are replayed while the group
+handles new events; and the gain of parallel keys in one partition for a handler that waits for 10 ms.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from itertools import count
 from pathlib import Path
@@ -26,6 +27,7 @@ from _bare import event_of, new_producer, produce
 from _consuming import EVENT_TYPE, SHARED_EVENTS_MAX, SQL
 from _peers import peers_home
 from _process import counting_proxy
+from _replay import replay
 from _stage import servers, show
 from pydantic_core import to_json
 from relay_latency import envelope_of
@@ -34,7 +36,7 @@ from relaybox.settings import KafkaSettings, PostgresSettings, load_settings
 from relaybox.topics import ensure_topics
 from sqlalchemy import URL
 
-PARTS: Final = ("rates", "slow_key", "parallel", "round_trips")
+PARTS: Final = ("rates", "slow_key", "poison", "replay", "parallel", "round_trips")
 #: Relaybox's contestants, by the prefix of their figures.
 OURS: Final = {"": "relaybox", "shared_": "shared"}
 HERE: Final = Path(__file__).parent
@@ -47,9 +49,40 @@ PARALLEL: Final = 32
 #: The sequential contestant handles a tenth of the events, which takes about as long.
 SEQUENTIAL_SHARE: Final = 10
 ROUND_TRIP_EVENTS: Final = 500
+#: Letters of one replay, seconds of the live rate before it, and the limit of a replay.
+LETTERS: Final = 100_000
+LETTERS_SHORT: Final = 1_500
+BEFORE_S: Final = 20.0
+BEFORE_SHORT_S: Final = 4.0
+REPLAY_S_MAX: Final = 600.0
+#: Poison by the name of its figure: how the handler fails for the events of one key, or None.
+HANDLER_POISON: Final = {"failing": "raise", "hanging": "hang", "exiting": "exit"}
 _LOOK_S: Final = 0.1
 _TURN_S: Final = 300.0
 _GROUPS: Final = count()
+
+
+def not_an_event(_envelope: Mapping[str, Any]) -> bytes:
+    """Return a value that is no envelope."""
+    return b"\xff not an event"
+
+
+def of_900_kb(envelope: Mapping[str, Any]) -> bytes:
+    """Return an event of 900 KB."""
+    return to_json({**envelope, "payload": {"text": "x" * 900_000}})
+
+
+def of_unknown_version(envelope: Mapping[str, Any]) -> bytes:
+    """Return an event of a version that its declaration does not know."""
+    return to_json({**envelope, "event_version": 2})
+
+
+#: Poison by the name of its figure: the value of the first message of the key.
+MESSAGE_POISON: Final = {
+    "not_an_event": not_an_event,
+    "large": of_900_kb,
+    "unknown_version": of_unknown_version,
+}
 
 
 class Topic:
@@ -62,19 +95,30 @@ class Topic:
         random.Random(0).shuffle(self.order)
 
     @classmethod
-    async def written(cls, name: str, *, events: int, partitions: int) -> "Topic":
-        """Create the topic, and produce the events with the headers that the relay writes."""
+    async def written(
+        cls,
+        name: str,
+        *,
+        events: int,
+        partitions: int,
+        poison: Callable[[Mapping[str, Any]], bytes] | None = None,
+    ) -> "Topic":
+        """Create the topic, and produce the events with the headers that the relay writes.
+
+        *poison* returns the value of the first message; its key is the poisoned one.
+        """
         topic = cls(name, events)
         await ensure_topics(load_settings(KafkaSettings), [name], partitions=partitions)
-        await asyncio.to_thread(topic._produce)
+        await asyncio.to_thread(topic._produce, poison)
         return topic
 
-    def _produce(self) -> None:
+    def _produce(self, poison: Callable[[Mapping[str, Any]], bytes] | None) -> None:
         producer = new_producer()
-        for key in self.order:
+        for number, key in enumerate(self.order):
             envelope = envelope_of(key)
+            value = to_json(envelope) if poison is None or number else poison(envelope)
             attributes = (envelope["event_id"], EVENT_TYPE, envelope["timestamp"], key)
-            row = (None, self.name, key, to_json(envelope).decode(), *attributes)
+            row = (None, self.name, key, value, *attributes)
             produce(producer, event_of((*row, envelope["correlation_id"], "api-gateway")))
         producer.flush()
 
@@ -195,6 +239,31 @@ async def slow_key(turns: Turns, events: int, rounds: int) -> dict[str, Any]:
     return {"slow_key_ratio": round(statistics.median(ratios), 2)}
 
 
+async def poison(turns: Turns, events: int, rounds: int) -> dict[str, Any]:
+    """Return the rate of the other keys with each kind of poison, divided by their rate without."""
+    clean = await Topic.written("bench-poison", events=events, partitions=8)
+    topics = {"": clean, **dict.fromkeys(HANDLER_POISON, clean)} | {
+        kind: await Topic.written(f"bench-poison-{kind}", events=events, partitions=8, poison=value)
+        for kind, value in MESSAGE_POISON.items()
+    }
+    per_s: dict[str, list[float]] = {kind: [] for kind in topics}
+    await turns.per_s("relaybox", clean)  # warms up the servers
+    for number in range(rounds):
+        for kind in list(topics)[:: -1 if number % 2 else 1]:
+            # Without poison the events of the key are handled too, but do not count either.
+            environment = {"BENCH_SLOW_KEY": topics[kind].order[0], "BENCH_DECLARED": "1"}
+            # A large event is one that the handler rejects: an event of 900 KB alone is no poison.
+            environment["BENCH_FAILURE"] = "raise" if kind == "large" else HANDLER_POISON.get(kind, "")
+            per_s[kind].append(await turns.per_s("relaybox", topics[kind], environment))
+    without = per_s.pop("")
+    return {
+        f"poison_{kind}_ratio": round(
+            statistics.median(one / other for one, other in zip(found, without, strict=True)), 2
+        )
+        for kind, found in per_s.items()
+    }
+
+
 async def parallel(turns: Turns, events: int, rounds: int) -> dict[str, Any]:
     """Compare parallel keys of one partition with one key at a time, for a handler that waits."""
     topic = await Topic.written("bench-parallel", events=events, partitions=1)
@@ -233,14 +302,20 @@ async def stage(*, fetch: bool) -> AsyncGenerator[tuple[Turns, LocalPostgres, bo
         yield Turns(connection, peers), postgres, peers is not None
 
 
-async def main(parts: list[str], events: int, rounds: int, *, fetch: bool) -> None:
+async def main(parts: list[str], events: int, rounds: int, *, short: bool) -> None:
     """Run *parts*, and print the figures."""
     figures: dict[str, Any] = {}
-    async with stage(fetch=fetch) as (turns, postgres, faststream):
+    async with stage(fetch=not short) as (turns, postgres, faststream):
         if "rates" in parts:
             figures |= await rates(turns, events, rounds, faststream=faststream)
         if "slow_key" in parts:
             figures |= await slow_key(turns, events, rounds)
+        if "poison" in parts:
+            figures |= await poison(turns, events, rounds)
+        if "replay" in parts:
+            letters, before_s = (LETTERS_SHORT, BEFORE_SHORT_S) if short else (LETTERS, BEFORE_S)
+            async with connected(postgres) as connection:
+                figures |= await replay(connection, letters, before_s=before_s, limit_s=REPLAY_S_MAX)
         if "parallel" in parts:
             figures |= await parallel(turns, events, rounds)
         if "round_trips" in parts:
@@ -257,4 +332,4 @@ if __name__ == "__main__":
     parser.add_argument("--short", action="store_true", help="one round of 1,500; FastStream if at hand")
     given = parser.parse_args()
     sizes = (1_500, 1) if given.short else (given.events, given.rounds)
-    asyncio.run(main(given.part or list(PARTS), *sizes, fetch=not given.short))
+    asyncio.run(main(given.part or list(PARTS), *sizes, short=given.short))
