@@ -4,6 +4,7 @@ import asyncio
 import random
 import runpy
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from itertools import accumulate
 from pathlib import Path
 from uuid import UUID
@@ -17,7 +18,7 @@ from tests.fixtures.processes import server_environment
 
 ACCOUNTS = 4
 DEPOSIT = 1_000
-CLIENTS = 4
+CLIENTS_PER_API = 2
 ROUNDS = [
     pytest.param(1, 8, 20, id="short"),
     pytest.param(2, 200, 500, id="long", marks=[pytest.mark.long, pytest.mark.timeout(7_200)]),
@@ -52,12 +53,13 @@ async def test_bank_keeps_all_money_while_processes_are_killed(
     bank: BankProcesses, database: Database, seed: int, kills: int, transfers: int
 ) -> None:
     chance = random.Random(seed)
-    async with bank.client("ann") as client:
-        customer = Customer(client=client)
-        accounts = await asyncio.gather(*(customer.open(DEPOSIT) for _ in range(ACCOUNTS)))
+    async with AsyncExitStack() as stack:
+        customers = [Customer(client=await stack.enter_async_context(one)) for one in bank.clients("ann")]
+        accounts = await asyncio.gather(*(customers[0].open(DEPOSIT) for _ in range(ACCOUNTS)))
         killing = asyncio.create_task(kill_processes(bank, random.Random(chance.random()), kills))
         each = (
-            send_money(customer, accounts, random.Random(chance.random()), transfers) for _ in range(CLIENTS)
+            send_money(customer, accounts, random.Random(chance.random()), transfers)
+            for customer in customers * CLIENTS_PER_API
         )
         accepted = [transfer for sent in await asyncio.gather(*each) for transfer in sent]
         await killing
