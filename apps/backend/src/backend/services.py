@@ -181,6 +181,7 @@ async def _run_agent() -> None:
 
 
 async def _run_worker() -> None:
+    from relaybox.flows import FlowExpiry
     from relaybox.idempotency import Sweeper
     from relaybox.outbox import Notifier, OutboxSettings
     from relaybox.service import run_until_signal, service_resources
@@ -211,6 +212,7 @@ async def _run_worker() -> None:
                 TrashPurger(resources.database, metrics=metrics),
                 ExportFileCleaner(resources.database),
             )
-            await run_until_signal(worker, *cleaners, Sweeper(resources.database, resources.registry))
+            sweeper = Sweeper(resources.database, resources.registry)
+            await run_until_signal(worker, *cleaners, sweeper, FlowExpiry(resources.database))
         finally:
             await notifier.stop()

@@ -99,6 +99,8 @@ class AsyncTask(Row):
     fairness_key: str | None = None
     #: Open tasks are claimed in this order; null means ``created_at``.
     claim_order_at: AwareDatetime | None = None
+    #: A PENDING task is not claimed before this time; None: at once.
+    not_before: AwareDatetime | None = None
     created_at: AwareDatetime
     updated_at: AwareDatetime
 
@@ -170,10 +172,7 @@ class DeadLetter(Row):
 
 
 class FlowResumeHandle(Row):
-    """A paused workflow, and the data to resume it; at most one is paused per correlation id.
-
-    The table is for applications; the library does not use it.
-    """
+    """A paused workflow, and the data to resume it; at most one is paused per correlation id (G44)."""
 
     id: UUID
     correlation_id: str
@@ -181,6 +180,16 @@ class FlowResumeHandle(Row):
     status: HandleStatus = HandleStatus.PENDING_PAUSE
     resume_payload: Document | None = None
     expires_at: AwareDatetime | None = None
+    #: Number of the pause among those of its correlation id.
+    generation: int = 1
+    #: False for a resume that arrived before its pause was requested.
+    registered: bool = True
+    #: Whether an EXPIRED handle was cancelled.
+    cancelled: bool = False
+    #: Chain of the handle's events; None: derived from the correlation id.
+    chain_id: UUID | None = None
+    #: Number of events of this handle.
+    version: int = 1
     created_at: AwareDatetime
     updated_at: AwareDatetime
 

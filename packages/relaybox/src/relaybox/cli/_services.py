@@ -13,6 +13,7 @@ from relaybox.cli._errors import ErrorsAsLines
 from relaybox.cli._relays import accept, lanes, status
 from relaybox.consumers import Consumer, ConsumerCollector, Subscription, check_consumer
 from relaybox.db import BACKBONE
+from relaybox.flows import FlowExpiry
 from relaybox.idempotency import Sweeper
 from relaybox.outbox import Notifier, OutboxSettings
 from relaybox.relay import Relay, RelayCollector, TopicsFirst, check_relay
@@ -121,6 +122,8 @@ async def _consumer(subscriptions: Sequence[Subscription], topics: Sequence[str]
             consumer = Consumer(resources.database, resources.kafka, subscriptions, topics=topics)
             resources.registry.register(ConsumerCollector(consumer.statistics))
             resources.checks["consumer"] = check_consumer(consumer.statistics)
-            await run_until_signal(consumer, Sweeper(resources.database, resources.registry))
+            await run_until_signal(
+                consumer, Sweeper(resources.database, resources.registry), FlowExpiry(resources.database)
+            )
         finally:
             await notifier.stop()

@@ -32,8 +32,9 @@ def sweep_expired(as_json: AsJson = False) -> None:
     typer.echo(f"{swept.claims} expired keys removed, {swept.slots} tables of response bodies truncated")
     typer.echo(
         f"{removed.commands} commands, {removed.tasks} tasks, {removed.consumed_events} records of consumed "
-        f"events and {removed.dead_letters} resolved dead letters removed, {removed.keys} client keys "
-        "removed from commands"
+        f"events, {removed.dead_letters} resolved dead letters, {removed.flow_handles} handles of flows and "
+        f"{removed.flow_events} events kept for flows removed, {removed.keys} client keys removed from "
+        "commands"
     )
     if swept.busy:
         typer.echo("a table of expired response bodies is being read; the next sweep truncates the table")

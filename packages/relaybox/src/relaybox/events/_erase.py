@@ -30,7 +30,7 @@ _KEPT_METADATA: Final = ("user_id", "source_service", "command_id", "timestamp")
 class Erasure:
     """Numbers of rows that an erasure changed.
 
-    ``event_erasures`` records them, except *outbox_rows* and *dead_letters*.
+    ``event_erasures`` records them, except *outbox_rows*, *dead_letters* and *flow_events*.
     """
 
     #: Events whose payload was replaced by ``{"erased": true}``.
@@ -39,6 +39,8 @@ class Erasure:
     outbox_rows: int = 0
     #: Dead letters of these events, whose payload was replaced in the same way.
     dead_letters: int = 0
+    #: Events kept for flows, whose payload was replaced in the same way, also in the steps of the flows.
+    flow_events: int = 0
     #: Commands of these aggregates, whose payload and idempotency key were removed.
     commands: int = 0
     #: Tasks of these commands, whose input, result and error were removed; open tasks were CANCELLED.
@@ -58,7 +60,7 @@ async def erase(
     is published, and a parked event replayed, without its content. Kafka removes old records by the topic's
     retention, and vacuum removes dead rows from disk. The application erases its own tables.
 
-    Record events that must keep their content, such as an event about the erasure, afterwards. Takes three
+    Record events that must keep their content, such as an event about the erasure, afterwards. Takes four
     round-trips per 100 aggregates, two per 20 dead letters, and one per 1,000 outbox rows. Outbox rows are
     erased last, in the order in which relays mark them, because a relay that marks one of them waits until
     the transaction ends.
@@ -86,6 +88,8 @@ async def erase(
             some = ids[first : first + _AGGREGATES_MAX]
             [row] = await executor.fetch(_SQL["erase"], aggregate_type, some, actor, reason)
             counts.update(dict(row), dead_letters=await _erase_letters(executor, aggregate_type, some))
+            [row] = await executor.fetch(_SQL["erase_flow_events"], aggregate_type, some)
+            counts.update(dict(row))
             found = await executor.fetch(_SQL["rows_to_erase"], aggregate_type, some)
             rows += ((one["slot"], one["seq"]) for one in found)
         seqs = [seq for _, seq in sorted(rows)]

@@ -99,6 +99,25 @@ FROM unnest($1::bigint[], $2::bytea[]) AS erased (id, value)
 WHERE letter.id = erased.id
 RETURNING letter.id
 
+-- name: erase_flow_events
+-- Replace the content of the events of aggregates $2 of type $1 that are kept for flows, that flows have got, and that are
+-- results of their steps. Returns the number of kept events.
+WITH kept AS (
+    UPDATE flow_events SET envelope = relaybox_erased_payload(envelope)
+    WHERE key = ANY($2::text[]) AND envelope ->> 'aggregate_type' = $1
+    RETURNING id
+), got AS (
+    UPDATE flow_waits SET event = relaybox_erased_payload(event)
+    WHERE key = ANY($2::text[]) AND event ->> 'aggregate_type' = $1
+    RETURNING task_id, correlation_id
+), steps AS (
+    UPDATE flow_steps AS step
+    SET result = jsonb_set(step.result, '{value}', relaybox_erased_payload(step.result -> 'value'))
+    FROM got
+    WHERE step.task_id = got.task_id AND got.correlation_id = got.task_id || '/' || step.name AND step.result ? 'value'
+)
+SELECT count(*)::int AS flow_events FROM kept
+
 -- name: rows_to_erase
 -- Return slot and seq of the outbox rows of aggregates $2 of type $1.
 SELECT DISTINCT slot, seq FROM relaybox_rows_to_erase($1, $2)

@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 from relaybox.commands import Command, CommandRefused, CommandResult, CommandService, Domain
 from relaybox.db import Database
 from relaybox.errors import RelayboxError
+from relaybox.flows import FlowExpiry
 from relaybox.http._idempotent_request import ResponseReplaced
 from relaybox.http._keyed_routes import check_keyed_routes
 from relaybox.http._live import LiveStreams
@@ -223,13 +224,15 @@ class Backbone:
         self._watch_database()
         await self.notifier.start()
         await self.live.start()
-        sweeping = asyncio.create_task(self._sweeper.run(), name="idempotency-sweeper")
+        jobs = (self._sweeper, FlowExpiry(self.database))
+        running = [asyncio.create_task(job.run()) for job in jobs]
         try:
             with _on_shutdown_signal(self.live.end), _startup_objects_frozen():
                 yield
         finally:
-            self._sweeper.stop()
-            await sweeping
+            for job in jobs:
+                job.stop()
+            await asyncio.gather(*running)
             await self.live.stop()
             await self.commands.close()
             await self.notifier.stop()

@@ -91,8 +91,8 @@ async def _removed(db: Executor) -> int:
 class Sweeper(PeriodicJob):
     """Remove expired and old rows every ``IDEMPOTENCY_SWEEP_S``; each service runs one object.
 
-    Removes expired responses (:func:`sweep`), and ended commands, ended tasks, records of consumed events and
-    resolved dead letters that are older than ``RETENTION_*``
+    Removes expired responses (:func:`sweep`), and ended commands, tasks and flows, records of consumed
+    events, events kept for flows and resolved dead letters that are older than ``RETENTION_*``
     (:func:`relaybox.retention.remove_old_records`).
     """
 
@@ -150,6 +150,9 @@ class Sweeper(PeriodicJob):
             "async_tasks": removed.tasks,
             "consumed_events": removed.consumed_events,
             "dead_letters": removed.dead_letters,
+            "flow_resume_handles": removed.flow_handles,
+            "flow_events": removed.flow_events,
+            "flow_event_keys": removed.flow_event_keys,
             "idempotency_key": removed.keys,
         }
         for table, count in counts.items():

@@ -1,4 +1,4 @@
-"""Remove old rows: ended commands and tasks, records of consumed events, and resolved dead letters."""
+"""Remove old rows: ended commands, tasks and flows, records of consumed events, resolved dead letters."""
 
 from relaybox.retention._remove import RemovalCounts, remove_old_records
 

@@ -32,6 +32,12 @@ class RemovalCounts:
     consumed_events: int
     #: Rows removed from ``dead_letters``.
     dead_letters: int
+    #: Rows removed from ``flow_resume_handles``.
+    flow_handles: int = 0
+    #: Rows removed from ``flow_events``.
+    flow_events: int = 0
+    #: Rows removed from ``flow_event_keys``.
+    flow_event_keys: int = 0
     #: Rows of ``command_inbox`` that stay without the client's idempotency key.
     keys: int
 
@@ -67,6 +73,9 @@ async def remove_old_records(
             db, "remove_consumed_events", should_continue, settings.consumed_events_h
         ),
         dead_letters=await _in_batches(db, "remove_dead_letters", should_continue, settings.dead_letters_h),
+        flow_handles=await _in_batches(db, "remove_flow_handles", should_continue, settings.flows_h),
+        flow_events=await _in_batches(db, "remove_flow_events", should_continue, settings.flows_h),
+        flow_event_keys=await _in_batches(db, "remove_flow_event_keys", should_continue, settings.flows_h),
     )
 
 

@@ -69,6 +69,51 @@ gone AS (
 )
 SELECT count(*) AS removed FROM gone
 
+-- name: remove_flow_handles
+-- Remove at most $2 handles of flows that ended over $1 hours ago, oldest first. One session at a time.
+WITH turn AS MATERIALIZED (
+    SELECT pg_try_advisory_xact_lock('flow_resume_handles'::regclass::int, hashtext('remove_flow_handles')) AS mine
+),
+gone AS (
+    DELETE FROM flow_resume_handles
+    WHERE (SELECT mine FROM turn) AND ctid = ANY(ARRAY(
+        SELECT ctid FROM flow_resume_handles
+        WHERE status IN ('RESUMED', 'EXPIRED') AND updated_at < statement_timestamp() - make_interval(secs => $1 * 3600)
+        ORDER BY updated_at LIMIT $2 FOR UPDATE SKIP LOCKED))
+    RETURNING 1
+)
+SELECT count(*) AS removed FROM gone
+
+-- name: remove_flow_events
+-- Remove at most $2 events kept for flows that arrived over $1 hours ago, oldest first. One session at a time.
+WITH turn AS MATERIALIZED (
+    SELECT pg_try_advisory_xact_lock('flow_events'::regclass::int, hashtext('remove_flow_events')) AS mine
+),
+gone AS (
+    DELETE FROM flow_events
+    WHERE (SELECT mine FROM turn) AND ctid = ANY(ARRAY(
+        SELECT ctid FROM flow_events
+        WHERE received_at < statement_timestamp() - make_interval(secs => $1 * 3600)
+        ORDER BY received_at LIMIT $2 FOR UPDATE SKIP LOCKED))
+    RETURNING 1
+)
+SELECT count(*) AS removed FROM gone
+
+-- name: remove_flow_event_keys
+-- Remove at most $2 rows by which flows and events are serialized, last used over $1 hours ago, oldest first. One session at a time.
+WITH turn AS MATERIALIZED (
+    SELECT pg_try_advisory_xact_lock('flow_event_keys'::regclass::int, hashtext('remove_flow_event_keys')) AS mine
+),
+gone AS (
+    DELETE FROM flow_event_keys
+    WHERE (SELECT mine FROM turn) AND ctid = ANY(ARRAY(
+        SELECT ctid FROM flow_event_keys
+        WHERE changed_at < statement_timestamp() - make_interval(secs => $1 * 3600)
+        ORDER BY changed_at LIMIT $2 FOR UPDATE SKIP LOCKED))
+    RETURNING 1
+)
+SELECT count(*) AS removed FROM gone
+
 -- name: clear_idempotency_keys
 -- Remove the client's key from at most $2 commands received over $1 hours ago, oldest first. One session at a time.
 WITH turn AS MATERIALIZED (

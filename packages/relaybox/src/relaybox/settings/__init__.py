@@ -253,6 +253,9 @@ class RetentionSettings(BaseSettings):
     consumed_events_h: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
     #: Hours for which a dead letter is kept after it was replayed or discarded; an unresolved one stays.
     dead_letters_h: Annotated[float, Field(ge=0, le=1_000_000)] = 720.0
+    #: Hours for which the handle of a flow is kept after it ended, and an event for which a flow may wait
+    #: later, after it arrived.
+    flows_h: Annotated[float, Field(ge=0, le=1_000_000)] = 720.0
 
 
 class JwtSettings(BaseSettings):

@@ -11,7 +11,15 @@ from relaybox.tasks._progress import should_record_progress
 from relaybox.tasks._runner import TaskRunner, TaskSignal
 from relaybox.tasks._statistics import RunnerStatistics, TaskBacklog, TaskCollector
 from relaybox.tasks._stepping import TaskRun, run_due_tasks
-from relaybox.tasks._store import cancel_task, complete_task, create_task, fail_task, fetch_task
+from relaybox.tasks._store import (
+    cancel_task,
+    complete_task,
+    create_task,
+    fail_task,
+    fetch_task,
+    suspend_task,
+    wake_tasks,
+)
 from relaybox.tasks._task import Fence, OnProgress, Progress, Task, Worker
 
 __all__ = (
@@ -38,4 +46,6 @@ __all__ = (
     "retry_pause_s",
     "run_due_tasks",
     "should_record_progress",
+    "suspend_task",
+    "wake_tasks",
 )

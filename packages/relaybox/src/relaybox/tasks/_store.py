@@ -1,6 +1,7 @@
 """Execute the statements on ``async_tasks``: each takes one round trip, and works inside any transaction."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
@@ -25,6 +26,8 @@ __all__ = (
     "release_task",
     "renew_leases",
     "report_progress",
+    "suspend_task",
+    "wake_tasks",
 )
 
 #: Seconds by which each further open task of a fairness key is later than the one before in the order of
@@ -175,6 +178,27 @@ async def postpone_task(
     """
     arguments = (fence.task_id, fence.lease_token, pause_s, _json(error))
     return bool(await executor.fetch(_SQL["postpone_task"], *arguments))
+
+
+async def suspend_task(executor: Executor, fence: Fence, *, not_before: datetime) -> None:
+    """Give the task back inside the caller's transaction; no runner claims it before *not_before*.
+
+    :func:`wake_tasks` lets it be claimed earlier. The worker must return after the transaction has committed.
+
+    Raises:
+        TaskLost: The worker does not hold the task any more; the caller's transaction must not commit.
+    """
+    rows = await executor.fetch(_SQL["suspend_task"], fence.task_id, fence.lease_token, not_before)
+    _require_held(rows, fence)
+
+
+async def wake_tasks(executor: Executor, task_ids: Sequence[UUID]) -> int:
+    """Let suspended tasks be claimed at once, inside the caller's transaction; return how many there were.
+
+    A transaction that suspends a task because something has not happened yet, and one that lets it happen and
+    wakes the task, must both lock one row first: else the task may be suspended after it was woken.
+    """
+    return len(await executor.fetch(_SQL["wake_tasks"], list(task_ids)))
 
 
 def _json(document: Mapping[str, Any]) -> str:

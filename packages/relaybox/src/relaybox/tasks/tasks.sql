@@ -15,18 +15,27 @@ FROM command
 RETURNING id
 
 -- name: claim_tasks
--- Claim at most $2 tasks that are PENDING or whose lease has expired; each gets a new fencing token.
-WITH due AS (
+-- Claim at most $2 tasks that are PENDING or whose lease has expired; each gets a new fencing token. First those that had to
+-- wait for a time that has come, which an index of their own finds among any number of waiting tasks.
+WITH waited AS MATERIALIZED (
     SELECT id FROM async_tasks
-    WHERE task_type = ANY($1::text[]) AND status IN ('PENDING', 'RUNNING')
-      AND (status = 'PENDING' OR lease_until < now())
-    ORDER BY coalesce(claim_order_at, created_at), created_at
+    WHERE task_type = ANY($1::text[]) AND status = 'PENDING' AND not_before <= now()
+    ORDER BY not_before
     LIMIT $2
     FOR UPDATE SKIP LOCKED
+), ready AS MATERIALIZED (
+    SELECT id FROM async_tasks
+    WHERE task_type = ANY($1::text[]) AND status IN ('PENDING', 'RUNNING') AND not_before IS NULL
+      AND (status = 'PENDING' OR lease_until < now())
+    ORDER BY coalesce(claim_order_at, created_at), created_at
+    LIMIT $2 - (SELECT count(*) FROM waited)
+    FOR UPDATE SKIP LOCKED
+), due AS (
+    SELECT id FROM waited UNION ALL SELECT id FROM ready
 )
 UPDATE async_tasks AS task
 SET status = 'RUNNING', attempts = task.attempts + 1, lease_token = gen_random_uuid(),
-    lease_until = now() + make_interval(secs => $3)
+    lease_until = now() + make_interval(secs => $3), not_before = NULL
 FROM due
 WHERE task.id = due.id
 RETURNING task.id, task.task_type, task.triggered_by_command_id, task.aggregate_id, task.input_data::text AS input_data,
@@ -35,7 +44,8 @@ RETURNING task.id, task.task_type, task.triggered_by_command_id, task.aggregate_
 -- name: measure_backlog
 -- Count the open tasks of the types $1 by state, at most $2 of each status, and return the age of the oldest PENDING task.
 WITH pending AS (
-    SELECT created_at FROM async_tasks WHERE status = 'PENDING' AND task_type = ANY($1::text[])
+    SELECT coalesce(not_before, created_at) AS since FROM async_tasks
+    WHERE status = 'PENDING' AND task_type = ANY($1::text[]) AND (not_before IS NULL OR not_before <= now())
     ORDER BY created_at LIMIT $2::int
 ), running AS (
     SELECT lease_until < now() AS expired FROM async_tasks WHERE status = 'RUNNING' AND task_type = ANY($1::text[])
@@ -44,11 +54,11 @@ WITH pending AS (
 SELECT (SELECT count(*) FROM pending)::int AS pending,
     (SELECT count(*) FROM running WHERE NOT expired)::int AS running,
     (SELECT count(*) FROM running WHERE expired)::int AS expired,
-    coalesce((SELECT extract(epoch FROM now() - min(created_at)) FROM pending), 0)::float8 AS oldest_pending_s
+    coalesce((SELECT extract(epoch FROM now() - min(since)) FROM pending), 0)::float8 AS oldest_pending_s
 
 -- name: cancel_task
 -- Cancel an open task, and clear its fencing token, so that its worker cannot write. No row: the task has ended already.
-UPDATE async_tasks SET status = 'CANCELLED', lease_until = NULL, lease_token = NULL
+UPDATE async_tasks SET status = 'CANCELLED', lease_until = NULL, lease_token = NULL, not_before = NULL
 WHERE id = $1 AND status IN ('PENDING', 'RUNNING')
 RETURNING id
 
@@ -56,7 +66,7 @@ RETURNING id
 -- Return the task $1.
 SELECT id, task_type, triggered_by_command_id, aggregate_id, status::text AS status, progress,
     input_data::text AS input_data, result_data::text AS result_data, error_data::text AS error_data,
-    attempts, lease_until, lease_token, fairness_key, claim_order_at, created_at, updated_at
+    attempts, lease_until, lease_token, fairness_key, claim_order_at, not_before, created_at, updated_at
 FROM async_tasks
 WHERE id = $1
 
@@ -110,4 +120,16 @@ RETURNING id
 UPDATE async_tasks
 SET lease_until = now() + make_interval(secs => $3), error_data = $4::text::jsonb
 WHERE id = $1 AND lease_token = $2 AND status = 'RUNNING'
+RETURNING id
+
+-- name: suspend_task
+-- Return a task to PENDING that is not claimed before $3; its next claim counts as the first attempt. No row: the task is lost.
+UPDATE async_tasks
+SET status = 'PENDING', attempts = 0, lease_until = NULL, lease_token = NULL, not_before = $3::timestamptz
+WHERE id = $1 AND lease_token = $2 AND status = 'RUNNING'
+RETURNING id
+
+-- name: wake_tasks
+-- Let the suspended tasks $1 be claimed at once.
+UPDATE async_tasks SET not_before = NULL WHERE id = ANY($1::uuid[]) AND status = 'PENDING' AND not_before IS NOT NULL
 RETURNING id

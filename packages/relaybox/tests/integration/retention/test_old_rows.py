@@ -43,17 +43,36 @@ _LETTERS = """
         CASE WHEN status IN ('REPLAYED', 'DISCARDED') THEN now() - make_interval(hours => age) END
     FROM unnest(enum_range(NULL::dead_letter_status)) AS status, unnest('{100,0}'::int[]) AS age
 """
+_FLOWS = """
+    INSERT INTO flow_resume_handles (correlation_id, resume_handle, status, updated_at, expires_at)
+    SELECT status::text || age, '{}', status, now() - make_interval(hours => age), now()
+    FROM unnest(enum_range(NULL::handle_status)) AS status, unnest('{100,0}'::int[]) AS age
+"""
+_FLOW_EVENTS = """
+    INSERT INTO flow_events (event_type, key, envelope, received_at)
+    SELECT 'A.B.Done', 'key', '{}', now() - make_interval(hours => age) FROM unnest('{100,0}'::int[]) AS age
+"""
+_FLOW_KEYS = """
+    INSERT INTO flow_event_keys (event_type, key, changed_at)
+    SELECT 'A.B.Done', age, now() - make_interval(hours => age) FROM unnest('{100,0}'::int[]) AS age
+"""
 #: An ended command, with or without a client's key.
 _ENDED = """
     INSERT INTO command_inbox (session_id, command_type, status, idempotency_key, created_at)
     SELECT gen_random_uuid(), 'Do', 'COMPLETED', $1, now() - interval '100 h' FROM generate_series(1, $2)
 """
-TWO_DAYS = RetentionSettings(commands_h=48, tasks_h=48, consumed_events_h=48, dead_letters_h=48)
+TWO_DAYS = RetentionSettings(commands_h=48, tasks_h=48, consumed_events_h=48, dead_letters_h=48, flows_h=48)
 
 
 @pytest.fixture
 async def filled(superuser: asyncpg.Connection) -> None:
     for statement in (_COMMANDS, _TASKS, _CONSUMED, _LETTERS):
+        await superuser.execute(statement)
+
+
+@pytest.fixture
+async def filled_flows(superuser: asyncpg.Connection) -> None:
+    for statement in (_FLOWS, _FLOW_EVENTS, _FLOW_KEYS):
         await superuser.execute(statement)
 
 
@@ -96,6 +115,23 @@ async def test_old_rows_that_have_ended_are_removed_and_no_others(
     assert await remove(database) == RemovalCounts(
         commands=0, tasks=0, consumed_events=0, dead_letters=0, keys=0
     )
+
+
+@pytest.mark.usefixtures("filled_flows")
+async def test_ended_flows_and_old_events_are_removed(
+    database: Database, superuser: asyncpg.Connection
+) -> None:
+    removed = await remove(database)
+    assert (removed.flow_handles, removed.flow_events, removed.flow_event_keys) == (2, 1, 1)
+    assert await left(superuser, "flow_resume_handles") == [
+        ("EXPIRED", 1),
+        ("PAUSED", 2),
+        ("PENDING_PAUSE", 2),
+        ("RESUMED", 1),
+    ]
+    for table in ("flow_events", "flow_event_keys"):
+        assert await superuser.fetchval(f"SELECT count(*) FROM {table}") == 1
+    assert (await remove(database)).flow_handles == 0
 
 
 async def test_client_keys_are_removed_after_a_day_and_their_commands_stay(
@@ -197,6 +233,7 @@ async def test_sweep_command_removes_old_rows_and_reports_them(
     )
     swept = {"claims": 0, "slots": 0, "busy": False}
     removed = {"commands": 2, "tasks": 0, "consumed_events": 0, "dead_letters": 2, "keys": 4}
+    removed |= {"flow_handles": 0, "flow_events": 0, "flow_event_keys": 0}
     assert from_json(done.stdout) == swept | removed
 
 

@@ -1,0 +1,108 @@
+"""Relaybox's own engine: a flow is a task that gives its runner back while it waits.
+
+The flow's function is called from its start each time the flow goes on. A step that is done returns its
+recorded result instead of taking effect again, so the function must call the same steps in the same order,
+and do everything else in a step: read the clock, draw a random number, call another service.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from pydantic_core import from_json
+from relaybox_types.envelope import EventEnvelope
+
+from relaybox.consumers import EventTransaction, Subscription, subscribe
+from relaybox.db import Database, executor_of, load_queries, map_database_errors
+from relaybox.flows._definition import FlowDefinition
+from relaybox.flows._errors import FlowError
+from relaybox.flows._flow import Flow, Suspended
+from relaybox.flows._handles import expire_handles, resume
+from relaybox.periodic import PeriodicJob
+from relaybox.tasks import Progress, Task, Worker, complete_task, fail_task
+
+__all__ = ("FlowExpiry", "flow_subscription", "flow_workers", "park_flow")
+
+_SQL: Final = load_queries(__package__ or "relaybox.flows", "flows.sql")
+_GROUP: Final = "relaybox-flows"
+_EXPIRE_S: Final = 5.0
+#: Handles per transaction, and transactions per run; the next run continues.
+_EXPIRE_MAX: Final = 100
+_BATCHES_MAX: Final = 100
+
+
+class FlowExpiry(PeriodicJob):
+    """Expire pauses whose time is over, every 5 s; each service runs one object.
+
+    A flow of Relaybox's own engine goes on without it: its task is due when the pause expires.
+    """
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(self._expire, name="expire flows", interval_s=_EXPIRE_S)
+        self._database = database
+
+    async def _expire(self) -> None:
+        for _ in range(_BATCHES_MAX):
+            expired = await self._database.run_in_transaction(
+                lambda db: expire_handles(db, handles_max=_EXPIRE_MAX), isolation="READ COMMITTED"
+            )
+            if len(expired) < _EXPIRE_MAX or self.stopping:
+                return
+
+
+def flow_workers(database: Database, definitions: Iterable[FlowDefinition]) -> dict[str, Worker]:
+    """Return the workers of *definitions* by task type, for a :class:`~relaybox.tasks.TaskRunner`."""
+
+    def worker(definition: FlowDefinition) -> Worker:
+        async def work(task: Task, _progress: Progress) -> None:
+            await _run(database, definition, task)
+
+        return work
+
+    return {definition.task_type: worker(definition) for definition in definitions}
+
+
+async def park_flow(database: Database, task: Task) -> None:
+    """Mark a flow FAILED whose step failed on every attempt; pass this as ``on_exhausted`` of the runner."""
+    error = {"error_code": "FLOW_STEP_FAILED", "message": "a step failed on every attempt"}
+    await database.run_in_transaction(lambda db: fail_task(executor_of(db), task.fence, error=error))
+
+
+async def _run(database: Database, definition: FlowDefinition, task: Task) -> None:
+    async with database.service_connection() as connection:
+        rows = await connection.fetch(_SQL["steps"], task.id)
+    current = Flow(database, task, [(row["name"], from_json(row["result"])) for row in rows])
+    try:
+        result = await definition.function(current, task.input_data.get("arguments", {}))
+    except Suspended:
+        return
+    current.check_end()
+    document = dict(result or {})
+    await database.run_in_transaction(lambda db: complete_task(executor_of(db), task.fence, result=document))
+
+
+def flow_subscription(definitions: Iterable[FlowDefinition]) -> Subscription:
+    """Return the subscription by which events reach the waiting flows of *definitions*.
+
+    Run it in a :class:`~relaybox.consumers.Consumer`, which needs no further subscription.
+
+    Raises:
+        SubscriptionInvalid: No flow waits for an event.
+    """
+    types = sorted({one for definition in definitions for one in definition.event_types})
+
+    @subscribe(*types, group=_GROUP)
+    async def deliver(event: EventEnvelope, unit: EventTransaction) -> None:
+        executor = executor_of(unit.db)
+        place = (event.event_type, event.aggregate_id)
+        document = event.model_dump_json()
+        with map_database_errors():
+            await executor.fetch(_SQL["lock_event_key"], *place)
+            await executor.fetch(_SQL["record_event"], *place, document)
+            waits = await executor.fetch(_SQL["deliver_event"], *place, document)
+        for wait in waits:
+            try:
+                await resume(unit.db, wait["correlation_id"], {})
+            except FlowError:  # the wait has expired, or was cancelled or resumed
+                continue
+
+    return deliver

@@ -1,0 +1,124 @@
+"""Errors of flows.
+
+::
+
+    RelayboxError
+    └── FlowError
+        ├── FlowUnknown           no pause and no resume has this correlation id
+        ├── FlowAlreadyPaused     a pause of the correlation id is waiting
+        ├── FlowAlreadyResumed    the pause was resumed, or a resume is kept for it
+        ├── FlowExpired           the pause waited too long
+        ├── FlowCancelled         the pause was cancelled
+        ├── FlowDocumentInvalid   a document is too large, or cannot be stored
+        ├── FlowInvalid           a flow's function or declaration breaks a rule
+        └── FlowChanged           a flow's function calls other steps than before
+"""
+
+from datetime import datetime
+
+from relaybox.errors import RelayboxError
+
+__all__ = (
+    "FlowAlreadyPaused",
+    "FlowAlreadyResumed",
+    "FlowCancelled",
+    "FlowChanged",
+    "FlowDocumentInvalid",
+    "FlowError",
+    "FlowExpired",
+    "FlowInvalid",
+    "FlowUnknown",
+)
+
+
+class FlowError(RelayboxError):
+    """Base of the errors of this package."""
+
+    error_code = "FLOW_ERROR"
+
+
+class FlowUnknown(FlowError):
+    """Raised when a pause is confirmed or cancelled that was not requested, or was removed by retention."""
+
+    error_code = "FLOW_UNKNOWN"
+
+    def __init__(self, correlation_id: str) -> None:
+        super().__init__(
+            f"no pause has the correlation id {correlation_id!r}; request the pause first, "
+            "and check the correlation id"
+        )
+
+
+class FlowAlreadyPaused(FlowError):
+    """Raised when a pause is requested while another pause of the same correlation id waits."""
+
+    error_code = "FLOW_ALREADY_PAUSED"
+
+    def __init__(self, correlation_id: str) -> None:
+        super().__init__(
+            f"a pause with the correlation id {correlation_id!r} is waiting; resume or cancel that pause, "
+            "or use another correlation id for this one"
+        )
+
+
+class FlowAlreadyResumed(FlowError):
+    """Raised when a pause is resumed, expired or cancelled that was resumed before (G44)."""
+
+    error_code = "FLOW_ALREADY_RESUMED"
+
+    def __init__(self, correlation_id: str) -> None:
+        super().__init__(
+            f"the pause with the correlation id {correlation_id!r} was resumed before; "
+            "its first payload counts, and this call had no effect"
+        )
+
+
+class FlowExpired(FlowError):
+    """Raised when a pause is resumed, confirmed or cancelled whose time is over."""
+
+    error_code = "FLOW_EXPIRED"
+
+    def __init__(self, correlation_id: str, expires_at: datetime | None) -> None:
+        at = "" if expires_at is None else f" at {expires_at.isoformat(timespec='seconds')}"
+        super().__init__(
+            f"the pause with the correlation id {correlation_id!r} expired{at}; start the flow again"
+        )
+
+
+class FlowCancelled(FlowError):
+    """Raised when a pause is resumed, confirmed or cancelled that was cancelled before."""
+
+    error_code = "FLOW_CANCELLED"
+
+    def __init__(self, correlation_id: str) -> None:
+        super().__init__(
+            f"the pause with the correlation id {correlation_id!r} was cancelled; start the flow again"
+        )
+
+
+class FlowDocumentInvalid(FlowError):
+    """Raised when a ``resume_handle`` or payload is too large, or PostgreSQL cannot store it."""
+
+    error_code = "FLOW_DOCUMENT_INVALID"
+
+
+class FlowInvalid(FlowError):
+    """Raised when a flow's declaration or its use of steps breaks a rule."""
+
+    error_code = "FLOW_INVALID"
+
+
+class FlowChanged(FlowError):
+    """Raised when a flow's function calls another step than an earlier run of the same flow.
+
+    Its recorded results then belong to other steps, so the flow cannot go on.
+    """
+
+    error_code = "FLOW_CHANGED"
+
+    def __init__(self, task_type: str, position: int, *, recorded: str, called: str | None) -> None:
+        now = "ended" if called is None else f"called {called!r}"
+        super().__init__(
+            f"the function of {task_type} {now} as step {position + 1}, which was {recorded!r} before; "
+            "restore the function for the flows that have begun, and give the changed one a new version"
+        )

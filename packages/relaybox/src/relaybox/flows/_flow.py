@@ -1,0 +1,300 @@
+"""A running flow: its steps, and its waits for events, resumes and times."""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from pydantic_core import from_json
+from relaybox_types.enums import HandleStatus
+from relaybox_types.envelope import EventEnvelope
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from relaybox.commands import Caller, CommandService
+from relaybox.db import Database, constraint_of, executor_of, load_queries
+from relaybox.flows._definition import NAME_CHARACTERS_MAX, json_of
+from relaybox.flows._errors import FlowCancelled, FlowChanged, FlowError, FlowExpired, FlowInvalid
+from relaybox.flows._handles import (
+    Handle,
+    confirm_paused,
+    expire_one,
+    fetch_handle,
+    lock_handle,
+    pause,
+    resume,
+)
+from relaybox.tasks import Task, TaskLost, suspend_task
+
+__all__ = ("Flow", "StepFunction", "Suspended")
+
+_SQL: Final = load_queries(__package__ or "relaybox.flows", "flows.sql")
+_STEPS_MAX: Final = 1_000
+_STEP_KEY: Final = "flow_steps_pkey"
+
+#: The effect of a step, in the transaction that records the step; returns a JSON value.
+StepFunction = Callable[[AsyncSession], Awaitable[Any]]
+
+
+class Suspended(BaseException):
+    """The flow waits; ends the flow's function without its ``except Exception``."""
+
+
+class Flow:
+    """The running flow; its function calls these methods, one after the other.
+
+    Guarantees (G44): the effects of a step and the record that it is done commit together, so no step takes
+    effect twice, whatever process is killed. Effects of a step outside the database are repeated if the
+    process dies before the commit.
+    """
+
+    def __init__(self, database: Database, task: Task, done: Sequence[tuple[str, Any]]) -> None:
+        self._database = database
+        self._task = task
+        self._done = done
+        self._position = 0
+        self._names: Counter[str] = Counter()
+        self._in_step = False
+
+    def __repr__(self) -> str:
+        return f"<Flow {self._task.task_type} {self.id} [{self._position} steps]>"
+
+    @property
+    def id(self) -> UUID:
+        """Id of the flow, and of its task."""
+        return self._task.id
+
+    @property
+    def chain_id(self) -> UUID:
+        """Chain to which the flow's events belong."""
+        given = self._task.input_data.get("chain_id")
+        return self.id if given is None else UUID(given)
+
+    def correlation_id(self, name: str) -> str:
+        """Return the correlation id by which :func:`relaybox.flows.resume` ends the wait called *name*."""
+        return f"{self.id}/{name}"
+
+    async def step(self, name: str, function: StepFunction) -> Any:
+        """Run *function* in a transaction that also records the step, and return its result as JSON values.
+
+        Args:
+            name: Name of the step, unique in the flow, 1 to 120 characters.
+            function: Gets the session of the transaction; may be called again after a failure.
+
+        Raises:
+            FlowChanged: An earlier run of this flow did another step here.
+            FlowInvalid: The name is used twice, or another step is running.
+            FlowDocumentInvalid: The result is too large or cannot be stored.
+            TaskLost: Another runner has taken over the flow, or it was cancelled.
+        """
+        recorded = self._begin(name)
+        if recorded is not None:
+            return recorded["value"]
+
+        async def work(db: AsyncSession) -> Any:
+            document = {"value": await function(db)}
+            await self._record(db, name, document)
+            return from_json(json_of(f"the result of step {name}", document))["value"]
+
+        return await self._run_step(work)
+
+    async def command(
+        self,
+        service: CommandService,
+        aggregate_id: UUID,
+        command_type: str,
+        payload: Mapping[str, Any],
+        *,
+        name: str | None = None,
+    ) -> dict[str, Any]:
+        """Execute a command as a step of its own, called *name* or else as the type of the command.
+
+        Returns:
+            ``command_id``, ``status`` and ``message`` of the command.
+
+        Raises:
+            CommandError: The command was refused; the step is not recorded.
+        """
+        caller = Caller(
+            actor=self._task.task_type,
+            source_service="flow",
+            internal=True,
+            correlation_id=self.chain_id,
+        )
+
+        async def send(db: AsyncSession) -> dict[str, str]:
+            result = await service.process_command(aggregate_id, command_type, payload, db, caller=caller)
+            return {"command_id": str(result.command_id), "status": result.status, "message": result.message}
+
+        return await self.step(name or command_type, send)
+
+    async def wait_for_resume(
+        self,
+        name: str,
+        *,
+        timeout: timedelta,  # noqa: ASYNC109 - days; no task waits for it
+    ) -> dict[str, Any]:
+        """Wait until :func:`relaybox.flows.resume` is called with ``flow.correlation_id(name)``.
+
+        The flow holds no runner and no connection while it waits.
+
+        Returns:
+            The payload of the resume.
+
+        Raises:
+            FlowExpired: Nothing resumed the flow in *timeout*; the flow may go on another way.
+            FlowCancelled: The wait was cancelled.
+        """
+        return await self._wait(name, timeout, None)
+
+    async def wait_for(
+        self,
+        event_type: str,
+        key: str,
+        *,
+        timeout: timedelta,  # noqa: ASYNC109 - days; no task waits for it
+        name: str | None = None,
+    ) -> EventEnvelope:
+        """Wait for an event of *event_type* whose aggregate has the id *key*.
+
+        The event may have arrived before, but not before the flow was started; each event ends one wait of a
+        flow. The subscription of :func:`flow_subscription` has to read the topic.
+
+        Raises:
+            FlowExpired: No such event arrived in *timeout*; the flow may go on another way.
+        """
+        found = await self._wait(name or f"{event_type}/{key}", timeout, (event_type, key))
+        return EventEnvelope.model_validate(found)
+
+    async def sleep_until(self, name: str, time: datetime) -> None:
+        """Go on at *time*, which counts when the flow comes here for the first time.
+
+        Raises:
+            FlowInvalid: *time* has no time zone.
+        """
+        if time.tzinfo is None:
+            raise FlowInvalid(f"the time of {name} has no time zone; use datetime.now(UTC) + …")
+
+        async def give(_: AsyncSession) -> str:
+            return time.astimezone(UTC).isoformat()
+
+        until = datetime.fromisoformat(await self.step(name, give))
+        async with self._database.service_connection() as connection:
+            [row] = await connection.fetch(_SQL["time_until"], until)
+        if not row["has_come"]:
+            await self._suspend_until(until)
+
+    async def _suspend_until(self, time: datetime) -> None:
+        await self._database.run_in_transaction(
+            lambda db: suspend_task(executor_of(db), self._task.fence, not_before=time)
+        )
+        raise Suspended
+
+    async def _wait(self, name: str, expires_in: timedelta, event: tuple[str, str] | None) -> dict[str, Any]:
+        recorded = self._begin(name)
+        if recorded is None:
+            recorded = await self._run_step(lambda db: self._look(db, name, expires_in, event))
+        if recorded is None:
+            raise Suspended
+        if "cancelled" in recorded:
+            raise FlowCancelled(self.correlation_id(name))
+        if "expired" in recorded:
+            raise FlowExpired(self.correlation_id(name), datetime.fromisoformat(recorded["expired"]))
+        return recorded["value"]
+
+    async def _look(
+        self, db: AsyncSession, name: str, expires_in: timedelta, event: tuple[str, str] | None
+    ) -> dict[str, Any] | None:
+        """Record the end of the wait *name*, or suspend the flow and return None."""
+        correlation_id = self.correlation_id(name)
+        await lock_handle(db, correlation_id)
+        handle = await fetch_handle(executor_of(db), correlation_id)
+        if handle is None or not handle.registered:
+            handle = await self._begin_wait(db, correlation_id, expires_in, event)
+        if handle.cancelled:
+            return await self._record(db, name, {"cancelled": True})
+        if handle.status is HandleStatus.EXPIRED:
+            await expire_one(db, correlation_id)
+            return await self._record(db, name, {"expired": handle.expires_at.isoformat()})
+        if handle.status is HandleStatus.RESUMED:
+            value = handle.resume_payload if event is None else await self._event(db, correlation_id)
+            return await self._record(db, name, {"value": value})
+        await suspend_task(executor_of(db), self._task.fence, not_before=handle.expires_at)
+        return None
+
+    async def _begin_wait(
+        self, db: AsyncSession, correlation_id: str, expires_in: timedelta, event: tuple[str, str] | None
+    ) -> Handle:
+        await pause(
+            db,
+            correlation_id,
+            resume_handle={"task_id": str(self.id)},
+            expires_in=expires_in,
+            chain_id=self.chain_id,
+        )
+        if event is not None:
+            executor = executor_of(db)
+            await executor.fetch(_SQL["lock_event_key"], *event)
+            [row] = await executor.fetch(_SQL["begin_wait"], self.id, correlation_id, *event)
+            if row["event"] is not None:
+                await resume(db, correlation_id, {})
+        return await confirm_paused(db, correlation_id)
+
+    async def _event(self, db: AsyncSession, correlation_id: str) -> Any:
+        [row] = await executor_of(db).fetch(_SQL["awaited_event"], self.id, correlation_id)
+        if row["event"] is None:
+            raise FlowError(
+                f"the wait {correlation_id!r} for an event was resumed without one; start the flow again"
+            )
+        return from_json(row["event"])
+
+    def _begin(self, name: str) -> dict[str, Any] | None:
+        """Return what is recorded of the step *name*, the next one; None if it is not done yet."""
+        self._names[name] += 1
+        if not 1 <= len(name) <= NAME_CHARACTERS_MAX or self._names[name] > 1 or self._in_step:
+            raise FlowInvalid(
+                f"step {name[:40]!r} of {self._task.task_type}: names of steps have 1 to "
+                f"{NAME_CHARACTERS_MAX} characters and are unique in a flow; steps run one after the other"
+            )
+        if self._position >= _STEPS_MAX:
+            raise FlowInvalid(
+                f"{self._task.task_type} has over {_STEPS_MAX} steps; split it into several flows"
+            )
+        if self._position >= len(self._done):
+            return None
+        done, result = self._done[self._position]
+        if done != name:
+            raise FlowChanged(self._task.task_type, self._position, recorded=done, called=name)
+        self._position += 1
+        return result
+
+    async def _run_step(self, work: Callable[[AsyncSession], Awaitable[Any]]) -> Any:
+        self._in_step = True
+        try:
+            result = await self._database.run_in_transaction(work)
+        except Exception as error:
+            if constraint_of(error) == _STEP_KEY:  # another runner, which took over the flow, has done it
+                raise TaskLost(self.id) from error
+            raise
+        finally:
+            self._in_step = False
+        self._position += 1
+        return result
+
+    async def _record(self, db: AsyncSession, name: str, document: dict[str, Any]) -> dict[str, Any]:
+        value = json_of(f"the result of step {name}", document)
+        fence = self._task.fence
+        arguments = (fence.task_id, fence.lease_token, self._position, name, value)
+        if not await executor_of(db).fetch(_SQL["record_step"], *arguments):
+            raise TaskLost(self.id)
+        return document
+
+    def check_end(self) -> None:
+        """Check that the function has called every step that is recorded.
+
+        Raises:
+            FlowChanged: An earlier run of this flow did another step here.
+        """
+        if self._position < len(self._done):
+            name, _ = self._done[self._position]
+            raise FlowChanged(self._task.task_type, self._position, recorded=name, called=None)

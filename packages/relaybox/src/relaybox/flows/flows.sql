@@ -1,0 +1,141 @@
+-- name: pause
+-- Request a pause of the correlation id $1 with the resume handle $2, which expires after $3 s, in the chain $4. A resume that is kept for the
+-- correlation id becomes the resume of this pause. No row: another pause of the correlation id is waiting.
+INSERT INTO flow_resume_handles AS handle (correlation_id, generation, resume_handle, expires_at, chain_id)
+SELECT $1, coalesce(max(earlier.generation), 0) + 1, $2::text::jsonb, clock_timestamp() + make_interval(secs => $3), $4::uuid
+FROM flow_resume_handles AS earlier WHERE earlier.correlation_id = $1
+ON CONFLICT (correlation_id) WHERE status IN ('PENDING_PAUSE', 'PAUSED') DO UPDATE
+    SET registered = true, resume_handle = excluded.resume_handle, expires_at = excluded.expires_at,
+        chain_id = excluded.chain_id, version = handle.version + 1
+    WHERE NOT handle.registered
+RETURNING id, correlation_id, resume_handle::text AS resume_handle, status::text AS status,
+    resume_payload::text AS resume_payload, expires_at, registered, cancelled, version, chain_id
+
+-- name: confirm
+-- Confirm that the flow with the correlation id $1 has paused: it is PAUSED, or RESUMED if a resume is kept for it. No row: no
+-- requested pause waits for its confirmation.
+UPDATE flow_resume_handles
+SET status = CASE WHEN resume_payload IS NULL THEN 'PAUSED' ELSE 'RESUMED' END::handle_status, version = version + 1
+WHERE correlation_id = $1 AND status = 'PENDING_PAUSE' AND registered AND expires_at > clock_timestamp()
+RETURNING id, correlation_id, resume_handle::text AS resume_handle, status::text AS status,
+    resume_payload::text AS resume_payload, expires_at, registered, cancelled, version, chain_id
+
+-- name: resume
+-- Resume the flow with the correlation id $1 and payload $2. A PAUSED handle is RESUMED. Otherwise the payload is kept: in the
+-- handle whose pause is not confirmed yet, or, if no pause was ever requested, in a handle of its own for $3 s. No row: the
+-- last pause was resumed, or has expired.
+WITH resumed AS (
+    UPDATE flow_resume_handles
+    SET status = CASE status WHEN 'PAUSED' THEN 'RESUMED' ELSE status END, resume_payload = $2::text::jsonb,
+        version = version + 1
+    WHERE correlation_id = $1 AND status IN ('PENDING_PAUSE', 'PAUSED') AND resume_payload IS NULL
+        AND expires_at > clock_timestamp()
+    RETURNING *
+), kept AS (
+    INSERT INTO flow_resume_handles (correlation_id, registered, resume_handle, resume_payload, expires_at)
+    SELECT $1, false, '{}', $2::text::jsonb, clock_timestamp() + make_interval(secs => $3)
+    WHERE NOT EXISTS (SELECT FROM flow_resume_handles AS earlier WHERE earlier.correlation_id = $1)
+    ON CONFLICT DO NOTHING
+    RETURNING *
+)
+SELECT id, correlation_id, resume_handle::text AS resume_handle, status::text AS status,
+    resume_payload::text AS resume_payload, expires_at, registered, cancelled, version, chain_id
+FROM (SELECT * FROM resumed UNION ALL SELECT * FROM kept) AS handle
+
+-- name: cancel
+-- Cancel the waiting pause of the correlation id $1. No row: none is waiting.
+UPDATE flow_resume_handles
+SET status = 'EXPIRED', cancelled = true, version = version + 1
+WHERE correlation_id = $1 AND status IN ('PENDING_PAUSE', 'PAUSED') AND registered AND expires_at > clock_timestamp()
+RETURNING id, correlation_id, resume_handle::text AS resume_handle, status::text AS status,
+    resume_payload::text AS resume_payload, expires_at, registered, cancelled, version, chain_id
+
+-- name: expire
+-- Expire at most $1 waiting handles whose time is over, oldest first; handles that another transaction has locked are skipped.
+UPDATE flow_resume_handles SET status = 'EXPIRED', version = version + 1
+WHERE id = ANY(ARRAY(
+    SELECT id FROM flow_resume_handles
+    WHERE status IN ('PENDING_PAUSE', 'PAUSED') AND expires_at < clock_timestamp()
+    ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED))
+RETURNING id, correlation_id, resume_handle::text AS resume_handle, status::text AS status,
+    resume_payload::text AS resume_payload, expires_at, registered, cancelled, version, chain_id
+
+-- name: expire_one
+-- Expire the waiting handle of the correlation id $1 if its time is over.
+UPDATE flow_resume_handles SET status = 'EXPIRED', version = version + 1
+WHERE correlation_id = $1 AND status IN ('PENDING_PAUSE', 'PAUSED') AND expires_at <= clock_timestamp()
+RETURNING id, correlation_id, resume_handle::text AS resume_handle, status::text AS status,
+    resume_payload::text AS resume_payload, expires_at, registered, cancelled, version, chain_id
+
+-- name: fetch
+-- Return the last handle of the correlation id $1. A waiting handle whose time is over is EXPIRED.
+SELECT id, correlation_id, resume_handle::text AS resume_handle,
+    CASE WHEN status IN ('PENDING_PAUSE', 'PAUSED') AND expires_at <= clock_timestamp() THEN 'EXPIRED' ELSE status::text END AS status,
+    resume_payload::text AS resume_payload, expires_at, registered, cancelled, version, chain_id
+FROM flow_resume_handles WHERE correlation_id = $1 ORDER BY generation DESC LIMIT 1
+
+-- name: lock_handle
+-- Lock the last handle of the correlation id $1 against every transition.
+SELECT id FROM flow_resume_handles WHERE correlation_id = $1 ORDER BY generation DESC LIMIT 1 FOR UPDATE
+
+-- name: start
+-- Create the task of a flow: type $1, input $2, command $3. A flow with id $4 that exists already is not created again.
+INSERT INTO async_tasks (id, task_type, input_data, triggered_by_command_id)
+VALUES (coalesce($4::uuid, gen_random_uuid()), $1, $2::text::jsonb, $3)
+ON CONFLICT (id) DO NOTHING
+RETURNING id
+
+-- name: steps
+-- Return the steps of the flow $1 that are done, in their order.
+SELECT name, result::text AS result FROM flow_steps WHERE task_id = $1 ORDER BY position
+
+-- name: record_step
+-- Record that the step number $3 of the flow $1, called $4, is done with result $5. No row: the runner with the fencing token
+-- $2 does not hold the flow any more. The last statement of the step's transaction: it locks the task, whose lease is renewed
+-- by another transaction.
+WITH held AS (
+    SELECT id FROM async_tasks WHERE id = $1 AND lease_token = $2 AND status = 'RUNNING' FOR NO KEY UPDATE
+)
+INSERT INTO flow_steps (task_id, position, name, result) SELECT held.id, $3, $4, $5::text::jsonb FROM held
+RETURNING position
+
+-- name: lock_event_key
+-- Take the turn of the event type $1 and key $2: transactions that record such an event or begin to wait for one are
+-- serialized.
+INSERT INTO flow_event_keys AS turn (event_type, key) VALUES ($1, $2)
+ON CONFLICT (event_type, key) DO UPDATE SET changed_at = clock_timestamp()
+
+-- name: record_event
+-- Keep an event of type $1 and key $2, for flows that wait for it later.
+INSERT INTO flow_events (event_type, key, envelope) VALUES ($1, $2, $3::text::jsonb)
+
+-- name: deliver_event
+-- Give the event $3 to the flows that wait for an event of type $1 with key $2.
+UPDATE flow_waits SET event = $3::text::jsonb WHERE event_type = $1 AND key = $2 AND event IS NULL
+RETURNING correlation_id
+
+-- name: begin_wait
+-- Let the flow $1 wait with the correlation id $2 for an event of type $3 with key $4. The first such event that arrived since
+-- the flow began, and that no earlier wait of this flow has got, is its event at once.
+INSERT INTO flow_waits (task_id, correlation_id, event_type, key, event)
+VALUES ($1, $2, $3, $4, (
+    SELECT kept.envelope FROM flow_events AS kept
+    WHERE kept.event_type = $3 AND kept.key = $4
+        AND kept.received_at >= (SELECT task.created_at FROM async_tasks AS task WHERE task.id = $1)
+        AND NOT EXISTS (SELECT FROM flow_waits AS earlier
+                        WHERE earlier.task_id = $1 AND earlier.event ->> 'event_id' = kept.envelope ->> 'event_id')
+    ORDER BY kept.id LIMIT 1))
+RETURNING event::text AS event
+
+-- name: awaited_event
+-- Return the event that the wait of flow $1 with correlation id $2 has got.
+SELECT event::text AS event FROM flow_waits WHERE task_id = $1 AND correlation_id = $2
+
+-- name: time_until
+-- Return whether the time $1 has come.
+SELECT clock_timestamp() >= $1::timestamptz AS has_come
+
+-- name: versions
+-- Return the types of open tasks whose name begins with $1 and "@".
+SELECT DISTINCT task_type FROM async_tasks
+WHERE status IN ('PENDING', 'RUNNING') AND starts_with(task_type, $1 || '@')
