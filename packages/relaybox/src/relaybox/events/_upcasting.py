@@ -111,7 +111,9 @@ def _upcast(
     for earlier in range(version, declared.version):
         try:
             result = declared.upcast[earlier](document)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # SystemExit too: a replay of the event would never end
             reason = f"raised {type(error).__name__}"
             raise EventUpcastFailed(declared.name, event_id, earlier, reason) from error
         try:

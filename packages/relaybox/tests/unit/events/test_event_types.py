@@ -182,6 +182,10 @@ def raises(_payload: Json) -> NoReturn:
     raise KeyError("secret")
 
 
+def exits(_payload: Json) -> NoReturn:
+    raise SystemExit("secret")
+
+
 def returning(result: object) -> Callable[[Json], Any]:
     return lambda _payload: result
 
@@ -195,6 +199,7 @@ for _ in range(2_000):
     ("upcaster", "reason"),
     [
         (raises, "raised KeyError"),
+        (exits, "raised SystemExit"),
         (returning(None), "returned a NoneType that is not a JSON object"),
         (returning(["secret"]), "returned a list that is not"),
         (returning({1: "secret"}), "returned a dict that is not"),
