@@ -21,7 +21,11 @@ __all__ = (
 )
 
 #: Limits of one partition's unfinished messages; beyond one of them the partition is paused.
-_MESSAGES_MAX: Final = 500
+_MESSAGES_MAX: Final = 10_000
+#: Number of messages that is enough if they have this number of keys. If they have fewer keys, most of them
+#: probably wait for a key that is slow or retrying: the partition is read further, for other keys.
+_ENOUGH_MESSAGES: Final = 500
+_ENOUGH_KEYS: Final = 64
 _BYTES_MAX: Final = 16 * 1024 * 1024
 #: Replays of one partition beyond which no further ones are searched.
 _REPLAYS_MAX: Final = 250
@@ -88,6 +92,10 @@ class Item:
     #: Failures of its handler, and of the database.
     failures: int = 0
     database_failures: int = 0
+    #: Errors of the database although transactions of other keys had committed since the last attempt.
+    isolated_failures: int = 0
+    #: Messages whose handlers had committed at the last error of the database; None before the first.
+    commits_seen: int | None = None
     #: Set when a transaction with events of other keys failed: the event gets its own.
     alone: bool = False
     #: Set when no further attempt follows: the message or letter has to be parked.
@@ -145,6 +153,7 @@ class PartitionQueue:
         """Whether no further message may be read, because a limit of messages or bytes is reached."""
         return (
             self.messages >= _MESSAGES_MAX
+            or (self.messages >= _ENOUGH_MESSAGES and len(self._keys) >= _ENOUGH_KEYS)
             or self.bytes >= _BYTES_MAX
             or self.offsets.finished_above >= _FINISHED_ABOVE_MAX
         )
@@ -154,6 +163,7 @@ class PartitionQueue:
         """Whether a paused partition may be read again: each number is at most half of its limit."""
         return (
             self.messages <= _MESSAGES_MAX // 2
+            and (self.messages <= _ENOUGH_MESSAGES // 2 or len(self._keys) <= _ENOUGH_KEYS // 2)
             and self.bytes <= _BYTES_MAX // 2
             and self.offsets.finished_above <= _FINISHED_ABOVE_MAX // 2
         )

@@ -14,9 +14,10 @@ __all__ = (
     "Retry",
     "WaitForDatabase",
     "decide_after_failure",
+    "is_database_failure",
 )
 
-#: Errors that do not count as failures of the handler.
+#: Errors that do not count as failures of the handler, unless only one message has them.
 DATABASE_ERRORS: Final = (*TRANSIENT_ERRORS, DatabaseRefused)
 #: Errors of the message itself, which no further attempt changes.
 PERMANENT_ERRORS: Final = (
@@ -27,6 +28,9 @@ PERMANENT_ERRORS: Final = (
 _RETRY_PAUSES_S: Final = (1.0, 2.0, 4.0)
 _DATABASE_PAUSE_S: Final = 0.1
 _DATABASE_PAUSE_S_MAX: Final = 5.0
+#: Database errors of one message, each although other keys commit, after which further ones are its own: a
+#: statement that always exceeds its time limit, a row that stays locked. In pauses, at least 75 s.
+_ISOLATED_FAILURES_MAX: Final = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,21 +52,34 @@ class GiveUp:
     """Make no further attempt: park the message, or stop the consumer, as its subscription says."""
 
 
+def is_database_failure(failure: BaseException, *, isolated_failures: int) -> bool:
+    """Return whether *failure* is an error of the database, which does not count as failure of the handler.
+
+    Args:
+        failure: The error of the last attempt.
+        isolated_failures: Database errors of this message although other keys had committed since its last
+            attempt, this one included.
+    """
+    return isinstance(failure, DATABASE_ERRORS) and isolated_failures <= _ISOLATED_FAILURES_MAX
+
+
 def decide_after_failure(
-    failure: BaseException, *, failures: int, database_failures: int
+    failure: BaseException, *, failures: int, database_failures: int, isolated_failures: int = 0
 ) -> Retry | WaitForDatabase | GiveUp:
     """Decide what follows *failure*.
 
     A handler gets four attempts, 1 s, 2 s and 4 s apart. A database that is unavailable, overloaded, or
-    rejects the consumer's own statement is retried without limit, in pauses that double up to 5 s. A message
-    that cannot be read gets one attempt.
+    rejects the consumer's own statement is retried without limit, in pauses that double up to 5 s. After 20
+    such errors of a message although other keys committed meanwhile, further ones count as failures of the
+    handler. A message that cannot be read gets one attempt.
 
     Args:
         failure: The error of the last attempt.
         failures: Failures of the handler so far, this one included.
         database_failures: Database errors so far, this one included.
+        isolated_failures: See :func:`is_database_failure`.
     """
-    if isinstance(failure, DATABASE_ERRORS):
+    if is_database_failure(failure, isolated_failures=isolated_failures):
         pause_s = _DATABASE_PAUSE_S * 2.0 ** min(database_failures - 1, 10)
         return WaitForDatabase(pause_s=min(pause_s, _DATABASE_PAUSE_S_MAX))
     if isinstance(failure, PERMANENT_ERRORS) or failures > len(_RETRY_PAUSES_S):

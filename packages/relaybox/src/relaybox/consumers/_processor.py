@@ -257,8 +257,14 @@ class Processor:
         if deadline.expired():  # the function suppressed its cancellation
             raise HandlerTimedOut(timeout_s)
 
-    async def park(self, message: Message, parking: Parking) -> Outcome:
+    async def park(self, message: Message, parking: Parking, *, last_attempt: bool = True) -> Outcome:
         """Park *message* in a transaction of its own, so that its offset may be committed.
+
+        Args:
+            message: The message.
+            parking: Why it is parked.
+            last_attempt: Whether it is parked without ``on_parked`` if that fails with a database error;
+                otherwise the error is raised.
 
         Returns:
             ``PARKED``; ``ALREADY_DONE`` if the group had processed or parked it; or ``NOT_BLOCKED``, if the
@@ -272,12 +278,14 @@ class Processor:
             outcome = await self._park(db, message, event, parking)
             if outcome is Outcome.PARKED and event is not None:
                 units.append(EventTransaction(db=db, event=event))
-                await self._call_on_parked(units[-1], parking.failure)
+                await self._call_on_parked(units[-1], parking.failure, last_attempt=last_attempt)
             return outcome
 
         try:
             outcome = await self._database.run_in_transaction(work)
-        except _OnParkedFailed as error:
+        except (_OnParkedFailed, RetryTransaction) as error:
+            if not last_attempt and isinstance(error, RetryTransaction):
+                raise
             # Without a savepoint: a cancelled statement ends the connection.
             _log.error("on_parked failed; parked without it", traceback=traceback_of(error))
             units.clear()
@@ -307,7 +315,9 @@ class Processor:
             return Outcome.ALREADY_DONE
         return Outcome.PARKED
 
-    async def _call_on_parked(self, unit: EventTransaction, failure: BaseException) -> None:
+    async def _call_on_parked(
+        self, unit: EventTransaction, failure: BaseException, *, last_attempt: bool
+    ) -> None:
         subscription = self.subscription(unit.event)
         if subscription.on_parked is None or isinstance(failure, KeyBlocked):
             return
@@ -318,6 +328,8 @@ class Processor:
         except RetryTransaction:
             raise
         except Exception as error:
+            if not last_attempt and isinstance(error, DATABASE_ERRORS):
+                raise
             raise _OnParkedFailed from error
 
     async def requested_replays(self, starts: Mapping[Partition, bytes]) -> list[RequestedReplays]:

@@ -8,7 +8,7 @@ from typing import Final, assert_never
 import structlog
 
 from relaybox.consumers._errors import HandlerAborted, KeyBlocked
-from relaybox.consumers._key_queue import KeyQueue, KeyState, Parking, ReadyKeys, Replay
+from relaybox.consumers._key_queue import Item, KeyQueue, KeyState, Parking, ReadyKeys, Replay
 from relaybox.consumers._message import Message
 from relaybox.consumers._policy import (
     DATABASE_ERRORS,
@@ -16,6 +16,7 @@ from relaybox.consumers._policy import (
     Retry,
     WaitForDatabase,
     decide_after_failure,
+    is_database_failure,
 )
 from relaybox.consumers._processor import Delivery, Outcome, Processor, ReplayFailed
 from relaybox.consumers._statistics import ConsumerSignal
@@ -28,6 +29,8 @@ __all__ = ("Scheduler",)
 _log: Final = structlog.stdlib.get_logger(__name__)
 #: Errors that concern every key: no work begins until the pause is over.
 _DATABASE_DOWN: Final = (DatabaseUnavailable, DatabaseRefused)
+#: Attempts to park a message with its ``on_parked``, about 20 s, before it is parked without.
+_PARKING_ATTEMPTS_MAX: Final = 10
 
 
 class Scheduler:
@@ -58,6 +61,8 @@ class Scheduler:
         self._replaying: set[asyncio.Task[None]] = set()
         self._paused = 0
         self._database_failures = 0
+        #: Messages whose handlers have committed.
+        self._commits = 0
         self._database_pause: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -224,7 +229,8 @@ class Scheduler:
         self._apply(queue, outcome)
 
     async def _park(self, queue: KeyQueue, message: Message, parking: Parking) -> None:
-        outcome = await self._processor.park(message, parking)
+        last_attempt = queue.first.database_failures >= _PARKING_ATTEMPTS_MAX
+        outcome = await self._processor.park(message, parking, last_attempt=last_attempt)
         if outcome is Outcome.NOT_BLOCKED:
             queue.first.parking = None
             self._make_ready(queue, first=True)
@@ -243,6 +249,7 @@ class Scheduler:
         self._finish(queue)
 
     def _apply(self, queue: KeyQueue, outcome: Outcome) -> None:
+        self._commits += outcome is Outcome.COMMITTED
         if outcome is Outcome.BLOCKED:
             self._park_next(queue, Parking(failure=KeyBlocked(), attempts=0))
         else:
@@ -260,6 +267,7 @@ class Scheduler:
     def _park_next(self, queue: KeyQueue, parking: Parking) -> None:
         """Park the first item of *queue* in the next transaction."""
         queue.first.parking = parking
+        queue.first.database_failures = 0
         self._make_ready(queue, first=True)
 
     def _try_alone(self, queue: KeyQueue) -> None:
@@ -271,29 +279,36 @@ class Scheduler:
         self._ready.add(queue, first=first)
 
     def _failed(self, queues: list[KeyQueue], error: Exception) -> None:
-        if isinstance(error, _DATABASE_DOWN):
-            self._wait_for_database(error)
-            for queue in queues:
-                # Its own pause too, so that other keys find out whether the error is this key's alone.
-                queue.first.database_failures += 1
-                self._pause(queue, self._database_pause_s(error, queue.first.database_failures))
-            return
-        self._database_failures = 0  # it has responded
-        for queue in queues:
-            self._failed_alone(queue, error)
-
-    def _failed_alone(self, queue: KeyQueue, error: Exception) -> None:
         failure = error.__cause__ if isinstance(error, ReplayFailed) else error
         assert failure is not None
+        for queue in queues:
+            self._count_isolated(queue.first, failure)
+        if database_down := isinstance(error, _DATABASE_DOWN):
+            self._wait_for_database(error)
+        else:
+            self._database_failures = 0  # it has responded
+        for queue in queues:
+            self._failed_alone(queue, error, failure, database_down=database_down)
+
+    def _count_isolated(self, item: Item, failure: BaseException) -> None:
+        if isinstance(item.work, Message) and isinstance(failure, DATABASE_ERRORS):
+            item.isolated_failures += item.commits_seen is not None and self._commits > item.commits_seen
+            item.commits_seen = self._commits
+
+    def _failed_alone(
+        self, queue: KeyQueue, error: Exception, failure: BaseException, *, database_down: bool
+    ) -> None:
         item = queue.first
+        isolated = item.isolated_failures
         # A letter that cannot be written is an error of the database, whatever its class: it never ends.
-        counts = item.parking is None and not isinstance(failure, DATABASE_ERRORS)
+        counts = item.parking is None and not is_database_failure(failure, isolated_failures=isolated)
         item.failures += counts
         item.database_failures += not counts
         step = decide_after_failure(
             failure if counts else DatabaseUnavailable(),
             failures=item.failures,
             database_failures=item.database_failures,
+            isolated_failures=isolated if counts else 0,
         )
         match step:
             case Retry():
@@ -302,8 +317,10 @@ class Scheduler:
                 self._signals.emit(ConsumerSignal.RETRYING)
                 self._pause(queue, step.pause_s)
             case WaitForDatabase():
-                _log.warning("waiting for the database", pause_s=step.pause_s, reason=str(failure))
-                self._signals.emit(ConsumerSignal.WAITING_FOR_DATABASE)
+                if not database_down:
+                    _log.warning("waiting for the database", pause_s=step.pause_s, reason=str(failure))
+                    self._signals.emit(ConsumerSignal.WAITING_FOR_DATABASE)
+                # While the database is down too, so that other keys find out whether only this key fails.
                 self._pause(queue, step.pause_s)
             case GiveUp():
                 self._give_up(queue, error, failure)

@@ -336,8 +336,13 @@ async def test_handler_log_lines_have_the_ids_of_the_event(
 
 
 async def test_full_partition_queue_is_paused_and_resumed(
-    database: Database, kafka_settings: KafkaSettings, topic: str, start_consumer
+    database: Database,
+    kafka_settings: KafkaSettings,
+    topic: str,
+    start_consumer,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("relaybox.consumers._key_queue._MESSAGES_MAX", 500)
     events = [make_event(aggregate_id="a", version=version) for version in range(1, 1_301)]
     go_on = asyncio.Event()
 
@@ -359,7 +364,7 @@ async def test_paused_partition_is_read_again_after_it_returns(
     database: Database, kafka_settings: KafkaSettings, topic: str, start_consumer
 ) -> None:
     """A second member takes partitions that the first has paused, and gives them back."""
-    events = [make_event(aggregate_id=f"key {number % 40}") for number in range(4_000)]
+    events = [make_event(aggregate_id=f"key {number % 400}") for number in range(4_000)]
     go_on = asyncio.Event()
 
     async def handler(event: EventEnvelope, unit: EventTransaction) -> None:
@@ -371,6 +376,7 @@ async def test_paused_partition_is_read_again_after_it_returns(
         async with asyncio.timeout(WAIT_S):
             while staying.consumer.statistics().buffered < 4 * 500:  # noqa: ASYNC110 - one signal for all
                 await asyncio.sleep(0.05)
+        await staying.signals.wait_for(ConsumerSignal.PAUSED)
         async with start_consumer(handler):
             await staying.signals.wait_for(ConsumerSignal.REVOKED)
         while staying.consumer.statistics().partitions < 4:

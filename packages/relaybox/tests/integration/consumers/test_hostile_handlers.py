@@ -128,6 +128,78 @@ async def test_message_whose_on_parked_fails_is_parked_without_it(
     assert await effects(database) == [good.event_id]
 
 
+async def time_out(unit: EventTransaction) -> None:
+    """Execute a statement that exceeds PostgreSQL's time limit (57014)."""
+    await executor_of(unit.db).fetch("SET LOCAL statement_timeout = 1")
+    await executor_of(unit.db).fetch("SELECT pg_sleep(10)")
+
+
+@pytest.fixture
+def no_database_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relaybox.consumers._policy._DATABASE_PAUSE_S", 0.001)
+
+
+@pytest.mark.guarantee("G41")
+async def test_message_whose_statement_always_times_out_is_parked(
+    database: Database,
+    kafka_settings: KafkaSettings,
+    topic: str,
+    start_consumer,
+    no_database_pauses: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("relaybox.consumers._policy._ISOLATED_FAILURES_MAX", 2)
+    bad = make_event(aggregate_id="a")
+
+    async def handler(event: EventEnvelope, unit: EventTransaction) -> None:
+        await record_effect(event, unit)
+        if event == bad:
+            await time_out(unit)
+
+    async with start_consumer(handler) as running:
+        publish(kafka_settings, topic, [bad])
+        for number in range(1, 1_000):
+            publish(kafka_settings, topic, [make_event(aggregate_id="b")])
+            await running.signals.wait_for(COMMITTED, number)
+            if running.signals.counts[PARKED]:
+                break
+        await running.signals.wait_for(PARKED)
+    assert await parked(database) == [bad.event_id]
+    assert bad.event_id not in await effects(database)
+
+
+@pytest.mark.guarantee("G41")
+@pytest.mark.parametrize(("timeouts", "effective"), [(3, True), (1_000, False)])
+async def test_on_parked_that_times_out_is_retried_before_it_is_left_out(
+    timeouts: int,
+    effective: bool,
+    database: Database,
+    kafka_settings: KafkaSettings,
+    topic: str,
+    group: str,
+    start_consumer,
+    no_database_pauses: None,
+) -> None:
+    bad, calls = make_event(), 0
+
+    async def handler(event: EventEnvelope, unit: EventTransaction) -> None:
+        raise RuntimeError
+
+    async def on_parked(event: EventEnvelope, failure: BaseException, unit: EventTransaction) -> None:
+        nonlocal calls
+        calls += 1
+        await record_effect(event, unit)
+        if calls <= timeouts:
+            await time_out(unit)
+
+    async with start_consumer(subscribe(REQUESTED, group=group, on_parked=on_parked)(handler)) as running:
+        publish(kafka_settings, topic, [bad])
+        await running.signals.wait_for(PARKED)
+    assert await parked(database) == [bad.event_id]
+    assert await effects(database) == ([bad.event_id] if effective else [])
+    assert calls == (timeouts + 1 if effective else 11)
+
+
 async def test_actions_after_commit_of_on_parked_are_called(
     kafka_settings: KafkaSettings, topic: str, group: str, start_consumer
 ) -> None:

@@ -67,7 +67,7 @@ def test_partition_is_full_by_number_bytes_or_finished_messages() -> None:
     many, large = PartitionQueue(PARTITION), PartitionQueue(PARTITION)
     for offset in range(500):
         assert not many.is_full
-        many.add(message(offset))
+        many.add(message(offset, b"%d" % offset))
     assert many.is_full
     for offset in range(16):
         assert not large.is_full
@@ -105,3 +105,25 @@ def test_partition_with_many_replays_has_no_room_for_others() -> None:
     queues[0].state = KeyState.RUNNING
     partition.finish_first(queues[0])
     assert partition.has_room_for_replays
+
+
+def test_key_with_many_messages_does_not_fill_the_partition() -> None:
+    partition = PartitionQueue(PARTITION)
+    for offset in range(9_999):
+        partition.add(message(offset))
+    assert not partition.is_full
+    for offset in range(10_000, 10_064):
+        partition.add(message(offset, str(offset).encode()))
+    assert partition.is_full
+
+
+def test_key_with_many_messages_fills_the_partition_at_a_limit() -> None:
+    partition = PartitionQueue(PARTITION)
+    queue = partition.add(message(0))
+    for offset in range(1, 10_000):
+        assert not partition.is_full
+        partition.add(message(offset))
+    assert partition.is_full
+    while not partition.has_room:
+        partition.finish_first(queue)
+    assert partition.messages == 5_000

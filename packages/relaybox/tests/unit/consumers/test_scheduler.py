@@ -17,7 +17,7 @@ from relaybox.consumers._key_queue import Parking, PartitionQueue, Replay
 from relaybox.consumers._message import Message
 from relaybox.consumers._processor import Delivery, Outcome, Processor, ReplayFailed
 from relaybox.consumers._scheduler import Scheduler
-from relaybox.db import DatabaseBusy, DatabaseUnavailable
+from relaybox.db import DatabaseBusy, DatabaseUnavailable, RetryTransaction
 from relaybox.signals import SignalEmitter
 from relaybox_types.envelope import EventEnvelope
 
@@ -77,7 +77,7 @@ class Model:
                 self.effects[message.key].append(message.offset)
         return [Outcome.BLOCKED if one else Outcome.COMMITTED for one in blocked]
 
-    async def park(self, message: Message, parking: Parking) -> Outcome:
+    async def park(self, message: Message, parking: Parking, *, last_attempt: bool) -> Outcome:
         await self._transact([message.key])
         if parking.attempts == 0 and not self.letters[message.key]:
             return Outcome.NOT_BLOCKED
@@ -205,6 +205,48 @@ def test_scheduler_keeps_order_and_bounds_whatever_fails(steps: list[Any], share
         patch("relaybox.consumers._policy._DATABASE_PAUSE_S", 0.0),
     ):
         asyncio.run(run(steps, shared_events_max))
+
+
+def message(offset: int, key: bytes) -> Message:
+    return Message(partition=PARTITION, offset=offset, key=key, value=b"")
+
+
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relaybox.consumers._policy._RETRY_PAUSES_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("relaybox.consumers._policy._DATABASE_PAUSE_S", 0.0)
+
+
+@pytest.mark.guarantee("G41")
+@pytest.mark.parametrize("error", [DatabaseBusy, DatabaseUnavailable, RetryTransaction])
+async def test_message_that_fails_while_other_keys_commit_is_parked(
+    error: type[Exception], no_pauses: None
+) -> None:
+    model = Model(failures={0: [error() for _ in range(1_000)]})
+    partition, scheduler = PartitionQueue(PARTITION), start(model, lambda _: None)
+    scheduler.offer(partition.add(message(0, b"a")))
+    for offset in range(1, 200):
+        scheduler.offer(partition.add(message(offset, b"b")))
+        scheduler.dispatch()
+        left = len(model.failures[0]) - 1
+        await settle(
+            scheduler,
+            lambda left=left: (
+                len(partition._keys) == 0 or (partition.messages == 1 and len(model.failures[0]) <= left)
+            ),
+        )
+    assert model.letters[b"a"] == [0]
+    assert model.effects[b"b"] == list(range(1, 200))
+    assert 20 <= 1_000 - len(model.failures[0]) <= 50
+
+
+async def test_message_that_fails_while_no_key_commits_waits(no_pauses: None) -> None:
+    model = Model(failures={0: [DatabaseBusy() for _ in range(300)]})
+    partition, scheduler = PartitionQueue(PARTITION), start(model, lambda _: None)
+    scheduler.offer(partition.add(message(0, b"a")))
+    scheduler.dispatch()
+    await settle(scheduler, lambda: not partition.messages)
+    assert (model.effects[b"a"], model.letters[b"a"]) == ([0], [])
 
 
 async def test_messages_of_a_key_with_many_letters_leave_the_partition() -> None:
