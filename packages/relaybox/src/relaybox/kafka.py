@@ -28,6 +28,7 @@ __all__ = (
     "UNREACHABLE",
     "CallThreads",
     "ConnectionDiagnosis",
+    "headers_of",
     "partition_of",
     "retry_on_stale_metadata",
     "settings_to_check",
@@ -260,6 +261,17 @@ class CallThreads(ThreadPoolExecutor):
             return fn(*args, **kwargs)
         finally:
             del self._began_s[thread]
+
+
+def headers_of(message: Any) -> Sequence[tuple[str, bytes | None]]:
+    """Return the headers of a ``confluent_kafka.Message``; none if the name of a header is not UTF-8.
+
+    Call this once per message: in the second call for such a message, the client returns invalid objects.
+    """
+    try:
+        return message.headers() or ()
+    except SystemError:  # the client sets UnicodeDecodeError, and returns a result nevertheless
+        return ()
 
 
 def partition_of(key: str | bytes, partitions: int) -> int:

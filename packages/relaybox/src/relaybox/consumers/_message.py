@@ -10,6 +10,7 @@ from pydantic_core import from_json
 from relaybox_types.envelope import EventEnvelope
 
 from relaybox.consumers._errors import EnvelopeInvalid
+from relaybox.kafka import headers_of
 
 __all__ = (
     "Headers",
@@ -78,7 +79,7 @@ def message_from_kafka(message: Any) -> Message:
         offset=message.offset(),
         key=message.key(),
         value=message.value(),
-        headers=tuple(message.headers() or ()),
+        headers=tuple(headers_of(message)),
         created_at_s=0.0 if kind == TIMESTAMP_NOT_AVAILABLE else created_at_ms / 1000,
     )
 

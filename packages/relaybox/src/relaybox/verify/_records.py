@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple, cast
 
 from pydantic_core import from_json
 
+from relaybox.kafka import headers_of
 from relaybox.outbox import RECORD_ID_HEADER
 
 __all__ = ("Partition", "TopicRecord", "record_of")
@@ -40,7 +41,7 @@ def record_of(message: Any, sources: Collection[str] = ()) -> TopicRecord:
         message: A ``confluent_kafka.Message`` without an error.
         sources: Values of ``ce_source`` of this database's services; if empty, ``own_event_at`` is None.
     """
-    key, headers = message.key(), message.headers() or ()
+    key, headers = message.key(), headers_of(message)
     if headers and headers[0][0] == RECORD_ID_HEADER:
         record_id = _storable(headers[0][1] or b"")
         return TopicRecord(message.topic(), message.partition(), message.offset(), record_id, None)
@@ -50,7 +51,7 @@ def record_of(message: Any, sources: Collection[str] = ()) -> TopicRecord:
         message.offset(),
         _event_id(headers, message),
         None if key is None else _storable(key),
-        _own_event_at(message, sources) if sources else None,
+        _own_event_at(headers, message, sources) if sources else None,
     )
 
 
@@ -66,14 +67,16 @@ def _event_id(headers: Iterable[tuple[str, bytes | str | None]], message: Any) -
     return _storable(event_id.encode()) if isinstance(event_id, str) else None
 
 
-def _own_event_at(message: Any, sources: Collection[str]) -> datetime | None:
+def _own_event_at(
+    headers: Iterable[tuple[str, bytes | str | None]], message: Any, sources: Collection[str]
+) -> datetime | None:
     """Return the time of a CloudEvent whose source is in *sources*; None for others or without a zone."""
-    headers = {
+    texts = {
         name: value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-        for name, value in message.headers() or ()
+        for name, value in headers
     }
-    source, time = headers.get(_SOURCE_HEADER), headers.get(_TIME_HEADER)
-    if source is None and (headers.get("content-type") or "").startswith(_STRUCTURED.decode()):
+    source, time = texts.get(_SOURCE_HEADER), texts.get(_TIME_HEADER)
+    if source is None and (texts.get("content-type") or "").startswith(_STRUCTURED.decode()):
         attributes = _structured_attributes(message.value())
         source, time = attributes.get("source"), attributes.get("time")
     if not isinstance(source, str) or source not in sources or not isinstance(time, str):

@@ -10,6 +10,7 @@ from relaybox.settings import KafkaSettings
 from relaybox_types.envelope import EventEnvelope
 
 from tests.fixtures.events import REQUESTED, effects, make_event, publish, publish_raw, record_effect
+from tests.fixtures.raw_headers import publish_with_header
 
 COMMITTED, PARKED = ConsumerSignal.COMMITTED, ConsumerSignal.PARKED
 Act = Callable[[EventTransaction], Awaitable[None]]
@@ -248,4 +249,18 @@ async def test_event_in_two_messages_of_one_transaction_has_one_effect(
     subscription = subscribe(REQUESTED, group=group, transaction_events_max=10)(record_effect)
     async with start_consumer(subscription) as running:
         await running.signals.wait_for(ConsumerSignal.ALREADY_DONE, 2)
+    assert await effects(database) == [event.event_id]
+
+
+@pytest.mark.guarantee("G41")
+async def test_header_whose_name_is_not_utf8_does_not_stop_the_group(
+    database: Database, kafka_settings: KafkaSettings, topic: str, start_consumer
+) -> None:
+    event = make_event()
+    async with start_consumer(record_effect) as running:
+        value = event.model_dump_json().encode()
+        publish_with_header(kafka_settings.bootstrap_servers, topic, value, b"n\xff")
+        publish_with_header(kafka_settings.bootstrap_servers, topic, b"no event", b"n\xff")
+        await running.signals.wait_for(COMMITTED)
+        await running.signals.wait_for(PARKED)
     assert await effects(database) == [event.event_id]

@@ -12,6 +12,7 @@ from relaybox.verify import _topics as topics_module
 from relaybox.verify._topics import Reader
 
 from tests.fixtures.bounds import WAIT_S
+from tests.fixtures.raw_headers import publish_with_header
 from tests.fixtures.topic_records import (
     delete_records,
     make_producer,
@@ -129,3 +130,12 @@ async def test_report_limits_keys_and_counts_all(
         ("b", 5, 3),
     ]
     assert [one.version for one in report.findings[0].examples] == [1, 2, 3]
+
+
+@pytest.mark.guarantee("G33")
+async def test_record_with_a_header_that_is_not_utf8_is_read(
+    postgres_settings: PostgresSettings, kafka_settings: KafkaSettings, topic: str
+) -> None:
+    publish_with_header(kafka_settings.bootstrap_servers, topic, b"{}", b"n\xff")
+    report = await verify(postgres_settings, kafka_settings, topics=[topic])
+    assert [finding.kind for finding in report.findings] == [Kind.UNKNOWN]
