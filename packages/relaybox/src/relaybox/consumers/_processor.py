@@ -41,6 +41,8 @@ from relaybox.telemetry import traceback_of
 __all__ = ("Delivery", "Outcome", "Processor", "ReplayFailed")
 
 _SQL: Final = load_queries(__package__ or "relaybox.consumers", "consumers.sql")
+#: How much longer than its function a transaction may be idle.
+_IDLE_MARGIN_S: Final = 5.0
 _log: Final = structlog.stdlib.get_logger(__name__)
 
 
@@ -221,6 +223,7 @@ class Processor:
 
     async def _call_handler(self, unit: EventTransaction) -> None:
         subscription, event = self.subscription(unit.event), unit.event
+        await self._allow_idle(unit.db, subscription.handler_timeout_s)
         names = {"event_id": str(event.event_id), "correlation_id": str(event.correlation_id)}
         with bound_contextvars(**names, event_type=event.event_type):
             began_s = monotonic()
@@ -228,6 +231,13 @@ class Processor:
                 await self._await_application(subscription(event, unit), subscription.handler_timeout_s)
             finally:
                 self.durations.count(monotonic() - began_s)
+
+    async def _allow_idle(self, db: AsyncSession, timeout_s: float) -> None:
+        """Let the transaction be idle until a function's time is over, if PostgreSQL would end it before."""
+        needed_ms = int((timeout_s + _IDLE_MARGIN_S) * 1_000)
+        if needed_ms > self._database.settings.idle_in_transaction_timeout_ms:
+            with map_service_errors():
+                await executor_of(db).fetch(_SQL["allow_idle"], str(needed_ms))
 
     async def _await_application(self, call: Awaitable[None], timeout_s: float) -> None:
         """Await a function of the application, and raise nothing but instances of ``Exception``.
@@ -321,6 +331,7 @@ class Processor:
         subscription = self.subscription(unit.event)
         if subscription.on_parked is None or isinstance(failure, KeyBlocked):
             return
+        await self._allow_idle(unit.db, subscription.handler_timeout_s)
         try:
             with map_database_errors():
                 call = subscription.on_parked(unit.event, failure, unit)

@@ -86,7 +86,7 @@ class Subscription:
     #: Whether later messages of a key wait behind a dead letter of that key.
     order: Order = "key"
     #: The handler's transaction is rolled back after this time, and the attempt counts as failed.
-    handler_timeout_s: float = 60.0
+    handler_timeout_s: float = 25.0
     #: Events of different keys that may share one transaction.
     transaction_events_max: int = 1
     #: Called in the transaction that parks an event; None: nothing is called.
@@ -103,7 +103,7 @@ def subscribe(
     naming: Callable[[str], str] = check_past_name,
     on_failure: OnFailure = "park",
     order: Order = "key",
-    handler_timeout_s: float = 60.0,
+    handler_timeout_s: float = 25.0,
     transaction_events_max: int = 1,
     on_parked: ParkedHandler | None = None,
 ) -> Callable[[Handler], Subscription]:
@@ -119,7 +119,9 @@ def subscribe(
         on_failure: After the fourth attempt ``"park"`` records the message as a dead letter and goes on,
             ``"stop"`` ends the consumer before the message.
         order: ``"key"`` parks the later messages of the key behind a dead letter, ``"none"`` processes them.
-        handler_timeout_s: Seconds after which an attempt is rolled back and counts as failed.
+        handler_timeout_s: Seconds after which an attempt is rolled back and counts as failed. A time that
+            PostgreSQL would not let a transaction be idle (``POSTGRES_IDLE_IN_TRANSACTION_TIMEOUT_MS``, 30 s)
+            costs a round trip per event.
         transaction_events_max: How many events of different keys may share one transaction, which is faster.
             If one of them fails, all are rolled back and each is tried in a transaction of its own.
         on_parked: Called in the transaction that parks an event of this subscription, for example to record

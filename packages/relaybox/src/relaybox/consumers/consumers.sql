@@ -142,3 +142,7 @@ UPDATE dead_letters SET status = 'PARKED', reason = $2::text::dead_letter_reason
        attempts = attempts + $5::int, resolved_by = NULL, resolved_reason = NULL
 WHERE id = $1::bigint AND status = 'REPLAY_REQUESTED'
 RETURNING id
+
+-- name: allow_idle
+-- Let the current transaction be idle for $1 ms.
+SELECT set_config('idle_in_transaction_session_timeout', $1, true)

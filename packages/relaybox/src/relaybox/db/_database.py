@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from functools import cached_property, partial
 from typing import Any, Final, Literal, Protocol, TypeVar
 
@@ -212,7 +212,9 @@ class Database:
 
     async def _run_once(self, work: Callable[[AsyncSession], Awaitable[T]], isolation: Isolation) -> T:
         with map_database_errors():
-            async with self.sessions() as db:
+            async with AsyncExitStack() as stack:
+                db = self.sessions()
+                stack.push_async_exit(partial(_close, db))
                 await self._connect(db, isolation)
                 result = await work(db)
                 await db.commit()
@@ -241,6 +243,15 @@ class Database:
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_S):
                 await self.engine.dispose()
+
+
+async def _close(db: AsyncSession, failure: type[BaseException] | None, *_: object) -> None:
+    """Close *db*, whose work raised *failure* or ended.
+
+    On a broken connection the rollback fails too; its error must not hide the error that came first.
+    """
+    with suppress(Exception) if failure else nullcontext():
+        await asyncio.shield(asyncio.create_task(db.close()))
 
 
 def _create_engine(settings: PostgresSettings, connector: Connector) -> AsyncEngine:
