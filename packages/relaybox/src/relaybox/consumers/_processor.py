@@ -1,7 +1,6 @@
 """The transactions of a consumer: handle events, park a message, replay a dead letter."""
 
-import asyncio
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum, auto
 from time import monotonic
 from typing import Any, Final, NamedTuple
@@ -11,13 +10,12 @@ from relaybox_types.envelope import EventEnvelope
 from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.contextvars import bound_contextvars
 
+from relaybox.consumers._application import await_application
 from relaybox.consumers._dead_letters import DeadLetters
 from relaybox.consumers._errors import (
     EnvelopeInvalid,
-    HandlerAborted,
     HandlerFailed,
     HandlerMissing,
-    HandlerTimedOut,
     KeyBlocked,
     MessageTooLarge,
 )
@@ -228,7 +226,9 @@ class Processor:
         with bound_contextvars(**names, event_type=event.event_type):
             began_s = monotonic()
             try:
-                await self._await_application(subscription(event, unit), subscription.handler_timeout_s)
+                await await_application(
+                    subscription(event, unit), subscription.handler_timeout_s, lambda: self._closing
+                )
             finally:
                 self.durations.count(monotonic() - began_s)
 
@@ -238,34 +238,6 @@ class Processor:
         if needed_ms > self._database.settings.idle_in_transaction_timeout_ms:
             with map_service_errors():
                 await executor_of(db).fetch(_SQL["allow_idle"], str(needed_ms))
-
-    async def _await_application(self, call: Awaitable[None], timeout_s: float) -> None:
-        """Await a function of the application, and raise nothing but instances of ``Exception``.
-
-        Raises:
-            HandlerTimedOut: It did not end in *timeout_s* seconds.
-            HandlerAborted: It raised an exception that ends a program, or cancelled its own task.
-        """
-        task = asyncio.current_task()
-        assert task is not None
-        deadline = asyncio.timeout(timeout_s)
-        try:
-            async with deadline:
-                await call
-                if task.cancelling():  # a cancellation by the function itself arrives here, not at COMMIT
-                    await asyncio.sleep(0)
-        except TimeoutError as error:
-            if not deadline.expired():
-                raise
-            raise HandlerTimedOut(timeout_s) from error
-        except Exception:
-            raise
-        except BaseException as error:
-            if self._closing and isinstance(error, asyncio.CancelledError):
-                raise
-            raise HandlerAborted(error) from error
-        if deadline.expired():  # the function suppressed its cancellation
-            raise HandlerTimedOut(timeout_s)
 
     async def park(self, message: Message, parking: Parking, *, last_attempt: bool = True) -> Outcome:
         """Park *message* in a transaction of its own, so that its offset may be committed.
@@ -335,7 +307,7 @@ class Processor:
         try:
             with map_database_errors():
                 call = subscription.on_parked(unit.event, failure, unit)
-                await self._await_application(call, subscription.handler_timeout_s)
+                await await_application(call, subscription.handler_timeout_s, lambda: self._closing)
         except RetryTransaction:
             raise
         except Exception as error:

@@ -1,0 +1,43 @@
+"""Await functions of the application, which may do anything."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from relaybox.consumers._errors import HandlerAborted, HandlerTimedOut
+
+__all__ = ("await_application",)
+
+
+async def await_application(call: Awaitable[None], timeout_s: float, is_closing: Callable[[], bool]) -> None:
+    """Await a function of the application, and raise nothing but instances of ``Exception``.
+
+    Args:
+        call: The function, called.
+        timeout_s: Seconds after which it is cancelled.
+        is_closing: Returns whether the consumer ends: then a cancellation is not the function's own.
+
+    Raises:
+        CancelledError: The consumer ends.
+        HandlerTimedOut: It did not end in *timeout_s* seconds.
+        HandlerAborted: It raised an exception that ends a program, or cancelled its own task.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    deadline = asyncio.timeout(timeout_s)
+    try:
+        async with deadline:
+            await call
+            if task.cancelling():  # a cancellation by the function itself arrives here, not at COMMIT
+                await asyncio.sleep(0)
+    except TimeoutError as error:
+        if not deadline.expired():
+            raise
+        raise HandlerTimedOut(timeout_s) from error
+    except Exception:
+        raise
+    except BaseException as error:
+        if is_closing() and isinstance(error, asyncio.CancelledError):
+            raise
+        raise HandlerAborted(error) from error
+    if deadline.expired():  # the function suppressed its cancellation
+        raise HandlerTimedOut(timeout_s)
