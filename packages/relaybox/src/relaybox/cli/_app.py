@@ -43,6 +43,10 @@ class _RelayboxGroup(LazyGroup):
                 target="relaybox.cli._dead_letters:letter_commands",
                 help="Inspect messages that consumers parked; replay and discard them.",
             ),
+            "flow": LazyCommand(
+                target="relaybox.cli._flows:flow_commands",
+                help="Inspect flows and pauses; resume and cancel them.",
+            ),
             "verify": LazyCommand(
                 target="relaybox.cli._verify:verify_command",
                 help="Compare the tables with the topics; "

@@ -1,13 +1,12 @@
 """Print the results of ``relaybox dead-letters`` as tables and lines."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Final
 
 import typer
 from rich.pretty import pprint
 
-from relaybox.cli._output import cell_text, format_age, new_table, print_table
+from relaybox.cli._output import cell_text, format_age, format_time, new_table, print_table
 from relaybox.operations import (
     Letter,
     LetterAction,
@@ -56,13 +55,13 @@ def print_letter(details: LetterDetails) -> None:
         "error code": letter.error_code,
         "error": letter.error,
         "attempts": letter.attempts,
-        "parked": _format_time(letter.parked_at),
+        "parked": format_time(letter.parked_at),
         "key": letter.message_key,
         "letters behind": details.behind,
         "event": letter.event_id,
         "event type": letter.event_type,
         "message": f"{letter.topic}, partition {letter.partition}, offset {letter.message_offset}",
-        "resolved": _format_time(letter.resolved_at),
+        "resolved": format_time(letter.resolved_at),
         "by": letter.resolved_by,
         "reason": letter.resolved_reason,
         **details.headers,
@@ -76,10 +75,6 @@ def print_letter(details: LetterDetails) -> None:
     print_table(table)
     if details.payload is not None:
         pprint(details.payload, expand_all=True)
-
-
-def _format_time(at: datetime | None) -> str | None:
-    return at and f"{at.isoformat(timespec='seconds')}, {format_age(at)}"
 
 
 def print_letter_preview(action: LetterAction, found: LetterPreview) -> None:

@@ -1,14 +1,13 @@
 """Print the results of ``relaybox outbox`` as tables and lines, or as JSON."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Final
 
 import typer
 from pydantic_core import to_json
 from rich.pretty import pprint
 
-from relaybox.cli._output import cell_text, format_age, new_table, print_json, print_table
+from relaybox.cli._output import cell_text, format_age, format_time, new_table, print_json, print_table
 from relaybox.operations import (
     Action,
     BlockedKey,
@@ -61,15 +60,15 @@ def print_details(details: RowDetails) -> None:
         "state": row.state,
         "topic": row.topic,
         "key": row.key,
-        "written": _format_time(row.created_at),
-        "sent": _format_time(row.sent_at),
-        "skipped": _format_time(row.skipped_at),
+        "written": format_time(row.created_at),
+        "sent": format_time(row.sent_at),
+        "skipped": format_time(row.skipped_at),
         "attempts": row.attempts or None,
-        "next attempt": _format_time(row.next_attempt_at),
+        "next attempt": format_time(row.next_attempt_at),
         "fault": row.fault,
         "error": row.error_class,
         "message": row.error_message,
-        "failed": _format_time(row.failed_at),
+        "failed": format_time(row.failed_at),
         **dict(details.envelope),
     }
     for name, value in fields.items():
@@ -81,10 +80,6 @@ def print_details(details: RowDetails) -> None:
     print_table(table)
     if details.payload is not None:
         pprint(details.payload, expand_all=True)
-
-
-def _format_time(at: datetime | None) -> str | None:
-    return at and f"{at.isoformat(timespec='seconds')}, {format_age(at)}"
 
 
 def print_blocked(found: BlockedKeys) -> None:

@@ -19,6 +19,7 @@ __all__ = (
     "cell_text",
     "format_age",
     "format_duration",
+    "format_time",
     "new_table",
     "print_json",
     "print_table",
@@ -136,6 +137,11 @@ def cell_text(value: object) -> Text:
 def format_age(moment: datetime | None) -> str:
     """Format the time since *moment* as ``12 s``, the time until a future *moment* as ``in 3 s``."""
     return _EMPTY if moment is None else format_duration((datetime.now(UTC) - moment).total_seconds())
+
+
+def format_time(moment: datetime | None) -> str | None:
+    """Format *moment* as ISO 8601 with its age, or with the time until a future *moment*; None for None."""
+    return moment and f"{moment.isoformat(timespec='seconds')}, {format_age(moment)}"
 
 
 def format_duration(duration_s: float | None) -> str:

@@ -1,6 +1,6 @@
 """Queries and actions for operators.
 
-Outbox, relays, lanes (G32), topics (G37), consumer groups, dead letters (G41, G42).
+Outbox, relays, lanes (G32), topics (G37), consumer groups, dead letters (G41, G42), flows (G44).
 """
 
 from relaybox.operations._actions import (
@@ -24,6 +24,7 @@ from relaybox.operations._consumers import (
     list_consumers,
 )
 from relaybox.operations._errors import (
+    FlowAwaitsEvent,
     GroupUnknown,
     GroupUnreadable,
     KafkaUnavailable,
@@ -31,6 +32,24 @@ from relaybox.operations._errors import (
     MarkerRefused,
     OperationError,
     SelectionEmpty,
+)
+from relaybox.operations._flow_actions import (
+    FlowCancellation,
+    cancel_flow,
+    preview_flow_cancellation,
+    preview_resume,
+    resume_flow,
+)
+from relaybox.operations._flows import (
+    FlowDetails,
+    FlowSelection,
+    FlowStep,
+    FlowSummary,
+    Pause,
+    list_flows,
+    list_other_pauses,
+    show_flow,
+    show_pause,
 )
 from relaybox.operations._letter_actions import (
     LetterAction,
@@ -90,6 +109,12 @@ __all__ = (
     "ConsumerMember",
     "ConsumerStatus",
     "Fault",
+    "FlowAwaitsEvent",
+    "FlowCancellation",
+    "FlowDetails",
+    "FlowSelection",
+    "FlowStep",
+    "FlowSummary",
     "GroupState",
     "GroupUnknown",
     "GroupUnreadable",
@@ -107,6 +132,7 @@ __all__ = (
     "MarkerRefused",
     "OperationError",
     "PartitionPosition",
+    "Pause",
     "Preview",
     "RecordedAction",
     "RelayStatus",
@@ -122,6 +148,7 @@ __all__ = (
     "TopicsCheck",
     "accept_marker",
     "blocked_keys",
+    "cancel_flow",
     "check_lane_count",
     "check_topics",
     "consumer_lag",
@@ -129,17 +156,24 @@ __all__ = (
     "discard_letters",
     "list_actions",
     "list_consumers",
+    "list_flows",
     "list_letters",
+    "list_other_pauses",
     "list_rows",
     "preview",
+    "preview_flow_cancellation",
     "preview_letters",
+    "preview_resume",
     "published_per_s",
     "purge",
     "relay_status",
     "replay_letters",
     "request_lanes",
+    "resume_flow",
     "retry",
+    "show_flow",
     "show_letter",
+    "show_pause",
     "show_row",
     "skip",
 )

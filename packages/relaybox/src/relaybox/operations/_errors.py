@@ -9,6 +9,7 @@ The *marker* of a lane is the id of its last batch in Kafka.
         ├── SelectionEmpty   no rows are selected, or the action applies to none of them
         ├── LanesRefused     the number of lanes is not allowed
         ├── MarkerRefused    the lane has no fault, or a fault with another marker
+        ├── FlowAwaitsEvent  only an event ends the pause of a flow
         ├── GroupUnknown     neither Kafka nor the database has the consumer group
         ├── GroupUnreadable  Kafka refuses to describe the group or its topics
         └── KafkaUnavailable no broker responds
@@ -17,6 +18,7 @@ The *marker* of a lane is the id of its last batch in Kafka.
 from relaybox.errors import RelayboxError
 
 __all__ = (
+    "FlowAwaitsEvent",
     "GroupUnknown",
     "GroupUnreadable",
     "KafkaUnavailable",
@@ -49,6 +51,18 @@ class MarkerRefused(OperationError):
     """Raised when a lane has no fault, or a fault with another marker: see ``relaybox relay status``."""
 
     error_code = "MARKER_REFUSED"
+
+
+class FlowAwaitsEvent(OperationError):
+    """Raised when a pause is resumed that only an event ends: the flow could not go on without the event."""
+
+    error_code = "FLOW_AWAITS_EVENT"
+
+    def __init__(self, correlation_id: str, event_type: str, key: str) -> None:
+        super().__init__(
+            f"the pause {correlation_id!r} waits for an event {event_type} of {key!r}, which no payload "
+            "replaces; publish the event, or cancel the flow"
+        )
 
 
 class GroupUnknown(OperationError):

@@ -1,0 +1,160 @@
+"""Actions of operators on flows: each takes one transaction, which records it in ``operator_acts``."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from pydantic_core import to_json
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from relaybox.db import Database, Executor, executor_of, load_queries
+from relaybox.flows import FlowExpired, Handle, cancel, resume
+from relaybox.operations._errors import FlowAwaitsEvent, SelectionEmpty
+from relaybox.operations._flows import FlowSummary, Pause, show_flow, show_pause
+from relaybox.tasks import cancel_task
+
+__all__ = (
+    "FlowCancellation",
+    "cancel_flow",
+    "preview_flow_cancellation",
+    "preview_resume",
+    "resume_flow",
+)
+
+_SQL: Final = load_queries(__package__ or "relaybox.operations", "flows.sql")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FlowCancellation:
+    """Result of a cancellation."""
+
+    flow_id: UUID
+    #: Correlation id of the pause that was cancelled with the flow; None if the flow did not wait for one.
+    correlation_id: str | None
+
+
+async def preview_resume(db: Executor, correlation_id: str) -> Pause | None:
+    """Return the pause that :func:`resume_flow` would resume; change nothing.
+
+    Returns:
+        The pause; None if none was requested yet, so that the resume would be kept for 24 hours.
+
+    Raises:
+        SelectionEmpty: The last pause of the correlation id has ended, or has a resume already.
+        FlowAwaitsEvent: Only an event ends the pause.
+        DatabaseError: PostgreSQL is unreachable or too busy.
+    """
+    pause = await show_pause(db, correlation_id)
+    if pause is None:
+        return None
+    if not pause.can_be_resumed:
+        state = "CANCELLED" if pause.cancelled else pause.status
+        kept = ", and a resume is kept for it" if pause.registered and pause.has_payload else ""
+        raise SelectionEmpty(
+            f"the last pause of {correlation_id!r} is {state}{kept}; `relaybox flow list` shows what waits"
+        )
+    if pause.event_type is not None:
+        raise FlowAwaitsEvent(correlation_id, pause.event_type, str(pause.key))
+    return pause
+
+
+async def resume_flow(
+    database: Database, correlation_id: str, payload: Mapping[str, Any], *, by: str, reason: str | None = None
+) -> Handle:
+    """Resume a pause of any engine for an operator; the payload is not recorded with the action.
+
+    Args:
+        database: The database; the call takes one transaction.
+        correlation_id: Correlation id of the pause.
+        payload: A JSON object of at most 64 KiB, which the flow gets.
+        by: Name of the operator, for the record of the action.
+        reason: Reason, recorded as the name is.
+
+    Returns:
+        The handle; PENDING_PAUSE if the resume is kept, see :func:`relaybox.flows.resume`.
+
+    Raises:
+        FlowAwaitsEvent: Only an event ends the pause.
+        FlowAlreadyResumed, FlowExpired, FlowCancelled: The last pause of the correlation id has ended.
+        FlowDocumentInvalid: *payload* or *correlation_id* is too long or cannot be stored.
+        DatabaseError: PostgreSQL is unreachable or too busy.
+    """
+
+    async def work(db: AsyncSession) -> Handle:
+        pause = await show_pause(executor_of(db), correlation_id)
+        if pause is not None and pause.can_be_resumed and pause.event_type is not None:
+            raise FlowAwaitsEvent(correlation_id, pause.event_type, str(pause.key))
+        handle = await resume(db, correlation_id, payload)
+        await record_act(db, by, "resume", reason, {"correlation_id": correlation_id, **_task_of(handle)})
+        return handle
+
+    return await database.run_in_transaction(work)
+
+
+async def preview_flow_cancellation(db: Executor, flow_id: UUID) -> FlowSummary:
+    """Return the flow that :func:`cancel_flow` would cancel; change nothing.
+
+    Raises:
+        SelectionEmpty: There is no such flow, or it has ended.
+        DatabaseError: PostgreSQL is unreachable or too busy.
+    """
+    found = (await show_flow(db, flow_id)).flow
+    if found.status not in ("PENDING", "RUNNING"):
+        raise SelectionEmpty(f"flow {flow_id} is {found.status}; only a flow that has not ended is cancelled")
+    return found
+
+
+async def cancel_flow(database: Database, flow_id: UUID, *, by: str, reason: str) -> FlowCancellation:
+    """Cancel a flow and the pause for which it waits, in one transaction.
+
+    A step that runs at this moment is rolled back. Steps that are done keep their effects.
+
+    Args:
+        database: The database.
+        flow_id: Id of the flow.
+        by: Name of the operator, for the record of the action.
+        reason: Reason, recorded as the name is.
+
+    Raises:
+        SelectionEmpty: There is no such flow, or it has ended.
+        DatabaseError: PostgreSQL is unreachable or too busy.
+    """
+
+    async def work(db: AsyncSession) -> FlowCancellation:
+        await preview_flow_cancellation(executor_of(db), flow_id)
+        correlation_id = await cancel_with_pause(db, flow_id)
+        await record_act(
+            db, by, "cancel", reason, {"tasks": [str(flow_id)], "correlation_id": correlation_id}
+        )
+        return FlowCancellation(flow_id=flow_id, correlation_id=correlation_id)
+
+    return await database.run_in_transaction(work)
+
+
+async def cancel_with_pause(db: AsyncSession, task_id: UUID) -> str | None:
+    """Cancel the open task *task_id* and the pause for which it waits; return that pause's correlation id.
+
+    The pause comes first, because every transition locks the pause before the task.
+    """
+    executor = executor_of(db)
+    cancelled: str | None = None
+    for row in await executor.fetch(_SQL["waiting_pauses"], task_id):
+        with suppress(FlowExpired):  # its time is over, which the expiry of flows records
+            await cancel(db, row["correlation_id"])
+            cancelled = row["correlation_id"]
+    await cancel_task(executor, task_id)
+    return cancelled
+
+
+async def record_act(
+    db: AsyncSession, by: str, act: str, reason: str | None, target: Mapping[str, Any]
+) -> None:
+    """Record the action *act* of operator *by* on *target* in the caller's transaction."""
+    await executor_of(db).fetch(_SQL["record_act"], by, act, reason, to_json(target).decode())
+
+
+def _task_of(handle: Handle) -> dict[str, list[str]]:
+    task_id = handle.resume_handle.get("task_id")
+    return {} if task_id is None else {"tasks": [str(task_id)]}

@@ -1,0 +1,116 @@
+"""``relaybox flow`` on a real PostgreSQL."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from relaybox.cli import app
+from relaybox.db import Database
+from relaybox.flows import pause
+from relaybox.settings import KafkaSettings, PostgresSettings
+from typer.testing import CliRunner, Result
+
+from tests.fixtures.flow_runs import HOUR, order_flow, run_flows, start
+from tests.fixtures.outbox_rows import operator_acts
+from tests.fixtures.processes import command_environment
+
+Command = Callable[..., Awaitable[Result]]
+
+
+@pytest.fixture
+def flows(postgres_settings: PostgresSettings, kafka_settings: KafkaSettings) -> Command:
+    variables = command_environment(postgres_settings, kafka_settings) | {
+        "COLUMNS": "220",
+        "LOGNAME": "night-shift",
+    }
+
+    async def run(*arguments: str, **more: str) -> Result:
+        # In a thread, because a command runs its own event loop.
+        return await asyncio.to_thread(CliRunner().invoke, app, ["flow", *arguments], env=variables | more)
+
+    return run
+
+
+def parsed(result: Result) -> Any:
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+async def test_flow_commands_list_and_show_without_results(database: Database, flows: Command) -> None:
+    assert (await flows("list")).stdout == "no flow matches\n"
+    flow_id = await start(database, order_flow, secret="秘密")
+    await run_flows(database)
+    await database.run_in_transaction(
+        lambda db: pause(db, "prefect-1", resume_handle={"run": "秘密"}, expires_in=HOUR)
+    )
+    printed = (await flows("list")).stdout
+    head, row, _, title, _, other = printed.splitlines()
+    assert head.split() == [
+        "id",
+        "name",
+        "version",
+        "status",
+        "waits",
+        "for",
+        "until",
+        "steps",
+        "age",
+        "error",
+    ]
+    assert row.split()[:5] == [str(flow_id), "Test.Order", "2", "PENDING", f"{flow_id}/approval"]
+    assert (title, other.split()[:2]) == ("pauses of other engines:", ["prefect-1", "PENDING_PAUSE"])
+    assert "only the first 1 of a kind" in (await flows("list", "--limit", "1")).stdout
+    found = parsed(await flows("list", "--name", "Test.Order", "--status", "PENDING", "--waiting", "--json"))
+    assert ([one["id"] for one in found["flows"]], found["pauses"]) == ([str(flow_id)], [])
+
+    shown = (await flows("show", str(flow_id))).stdout
+    assert "reserve: ended" in shown
+    assert f"{flow_id}/approval  PAUSED" in shown
+    assert "秘密" not in shown
+    assert "秘密" in (await flows("show", str(flow_id), "--payload")).stdout
+    assert parsed(await flows("show", str(flow_id), "--json"))["input_data"] is None
+    unknown = await flows("show", str(uuid4()))
+    assert (unknown.exit_code, unknown.stderr.count("\n")) == (1, 1)
+
+
+@pytest.mark.guarantee("G44")
+async def test_flow_resume_command_previews_then_resumes(database: Database, flows: Command) -> None:
+    flow_id = await start(database, order_flow)
+    await run_flows(database)
+    arguments = ("resume", f"{flow_id}/approval", "--payload", '{"approved": true}')
+    assert "dry run: the pause would be resumed; add --yes" in (await flows(*arguments)).stdout
+    assert await operator_acts(database) == []
+    done = await flows(*arguments, "--yes", "--reason", "checked")
+    assert done.stdout == f"resumed {flow_id}/approval\n"
+    again = await flows(*arguments, "--yes")
+    assert (again.exit_code, again.stderr.count("\n")) == (1, 1)
+    assert [(act["actor"], act["act"], act["reason"]) for act in await operator_acts(database)] == [
+        ("night-shift", "resume", "checked")
+    ]
+    for wrong in ("{", "[1]"):
+        assert (await flows("resume", "a", "--payload", wrong)).exit_code == 2
+    assert "would be kept for 24 hours" in (await flows("resume", "a", "--payload", "{}")).stdout
+    assert "resume of a kept until" in (await flows("resume", "a", "--payload", "{}", "--yes")).stdout
+
+
+@pytest.mark.guarantee("G44")
+async def test_flow_cancel_command_previews_then_cancels(database: Database, flows: Command) -> None:
+    flow_id = await start(database, order_flow)
+    await run_flows(database)
+    arguments = ("cancel", str(flow_id), "--reason", "customer left")
+    assert "dry run: the flow would be cancelled; add --yes" in (await flows(*arguments)).stdout
+    assert parsed(await flows(*arguments, "--json"))["flow"]["status"] == "PENDING"
+    done = parsed(await flows(*arguments, "--yes", "--by", "ann", "--json"))
+    assert done == {
+        "act": "cancel",
+        "done": True,
+        "flow_id": str(flow_id),
+        "correlation_id": f"{flow_id}/approval",
+    }
+    again = await flows(*arguments)
+    assert (again.exit_code, again.stderr.count("\n")) == (1, 1)
+    assert (await flows("cancel", str(flow_id), "--reason", " ")).exit_code == 2
+    assert (await flows("cancel", str(flow_id))).exit_code == 2
