@@ -47,6 +47,10 @@ class _RelayboxGroup(LazyGroup):
                 target="relaybox.cli._flows:flow_commands",
                 help="Inspect flows and pauses; resume and cancel them.",
             ),
+            "task": LazyCommand(
+                target="relaybox.cli._tasks:task_commands",
+                help="Inspect tasks; cancel them, and retry those that failed.",
+            ),
             "verify": LazyCommand(
                 target="relaybox.cli._verify:verify_command",
                 help="Compare the tables with the topics; "

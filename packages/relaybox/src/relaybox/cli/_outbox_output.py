@@ -31,6 +31,7 @@ __all__ = (
 
 _DONE: Final = {Action.RETRY: "put back to PENDING", Action.SKIP: "skipped", Action.PURGE: "removed"}
 _SEQS_SHOWN_MAX: Final = 20
+_LISTS: Final = frozenset({"rows", "letters", "tasks"})
 #: Advice about rows that have an earlier FAILED row with the same key. PURGE needs none: its rows are final.
 _BEHIND_ANOTHER: Final = {
     Action.RETRY: "they will wait for that row; retry or skip it too",
@@ -171,11 +172,13 @@ def print_actions(found: Sequence[RecordedAction]) -> None:
         return
     table = new_table("at", "by", "act", "reason", "target")
     for action in found:
-        target = {name: value for name, value in action.target.items() if name not in {"rows", "letters"}}
+        target = {name: value for name, value in action.target.items() if name not in _LISTS}
         seqs = [row["seq"] for row in action.target.get("rows", ())]
         ids = [letter["id"] for letter in action.target.get("letters", ())]
         target |= {"seqs": seqs[:_SEQS_SHOWN_MAX]} if seqs else {}
         target |= {"letters": ids[:_SEQS_SHOWN_MAX]} if ids else {}
+        tasks = action.target.get("tasks", ())
+        target |= {"tasks": tasks[:_SEQS_SHOWN_MAX]} if tasks else {}
         at = action.at.strftime("%Y-%m-%d %H:%M:%S %z")
         table.add_row(
             *map(cell_text, (at, action.actor, action.act, action.reason, to_json(target).decode()))

@@ -1,6 +1,6 @@
 """Queries and actions for operators.
 
-Outbox, relays, lanes (G32), topics (G37), consumer groups, dead letters (G41, G42), flows (G44).
+Outbox, relays, lanes (G32), topics (G37), consumer groups, dead letters (G41, G42), flows (G44), tasks (G43).
 """
 
 from relaybox.operations._actions import (
@@ -32,6 +32,7 @@ from relaybox.operations._errors import (
     MarkerRefused,
     OperationError,
     SelectionEmpty,
+    TaskCommandSettled,
 )
 from relaybox.operations._flow_actions import (
     FlowCancellation,
@@ -92,6 +93,19 @@ from relaybox.operations._rows import (
     show_row,
 )
 from relaybox.operations._selection import Fault, Selection, State
+from relaybox.operations._tasks import (
+    TaskDetails,
+    TaskRetryPreview,
+    TaskSelection,
+    TasksRetried,
+    TaskSummary,
+    cancel_open_task,
+    list_tasks,
+    preview_task_cancellation,
+    preview_task_retry,
+    retry_tasks,
+    show_task,
+)
 from relaybox.operations._topic_faults import TopicFault, TopicUse
 from relaybox.operations._topics import CheckedTopic, TopicsCheck, check_topics
 
@@ -143,12 +157,19 @@ __all__ = (
     "SelectionEmpty",
     "State",
     "Status",
+    "TaskCommandSettled",
+    "TaskDetails",
+    "TaskRetryPreview",
+    "TaskSelection",
+    "TaskSummary",
+    "TasksRetried",
     "TopicFault",
     "TopicUse",
     "TopicsCheck",
     "accept_marker",
     "blocked_keys",
     "cancel_flow",
+    "cancel_open_task",
     "check_lane_count",
     "check_topics",
     "consumer_lag",
@@ -160,10 +181,13 @@ __all__ = (
     "list_letters",
     "list_other_pauses",
     "list_rows",
+    "list_tasks",
     "preview",
     "preview_flow_cancellation",
     "preview_letters",
     "preview_resume",
+    "preview_task_cancellation",
+    "preview_task_retry",
     "published_per_s",
     "purge",
     "relay_status",
@@ -171,9 +195,11 @@ __all__ = (
     "request_lanes",
     "resume_flow",
     "retry",
+    "retry_tasks",
     "show_flow",
     "show_letter",
     "show_pause",
     "show_row",
+    "show_task",
     "skip",
 )

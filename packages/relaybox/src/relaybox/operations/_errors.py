@@ -10,10 +10,14 @@ The *marker* of a lane is the id of its last batch in Kafka.
         ├── LanesRefused     the number of lanes is not allowed
         ├── MarkerRefused    the lane has no fault, or a fault with another marker
         ├── FlowAwaitsEvent  only an event ends the pause of a flow
+        ├── TaskCommandSettled
+        │                    the command of a task has ended, so that its result would be rejected
         ├── GroupUnknown     neither Kafka nor the database has the consumer group
         ├── GroupUnreadable  Kafka refuses to describe the group or its topics
         └── KafkaUnavailable no broker responds
 """
+
+from uuid import UUID
 
 from relaybox.errors import RelayboxError
 
@@ -26,6 +30,7 @@ __all__ = (
     "MarkerRefused",
     "OperationError",
     "SelectionEmpty",
+    "TaskCommandSettled",
 )
 
 
@@ -81,3 +86,16 @@ class KafkaUnavailable(OperationError):
     """Raised when no broker responds; the message names the settings to check."""
 
     error_code = "KAFKA_UNAVAILABLE"
+
+
+class TaskCommandSettled(OperationError):
+    """Raised when a task is retried whose command has ended: the result of the task would be rejected."""
+
+    error_code = "TASK_COMMAND_SETTLED"
+
+    def __init__(self, task_id: UUID, command_id: UUID, command_status: str | None) -> None:
+        state = "removed by retention" if command_status is None else command_status
+        super().__init__(
+            f"the command {command_id} of task {task_id} is {state}, so the result of another attempt would "
+            "be rejected; send a new command"
+        )
