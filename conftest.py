@@ -42,7 +42,7 @@ _PRODUCT = (
     "IDEMPOTENCY_",
     "LOG_",
     "HEALTH_",
-    "IDEMPOTENCY_",
+    "DEAD_LETTER_",
     "RELAYBOX_DATA",
     "WORKSPACE_",
 )

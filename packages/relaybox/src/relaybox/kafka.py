@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from operator import methodcaller
 from threading import Event
 from typing import Any, Final, ParamSpec, TypeVar
 
@@ -67,6 +68,10 @@ TOPIC_CHARS_MAX: Final = 249
 #: A call that takes longer hangs: the time limits of the relay's calls are far lower (stall 10 s, claim 10 s,
 #: commit 20 s, opening a lane 12 s).
 _HUNG_S: Final = 60.0
+#: ``message.headers()`` by a call that checks the result. For a header name that is not UTF-8 the client sets
+#: UnicodeDecodeError and returns a result nevertheless; the interpreter's fast call does not notice that, and
+#: the error appears at a later call.
+_HEADERS: Final = methodcaller("headers")
 #: The hash function of keys computes with 32 bits.
 _MASK: Final = 0xFFFFFFFF
 #: A topic is new or its leader has changed, and the metadata of some brokers is old. Retry after a pause.
@@ -269,8 +274,8 @@ def headers_of(message: Any) -> Sequence[tuple[str, bytes | None]]:
     Call this once per message: in the second call for such a message, the client returns invalid objects.
     """
     try:
-        return message.headers() or ()
-    except SystemError:  # the client sets UnicodeDecodeError, and returns a result nevertheless
+        return _HEADERS(message) or ()
+    except SystemError:
         return ()
 
 

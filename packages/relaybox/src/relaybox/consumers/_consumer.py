@@ -8,9 +8,8 @@ from typing import Final, Literal, assert_never
 import structlog
 
 from relaybox.consumers._daemon_executor import DaemonExecutor
-from relaybox.consumers._dead_letter_topic import DeadLetterTopic
+from relaybox.consumers._dead_letter_topic import dead_letter_topic
 from relaybox.consumers._dead_letters import DeadLetters
-from relaybox.consumers._errors import SubscriptionInvalid
 from relaybox.consumers._group_member import Assigned, GroupMember, PollRequest, PollResult, Revoked
 from relaybox.consumers._key_queue import PartitionQueue
 from relaybox.consumers._message import Partition
@@ -25,9 +24,8 @@ from relaybox.consumers._statistics import (
 )
 from relaybox.consumers._subscription import Subscription, one_group
 from relaybox.db import Database
-from relaybox.outbox import OutboxSettings
 from relaybox.periodic import PeriodicJob
-from relaybox.settings import DeadLetterSettings, KafkaSettings, load_settings
+from relaybox.settings import DeadLetterSettings, KafkaSettings
 from relaybox.signals import OnSignal, SignalEmitter
 
 __all__ = ("Consumer",)
@@ -105,7 +103,7 @@ class Consumer:
         self._settings = settings
         self._topics, self._start = tuple(topics), start
         self._signals = signals = SignalEmitter(on_signal)
-        letters = DeadLetters(self.group, _dead_letter_topic(dead_letters, self._topics))
+        letters = DeadLetters(self.group, dead_letter_topic(dead_letters, self._topics))
         self._processor = Processor(
             database, declared, letters, message_bytes_max=message_bytes_max, signals=signals
         )
@@ -330,24 +328,3 @@ class Consumer:
             self._ends.pop(partition, None)
         _log.info("partitions revoked", group=self.group, held=len(self._partitions))
         self._signals.emit(ConsumerSignal.REVOKED)
-
-
-def _dead_letter_topic(settings: DeadLetterSettings | None, topics: Sequence[str]) -> DeadLetterTopic | None:
-    """Return the topic to which the dead letters of a consumer of *topics* are published; None if it is off.
-
-    Raises:
-        SubscriptionInvalid: The topic is one of *topics*.
-        TopicUndeclared: The topic is not in ``OUTBOX_TOPICS``.
-        SettingsError: A setting in the environment is malformed.
-    """
-    name = (settings or load_settings(DeadLetterSettings)).topic
-    if name is None:
-        return None
-    if name in topics:
-        raise SubscriptionInvalid(
-            f"DEAD_LETTER_TOPIC is {name}, which the consumer reads: each dead letter would come back to it; "
-            "choose another topic"
-        )
-    outbox = load_settings(OutboxSettings)
-    outbox.require_declared(name)
-    return DeadLetterTopic(name, bytes_max=outbox.message_bytes_max)

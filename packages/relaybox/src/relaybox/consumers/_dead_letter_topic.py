@@ -1,16 +1,17 @@
 """Publish parked messages to the topic ``DEAD_LETTER_TOPIC``, through the outbox."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from relaybox_types.envelope import EventEnvelope
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from relaybox.consumers._errors import SubscriptionInvalid
 from relaybox.consumers._message import Headers, Message
-from relaybox.outbox import RECORD_ID_HEADER, RawRecord, append_record
+from relaybox.outbox import RECORD_ID_HEADER, OutboxSettings, RawRecord, append_record
+from relaybox.settings import DeadLetterSettings, load_settings
 
-__all__ = ("DeadLetterTopic",)
+__all__ = ("DeadLetterTopic", "dead_letter_topic")
 
 #: Prefix of the headers with the failure.
 _PREFIX: Final = "dead_letter_"
@@ -35,7 +36,7 @@ class DeadLetterTopic:
         self,
         db: AsyncSession,
         message: Message,
-        event: EventEnvelope | None,
+        aggregate: tuple[str, str] | None,
         *,
         group: str,
         failure: Mapping[str, str | int],
@@ -45,7 +46,7 @@ class DeadLetterTopic:
         Args:
             db: Session of the transaction that parks the message.
             message: The message.
-            event: The event in it; None if the message is not an event.
+            aggregate: Type and id of its event's aggregate; None if the message is not an event.
             group: The consumer group that parked it.
             failure: The other headers with the failure, by name without prefix.
         """
@@ -57,7 +58,7 @@ class DeadLetterTopic:
             self.name,
             _record(message, headers, self._bytes_max),
             order_key=_order_key(group, message),
-            aggregate=None if event is None else (event.aggregate_type, event.aggregate_id),
+            aggregate=aggregate,
         )
 
 
@@ -84,3 +85,24 @@ def _order_key(group: str, message: Message) -> str | None:
         return None
     place = f"{group}\0{message.partition[0]}\0".encode()
     return f"dead-letter-{hashlib.sha256(place + message.key).hexdigest()}"
+
+
+def dead_letter_topic(settings: DeadLetterSettings | None, topics: Sequence[str]) -> DeadLetterTopic | None:
+    """Return the topic to which the dead letters of a consumer of *topics* are published; None if it is off.
+
+    Raises:
+        SubscriptionInvalid: The topic is one of *topics*.
+        TopicUndeclared: The topic is not in ``OUTBOX_TOPICS``.
+        SettingsError: A setting in the environment is malformed.
+    """
+    name = (settings or load_settings(DeadLetterSettings)).topic
+    if name is None:
+        return None
+    if name in topics:
+        raise SubscriptionInvalid(
+            f"DEAD_LETTER_TOPIC is {name}, which the consumer reads: each dead letter would come back to it; "
+            "choose another topic"
+        )
+    outbox = load_settings(OutboxSettings)
+    outbox.require_declared(name)
+    return DeadLetterTopic(name, bytes_max=outbox.message_bytes_max)

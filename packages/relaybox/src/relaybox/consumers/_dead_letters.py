@@ -85,7 +85,8 @@ class DeadLetters:
             )
             if rows and self._topic is not None:
                 letter = {"id": rows[0]["id"], **failure}
-                await self._topic.publish(db, message, event, group=self.group, failure=letter)
+                found = None if event is None else (aggregate[0], aggregate[1])
+                await self._topic.publish(db, message, found, group=self.group, failure=letter)
         return bool(rows)
 
     async def requested(self, db: Executor, starts: Mapping[Partition, bytes]) -> list[RequestedReplays]:
@@ -155,7 +156,9 @@ def _message_of(letter: Mapping[str, Any]) -> Message:
 def _event_columns(event: EventEnvelope | None) -> Sequence[Any]:
     if event is None:
         return (None,) * 4
-    return (event.event_id, event.event_type, event.aggregate_type, event.aggregate_id)
+    # Another producer may write U+0000, which PostgreSQL cannot store.
+    names = (event.event_type, event.aggregate_type, event.aggregate_id)
+    return (event.event_id, *map(_storable, names))
 
 
 def _reason(failure: BaseException) -> str:

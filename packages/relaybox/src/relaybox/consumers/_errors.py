@@ -9,6 +9,7 @@
         ├── MessageTooLarge       a message is larger than the consumer reads
         ├── HandlerTimedOut       a handler did not end in time
         ├── HandlerAborted        a handler raised SystemExit, KeyboardInterrupt or CancelledError
+        ├── HandlerEndedTransaction   a handler committed, rolled back or closed its session
         ├── HandlerMissing        a letter's event type has no handler any more
         ├── KeyBlocked            an earlier message of the key is parked
         ├── HandlerFailed         a handler failed on every attempt, and its subscription stops the consumer
@@ -23,6 +24,7 @@ __all__ = (
     "ConsumerError",
     "EnvelopeInvalid",
     "HandlerAborted",
+    "HandlerEndedTransaction",
     "HandlerFailed",
     "HandlerMissing",
     "HandlerTimedOut",
@@ -86,6 +88,22 @@ class HandlerAborted(ConsumerError):
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(f"the handler raised {type(error).__name__}; its transaction was rolled back")
+
+
+class HandlerEndedTransaction(ConsumerError):
+    """Raised when a handler committed, rolled back or closed the session of its transaction.
+
+    The record that the group has processed the event is in that transaction: without it a redelivered event
+    would take effect again, and after a commit a failed handler has taken effect in part.
+    """
+
+    error_code = "HANDLER_ENDED_TRANSACTION"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the handler committed, rolled back or closed its session, which only the consumer may do; "
+            "execute a statement that may fail in a savepoint: async with unit.db.begin_nested()"
+        )
 
 
 class HandlerMissing(ConsumerError):

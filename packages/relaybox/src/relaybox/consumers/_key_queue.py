@@ -253,6 +253,8 @@ class ReadyKeys:
 
     def next_keys(self, replaying: int) -> deque[KeyQueue]:
         """Return the keys to begin with, none if none may begin; *replaying*: number of running replays."""
+        while self._messages and isinstance(self._messages[0].first.work, Replay):
+            self._replays.append(self._messages.popleft())  # a replay was put before its messages
         if not self._replays or replaying >= self._replays_max:
             return self._messages
         if not self._messages:

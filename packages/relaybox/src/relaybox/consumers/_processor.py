@@ -1,6 +1,6 @@
 """The transactions of a consumer: handle events, park a message, replay a dead letter."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from enum import Enum, auto
 from time import monotonic
 from typing import Any, Final, NamedTuple
@@ -14,6 +14,7 @@ from relaybox.consumers._application import await_application
 from relaybox.consumers._dead_letters import DeadLetters
 from relaybox.consumers._errors import (
     EnvelopeInvalid,
+    HandlerEndedTransaction,
     HandlerFailed,
     HandlerMissing,
     KeyBlocked,
@@ -226,11 +227,21 @@ class Processor:
         with bound_contextvars(**names, event_type=event.event_type):
             began_s = monotonic()
             try:
-                await await_application(
-                    subscription(event, unit), subscription.handler_timeout_s, lambda: self._closing
-                )
+                await self._await_handler(unit, subscription(event, unit), subscription.handler_timeout_s)
             finally:
                 self.durations.count(monotonic() - began_s)
+
+    async def _await_handler(self, unit: EventTransaction, call: Awaitable[None], timeout_s: float) -> None:
+        """Await a function of the application, which must leave the transaction of *unit* open.
+
+        Raises:
+            HandlerEndedTransaction: It committed, rolled back or closed the session.
+            HandlerTimedOut, HandlerAborted: See :func:`await_application`.
+        """
+        transaction = unit.db.sync_session.get_transaction()
+        await await_application(call, timeout_s, lambda: self._closing)
+        if unit.db.sync_session.get_transaction() is not transaction:
+            raise HandlerEndedTransaction
 
     async def _allow_idle(self, db: AsyncSession, timeout_s: float) -> None:
         """Let the transaction be idle until a function's time is over, if PostgreSQL would end it before."""
@@ -307,7 +318,7 @@ class Processor:
         try:
             with map_database_errors():
                 call = subscription.on_parked(unit.event, failure, unit)
-                await await_application(call, subscription.handler_timeout_s, lambda: self._closing)
+                await self._await_handler(unit, call, subscription.handler_timeout_s)
         except RetryTransaction:
             raise
         except Exception as error:
@@ -356,8 +367,6 @@ class Processor:
 
         try:
             await self._database.run_in_transaction(work)
-        except DATABASE_ERRORS:
-            raise
         except Exception as error:
             if letter_id is None:
                 raise

@@ -204,7 +204,8 @@ class Scheduler:
             case Replay() as replay, None:
                 replayed = await self._processor.replay(replay)
                 if replayed and replay.key is not None:  # the key may have another letter
-                    queue.first.failures = queue.first.database_failures = 0
+                    item = queue.first
+                    item.failures = item.database_failures = item.isolated_failures = 0
                     queue.let_one_message_pass()
                     self._make_ready(queue)
                 else:
@@ -283,15 +284,15 @@ class Scheduler:
         assert failure is not None
         for queue in queues:
             self._count_isolated(queue.first, failure)
-        if database_down := isinstance(error, _DATABASE_DOWN):
-            self._wait_for_database(error)
+        if database_down := isinstance(failure, _DATABASE_DOWN):
+            self._wait_for_database(failure)
         else:
             self._database_failures = 0  # it has responded
         for queue in queues:
             self._failed_alone(queue, error, failure, database_down=database_down)
 
     def _count_isolated(self, item: Item, failure: BaseException) -> None:
-        if isinstance(item.work, Message) and isinstance(failure, DATABASE_ERRORS):
+        if isinstance(failure, DATABASE_ERRORS):
             item.isolated_failures += item.commits_seen is not None and self._commits > item.commits_seen
             item.commits_seen = self._commits
 
@@ -313,12 +314,17 @@ class Scheduler:
         match step:
             case Retry():
                 trace = traceback_of(failure)
-                _log.warning("handler failed; retrying", pause_s=step.pause_s, traceback=trace)
+                _log.warning(
+                    "handler failed; retrying", **self._place(item), pause_s=step.pause_s, traceback=trace
+                )
                 self._signals.emit(ConsumerSignal.RETRYING)
                 self._pause(queue, step.pause_s)
             case WaitForDatabase():
                 if not database_down:
-                    _log.warning("waiting for the database", pause_s=step.pause_s, reason=str(failure))
+                    reason = str(failure)
+                    _log.warning(
+                        "waiting for the database", **self._place(item), pause_s=step.pause_s, reason=reason
+                    )
                     self._signals.emit(ConsumerSignal.WAITING_FOR_DATABASE)
                 # While the database is down too, so that other keys find out whether only this key fails.
                 self._pause(queue, step.pause_s)
@@ -326,6 +332,14 @@ class Scheduler:
                 self._give_up(queue, error, failure)
             case _:
                 assert_never(step)
+
+    def _place(self, item: Item) -> dict[str, str | int | None]:
+        """Return where *item* comes from, for the log."""
+        topic, partition = item.work.partition
+        place: dict[str, str | int | None] = {"group": self._group, "topic": topic, "partition": partition}
+        if isinstance(item.work, Message):
+            return {**place, "offset": item.work.offset, "event_type": item.work.header_type}
+        return {**place, "letter_id": item.work.letter_id}
 
     def _give_up(self, queue: KeyQueue, error: Exception, failure: BaseException) -> None:
         item = queue.first

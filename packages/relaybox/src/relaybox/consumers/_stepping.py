@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from relaybox_types.envelope import EventEnvelope
 
+from relaybox.consumers._dead_letter_topic import dead_letter_topic
 from relaybox.consumers._dead_letters import DeadLetters
 from relaybox.consumers._errors import KeyBlocked, SubscriptionInvalid
 from relaybox.consumers._key_queue import Parking, Replay
@@ -106,7 +107,7 @@ class MessageStepper:
         self._processor = Processor(
             database,
             declared,
-            DeadLetters(self.group),
+            DeadLetters(self.group, dead_letter_topic(None, ())),
             message_bytes_max=message_bytes_max,
             signals=SignalEmitter[ConsumerSignal](),
         )
@@ -219,6 +220,8 @@ class MessageStepper:
                 attempts += 1
                 failure = error.__cause__
                 assert failure is not None
+                if isinstance(failure, DATABASE_ERRORS):
+                    raise failure from None
                 if self._retries(failure, attempts):
                     continue
                 parking = Parking(failure=failure, attempts=attempts, letter_id=error.letter_id)

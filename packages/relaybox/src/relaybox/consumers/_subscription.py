@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from inspect import iscoroutinefunction
 from typing import Final, Literal
 
 import structlog
@@ -42,7 +43,13 @@ class EventTransaction:
     _after_commit: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]], repr=False)
 
     def after_commit(self, action: Callable[[], None]) -> None:
-        """Call *action* after the transaction has committed; the call is lost if the process dies first."""
+        """Call *action* after the transaction has committed; the call is lost if the process dies first.
+
+        Raises:
+            SubscriptionInvalid: *action* is a coroutine function, which would never run.
+        """
+        if iscoroutinefunction(action):
+            raise SubscriptionInvalid("after_commit needs a plain function, not a coroutine function")
         self._after_commit.append(action)
 
     def run_commit_actions(self) -> None:

@@ -21,8 +21,11 @@ ORDER BY name LIMIT $1::int
 -- Whether each of the groups $1 has consumed an event or parked a message, its unresolved letters and the keys that they
 -- block; reads at most $2 letters of each group.
 SELECT asked.name,
-       EXISTS (SELECT FROM consumed_events AS consumed WHERE consumed.consumer = asked.name)
-       OR EXISTS (SELECT FROM dead_letters AS parked WHERE parked.consumer_group = asked.name) AS known,
+       -- The first name from there on: for EXISTS the planner reads the whole table if a group has no row.
+       coalesce((SELECT consumed.consumer FROM consumed_events AS consumed WHERE consumed.consumer >= asked.name
+                 ORDER BY consumed.consumer LIMIT 1) = asked.name, false)
+       OR coalesce((SELECT parked.consumer_group FROM dead_letters AS parked WHERE parked.consumer_group >= asked.name
+                    ORDER BY parked.consumer_group LIMIT 1) = asked.name, false) AS known,
        counted.letters, counted.keys
 FROM unnest($1::text[]) AS asked (name) CROSS JOIN LATERAL (
     SELECT count(*)::int AS letters,

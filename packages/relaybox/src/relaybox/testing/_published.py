@@ -62,7 +62,8 @@ class PublishedAssertion:
             event_type: Name of the events, or their declaration.
             key: Key of the messages, compared as text; None for any.
             payload: Fields that the payload must have, also in nested objects; None for any payload.
-            count: Number of events; 0 asserts that there is none, also not in the outbox.
+            count: Number of events; 0 asserts that there is none, also not in the outbox, whatever its
+                payload there.
             topic: Name of the topic; None for all topics.
 
         Returns:
@@ -85,7 +86,12 @@ class PublishedAssertion:
             and (payload is None or _contains(one.event.payload, payload))
         ]
         rows = await unpublished_rows(self._database)
-        hidden = count == 0 and any(row.event_type == name for row in rows)
+        hidden = count == 0 and any(
+            row.event_type == name
+            and (key is None or row.key == str(key))
+            and (topic is None or row.topic == topic)
+            for row in rows
+        )
         if len(matching) == count and not hidden:
             return matching
         wanted = [

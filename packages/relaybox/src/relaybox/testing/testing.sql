@@ -1,6 +1,8 @@
 -- name: advance_tasks
--- Make all tasks older by $1 seconds: their creation, their place in the order of claims and their leases.
+-- Make all tasks older by $1 seconds: their creation, their place in the order of claims, their leases and the time for
+-- which they wait.
 UPDATE async_tasks SET created_at = created_at - make_interval(secs => $1::float8),
        claim_order_at = claim_order_at - make_interval(secs => $1::float8),
-       lease_until = lease_until - make_interval(secs => $1::float8)
+       lease_until = lease_until - make_interval(secs => $1::float8),
+       not_before = not_before - make_interval(secs => $1::float8)
 RETURNING id

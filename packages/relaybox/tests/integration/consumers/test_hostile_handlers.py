@@ -60,6 +60,15 @@ async def hang_in_statement(unit: EventTransaction) -> None:
     await executor_of(unit.db).fetch("SELECT pg_sleep(3600)")
 
 
+async def roll_back(unit: EventTransaction) -> None:
+    await unit.db.rollback()
+    await record_effect(unit.event, unit)
+
+
+async def close_session(unit: EventTransaction) -> None:
+    await unit.db.close()
+
+
 @pytest.fixture(autouse=True)
 def no_retry_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relaybox.consumers._policy._RETRY_PAUSES_S", (0.0, 0.0, 0.0))
@@ -81,6 +90,8 @@ async def parked(database: Database) -> list[object]:
         unprintable,
         code_with_nul,
         hang_in_statement,
+        roll_back,
+        close_session,
     ],
 )
 async def test_message_whose_handler_breaks_the_rules_is_parked(

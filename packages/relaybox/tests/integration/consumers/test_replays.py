@@ -1,12 +1,16 @@
 """Replays of many dead letters."""
 
+import asyncio
 import hashlib
 
 import pytest
-from relaybox.consumers import ConsumerSignal
-from relaybox.db import Database
+from relaybox.consumers import ConsumerSignal, EventTransaction
+from relaybox.db import Database, executor_of
+from relaybox.settings import KafkaSettings
+from relaybox_types.envelope import EventEnvelope
 
-from tests.fixtures.events import effects, record_effect
+from tests.fixtures.bounds import WAIT_S
+from tests.fixtures.events import effects, make_event, publish, record_effect
 from tests.fixtures.letters import letter_rows, park_letters
 
 
@@ -34,3 +38,39 @@ async def test_keys_that_cannot_be_replayed_do_not_hide_the_keys_behind(
         await running.signals.wait_for(ConsumerSignal.REPLAYED, 2)
     last = [row for row in await letter_rows(database) if row["message_key"] == keys[-1].encode()]
     assert await effects(database) == [row["event_id"] for row in last]
+
+
+@pytest.mark.guarantee("G42")
+async def test_replay_that_always_gets_a_database_error_ends(
+    database: Database,
+    kafka_settings: KafkaSettings,
+    topic: str,
+    group: str,
+    start_consumer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("relaybox.consumers._policy._RETRY_PAUSES_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("relaybox.consumers._policy._DATABASE_PAUSE_S_MAX", 0.1)
+    monkeypatch.setattr("relaybox.consumers._policy._ISOLATED_FAILURES_MAX", 2)
+    await park_letters(database, "a", count=2, group=group)
+    async with database.connection() as connection:
+        await connection.fetch(
+            "UPDATE dead_letters SET topic = $1, status = CASE reason WHEN 'BLOCKED' THEN 'PARKED' "
+            "ELSE 'REPLAY_REQUESTED' END::dead_letter_status",
+            topic,
+        )
+
+    async def handler(event: EventEnvelope, unit: EventTransaction) -> None:
+        await record_effect(event, unit)
+        if event.aggregate_id == "a":
+            await executor_of(unit.db).fetch("SET LOCAL statement_timeout = 1")
+            await executor_of(unit.db).fetch("SELECT pg_sleep(10)")
+
+    async with asyncio.timeout(WAIT_S), start_consumer(handler) as running:
+        number = 0
+        while not running.signals.counts[ConsumerSignal.REPLAY_FAILED]:
+            number += 1
+            publish(kafka_settings, topic, [make_event(aggregate_id="b")])
+            await running.signals.wait_for(ConsumerSignal.COMMITTED, number)
+    assert {row["status"] for row in await letter_rows(database)} == {"PARKED"}
+    assert len(await effects(database)) == number

@@ -109,6 +109,8 @@ async def test_zero_events_are_not_asserted_while_one_is_in_the_outbox(
     await assert_published("Bank.Account.Closed", count=0)
     with pytest.raises(AssertionError, match="Still in the outbox"):
         await assert_published(OPENED, count=0)
+    await assert_published(OPENED, key="of another account", count=0)
+    await assert_published(OPENED, topic="another-topic", count=0)
 
 
 async def test_relay_publishes_other_keys_and_names_the_row_that_kafka_rejects(

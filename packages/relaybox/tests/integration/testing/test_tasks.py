@@ -48,6 +48,18 @@ async def test_postponed_task_runs_again_when_time_was_advanced(
     assert await relaybox_tasks.run_due({TASK_TYPE: worker}) == []
 
 
+async def test_suspended_task_runs_when_its_time_has_come(
+    relaybox_database: Database, relaybox_tasks: Tasks
+) -> None:
+    task_id, worker = await add_task(relaybox_database), Worker(relaybox_database)
+    async with relaybox_database.connection() as connection:
+        await connection.fetch("UPDATE async_tasks SET not_before = now() + interval '1 h'")
+    assert await relaybox_tasks.run_due({TASK_TYPE: worker}) == []
+    await relaybox_tasks.advance(3_601)
+    [run] = await relaybox_tasks.run_due({TASK_TYPE: worker})
+    assert run.task.id == task_id
+
+
 async def test_tasks_run_in_the_order_of_their_creation(
     relaybox_database: Database, relaybox_tasks: Tasks
 ) -> None:

@@ -1,6 +1,6 @@
 """The unfinished work of a partition, by key."""
 
-from relaybox.consumers._key_queue import KeyState, PartitionQueue, Replay
+from relaybox.consumers._key_queue import KeyState, PartitionQueue, ReadyKeys, Replay
 from relaybox.consumers._message import Message
 
 PARTITION = ("domain-events", 0)
@@ -127,3 +127,13 @@ def test_key_with_many_messages_fills_the_partition_at_a_limit() -> None:
     while not partition.has_room:
         partition.finish_first(queue)
     assert partition.messages == 5_000
+
+
+def test_replay_put_before_a_waiting_message_counts_as_replay() -> None:
+    partition, ready = PartitionQueue(PARTITION), ReadyKeys(concurrency=4)
+    queue = partition.add(message(1))
+    queue.state = KeyState.READY
+    ready.add(queue)
+    partition.add_replay(replay())
+    assert not ready.next_keys(replaying=2)
+    assert list(ready.next_keys(replaying=1)) == [queue]
