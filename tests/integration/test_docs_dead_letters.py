@@ -73,7 +73,8 @@ async def parked(
 async def test_dead_letters_page_replays_a_key(
     database: Database, parked: SignalRecorder, handler: Handler, section: Section
 ) -> None:
-    every, causes, shown = await section("1. See what happened")
+    status, every, causes, shown = await section("1. See what happened")
+    assert GROUP in status
     assert ("BLOCKED" in every, "BLOCKED" in causes) == (True, False)
     assert "ValueError: no such session" in shown
     handler.repaired = True

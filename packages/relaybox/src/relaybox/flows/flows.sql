@@ -134,8 +134,3 @@ SELECT event::text AS event FROM flow_waits WHERE task_id = $1 AND correlation_i
 -- name: time_until
 -- Return whether the time $1 has come.
 SELECT clock_timestamp() >= $1::timestamptz AS has_come
-
--- name: versions
--- Return the types of open tasks whose name begins with $1 and "@".
-SELECT DISTINCT task_type FROM async_tasks
-WHERE status IN ('PENDING', 'RUNNING') AND starts_with(task_type, $1 || '@')
