@@ -150,7 +150,7 @@ async def test_relay_with_a_hanging_kafka_call_ends_and_frees_its_lanes(
         statuses.append(status)
         ended.set()
 
-    monkeypatch.setattr("relaybox.relay._kafka._HUNG_S", 0.5)
+    monkeypatch.setattr("relaybox.kafka._HUNG_S", 0.5)
     monkeypatch.setattr("relaybox.relay._relay.os._exit", end)
     signals = SignalRecorder()
     async with running(Relay(database, kafka_settings, NO_POLL, on_signal=signals)):
@@ -174,7 +174,7 @@ async def test_relay_whose_takeover_hangs_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ended = asyncio.Event()
-    monkeypatch.setattr("relaybox.relay._kafka._HUNG_S", 0.5)
+    monkeypatch.setattr("relaybox.kafka._HUNG_S", 0.5)
     monkeypatch.setattr("relaybox.relay._relay.os._exit", lambda _status: ended.set())
     signals = SignalRecorder()
     async with running(Relay(database, kafka_settings, NO_POLL, on_signal=signals)):
