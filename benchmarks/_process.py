@@ -4,7 +4,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -91,19 +91,31 @@ def counting_proxy(port: int) -> Generator[tuple[int, QueryCounter]]:
     try:
         yield serving.sockets[0].getsockname()[1], counter
     finally:
-        loop.call_soon_threadsafe(serving.close)
+        asyncio.run_coroutine_threadsafe(_close(serving), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
+        loop.close()
+
+
+async def _close(serving: asyncio.Server) -> None:
+    """Stop listening, and end the open connections: asyncio writes a message for each task left pending."""
+    serving.close()
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.sleep(0)  # the sockets are closed in the next turn of the loop
 
 
 async def _serve(port: int, counter: QueryCounter) -> asyncio.Server:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", port)
-        await asyncio.gather(
-            _pass_on(reader, server_writer, counter.reader().feed),
-            _pass_on(server_reader, writer, lambda _chunk: None),
-            return_exceptions=True,
-        )
+        with closing(writer):
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", port)
+            await asyncio.gather(
+                _pass_on(reader, server_writer, counter.reader().feed),
+                _pass_on(server_reader, writer, lambda _chunk: None),
+                return_exceptions=True,
+            )
 
     return await asyncio.start_server(serve, "127.0.0.1", 0)
 
@@ -111,8 +123,8 @@ async def _serve(port: int, counter: QueryCounter) -> asyncio.Server:
 async def _pass_on(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, look: Callable[[bytes], None]
 ) -> None:
-    while chunk := await reader.read(_CHUNK_BYTES):
-        look(chunk)
-        writer.write(chunk)
-        await writer.drain()
-    writer.close()
+    with closing(writer):
+        while chunk := await reader.read(_CHUNK_BYTES):
+            look(chunk)
+            writer.write(chunk)
+            await writer.drain()

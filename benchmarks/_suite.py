@@ -1,7 +1,7 @@
 """Run benchmarks in separate processes, read their figures, and write those of full runs to files.
 
 A benchmark is a script ``benchmarks/<name>.py`` whose name begins with a letter. It takes ``--short`` and
-prints one JSON object of figures as its last line.
+prints one JSON object of figures as the last line of its standard output.
 """
 
 import json
@@ -91,41 +91,45 @@ def run_benchmark(checkout: Checkout, name: str, *, short: bool, limit_s: float)
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
     failure: str | None = None
     try:
-        output, _ = process.communicate(timeout=limit_s)
+        printed, errors = process.communicate(timeout=limit_s)
     except subprocess.TimeoutExpired:
         failure = f"stopped because it was still running after {limit_s:.0f} s"
-        output = _stop(process)
+        printed, errors = _stop(process)
     except BaseException:
         _stop(process)
         raise
-    figures = _figures_in(output)
+    figures = _figures_in(printed)
     if failure is None and process.returncode:
-        failure = f"exit code {process.returncode}: {_last_line(output)}"
+        failure = f"exit code {process.returncode}: {_last_line(errors or printed)}"
     if failure is None and figures is None:
-        failure = f"the last line is no JSON object of figures: {_last_line(output)}"
+        failure = f"the last line is no JSON object of figures: {_last_line(printed)}"
     return Run(
         figures={} if failure or figures is None else figures,
         failure=failure,
         seconds=time.monotonic() - began,
-        output=output,
+        output=errors + printed,
     )
 
 
-def _stop(process: subprocess.Popen[str]) -> str:
-    """Interrupt a benchmark so that it stops its servers; kill remaining processes. Returns its output."""
+def _stop(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Interrupt a benchmark so that it stops its servers; kill remaining processes.
+
+    Returns:
+        What it wrote to standard output and to standard error.
+    """
     for number in (signal.SIGINT, signal.SIGKILL):
         os.killpg(process.pid, number)
         try:
-            return process.communicate(timeout=_STOP_S)[0]
+            return process.communicate(timeout=_STOP_S)
         except subprocess.TimeoutExpired:
             continue
-    return ""
+    return "", ""
 
 
 def _figures_in(output: str) -> dict[str, Any] | None:

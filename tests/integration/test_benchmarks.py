@@ -92,6 +92,16 @@ def test_compare_continues_after_a_broken_benchmark(repository: Repository) -> N
     assert line_of(done.stdout, "ratio_loop").endswith("held")
 
 
+def test_messages_on_standard_error_do_not_hide_the_figures(repository: Repository) -> None:
+    late = "import sys\nsys.stdout.flush()\nprint('a task was destroyed', file=sys.stderr)\n"
+    repository.write(commands=prints(ratio_naive=5.8) + late)
+    repository.commit()
+    done = repository.tool("run", "--short")
+    assert done.returncode == 0, done.stdout
+    assert "a task was destroyed" in done.stdout
+    assert "commands: passed" in done.stdout
+
+
 def test_compare_removes_its_work_tree(repository: Repository) -> None:
     repository.write(commands=prints(ratio_naive=5.8), relay=prints(ratio_loop=0.8))
     repository.commit()

@@ -1,5 +1,7 @@
 """The applications that the benchmarks compare respond as Relaybox does."""
 
+import gc
+import socket
 import sys
 from collections.abc import Generator
 from pathlib import Path
@@ -42,3 +44,20 @@ async def test_no_database_contestant_accepts_a_command() -> None:
 
     assert answer.status_code == 200, answer.text
     assert answer.json()["status"] == "COMPLETED"
+
+
+@pytest.mark.usefixtures("benchmark_path")
+def test_counting_proxy_leaves_no_pending_task(capfd: pytest.CaptureFixture[str]) -> None:
+    """A connection may still be open when the proxy ends, for example that of a killed process."""
+    from _process import counting_proxy
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        with counting_proxy(server.getsockname()[1]) as (port, _counter):
+            client = socket.create_connection(("127.0.0.1", port))
+            accepted, _address = server.accept()
+            client.sendall(b"Q")
+            assert accepted.recv(1) == b"Q"
+        gc.collect()
+        client.close()
+        accepted.close()
+    assert "Task was destroyed" not in capfd.readouterr().err
