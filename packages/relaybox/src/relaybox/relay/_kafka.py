@@ -19,7 +19,7 @@ from relaybox.kafka import (
     topic_configs,
 )
 from relaybox.relay._errors import LinkDown
-from relaybox.relay._messages import Message, key_of, record_of
+from relaybox.relay._messages import Message, record_of
 from relaybox.settings import KafkaSettings
 
 __all__ = (
@@ -281,8 +281,7 @@ def produce(
     Raises:
         KafkaException: librdkafka refused the record, or its queue stayed full.
     """
-    value, headers = record_of(message)
-    key = key_of(message)
+    key, value, headers = record_of(message)
     stalled_at = float("inf")
     wanted: Any = headers
     while True:

@@ -28,10 +28,10 @@ __all__ = (
     "Attributes",
     "Header",
     "Message",
+    "Record",
     "Screened",
     "headers_of",
     "is_event",
-    "key_of",
     "message_of",
     "record_bytes",
     "record_of",
@@ -45,6 +45,8 @@ Header = tuple[str, str]
 #: A header of a record that is no event.
 RawHeader = tuple[str, bytes | None]
 _Text = str | None
+#: Key, value and headers of a record.
+Record = tuple[str | bytes | None, bytes | None, Sequence[Header | RawHeader]]
 #: Attributes of a row's event, None if missing in the envelope: id, type, time, subject, correlation id,
 #: causation id, name of the source service, traceparent.
 Attributes = tuple[_Text, _Text, _Text, _Text, _Text, _Text, _Text, _Text]
@@ -201,26 +203,24 @@ def message_of(row: Sequence[Any], cloudevents: CloudEventsMode = "binary") -> M
     return Message._make((*row[:7], row[8:], cloudevents, row[7], -1))
 
 
-def key_of(message: Message) -> str | bytes | None:
-    """Return the key of the record of *message*, by which Kafka chooses the partition."""
-    if message.attributes[1] is not None:  # an event; 0.06 us, in the publishing thread
-        return message.key
-    record = _raw_record(message)
-    return message.key if record is None else record.key
-
-
-def record_of(message: Message) -> tuple[bytes | None, Sequence[Header | RawHeader]]:
-    """Return value and headers of *message*, which :func:`screen` returned as publishable.
+def record_of(message: Message) -> Record:
+    """Return key, value and headers of *message*, which :func:`screen` returned as publishable.
 
     Call this in the publishing thread, because in a backlog the event loop is the bottleneck.
     """
     _, _, _, _, key, _, envelope, attributes, cloudevents, _, _ = message
     if attributes[1] is None and (record := _raw_record(message)) is not None:
-        return record.value, record.headers
+        return record.key, record.value, record.headers
     headers = headers_of(key, attributes)
     if cloudevents == "structured":
-        return structured(headers, envelope), [*STRUCTURED_HEADERS]
-    return envelope, headers
+        return key, structured(headers, envelope), [*STRUCTURED_HEADERS]
+    return key, envelope, headers
+
+
+def _key_of(message: Message) -> str | bytes | None:
+    """Return the key of the record of *message*, by which Kafka chooses the partition."""
+    record = _raw_record(message)
+    return message.key if record is None else record.key
 
 
 def _raw_record(message: Message) -> RawRecord | None:
@@ -289,7 +289,7 @@ def withhold(
             continue
         if topic is None:
             free.append(message)
-        elif (key := key_of(message)) is not None:
+        elif (key := _key_of(message)) is not None:
             if (reason := topic.reason(key)) is None:
                 free.append(message)
             else:
@@ -303,7 +303,7 @@ def withhold(
     return free, held
 
 
-def record_bytes(key: bytes | None, value: bytes | None, headers: Sequence[Header | RawHeader]) -> int:
+def record_bytes(key: str | bytes | None, value: bytes | None, headers: Sequence[Header | RawHeader]) -> int:
     """Return the size of a record batch of only this record, which the broker compares with its limit."""
     body = 1 + 1 + 1 + _field_bytes(key) + _field_bytes(value) + _varint_bytes(len(headers))
     body += sum(_field_bytes(name) + _field_bytes(content) for name, content in headers)
@@ -318,13 +318,14 @@ def _fault_of(message: Message, bytes_max: int | None) -> RowFault | None:
         )
     if bytes_max is None:
         return TopicUnknown(f"the broker has no topic {message.topic!r}; create it, or check OUTBOX_TOPICS")
-    if not is_event(message.attributes) and _raw_record(message) is None:
+    is_no_event = not is_event(message.attributes)
+    raw = _raw_record(message) if is_no_event else None
+    if is_no_event and raw is None:
         return EnvelopeIncomplete(
             "the payload has no event_id, or no event_type that is valid in a CloudEvent; "
             "write events with save_to_outbox, and skip this row"
         )
-    key = key_of(message)
-    size = record_bytes(key.encode() if isinstance(key, str) else key, *record_of(message))
+    size = record_bytes(*record_of(message)) if raw is None else record_bytes(raw.key, raw.value, raw.headers)
     if size > bytes_max:
         return RecordTooLarge(
             f"the record takes {size} bytes; max.message.bytes of {message.topic!r} is {bytes_max}; raise it "

@@ -19,7 +19,7 @@ from relaybox.relay._at_least_once import acknowledged_in_order
 from relaybox.relay._batches import next_batch_rows
 from relaybox.relay._errors import link_pause_s
 from relaybox.relay._lanes import fair_share, surplus_of
-from relaybox.relay._messages import Message, key_of, message_of, record_bytes, record_of, screen
+from relaybox.relay._messages import Message, message_of, record_bytes, record_of, screen
 from relaybox.relay._postgres import multirange_of
 from relaybox.settings import CloudEventsMode
 
@@ -50,7 +50,7 @@ def made(row: dict[str, Any], mode: CloudEventsMode = "binary") -> Message:
 
 
 def headers_of(row: dict[str, Any]) -> list[tuple[str, str]]:
-    return record_of(made(row))[1]
+    return record_of(made(row))[2]
 
 
 def message(seq: int, key: str | None = "a", *, topic: str = "t", size: int = 10) -> Message:
@@ -159,8 +159,8 @@ RAW = {
 
 def test_record_as_bytes_is_published_as_it_is() -> None:
     raw = made(ROW | RAW, "structured")
-    assert (key_of(raw), record_of(raw)) == (b"\xff", (None, [("a", b"\xff\x00"), ("b", None)]))
-    size = record_bytes(b"\xff", *record_of(raw))
+    assert record_of(raw) == (b"\xff", None, [("a", b"\xff\x00"), ("b", None)])
+    size = record_bytes(*record_of(raw))
     assert screen([raw], {"t": size}).publishable == [raw]
     assert isinstance(screen([raw], {"t": size - 1}).faulty[0][1], RecordTooLarge)
 
@@ -178,7 +178,7 @@ def test_malformed_record_is_a_row_fault(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize("mode", ["binary", "structured"])
 def test_record_of_exactly_the_limit_is_publishable(mode: CloudEventsMode) -> None:
     large = made(ROW | {"value": b"x" * 600}, mode)
-    size = record_bytes(b"a", *record_of(large))
+    size = record_bytes(*record_of(large))
     assert screen([large], {"t": size}).faulty == []
     assert isinstance(screen([large], {"t": size - 1}).faulty[0][1], RecordTooLarge)
 
