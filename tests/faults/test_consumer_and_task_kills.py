@@ -14,9 +14,11 @@ from relaybox.tasks import Progress, Task, TaskRunner, TaskSignal, complete_task
 
 from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.events import REQUESTED, effects, make_effects_table, make_event, publish, record_effect
+from tests.fixtures.groups import committed_offsets
 from tests.fixtures.processes import PythonProcess, python_process, server_environment
 from tests.fixtures.signal_recorder import SignalRecorder
 from tests.fixtures.task_rows import TASK_TYPE, add_task, task_row
+from tests.fixtures.waiting import eventually
 
 StartProcess = Callable[..., AbstractAsyncContextManager[PythonProcess]]
 
@@ -42,19 +44,27 @@ async def consumer_process(
 
 
 @pytest.mark.guarantee("G40")
-@pytest.mark.parametrize("die_at", [ConsumerSignal.COMMITTED, ConsumerSignal.OFFSETS_COMMITTED])
+@pytest.mark.parametrize("offset_committed", [False, True])
 async def test_consumer_killed_after_its_effect_has_one_effect(
     database: Database,
     kafka_settings: KafkaSettings,
     topic: str,
     group: str,
     consumer_process: StartProcess,
-    die_at: ConsumerSignal,
+    offset_committed: bool,
 ) -> None:
     """A consumer killed before its offset commit receives the event again; one killed after does not."""
     first, second = make_event(aggregate_id="a"), make_event(aggregate_id="a", version=2)
-    async with consumer_process(die_at) as process:
+    die_at = [] if offset_committed else [ConsumerSignal.COMMITTED]
+    async with consumer_process(*die_at) as process:
         publish(kafka_settings, topic, [first])
+        if offset_committed:
+
+            async def committed() -> bool:
+                return await asyncio.to_thread(committed_offsets, kafka_settings, topic, group) == 1
+
+            await eventually("the group has committed the event's offset", committed)
+            process.signal(signal.SIGKILL)
         assert await process.exit_code() == -signal.SIGKILL
     assert await effects(database) == [first.event_id]
     publish(kafka_settings, topic, [second])
@@ -66,8 +76,7 @@ async def test_consumer_killed_after_its_effect_has_one_effect(
     successor.stop()
     await asyncio.wait_for(work, WAIT_S)
     assert await effects(database) == [first.event_id, second.event_id]
-    again = 1 if die_at is ConsumerSignal.COMMITTED else 0
-    assert signals.counts[ConsumerSignal.ALREADY_DONE] == again
+    assert signals.counts[ConsumerSignal.ALREADY_DONE] == (0 if offset_committed else 1)
 
 
 async def test_consumer_stopped_by_sigterm_exits_0_and_frees_partitions(

@@ -6,8 +6,6 @@ from uuid import UUID
 
 import pytest
 import structlog
-from confluent_kafka import Consumer as KafkaConsumer
-from confluent_kafka import TopicPartition
 from relaybox.consumers import (
     ConsumerSignal,
     EnvelopeInvalid,
@@ -23,18 +21,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.events import CREATED, REQUESTED, effects, make_event, publish, publish_raw, record_effect
+from tests.fixtures.groups import committed_offsets
 
 COMMITTED = ConsumerSignal.COMMITTED
-
-
-def committed_offsets(settings: KafkaSettings, topic: str, group: str) -> int:
-    """Messages of *topic* in front of the group's committed offsets."""
-    client = KafkaConsumer(
-        {"bootstrap.servers": settings.bootstrap_servers, "group.id": group, "log_level": 0}
-    )
-    found = client.committed([TopicPartition(topic, number) for number in range(4)], timeout=WAIT_S)
-    client.close()
-    return sum(max(one.offset, 0) for one in found)
 
 
 @pytest.fixture
