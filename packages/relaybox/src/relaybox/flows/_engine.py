@@ -5,11 +5,12 @@ recorded result instead of taking effect again, so the function must call the sa
 and do everything else in a step: read the clock, draw a random number, call another service.
 """
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 from pydantic_core import from_json
 from relaybox_types.envelope import EventEnvelope
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from relaybox.consumers import EventTransaction, Subscription, subscribe
 from relaybox.db import Database, executor_of, load_queries, map_database_errors
@@ -18,7 +19,7 @@ from relaybox.flows._errors import FlowError
 from relaybox.flows._flow import Flow, Suspended
 from relaybox.flows._handles import expire_handles, resume
 from relaybox.periodic import PeriodicJob
-from relaybox.tasks import Progress, Task, Worker, complete_task, fail_task
+from relaybox.tasks import Progress, Task, Worker, complete_task, fail_task, fetch_task
 
 __all__ = ("FlowExpiry", "flow_subscription", "flow_workers", "park_flow")
 
@@ -62,15 +63,33 @@ def flow_workers(database: Database, definitions: Iterable[FlowDefinition]) -> d
 
 
 async def park_flow(database: Database, task: Task) -> None:
-    """Mark a flow FAILED whose step failed on every attempt; pass this as ``on_exhausted`` of the runner."""
-    error = {"error_code": "FLOW_STEP_FAILED", "message": "a step failed on every attempt"}
-    await database.run_in_transaction(lambda db: fail_task(executor_of(db), task.fence, error=error))
+    """Mark a flow FAILED whose step failed on every attempt; pass this as ``on_exhausted`` of the runner.
+
+    The stored message has the code and message of the last failure.
+    """
+
+    async def park(db: AsyncSession) -> None:
+        executor = executor_of(db)
+        found = await fetch_task(executor, task.id)
+        await fail_task(executor, task.fence, error=_step_error(None if found is None else found.error_data))
+
+    await database.run_in_transaction(park)
+
+
+def _step_error(last: Mapping[str, Any] | None) -> dict[str, str]:
+    message = "a step failed on every attempt"
+    if last is None:
+        message += "; no failure was recorded, so the process was killed or had no database"
+    else:
+        message += f"; the last failure was {last['error_code']}: {last['message']}"
+    return {"error_code": "FLOW_STEP_FAILED", "message": message}
 
 
 async def _run(database: Database, definition: FlowDefinition, task: Task) -> None:
     async with database.service_connection() as connection:
         rows = await connection.fetch(_SQL["steps"], task.id)
-    current = Flow(database, task, [(row["name"], from_json(row["result"])) for row in rows])
+    done = [(row["name"], from_json(row["result"])) for row in rows]
+    current = Flow(database, task, done, event_types=definition.event_types)
     try:
         result = await definition.function(current, task.input_data.get("arguments", {}))
     except Suspended:

@@ -12,9 +12,9 @@ from relaybox_types.envelope import EventEnvelope
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from relaybox.commands import Caller, CommandService
-from relaybox.db import Database, constraint_of, executor_of, load_queries
+from relaybox.db import Database, Executor, constraint_of, executor_of, load_queries
 from relaybox.flows._definition import NAME_CHARACTERS_MAX, json_of
-from relaybox.flows._errors import FlowCancelled, FlowChanged, FlowError, FlowExpired, FlowInvalid
+from relaybox.flows._errors import FlowCancelled, FlowChanged, FlowExpired, FlowInvalid
 from relaybox.flows._handles import (
     Handle,
     confirm_paused,
@@ -31,6 +31,8 @@ __all__ = ("Flow", "StepFunction", "Suspended")
 _SQL: Final = load_queries(__package__ or "relaybox.flows", "flows.sql")
 _STEPS_MAX: Final = 1_000
 _STEP_KEY: Final = "flow_steps_pkey"
+#: The shortest time of a pause.
+_MOMENT: Final = timedelta(microseconds=1)
 
 #: The effect of a step, in the transaction that records the step; returns a JSON value.
 StepFunction = Callable[[AsyncSession], Awaitable[Any]]
@@ -48,9 +50,17 @@ class Flow:
     process dies before the commit.
     """
 
-    def __init__(self, database: Database, task: Task, done: Sequence[tuple[str, Any]]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        task: Task,
+        done: Sequence[tuple[str, Any]],
+        *,
+        event_types: Sequence[str] = (),
+    ) -> None:
         self._database = database
         self._task = task
+        self._event_types = event_types
         self._done = done
         self._position = 0
         self._names: Counter[str] = Counter()
@@ -158,11 +168,20 @@ class Flow:
         """Wait for an event of *event_type* whose aggregate has the id *key*.
 
         The event may have arrived before, but not before the flow was started; each event ends one wait of a
-        flow. The subscription of :func:`flow_subscription` has to read the topic.
+        flow. The subscription of :func:`flow_subscription` has to read the topic. A resume without the event
+        does not end the wait.
 
         Raises:
             FlowExpired: No such event arrived in *timeout*; the flow may go on another way.
+            FlowCancelled: The wait was cancelled.
+            FlowInvalid: *event_type* is not among the declared event types of the flow.
         """
+        if event_type not in self._event_types:
+            raise FlowInvalid(
+                f"{self._task.task_type} waits for {event_type}, which its event types do not include; "
+                f"declare it with @flow(…, event_types=[{event_type!r}]), and pass the definition to "
+                "flow_subscription"
+            )
         found = await self._wait(name or f"{event_type}/{key}", timeout, (event_type, key))
         return EventEnvelope.model_validate(found)
 
@@ -180,8 +199,8 @@ class Flow:
 
         until = datetime.fromisoformat(await self.step(name, give))
         async with self._database.service_connection() as connection:
-            [row] = await connection.fetch(_SQL["time_until"], until)
-        if not row["has_come"]:
+            left_s = await _seconds_until(connection, until)
+        if left_s > 0:
             await self._suspend_until(until)
 
     async def _suspend_until(self, time: datetime) -> None:
@@ -207,46 +226,66 @@ class Flow:
     ) -> dict[str, Any] | None:
         """Record the end of the wait *name*, or suspend the flow and return None."""
         correlation_id = self.correlation_id(name)
-        await lock_handle(db, correlation_id)
-        handle = await fetch_handle(executor_of(db), correlation_id)
-        if handle is None or not handle.registered:
-            handle = await self._begin_wait(db, correlation_id, expires_in, event)
-        if handle.cancelled:
-            return await self._record(db, name, {"cancelled": True})
+        handle, value = await self._open_wait(db, correlation_id, expires_in, event)
+        if handle.status is HandleStatus.RESUMED:
+            return await self._record(db, name, {"value": value})
         if handle.status is HandleStatus.EXPIRED:
+            # An event that arrived too late for this wait belongs to a later one.
+            await executor_of(db).fetch(_SQL["end_wait"], self.id, correlation_id)
+            if handle.cancelled:
+                return await self._record(db, name, {"cancelled": True})
             await expire_one(db, correlation_id)
             return await self._record(db, name, {"expired": handle.expires_at.isoformat()})
-        if handle.status is HandleStatus.RESUMED:
-            value = handle.resume_payload if event is None else await self._event(db, correlation_id)
-            return await self._record(db, name, {"value": value})
         await suspend_task(executor_of(db), self._task.fence, not_before=handle.expires_at)
         return None
+
+    async def _open_wait(
+        self, db: AsyncSession, correlation_id: str, expires_in: timedelta, event: tuple[str, str] | None
+    ) -> tuple[Handle, Any]:
+        """Return the handle of a wait and what has resumed it; begin the wait if it has not begun.
+
+        A resume without the event does not end a wait for an event: the wait goes on until the same time.
+        """
+        await lock_handle(db, correlation_id)
+        handle = await fetch_handle(executor_of(db), correlation_id)
+        while True:
+            if handle is not None and handle.registered:
+                if handle.status is not HandleStatus.RESUMED:
+                    return handle, None
+                value = handle.resume_payload if event is None else await self._event(db, correlation_id)
+                if value is not None:
+                    return handle, value
+                left_s = await _seconds_until(executor_of(db), handle.expires_at)
+                expires_in = max(timedelta(seconds=left_s), _MOMENT)
+            handle = await self._begin_wait(db, correlation_id, expires_in, event)
 
     async def _begin_wait(
         self, db: AsyncSession, correlation_id: str, expires_in: timedelta, event: tuple[str, str] | None
     ) -> Handle:
-        await pause(
+        handle = await pause(
             db,
             correlation_id,
             resume_handle={"task_id": str(self.id)},
             expires_in=expires_in,
             chain_id=self.chain_id,
         )
-        if event is not None:
-            executor = executor_of(db)
-            await executor.fetch(_SQL["lock_event_key"], *event)
-            [row] = await executor.fetch(_SQL["begin_wait"], self.id, correlation_id, *event)
-            if row["event"] is not None:
-                await resume(db, correlation_id, {})
-        return await confirm_paused(db, correlation_id)
+        try:
+            if event is not None:
+                executor = executor_of(db)
+                await executor.fetch(_SQL["lock_event_key"], *event)
+                [row] = await executor.fetch(_SQL["begin_wait"], self.id, correlation_id, *event)
+                if row["event"] is not None and not handle.resume_is_kept:
+                    await resume(db, correlation_id, {})
+            return await confirm_paused(db, correlation_id)
+        except FlowExpired:  # a time of milliseconds was over before the flow was suspended
+            expired = await fetch_handle(executor_of(db), correlation_id)
+            assert expired is not None  # requested above
+            return expired
 
     async def _event(self, db: AsyncSession, correlation_id: str) -> Any:
-        [row] = await executor_of(db).fetch(_SQL["awaited_event"], self.id, correlation_id)
-        if row["event"] is None:
-            raise FlowError(
-                f"the wait {correlation_id!r} for an event was resumed without one; start the flow again"
-            )
-        return from_json(row["event"])
+        """Return the event that the wait has got; None if it has none."""
+        rows = await executor_of(db).fetch(_SQL["awaited_event"], self.id, correlation_id)
+        return from_json(rows[0]["event"]) if rows and rows[0]["event"] is not None else None
 
     def _begin(self, name: str) -> dict[str, Any] | None:
         """Return what is recorded of the step *name*, the next one; None if it is not done yet."""
@@ -298,3 +337,8 @@ class Flow:
         if self._position < len(self._done):
             name, _ = self._done[self._position]
             raise FlowChanged(self._task.task_type, self._position, recorded=name, called=None)
+
+
+async def _seconds_until(executor: Executor, time: datetime) -> float:
+    [row] = await executor.fetch(_SQL["seconds_until"], time)
+    return row["seconds"]

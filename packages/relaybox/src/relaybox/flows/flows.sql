@@ -116,7 +116,8 @@ RETURNING correlation_id
 
 -- name: begin_wait
 -- Let the flow $1 wait with the correlation id $2 for an event of type $3 with key $4. The first such event that arrived since
--- the flow began, and that no earlier wait of this flow has got, is its event at once.
+-- the flow began, and that no earlier wait of this flow has got, is its event at once. A wait that goes on, because it was
+-- resumed without an event, keeps the event that arrived since.
 INSERT INTO flow_waits (task_id, correlation_id, event_type, key, event)
 VALUES ($1, $2, $3, $4, (
     SELECT kept.envelope FROM flow_events AS kept
@@ -125,12 +126,17 @@ VALUES ($1, $2, $3, $4, (
         AND NOT EXISTS (SELECT FROM flow_waits AS earlier
                         WHERE earlier.task_id = $1 AND earlier.event ->> 'event_id' = kept.envelope ->> 'event_id')
     ORDER BY kept.id LIMIT 1))
+ON CONFLICT (task_id, correlation_id) DO UPDATE SET event = coalesce(flow_waits.event, excluded.event)
 RETURNING event::text AS event
+
+-- name: end_wait
+-- End the wait of the flow $1 with the correlation id $2, which was expired or cancelled.
+DELETE FROM flow_waits WHERE task_id = $1 AND correlation_id = $2
 
 -- name: awaited_event
 -- Return the event that the wait of flow $1 with correlation id $2 has got.
 SELECT event::text AS event FROM flow_waits WHERE task_id = $1 AND correlation_id = $2
 
--- name: time_until
--- Return whether the time $1 has come.
-SELECT clock_timestamp() >= $1::timestamptz AS has_come
+-- name: seconds_until
+-- Return the seconds until the time $1, negative if the time has come.
+SELECT extract(epoch FROM $1::timestamptz - clock_timestamp())::float8 AS seconds

@@ -1,128 +1,34 @@
 """Flows on tasks: steps take effect once, waits hold nothing, and each ends once."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
-from relaybox.consumers import EventTransaction
 from relaybox.db import Database, executor_of
 from relaybox.events import fetch_chain
 from relaybox.flows import (
     Flow,
-    FlowDefinition,
-    FlowExpired,
     FlowInvalid,
     cancel,
-    expire_handles,
     flow,
-    flow_subscription,
-    flow_workers,
-    park_flow,
     resume,
     start_flow,
 )
-from relaybox.settings import TaskSettings
-from relaybox.tasks import TaskRunner, TaskSignal, cancel_task, fetch_task
-from relaybox_types.envelope import build_event_envelope
-from sqlalchemy import text
+from relaybox.tasks import TaskSignal, cancel_task
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tests.fixtures.signal_recorder import SignalRecorder
-from tests.fixtures.waiting import eventually
-
-HOUR = timedelta(hours=1)
-PAID = "Shop.Invoice.Paid"
-Runner = Callable[..., AbstractAsyncContextManager[SignalRecorder]]
-
-
-@pytest.fixture
-async def effects(database: Database, superuser: Any) -> None:
-    await superuser.execute("CREATE TABLE effects (name TEXT)")
-    await superuser.execute("GRANT ALL ON effects TO PUBLIC")
-
-
-async def effect(db: AsyncSession, name: str) -> str:
-    await db.execute(text("INSERT INTO effects VALUES (:name)"), {"name": name})
-    return name.upper()
-
-
-async def effects_of(database: Database) -> list[str]:
-    async with database.connection() as connection:
-        return [row["name"] for row in await connection.fetch("SELECT name FROM effects ORDER BY ctid")]
-
-
-@pytest.fixture
-def run_flows(database: Database) -> Runner:
-    """``async with run_flows(definition) as signals``: run flows in a task runner."""
-
-    @asynccontextmanager
-    async def run(*definitions: FlowDefinition, **settings: Any) -> AsyncIterator[SignalRecorder]:
-        signals = SignalRecorder()
-        runner = TaskRunner(
-            database,
-            flow_workers(database, definitions),
-            on_exhausted=lambda task: park_flow(database, task),
-            settings=TaskSettings(**{"poll_s": 0.05, "stop_grace_s": 5.0, **settings}),
-            on_signal=signals,
-        )
-        running = asyncio.create_task(runner.run())
-        try:
-            yield signals
-        finally:
-            runner.stop()
-            await running
-
-    return run
-
-
-async def started(database: Database, definition: FlowDefinition, **arguments: Any) -> UUID:
-    return await database.run_in_transaction(lambda db: start_flow(db, definition, arguments))
-
-
-async def status_of(database: Database, flow_id: UUID) -> tuple[str, dict[str, Any] | None]:
-    async with database.connection() as connection:
-        task = await fetch_task(connection, flow_id)
-    assert task is not None
-    return task.status, task.result_data
-
-
-async def until_status(database: Database, flow_id: UUID, wanted: str) -> dict[str, Any] | None:
-    async def reached() -> bool:
-        return (await status_of(database, flow_id))[0] == wanted
-
-    await eventually(f"flow is {wanted}", reached)
-    return (await status_of(database, flow_id))[1]
-
-
-async def until_suspended(database: Database, flow_id: UUID) -> datetime:
-    async def suspended_until() -> datetime | None:
-        async with database.connection() as connection:
-            task = await fetch_task(connection, flow_id)
-        assert task is not None
-        return task.not_before if task.status == "PENDING" else None
-
-    return await eventually("flow is suspended", suspended_until)
-
-
-async def deliver(database: Database, definition: FlowDefinition, key: str, number: int = 0) -> UUID:
-    """Give an event to the flows, as the consumer does; return its id."""
-    event = build_event_envelope(
-        event_type=PAID,
-        aggregate_type="Invoice",
-        aggregate_id=key,
-        version=1,
-        correlation_id=uuid4(),
-        payload={"number": number},
-    )
-    subscription = flow_subscription([definition])
-    await database.run_in_transaction(
-        lambda db: subscription(event, EventTransaction(db=db, event=event)), attempts_max=100
-    )
-    return event.event_id
+from tests.fixtures.flow_engine import (
+    HOUR,
+    Runner,
+    effect,
+    effects_of,
+    error_of,
+    started,
+    status_of,
+    until_status,
+    until_suspended,
+)
 
 
 @flow("Test.Steps")
@@ -165,80 +71,6 @@ async def test_waiting_flow_is_not_claimed(database: Database, run_flows: Runner
         await signals.wait_for_next(TaskSignal.IDLE)
         await signals.wait_for_next(TaskSignal.IDLE)
         assert signals.counts[TaskSignal.CLAIMED] == claimed
-
-
-async def pass_time(database: Database, flow_id: UUID) -> None:
-    async with database.connection() as connection:
-        await connection.fetch(
-            "UPDATE flow_resume_handles SET expires_at = now() - interval '1 s' WHERE correlation_id LIKE $1",
-            f"{flow_id}/%",
-        )
-
-
-@flow("Test.Timeout", event_types=[PAID])
-async def gives_up(current: Flow, arguments: dict[str, Any]) -> dict[str, Any]:
-    try:
-        event = await current.wait_for(PAID, arguments["key"], timeout=HOUR)
-    except FlowExpired:
-        return {"expired": await current.step("remind", lambda db: effect(db, "remind"))}
-    return {"number": event.payload["number"], "event_id": str(event.event_id)}
-
-
-@pytest.mark.usefixtures("effects")
-async def test_flow_goes_on_when_its_wait_expires(database: Database, run_flows: Runner) -> None:
-    flow_id = await started(database, gives_up, key="a")
-    async with run_flows(gives_up):
-        await until_suspended(database, flow_id)
-        await pass_time(database, flow_id)
-        assert len(await database.run_in_transaction(expire_handles)) == 1
-        assert await until_status(database, flow_id, "COMPLETED") == {"expired": "REMIND"}
-
-
-@pytest.mark.guarantee("G44")
-@pytest.mark.parametrize("early", [True, False])
-async def test_flow_goes_on_with_the_event(database: Database, run_flows: Runner, early: bool) -> None:
-    flow_id = await started(database, gives_up, key="a")
-    event_id = await deliver(database, gives_up, "a", 7) if early else None
-    async with run_flows(gives_up):
-        if not early:
-            await until_suspended(database, flow_id)
-            await deliver(database, gives_up, "b", 6)
-            event_id = await deliver(database, gives_up, "a", 7)
-        result = await until_status(database, flow_id, "COMPLETED")
-    assert result == {"number": 7, "event_id": str(event_id)}
-
-
-async def test_event_from_before_the_flow_does_not_count(database: Database, run_flows: Runner) -> None:
-    await deliver(database, gives_up, "a", 1)
-    flow_id = await started(database, gives_up, key="a")
-    async with run_flows(gives_up):
-        await until_suspended(database, flow_id)
-
-
-@flow("Test.Twice", event_types=[PAID])
-async def twice(current: Flow, _arguments: dict[str, Any]) -> dict[str, Any]:
-    first = await current.wait_for(PAID, "a", timeout=HOUR, name="first")
-    second = await current.wait_for(PAID, "a", timeout=HOUR, name="second")
-    return {"numbers": [first.payload["number"], second.payload["number"]]}
-
-
-async def test_each_event_ends_one_wait_of_a_flow(database: Database, run_flows: Runner) -> None:
-    flow_id = await started(database, twice)
-    await deliver(database, twice, "a", 1)
-    async with run_flows(twice):
-        await until_suspended(database, flow_id)
-        await deliver(database, twice, "a", 2)
-        assert await until_status(database, flow_id, "COMPLETED") == {"numbers": [1, 2]}
-
-
-@pytest.mark.guarantee("G44")
-async def test_event_beside_the_begin_of_a_wait_is_never_missed(
-    database: Database, run_flows: Runner
-) -> None:
-    flows = {f"key-{number}": await started(database, gives_up, key=f"key-{number}") for number in range(40)}
-    async with run_flows(gives_up, concurrency=8):
-        await asyncio.gather(*(deliver(database, gives_up, key) for key in flows))
-        await asyncio.gather(*(until_status(database, one, "COMPLETED") for one in flows.values()))
 
 
 @flow("Test.Sleep")
@@ -296,6 +128,11 @@ async def test_flow_whose_step_always_fails_is_parked(database: Database, run_fl
     flow_id = await started(database, definition)
     async with run_flows(definition, attempts_max=1):
         await until_status(database, flow_id, "FAILED")
+    assert await error_of(database, flow_id) == {
+        "error_code": "FLOW_STEP_FAILED",
+        "message": "a step failed on every attempt; the last failure was TASK_ATTEMPT_FAILED: "
+        "the worker raised RuntimeError",
+    }
 
 
 @pytest.mark.usefixtures("effects")
