@@ -20,6 +20,7 @@ from relaybox.operations import (
     CONSUMER_LETTERS_MAX,
     ConsumerLag,
     ConsumerStatus,
+    GroupState,
     consumer_lag,
     consumer_status,
     list_consumers,
@@ -37,7 +38,8 @@ def group_status(
 ) -> None:
     """Show a group's state, members, lag and dead letters, and what to do; without GROUP list all groups.
 
-    The list has the groups that have consumed events or parked messages in this database, 100 at most.
+    The list has the groups that have consumed events or parked messages in this database, 100 at most. The
+    exit code is 1 if Kafka refuses to describe one of them.
     """
     kafka = load_settings(KafkaSettings)
     if group is None:
@@ -46,6 +48,11 @@ def group_status(
             print_json([asdict(status) for status in statuses])
         else:
             _print_groups(statuses)
+        unreadable = [one for one in statuses if one.state is GroupState.UNREADABLE]
+        for fault in (fault for one in unreadable for fault in one.faults):
+            typer.echo(f"error: {cell_text(fault.what)}; {cell_text(fault.remedy)}", err=True)
+        if unreadable:
+            raise typer.Exit(1)
         return
     name = group
     status = run_on_database(lambda db: consumer_status(db, kafka, name))
@@ -135,7 +142,7 @@ def _partitions(numbers: Mapping[str, Sequence[int]]) -> str:
     return "; ".join(f"{topic} {', '.join(map(str, each))}" for topic, each in numbers.items())
 
 
-def _waiting(messages: int, seconds: float | None) -> str:
+def _waiting(messages: int | None, seconds: float | None) -> str:
     if not messages:
         return "no message waits"
     age = "an unknown time" if seconds is None else format_duration(seconds)

@@ -4,7 +4,7 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, Literal, TypedDict
 
 import typer
 
@@ -65,17 +65,41 @@ def run_consumer(
         list[str] | None,
         typer.Option("--topic", help="Topic to consume, by default domain-events; may be repeated."),
     ] = None,
+    concurrency: Annotated[
+        int,
+        typer.Option(
+            "--concurrency",
+            min=1,
+            max=1_000,
+            help="Transactions at once, each with one connection of POSTGRES_POOL_SIZE.",
+        ),
+    ] = 8,
+    start: Annotated[
+        Literal["earliest", "latest"],
+        typer.Option(
+            "--start",
+            help="Where a group without committed offsets begins: with the first message of each partition, "
+            "or after the last.",
+        ),
+    ] = "earliest",
 ) -> None:
     """Consume events with functions declared with @subscribe, until SIGTERM or Ctrl-C.
 
     Reads POSTGRES_* and KAFKA_*; serves /healthz, /readyz and /metrics at HEALTH_PORT.
     """
     subscriptions = [_load_subscription(name) for name in names]
-    asyncio.run(_consumer(subscriptions, topics or ["domain-events"]))
+    options = _ConsumerOptions(topics=topics or ["domain-events"], concurrency=concurrency, start=start)
+    asyncio.run(_consumer(subscriptions, options))
 
 
 consumer_commands.command("status")(group_status)
 consumer_commands.command("lag")(group_lag)
+
+
+class _ConsumerOptions(TypedDict):
+    topics: Sequence[str]
+    concurrency: int
+    start: Literal["earliest", "latest"]
 
 
 def _load_subscription(name: str) -> Subscription:
@@ -109,7 +133,7 @@ async def _relay() -> None:
         await run_until_signal(first, Sweeper(resources.database, resources.registry))
 
 
-async def _consumer(subscriptions: Sequence[Subscription], topics: Sequence[str]) -> None:
+async def _consumer(subscriptions: Sequence[Subscription], options: _ConsumerOptions) -> None:
     # Checked at the start, because handlers may write to the outbox: with malformed settings the first event
     # would fail.
     async with service_resources(
@@ -119,7 +143,7 @@ async def _consumer(subscriptions: Sequence[Subscription], topics: Sequence[str]
         notifier.attach(resources.database.sessions)
         await notifier.start()
         try:
-            consumer = Consumer(resources.database, resources.kafka, subscriptions, topics=topics)
+            consumer = Consumer(resources.database, resources.kafka, subscriptions, **options)
             resources.registry.register(ConsumerCollector(consumer.statistics))
             resources.checks["consumer"] = check_consumer(consumer.statistics)
             await run_until_signal(

@@ -89,6 +89,15 @@ _REMEDIES: Final = {
     "28P01": _CREDENTIALS,  # a wrong password, or an unknown role
     "3D000": _CREDENTIALS,  # no such database
 }
+_REFUSED_REMEDY: Final = (
+    "check PostgreSQL's log, the migrations (relaybox migrate up) and the rights of POSTGRES_USER"
+)
+#: character_not_in_repertoire, and untranslatable_character, which JSONB raises.
+_NOT_IN_REPERTOIRE: Final = frozenset({"22021", "22P05"})
+_TEXT_REMEDY: Final = (
+    "a text has the character U+0000, or bytes that are not UTF-8: find the value in PostgreSQL's log, and "
+    "remove the character before the text is written"
+)
 _BROKEN: Final = (
     OSError,
     asyncpg.InterfaceError,
@@ -262,9 +271,10 @@ def map_service_errors() -> Generator[None]:
         cause, state = _server_error(error), sqlstate_of(error)
         # This message has the name of the table. Messages of other SQLSTATEs may contain personal data.
         message = f": {getattr(cause, 'message', '')}" if state == INSUFFICIENT_PRIVILEGE else ""
+        remedy = _TEXT_REMEDY if state in _NOT_IN_REPERTOIRE else _REFUSED_REMEDY
         raise DatabaseRefused(
             f"PostgreSQL rejects a statement of this service ({state} {type(cause).__name__}{message}); "
-            "check PostgreSQL's log, the migrations (relaybox migrate up) and the rights of POSTGRES_USER"
+            f"{remedy}"
         ) from error
 
 

@@ -24,6 +24,8 @@ class GroupState(StrEnum):
     EMPTY = "EMPTY"
     #: Kafka has neither members nor offsets of the group.
     ABSENT = "ABSENT"
+    #: Kafka refuses to describe the group.
+    UNREADABLE = "UNREADABLE"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,8 +113,8 @@ def _membership(state: GroupState, positions: Sequence[PartitionPosition]) -> It
                 code="CONSUMER_ABSENT",
                 what="Kafka has neither members nor offsets of the group: no consumer has run for the time "
                 "for which the broker keeps offsets (offsets.retention.minutes)",
-                remedy="start a consumer: it begins where its option start says, and skips events that the "
-                "group has processed",
+                remedy="start a consumer: it begins with the first message of each partition, or with "
+                "--start latest after the last one, and skips events that the group has processed",
             )
         case GroupState.REBALANCING:
             yield ConsumerFault(
@@ -121,7 +123,7 @@ def _membership(state: GroupState, positions: Sequence[PartitionPosition]) -> It
                 remedy="repeat the command; if the state stays, the logs of the consumers show why members "
                 "join and leave",
             )
-        case GroupState.STABLE:
+        case GroupState.STABLE | GroupState.UNREADABLE:
             pass
 
 
@@ -157,8 +159,8 @@ def _partitions(state: GroupState, positions: Sequence[PartitionPosition]) -> It
             code="CONSUMER_LAGS",
             what=f"the oldest unfinished message is {max(each.seconds or 0 for each in late):.0f} s old; "
             f"messages that wait: {_waiting(late)} in {_named(late)}",
-            remedy="the consumers' logs show handlers that fail or hang; if none does, raise concurrency or "
-            "start more consumers",
+            remedy="the consumers' logs show handlers that fail or hang; if none does, raise --concurrency "
+            "or start more consumers",
         )
 
 

@@ -17,7 +17,7 @@ from relaybox.operations._consumer_faults import (
     PartitionPosition,
     find_consumer_faults,
 )
-from relaybox.operations._errors import GroupUnknown
+from relaybox.operations._errors import GroupUnknown, GroupUnreadable
 from relaybox.operations._group_reader import (
     FirstMessage,
     FirstMessages,
@@ -95,10 +95,10 @@ class ConsumerStatus:
     group: str
     state: GroupState
     members: Sequence[ConsumerMember]
-    #: Number of partitions of its topics.
-    partitions: int
-    #: As in :class:`ConsumerLag`.
-    lag_messages: int
+    #: Number of partitions of its topics; None if the group is UNREADABLE.
+    partitions: int | None
+    #: As in :class:`ConsumerLag`; None if the group is UNREADABLE.
+    lag_messages: int | None
     lag_seconds: float | None
     #: Unresolved dead letters, counted up to 10,000, and the keys that they block.
     letters: int
@@ -144,7 +144,7 @@ async def consumer_lag(kafka: KafkaSettings, group: str) -> ConsumerLag:
     """
     if not group:
         raise _unknown(group)
-    found = (await asyncio.to_thread(_read_groups, kafka, [group]))[group].lag
+    found = (await _read_group(kafka, group)).lag
     if found.state is GroupState.ABSENT:
         raise _unknown(group)
     return found
@@ -167,7 +167,7 @@ async def consumer_status(db: Executor, kafka: KafkaSettings, group: str) -> Con
     if not group:
         raise _unknown(group)
     [row] = await db.fetch(_SQL["letters_of_groups"], [group], CONSUMER_LETTERS_MAX)
-    found = (await asyncio.to_thread(_read_groups, kafka, [group]))[group]
+    found = await _read_group(kafka, group)
     if found.lag.state is GroupState.ABSENT and not row["known"]:
         raise _unknown(group)
     return _status(found, letters=row["letters"], keys_blocked=row["keys"])
@@ -177,10 +177,11 @@ async def list_consumers(db: Executor, kafka: KafkaSettings) -> list[ConsumerSta
     """Return the status of each group that has consumed events or parked messages in this database.
 
     At most the first 100 groups by name. Left out are groups of other databases, which the cluster may have
-    too, groups whose records were all removed by retention, and groups that have processed nothing yet.
+    too, groups whose records were all removed by retention, and groups that have processed nothing yet. A
+    group that Kafka refuses to describe is UNREADABLE.
 
     Raises:
-        GroupUnreadable: Kafka refuses to describe a group or its topics.
+        GroupUnreadable: Kafka refuses to describe a topic.
         KafkaUnavailable: No broker responds.
         DatabaseError: PostgreSQL is unreachable or too busy.
     """
@@ -189,7 +190,21 @@ async def list_consumers(db: Executor, kafka: KafkaSettings) -> list[ConsumerSta
         return []
     rows = await db.fetch(_SQL["letters_of_groups"], groups, CONSUMER_LETTERS_MAX)
     found = await asyncio.to_thread(_read_groups, kafka, groups)
-    return [_status(found[row["name"]], letters=row["letters"], keys_blocked=row["keys"]) for row in rows]
+    statuses: list[ConsumerStatus] = []
+    for row in rows:
+        group, letters, keys_blocked = found[row["name"]], row["letters"], row["keys"]
+        if isinstance(group, GroupUnreadable):
+            statuses.append(_unreadable(row["name"], group, letters=letters, keys_blocked=keys_blocked))
+        else:
+            statuses.append(_status(group, letters=letters, keys_blocked=keys_blocked))
+    return statuses
+
+
+async def _read_group(kafka: KafkaSettings, group: str) -> _KafkaGroup:
+    found = (await asyncio.to_thread(_read_groups, kafka, [group]))[group]
+    if isinstance(found, GroupUnreadable):
+        raise found
+    return found
 
 
 def _unknown(group: str) -> GroupUnknown:
@@ -222,18 +237,34 @@ def _status(found: _KafkaGroup, *, letters: int, keys_blocked: int) -> ConsumerS
     )
 
 
-def _read_groups(settings: KafkaSettings, groups: Sequence[str]) -> dict[str, _KafkaGroup]:
+def _unreadable(group: str, refused: GroupUnreadable, *, letters: int, keys_blocked: int) -> ConsumerStatus:
+    return ConsumerStatus(
+        group=group,
+        state=GroupState.UNREADABLE,
+        members=(),
+        partitions=None,
+        lag_messages=None,
+        lag_seconds=None,
+        letters=letters,
+        keys_blocked=keys_blocked,
+        faults=[ConsumerFault(code=refused.error_code, what=refused.what, remedy=refused.remedy)],
+    )
+
+
+def _read_groups(settings: KafkaSettings, groups: Sequence[str]) -> dict[str, _KafkaGroup | GroupUnreadable]:
     with GroupReader(settings) as reader:
         described = dict.fromkeys(groups, _NO_GROUP) | reader.describe(groups)
         committed = reader.committed(groups)
         topics = {group: _topics(described[group], committed[group]) for group in groups}
         with_leader = reader.partitions(frozenset[str]().union(*topics.values()))
         chosen = dict(islice(with_leader.items(), _PARTITIONS_MAX))
-        readable = [partition for partition, has_leader in chosen.items() if has_leader]
-        beginnings, ends = reader.beginnings(readable), reader.ends(readable)
+        with_leaders = [partition for partition, has_leader in chosen.items() if has_leader]
+        beginnings, ends = reader.beginnings(with_leaders), reader.ends(with_leaders)
     with closing(FirstMessages(settings, monotonic() + _AGES_S)) as first_messages:
-        found: dict[str, _KafkaGroup] = {}
+        found: dict[str, _KafkaGroup | GroupUnreadable] = {**reader.refused}
         for group in groups:
+            if group in reader.refused:
+                continue
             offsets = {
                 at: _Offsets(committed[group].get(at), beginnings.get(at), ends.get(at))
                 for at in chosen

@@ -81,6 +81,13 @@ class GroupUnreadable(OperationError):
 
     error_code = "GROUP_UNREADABLE"
 
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(f"{what}; {remedy}")
+        #: What cannot be read, with Kafka's reason.
+        self.what = what
+        #: What the operator should do.
+        self.remedy = remedy
+
 
 class KafkaUnavailable(OperationError):
     """Raised when no broker responds; the message names the settings to check."""

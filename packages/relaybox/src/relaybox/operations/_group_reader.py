@@ -81,10 +81,13 @@ class FirstMessage(NamedTuple):
 class GroupReader:
     """Describe groups and read their offsets, by one admin client.
 
-    Each method raises KafkaUnavailable if no broker responds, and GroupUnreadable if Kafka refuses.
+    Each method raises KafkaUnavailable if no broker responds. Groups that Kafka refuses to describe are in
+    ``refused``; a refused topic raises GroupUnreadable.
     """
 
     def __init__(self, settings: KafkaSettings) -> None:
+        #: Groups that cannot be read, and why.
+        self.refused: dict[str, GroupUnreadable] = {}
         self._diagnosis = ConnectionDiagnosis(settings.bootstrap_servers)
         conf: Any = {**settings.client_config(), "log_level": 0, "error_cb": self._diagnosis.record}
         try:
@@ -104,7 +107,7 @@ class GroupReader:
         futures = self._admin.describe_consumer_groups(list(groups), request_timeout=_RESPONSE_S)
         found: dict[str, GroupDescription] = {}
         for group, future in futures.items():
-            with self._errors(f"consumer group {group!r}", "the group", ignored=_ABSENT):
+            with self._group_errors(group):
                 described = _result(future)
                 if described.state is not ConsumerGroupState.DEAD:
                     found[group] = GroupDescription(
@@ -122,7 +125,7 @@ class GroupReader:
         }
         found: dict[str, dict[Partition, int]] = {group: {} for group in requests}
         for group, future in requests.items():
-            with self._errors(f"consumer group {group!r}", "the group", ignored=_ABSENT):
+            with self._group_errors(group):
                 found[group] = {
                     (at.topic, at.partition): at.offset
                     for at in _result(future).topic_partitions
@@ -165,6 +168,14 @@ class GroupReader:
         return found
 
     @contextmanager
+    def _group_errors(self, group: str) -> Generator[None]:
+        try:
+            with self._errors(f"consumer group {group!r}", "the group", ignored=_ABSENT):
+                yield
+        except GroupUnreadable as error:
+            self.refused[group] = error
+
+    @contextmanager
     def _errors(self, what: str, resource: str, *, ignored: Collection[int] = frozenset()) -> Generator[None]:
         try:
             yield
@@ -178,8 +189,9 @@ class GroupReader:
             if reason.code() in UNREACHABLE | (FORBIDDEN - UNAUTHORIZED):
                 raise KafkaUnavailable(self._diagnosis.message(reason)) from error
             raise GroupUnreadable(
-                f"{what} cannot be read: {reason.str()}; grant the right DESCRIBE on {resource} to the "
-                "account of KAFKA_SASL_USERNAME or of the client certificate"
+                f"{what} cannot be read: {reason.str()}",
+                f"grant the right DESCRIBE on {resource} to the account of KAFKA_SASL_USERNAME or of the "
+                "client certificate",
             ) from error
 
 

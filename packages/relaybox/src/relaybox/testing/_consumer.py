@@ -135,7 +135,8 @@ class HandlerRunner:
             topic: The topic from which a consumer would have read the event.
 
         Returns:
-            ``HANDLED``; or ``ALREADY_DONE`` if the group had processed the event, and then nothing was done.
+            ``HANDLED``; or, and then nothing was done, ``ALREADY_DONE`` if the group had processed the event,
+            or ``BLOCKED`` if an unresolved dead letter blocks its key.
 
         Raises:
             SubscriptionInvalid: The group does not subscribe to the type of *event*.

@@ -1,5 +1,6 @@
 """``relaybox relay run``, ``consumer run`` and ``local`` on real servers."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -10,9 +11,12 @@ from pathlib import Path
 
 import pytest
 from relaybox.local import free_port
+from relaybox.operations import GroupUnknown, consumer_lag
 from relaybox.settings import KafkaSettings, PostgresSettings
 
 from tests.fixtures.bounds import WAIT_S
+from tests.fixtures.events import make_event, publish
+from tests.fixtures.waiting import eventually
 
 RELAYBOX = (sys.executable, "-c", "from relaybox.cli import app; app()")
 HANDLER = """
@@ -24,6 +28,22 @@ async def handle(event, unit):
     pass
 
 nothing = None
+"""
+#: Prints how many handlers are running.
+COUNTING_HANDLER = """
+from relaybox.consumers import subscribe
+from sqlalchemy import text
+
+running = 0
+
+
+@subscribe("Genesis.Session.ConceptGenerationRequested", group="GROUP")
+async def handle(event, unit):
+    global running
+    running += 1
+    print(running, flush=True)
+    await unit.db.execute(text("SELECT pg_sleep(0.05)"))
+    running -= 1
 """
 
 
@@ -78,6 +98,49 @@ def test_service_serves_health_and_ends_on_sigterm(
         process.send_signal(signal.SIGTERM)
         process.stderr.read()
         assert process.wait(WAIT_S) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "printed"),
+    [(["--concurrency", "1"], ["1", "1", "1", "1"]), (["--start", "latest"], [])],
+    ids=["concurrency", "start"],
+)
+def test_consumer_run_passes_its_options(
+    options: list[str],
+    printed: list[str],
+    variables: dict[str, str],
+    kafka_settings: KafkaSettings,
+    topic: str,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "handlers.py").write_text(COUNTING_HANDLER.replace("GROUP", topic))
+    publish(kafka_settings, topic, [make_event() for _ in range(4)])
+    program = [*RELAYBOX, "consumer", "run", "handlers:handle", "--topic", topic, *options]
+
+    async def at_the_end() -> bool:
+        try:
+            found = await consumer_lag(kafka_settings, topic)
+        except GroupUnknown:
+            return False
+        positions = [(each.committed, each.end) for each in found.partitions if each.end]
+        return bool(positions) and all(committed == end for committed, end in positions)
+
+    with subprocess.Popen(
+        program, cwd=tmp_path, env=variables, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        asyncio.run(eventually("all offsets committed", at_the_end))
+        process.terminate()
+        output, _ = process.communicate(timeout=WAIT_S)
+    assert process.returncode == 0
+    assert output.split() == printed
+
+
+@pytest.mark.parametrize("option", [("--concurrency", "0"), ("--start", "now")])
+def test_consumer_run_refuses_wrong_options(
+    option: tuple[str, str], variables: dict[str, str], app_dir: Path
+) -> None:
+    message = refused("consumer", "run", "handlers:handle", *option, cwd=app_dir, env=variables)
+    assert f"Invalid value for '{option[0]}'" in message
 
 
 def test_health_port_in_use_is_one_line(

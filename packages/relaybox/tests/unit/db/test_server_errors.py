@@ -47,6 +47,14 @@ def test_every_other_sqlstate_is_refused_in_a_service(sqlstate: str) -> None:
     assert "user wrote" not in str(refused.value)
 
 
+@pytest.mark.parametrize("sqlstate", ["22021", "22P05"])
+def test_text_that_cannot_be_stored_has_its_own_remedy(sqlstate: str) -> None:
+    wanted = rf"{sqlstate}.*U\+0000.*remove the character"
+    with pytest.raises(DatabaseRefused, match=wanted) as refused, map_service_errors():
+        raise server_error(sqlstate, "with what a user wrote")
+    assert "migrate" not in str(refused.value)
+
+
 def test_programming_error_in_a_service_passes_unchanged() -> None:
     with pytest.raises(ZeroDivisionError), map_service_errors():
         raise ZeroDivisionError
