@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from relaybox import pytest_plugin
 
 from tests.fixtures.bank import BANK
@@ -15,15 +14,35 @@ from tests.fixtures.bounds import READY_S
 from tests.fixtures.doc_files import blocks_of, typed_script
 
 HOW_TO = Path(__file__).parents[2] / "docs/how-to"
-PAGES = [HOW_TO / f"{name}.md" for name in ("write-a-domain", "write-a-consumer", "test-your-application")]
+PAGES = [
+    HOW_TO / f"{name}.md"
+    for name in ("write-a-domain", "write-a-consumer", "test-your-application", "write-a-flow")
+]
+TESTS_PAGE = PAGES[2]
 
 
-@pytest.fixture
-def built(tmp_path: Path) -> Path:
-    """Return a directory with the files of the pages."""
-    script = typed_script(block for block in blocks_of(*PAGES) if block.language != "sh")
-    subprocess.run(["bash", "-e"], input=script, cwd=tmp_path, text=True, check=True, capture_output=True)
-    return tmp_path
+def build(directory: Path, *pages: Path) -> None:
+    """Write the files of *pages* to *directory*."""
+    script = typed_script(block for block in blocks_of(*pages) if block.language != "sh")
+    subprocess.run(["bash", "-e"], input=script, cwd=directory, text=True, check=True, capture_output=True)
+
+
+def run(script: str, directory: Path) -> str:
+    """Type *script* in *directory*, and return the output."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    ran = subprocess.run(
+        ["bash", "-eu"],
+        input=script,
+        env={**environment, "PATH": path},
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=READY_S,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
 
 
 def files_in(directory: Path) -> dict[str, str]:
@@ -32,32 +51,26 @@ def files_in(directory: Path) -> dict[str, str]:
     return {str(path.relative_to(directory)): path.read_text(encoding="utf-8") for path in found}
 
 
-def test_files_of_the_pages_are_those_of_the_example(built: Path) -> None:
-    assert files_in(built) == files_in(BANK)
+def test_files_of_the_pages_are_those_of_the_example(tmp_path: Path) -> None:
+    build(tmp_path, *PAGES)
+    assert files_in(tmp_path) == files_in(BANK)
 
 
-def test_tests_of_the_bank_pass_as_the_page_says(built: Path) -> None:
-    blocks = list(blocks_of(PAGES[-1]))
+def test_tests_of_the_bank_pass_as_the_page_says(tmp_path: Path) -> None:
+    build(tmp_path, *PAGES[: PAGES.index(TESTS_PAGE) + 1])
+    blocks = list(blocks_of(TESTS_PAGE))
     typed = "".join(one.text for one in blocks if one.language == "sh" and "pip install" not in one.text)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    ran = subprocess.run(
-        ["bash", "-eu"],
-        input=typed,
-        env={**environment, "PATH": path},
-        cwd=built,
-        capture_output=True,
-        text=True,
-        timeout=READY_S,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stdout + ran.stderr
     expected = "".join(one.text for one in blocks if one.language == "text")
-    assert without_times(ran.stdout) == without_times(expected)
+    assert without_times(run(typed, tmp_path)) == without_times(expected)
+
+
+def test_tests_of_the_flow_pass_beside_those_of_the_bank(tmp_path: Path) -> None:
+    build(tmp_path, *PAGES)
+    assert "passed" in run("pytest -q", tmp_path)
 
 
 def test_page_lists_the_fixtures_of_the_plugin() -> None:
-    _, _, table = PAGES[-1].read_text(encoding="utf-8").partition("\n## The fixtures\n")
+    _, _, table = TESTS_PAGE.read_text(encoding="utf-8").partition("\n## The fixtures\n")
     rows = [line for line in table.splitlines() if line.startswith("| `")]
     listed = {name for row in rows for name in re.findall(r"`(\w+)`", row.split(" | ")[0])}
     plugin = ast.parse(Path(pytest_plugin.__file__).read_text(encoding="utf-8"))

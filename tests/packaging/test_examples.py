@@ -36,7 +36,7 @@ from tests.packaging.conftest import ROOT, Environment
 EXAMPLES = ROOT / "examples"
 APP_LINES_MAX = 60
 #: The pages that build the bank, in the order of reading.
-BANK_PAGES = ("write-a-domain", "write-a-consumer")
+BANK_PAGES = ("write-a-domain", "write-a-consumer", "write-a-flow")
 DOMAIN_EVENTS = "domain-events"
 _SCRIPT_S = 300
 
@@ -244,7 +244,8 @@ async def test_outbox_example_publishes_committed_events(
 def bank_names() -> dict[str, str]:
     """Return new names for the ports, the events and the consumer groups of the bank."""
     mark = uuid.uuid4().hex
-    groups = {f'group="{name}"': f'group="{name}-{mark}"' for name in ("balances", "transfers")}
+    names = ("approvals", "balances", "transfers")
+    groups = {f'group="{name}"': f'group="{name}-{mark}"' for name in names}
     ports = {port: str(free_port()) for port in ("8030", "8002", "8003")}
     return {"Bank.Account": f"Bank{mark}.Account"} | groups | ports
 

@@ -45,7 +45,7 @@ class _RelayboxGroup(LazyGroup):
             ),
             "flow": LazyCommand(
                 target="relaybox.cli._flows:flow_commands",
-                help="Inspect flows and pauses; resume and cancel them.",
+                help="Run flows; inspect them and their pauses; resume and cancel them.",
             ),
             "task": LazyCommand(
                 target="relaybox.cli._tasks:task_commands",

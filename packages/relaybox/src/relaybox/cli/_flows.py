@@ -1,4 +1,4 @@
-"""Define ``relaybox flow``: inspect flows and pauses; resume and cancel them (G44)."""
+"""Define ``relaybox flow``: run and inspect flows; resume and cancel their pauses (G44)."""
 
 from dataclasses import asdict
 from typing import Annotated, Any, Final
@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from relaybox_types.enums import TaskStatus
 
 from relaybox.cli._errors import ErrorsAsLines
+from relaybox.cli._flow_service import run_flows
 from relaybox.cli._flows_output import (
     print_flow,
     print_flows,
@@ -35,10 +36,14 @@ from relaybox.operations import (
 __all__ = ("flow_commands",)
 
 flow_commands = typer.Typer(
-    cls=ErrorsAsLines, no_args_is_help=True, help="Inspect flows and pauses; resume and cancel them."
+    cls=ErrorsAsLines,
+    no_args_is_help=True,
+    help="Run flows; inspect them and their pauses; resume and cancel them.",
 )
 _LIMIT_MAX: Final = 10_000
 _OBJECT: Final = TypeAdapter(dict[str, Any])
+
+flow_commands.command("run")(run_flows)
 
 FlowId = Annotated[UUID, typer.Argument(metavar="FLOW_ID", help="Id of the flow.")]
 

@@ -8,7 +8,7 @@ from rich.pretty import pprint
 
 from relaybox.cli._output import cell_text, format_age, format_time, new_table, print_table
 from relaybox.flows import Handle
-from relaybox.operations import FlowDetails, FlowSummary, Pause
+from relaybox.operations import FlowDetails, FlowStep, FlowSummary, Pause
 
 __all__ = ("print_flow", "print_flows", "print_other_pauses", "print_pause", "print_resumed")
 
@@ -34,7 +34,7 @@ def print_other_pauses(pauses: Sequence[Pause]) -> None:
 
 
 def print_flow(details: FlowDetails, *, with_payload: bool) -> None:
-    """Print one flow with a line per field, step, pause and action; then its documents if requested."""
+    """Print one flow with a line per field, step, wait and action; then its documents if requested."""
     one, table = details.flow, new_table("", "")
     table.show_header = False
     fields = {
@@ -42,27 +42,26 @@ def print_flow(details: FlowDetails, *, with_payload: bool) -> None:
         "name": one.name,
         "version": one.version,
         "status": one.status,
-        "waits for": _wait(one),
         "until": format_time(one.waits_until),
-        "attempts": one.attempts,
-        "error": _error(one),
+        "attempts": one.attempts or None,
+        "error": one.error_code and f"at step {one.steps + 1}: {_error(one)}",
         "started": format_time(one.created_at),
         "changed": format_time(one.updated_at),
     }
     for name, value in fields.items():
         if value is not None:
             table.add_row(cell_text(name), cell_text(value))
+    open_pauses = {pause.correlation_id: pause for pause in details.pauses}
     for step in details.steps:
-        table.add_row(
-            f"step {step.position + 1}", cell_text(f"{step.name}: ended {format_time(step.ended_at)}")
-        )
+        pause = open_pauses.pop(f"{one.id}/{step.name}", None)
+        table.add_row(f"step {step.position + 1}", cell_text(f"{step.name}: {_ended(step, pause)}"))
+    for pause in open_pauses.values():
+        name = pause.correlation_id.removeprefix(f"{one.id}/")
+        table.add_row("wait", cell_text(f"{name}: {_state(pause)}"))
     for action in details.acts:
         reason = action["reason"] or "no reason given"
         table.add_row("act", cell_text(f"{action['act']} by {action['by']} at {action['at']}: {reason}"))
     print_table(table)
-    if details.pauses:
-        typer.echo("\npauses:")
-        _print_pauses(details.pauses)
     if with_payload:
         results = {step.name: step.result for step in details.steps}
         documents = {"input": details.input_data, "steps": results, "result": details.result_data}
@@ -94,13 +93,38 @@ def print_resumed(handle: Handle) -> None:
 def _print_pauses(pauses: Sequence[Pause]) -> None:
     table = new_table("correlation id", "status", "event", "expires", "age", right=("expires", "age"))
     for pause in pauses:
-        event = None if pause.event_type is None else f"{pause.event_type} of {pause.key}"
+        event = _event(pause)
         state = "EXPIRED, cancelled" if pause.cancelled else pause.status
         if pause.status is HandleStatus.PENDING_PAUSE and pause.has_payload:
             state = f"{state}, resume kept"
         cells = (pause.correlation_id, state, event, format_age(pause.expires_at))
         table.add_row(*map(cell_text, (*cells, format_age(pause.created_at))))
     print_table(table)
+
+
+def _ended(step: FlowStep, pause: Pause | None) -> str:
+    """Say how a step or the wait of *pause* ended."""
+    ended = format_time(step.ended_at)
+    if pause is None:
+        return f"done {ended}"
+    how = pause.status.lower() if not pause.cancelled else "cancelled"
+    what = (
+        "" if pause.status is not HandleStatus.RESUMED or (event := _event(pause)) is None else f" by {event}"
+    )
+    return f"{how}{what} {ended}; began {format_time(pause.created_at)}"
+
+
+def _state(pause: Pause) -> str:
+    """Say what the pause of a wait that has not ended waits for."""
+    if not pause.registered:
+        return f"not begun; a resume is kept until {format_time(pause.expires_at)}"
+    state = "cancelled" if pause.cancelled else pause.status
+    began = f"began {format_time(pause.created_at)}"
+    return f"{state}, for {_event(pause) or 'a resume'}; {began}; until {format_time(pause.expires_at)}"
+
+
+def _event(pause: Pause) -> str | None:
+    return None if pause.event_type is None else f"{pause.event_type} of {pause.key}"
 
 
 def _wait(one: FlowSummary) -> str | None:

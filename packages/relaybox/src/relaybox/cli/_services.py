@@ -1,15 +1,14 @@
 """Define ``relaybox relay …`` and ``relaybox consumer …``, which run and inspect relays and consumers."""
 
 import asyncio
-import sys
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Annotated, Literal, TypedDict
 
 import typer
 
 from relaybox.cli._consumers import group_lag, group_status
 from relaybox.cli._errors import ErrorsAsLines
+from relaybox.cli._loading import load_declared
 from relaybox.cli._relays import accept, lanes, status
 from relaybox.consumers import Consumer, ConsumerCollector, Subscription, check_consumer
 from relaybox.db import BACKBONE
@@ -87,7 +86,7 @@ def run_consumer(
 
     Reads POSTGRES_* and KAFKA_*; serves /healthz, /readyz and /metrics at HEALTH_PORT.
     """
-    subscriptions = [_load_subscription(name) for name in names]
+    subscriptions = [load_declared(name, Subscription, "@subscribe") for name in names]
     options = _ConsumerOptions(topics=topics or ["domain-events"], concurrency=concurrency, start=start)
     asyncio.run(_consumer(subscriptions, options))
 
@@ -100,25 +99,6 @@ class _ConsumerOptions(TypedDict):
     topics: Sequence[str]
     concurrency: int
     start: Literal["earliest", "latest"]
-
-
-def _load_subscription(name: str) -> Subscription:
-    """Import the subscription *name* (``module:function``), also from the working directory."""
-    module, _, attribute = name.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        subscription = getattr(import_module(module), attribute, None)
-    except ModuleNotFoundError as error:
-        if error.name != module:
-            raise
-        subscription = None
-    if not isinstance(subscription, Subscription):
-        raise typer.BadParameter(
-            f"{name} is not a function declared with @subscribe in an importable module",
-            param_hint="MODULE:NAME",
-        )
-    return subscription
 
 
 async def _relay() -> None:

@@ -35,6 +35,7 @@ from relaybox.flows._handles import (
     pause,
     resume,
 )
+from relaybox.flows._metrics import FlowMetrics
 
 __all__ = (
     "AGGREGATE_TYPE",
@@ -56,6 +57,7 @@ __all__ = (
     "FlowExpiry",
     "FlowFunction",
     "FlowInvalid",
+    "FlowMetrics",
     "FlowUnknown",
     "Handle",
     "StepFunction",

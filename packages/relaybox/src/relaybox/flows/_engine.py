@@ -18,13 +18,13 @@ from relaybox.flows._definition import FlowDefinition
 from relaybox.flows._errors import FlowError
 from relaybox.flows._flow import Flow, Suspended
 from relaybox.flows._handles import expire_handles, resume
+from relaybox.flows._metrics import FlowMetrics
 from relaybox.periodic import PeriodicJob
-from relaybox.tasks import Progress, Task, Worker, complete_task, fail_task, fetch_task
+from relaybox.tasks import Progress, Task, TaskLost, Worker, complete_task, fail_task, fetch_task
 
 __all__ = ("FlowExpiry", "flow_subscription", "flow_workers", "park_flow")
 
 _SQL: Final = load_queries(__package__ or "relaybox.flows", "flows.sql")
-_GROUP: Final = "relaybox-flows"
 _EXPIRE_S: Final = 5.0
 #: Handles per transaction, and transactions per run; the next run continues.
 _EXPIRE_MAX: Final = 100
@@ -50,12 +50,27 @@ class FlowExpiry(PeriodicJob):
                 return
 
 
-def flow_workers(database: Database, definitions: Iterable[FlowDefinition]) -> dict[str, Worker]:
-    """Return the workers of *definitions* by task type, for a :class:`~relaybox.tasks.TaskRunner`."""
+def flow_workers(
+    database: Database, definitions: Iterable[FlowDefinition], *, metrics: FlowMetrics | None = None
+) -> dict[str, Worker]:
+    """Return the workers of *definitions* by task type, for a :class:`~relaybox.tasks.TaskRunner`.
+
+    Args:
+        database: Where the flows are stored.
+        definitions: The flows.
+        metrics: Counts failed steps and expired waits; None: they are not counted.
+    """
 
     def worker(definition: FlowDefinition) -> Worker:
         async def work(task: Task, _progress: Progress) -> None:
-            await _run(database, definition, task)
+            try:
+                await _run(database, definition, task, metrics)
+            except TaskLost:
+                raise
+            except Exception:
+                if metrics is not None:
+                    metrics.count_failure(definition.name)
+                raise
 
         return work
 
@@ -85,7 +100,9 @@ def _step_error(last: Mapping[str, Any] | None) -> dict[str, str]:
     return {"error_code": "FLOW_STEP_FAILED", "message": message}
 
 
-async def _run(database: Database, definition: FlowDefinition, task: Task) -> None:
+async def _run(
+    database: Database, definition: FlowDefinition, task: Task, metrics: FlowMetrics | None
+) -> None:
     async with database.service_connection() as connection:
         rows = await connection.fetch(_SQL["steps"], task.id)
     done = [(row["name"], from_json(row["result"])) for row in rows]
@@ -94,22 +111,32 @@ async def _run(database: Database, definition: FlowDefinition, task: Task) -> No
         result = await definition.function(current, task.input_data.get("arguments", {}))
     except Suspended:
         return
+    finally:
+        if metrics is not None:
+            metrics.count_expired(definition.name, current.expired_waits)
     current.check_end()
     document = dict(result or {})
     await database.run_in_transaction(lambda db: complete_task(executor_of(db), task.fence, result=document))
 
 
-def flow_subscription(definitions: Iterable[FlowDefinition]) -> Subscription:
+def flow_subscription(
+    definitions: Iterable[FlowDefinition], *, group: str = "relaybox-flows"
+) -> Subscription:
     """Return the subscription by which events reach the waiting flows of *definitions*.
 
     Run it in a :class:`~relaybox.consumers.Consumer`, which needs no further subscription.
+
+    Args:
+        definitions: The flows; every process of a group needs the same ones, because each event goes to one
+            of them.
+        group: Consumer group. Applications with different flows need different groups.
 
     Raises:
         SubscriptionInvalid: No flow waits for an event.
     """
     types = sorted({one for definition in definitions for one in definition.event_types})
 
-    @subscribe(*types, group=_GROUP)
+    @subscribe(*types, group=group)
     async def deliver(event: EventEnvelope, unit: EventTransaction) -> None:
         executor = executor_of(unit.db)
         place = (event.event_type, event.aggregate_id)

@@ -65,6 +65,8 @@ class Flow:
         self._position = 0
         self._names: Counter[str] = Counter()
         self._in_step = False
+        #: Waits that ended in this run because their time was over.
+        self.expired_waits = 0
 
     def __repr__(self) -> str:
         return f"<Flow {self._task.task_type} {self.id} [{self._position} steps]>"
@@ -213,6 +215,7 @@ class Flow:
         recorded = self._begin(name)
         if recorded is None:
             recorded = await self._run_step(lambda db: self._look(db, name, expires_in, event))
+            self.expired_waits += recorded is not None and "expired" in recorded
         if recorded is None:
             raise Suspended
         if "cancelled" in recorded:

@@ -140,3 +140,21 @@ SELECT event::text AS event FROM flow_waits WHERE task_id = $1 AND correlation_i
 -- name: seconds_until
 -- Return the seconds until the time $1, negative if the time has come.
 SELECT extract(epoch FROM $1::timestamptz - clock_timestamp())::float8 AS seconds
+
+-- name: measure_flows
+-- Count the flows of the types $1 by type and state, at most $2 of each state, and return how long ago the oldest of each
+-- changed: a waiting flow was suspended then. A flow whose time has come is running, also before a runner claims it.
+SELECT flow.task_type, flow.state, count(*)::int AS flows,
+    greatest(extract(epoch FROM now() - min(flow.updated_at)), 0)::float8 AS oldest_s
+FROM (
+    (SELECT task_type, 'waiting' AS state, updated_at FROM async_tasks
+     WHERE status = 'PENDING' AND not_before > now() AND task_type = ANY($1::text[]) LIMIT $2::int)
+    UNION ALL
+    (SELECT task_type, 'running', updated_at FROM async_tasks
+     WHERE status IN ('PENDING', 'RUNNING') AND (not_before IS NULL OR not_before <= now())
+        AND task_type = ANY($1::text[]) LIMIT $2::int)
+    UNION ALL
+    (SELECT task_type, 'failed', updated_at FROM async_tasks
+     WHERE status = 'FAILED' AND task_type = ANY($1::text[]) LIMIT $2::int)
+) AS flow
+GROUP BY flow.task_type, flow.state

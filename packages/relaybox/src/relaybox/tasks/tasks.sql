@@ -123,9 +123,10 @@ WHERE id = $1 AND lease_token = $2 AND status = 'RUNNING'
 RETURNING id
 
 -- name: suspend_task
--- Return a task to PENDING that is not claimed before $3; its next claim counts as the first attempt. No row: the task is lost.
+-- Return a task to PENDING that is not claimed before $3; its next claim counts as the first attempt, and errors of earlier
+-- attempts are over. No row: the task is lost.
 UPDATE async_tasks
-SET status = 'PENDING', attempts = 0, lease_until = NULL, lease_token = NULL, not_before = $3::timestamptz
+SET status = 'PENDING', attempts = 0, error_data = NULL, lease_until = NULL, lease_token = NULL, not_before = $3::timestamptz
 WHERE id = $1 AND lease_token = $2 AND status = 'RUNNING'
 RETURNING id
 

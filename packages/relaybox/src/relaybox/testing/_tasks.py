@@ -28,9 +28,11 @@ class Tasks:
     async def advance(self, seconds: float) -> int:
         """Make all tasks older by *seconds*, as if this time had passed; return the number of tasks.
 
-        Leases, pauses after failed attempts and ages of waiting tasks change; ``updated_at`` does not.
+        Leases, pauses after failed attempts, ages of waiting tasks and the timeouts of waiting flows change;
+        ``updated_at`` and the time of a ``sleep_until`` do not.
         """
         async with self._database.service_connection() as connection:
+            await connection.fetch(_SQL["advance_handles"], seconds)
             return len(await connection.fetch(_SQL["advance_tasks"], seconds))
 
     async def run_due(

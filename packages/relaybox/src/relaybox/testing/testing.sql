@@ -6,3 +6,8 @@ UPDATE async_tasks SET created_at = created_at - make_interval(secs => $1::float
        lease_until = lease_until - make_interval(secs => $1::float8),
        not_before = not_before - make_interval(secs => $1::float8)
 RETURNING id
+
+-- name: advance_handles
+-- Let the waiting pauses of flows expire $1 seconds earlier.
+UPDATE flow_resume_handles SET expires_at = expires_at - make_interval(secs => $1::float8)
+WHERE status IN ('PENDING_PAUSE', 'PAUSED')

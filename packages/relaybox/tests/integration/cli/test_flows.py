@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import uuid4
@@ -67,8 +68,10 @@ async def test_flow_commands_list_and_show_without_results(database: Database, f
     assert ([one["id"] for one in found["flows"]], found["pauses"]) == ([str(flow_id)], [])
 
     shown = (await flows("show", str(flow_id))).stdout
-    assert "reserve: ended" in shown
-    assert f"{flow_id}/approval  PAUSED" in shown
+    assert re.search(r"^step 1 +reserve: done 20", shown, re.MULTILINE)
+    assert re.search(
+        r"^wait +approval: PAUSED, for a resume; began 20.*; until 20.*, in ", shown, re.MULTILINE
+    )
     assert "秘密" not in shown
     assert "秘密" in (await flows("show", str(flow_id), "--payload")).stdout
     assert parsed(await flows("show", str(flow_id), "--json"))["input_data"] is None

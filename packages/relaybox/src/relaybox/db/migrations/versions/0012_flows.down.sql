@@ -16,6 +16,7 @@ BEGIN
     EXECUTE format('GRANT SELECT ON event_erasures TO %I', service);
 END
 $$;
+DROP INDEX idx_async_tasks_failed;
 DROP TABLE flow_event_keys;
 DROP TABLE flow_events;
 DROP TABLE flow_waits;

@@ -30,6 +30,9 @@ CREATE INDEX idx_async_tasks_claim ON async_tasks (coalesce(claim_order_at, crea
     WHERE status IN ('PENDING', 'RUNNING') AND not_before IS NULL;
 CREATE INDEX idx_async_tasks_not_before ON async_tasks (not_before) WHERE status = 'PENDING' AND not_before IS NOT NULL;
 
+-- FAILED tasks, which the metrics of flows count.
+CREATE INDEX idx_async_tasks_failed ON async_tasks (task_type) WHERE status = 'FAILED';
+
 -- Steps of flows that are done, in their order; a flow that goes on gets their results instead of repeating them.
 CREATE TABLE flow_steps (
     task_id UUID NOT NULL REFERENCES async_tasks (id) ON DELETE CASCADE,
