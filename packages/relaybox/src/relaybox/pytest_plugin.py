@@ -7,6 +7,7 @@ start when the first test needs them, once per session and per process of pytest
 from __future__ import annotations
 
 import os
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,45 @@ def relaybox_server_directory(_relaybox_extra: None) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def relaybox_postgres_server(relaybox_server_directory: Path) -> Iterator[LocalPostgres]:
+def _relaybox_kafka_start(
+    request: pytest.FixtureRequest, relaybox_server_directory: Path
+) -> Iterator[Callable[[], LocalKafka]]:
+    """Return a function that starts the session's Kafka, or waits for its start, which may have begun here.
+
+    If a test of the session uses Kafka, Kafka starts beside PostgreSQL and the tests that do not use it.
+    """
+    from relaybox.local import LocalKafka
+    from relaybox.testing import run_in_own_loop
+
+    # The broker lives for minutes: optimising compilation costs more time than it saves.
+    options = () if _JAVA_OPTIONS in os.environ else ("-XX:TieredStopAtLevel=1",)
+    server = LocalKafka(relaybox_server_directory / "kafka", java_options=options)
+    # One thread until the end of the session: on Linux, a server ends with the thread that has started it.
+    with ThreadPoolExecutor(1, thread_name_prefix="relaybox-kafka") as thread:
+        starts: list[Future[None]] = []
+
+        def begin() -> None:
+            if not starts:
+                starts.append(thread.submit(lambda: run_in_own_loop(server.start())))
+
+        def wait() -> LocalKafka:
+            begin()
+            starts[0].result()
+            return server
+
+        if any(
+            "relaybox_kafka_server" in getattr(item, "fixturenames", ()) for item in request.session.items
+        ):
+            begin()
+        yield wait
+        if starts and starts[0].exception() is None:
+            run_in_own_loop(server.stop())
+
+
+@pytest.fixture(scope="session")
+def relaybox_postgres_server(
+    relaybox_server_directory: Path, _relaybox_kafka_start: Callable[[], LocalKafka]
+) -> Iterator[LocalPostgres]:
     """Start the session's PostgreSQL."""
     from relaybox.local import LocalPostgres
     from relaybox.testing import run_in_own_loop
@@ -81,19 +120,9 @@ def relaybox_postgres_server(relaybox_server_directory: Path) -> Iterator[LocalP
 
 
 @pytest.fixture(scope="session")
-def relaybox_kafka_server(relaybox_server_directory: Path) -> Iterator[LocalKafka]:
-    """Start the session's Kafka."""
-    from relaybox.local import LocalKafka
-    from relaybox.testing import run_in_own_loop
-
-    server = LocalKafka(relaybox_server_directory / "kafka")
-    with pytest.MonkeyPatch.context() as environment:
-        if _JAVA_OPTIONS not in os.environ:
-            # The broker lives for minutes: optimising compilation costs more time than it saves.
-            environment.setenv(_JAVA_OPTIONS, "-XX:TieredStopAtLevel=1")
-        run_in_own_loop(server.start())
-    yield server
-    run_in_own_loop(server.stop())
+def relaybox_kafka_server(_relaybox_kafka_start: Callable[[], LocalKafka]) -> LocalKafka:
+    """Return the session's Kafka, which runs."""
+    return _relaybox_kafka_start()
 
 
 @pytest.fixture(scope="session")

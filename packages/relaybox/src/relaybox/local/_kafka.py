@@ -96,6 +96,7 @@ class LocalKafka(LocalServer):
         properties: Mapping[str, str] = MappingProxyType({}),
         member: ClusterMember | None = None,
         heap_mib: int = 400,
+        java_options: Sequence[str] = (),
     ) -> None:
         """Configure the broker; :meth:`start` starts it.
 
@@ -107,6 +108,7 @@ class LocalKafka(LocalServer):
             properties: Additional settings of the broker.
             member: Role in a cluster; None for a cluster of this broker alone.
             heap_mib: Maximum heap size of the JVM in MiB.
+            java_options: Additional options of the JVM.
         """
         super().__init__(data_dir, port)
         self.version = version
@@ -114,6 +116,7 @@ class LocalKafka(LocalServer):
         self._properties = properties
         self._member = member
         self._heap_mib = heap_mib
+        self._java_options = tuple(java_options)
 
     def __repr__(self) -> str:
         state = f"pid {self._process.pid}" if self._process else "stopped"
@@ -205,7 +208,10 @@ class LocalKafka(LocalServer):
     def _launch(self, java: Path, jars: Sequence[Path], command: Sequence[str]) -> ServerProcess:
         class_path = os.pathsep.join(map(str, jars))
         return ServerProcess(
-            [str(java), *_JVM, f"-Xmx{self._heap_mib}m", "-cp", class_path, *command],
+            [
+                *(str(java), *_JVM, f"-Xmx{self._heap_mib}m", *self._java_options),
+                *("-cp", class_path, *command),
+            ],
             log=self.log,
             env={"PATH": os.defpath, "LC_ALL": "C.UTF-8", **_inherited_java_options()},
             cwd=self._home,
