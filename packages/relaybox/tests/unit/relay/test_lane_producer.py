@@ -97,6 +97,15 @@ def test_commit_is_repeated_while_its_errors_are_retriable(make: Make) -> None:
     assert librdkafka.calls == 3
 
 
+def test_open_transaction_ends_45_s_after_its_producer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`relaybox verify` waits for the end of an open transaction on the assumption of 45 s."""
+    settings: list[dict[str, Any]] = []
+    monkeypatch.setattr(_transaction, "Producer", settings.append)
+    LaneProducer({}, Markers({}, UUID(int=0)), 0, 0, batch_bytes=1_000, deadline=lambda: NEVER)
+    assert settings[0]["transaction.timeout.ms"] == 45_000
+    assert settings[0]["message.timeout.ms"] < 45_000
+
+
 @pytest.mark.guarantee("G31")
 @pytest.mark.parametrize(("error", "deadline_s"), [(FENCED, NEVER), (AWAY, PAST)])
 def test_commit_that_fails_for_good_leaves_the_transaction_in_doubt(

@@ -3,10 +3,13 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
 from relaybox.db import Database, Executor
+from relaybox.outbox import RetentionStep
+from relaybox.relay import _background
 from relaybox.relay._background import Maintenance
 from relaybox.relay._postgres import Connections, LowWatermark
 from relaybox.relay._statistics import Counters
@@ -14,6 +17,7 @@ from relaybox.settings import PostgresSettings
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.waiting import eventually
 
 #: Old rows are looked for every 0.07 ms.
@@ -27,6 +31,18 @@ class Broken(Database):
     async def connection(self) -> AsyncGenerator[Executor]:
         raise RuntimeError("broken on purpose")
         yield
+
+
+class Idle(Database):
+    """A database whose connections are not used."""
+
+    def __init__(self) -> None:
+        super().__init__(PostgresSettings(port=1, password=SecretStr("unused")))
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncGenerator[Executor]:
+        unused: Any = None
+        yield unused
 
 
 async def first_failure(database: Database) -> EventDict:
@@ -52,6 +68,35 @@ async def test_unexpected_failure_of_maintenance_is_logged_with_its_traceback() 
     line = await first_failure(Broken())
     assert (line["log_level"], line["task"]) == ("error", "retention")
     assert "RuntimeError: broken on purpose" in line["traceback"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "level"),
+    [([RetentionStep.CLOSED], "debug"), ([RetentionStep.SEALED, RetentionStep.EMPTIED], "info"), ([], None)],
+)
+async def test_only_the_removal_of_rows_is_logged_as_information(
+    monkeypatch: pytest.MonkeyPatch, steps: list[RetentionStep], level: str | None
+) -> None:
+    attempts, repeated = [steps], asyncio.Event()
+
+    async def retain(_connection: Executor, *, keep_h: float) -> list[RetentionStep]:
+        assert keep_h == KEEP_H
+        if attempts:
+            return attempts.pop()
+        repeated.set()
+        return await asyncio.Future[list[RetentionStep]]()
+
+    monkeypatch.setattr(_background, "retain", retain)
+    database = Idle()
+    maintenance = Maintenance(
+        database, Connections(database), Counters(), LowWatermark(), keep_h=KEEP_H, measure_s=1.0
+    )
+    with capture_logs() as lines:
+        running = asyncio.create_task(maintenance.remove_old_rows())
+        async with asyncio.timeout(WAIT_S):
+            await repeated.wait()
+        running.cancel()
+    assert [(line["log_level"], line["steps"]) for line in lines] == ([(level, steps)] if level else [])
 
 
 async def test_maintenance_without_postgresql_is_logged_with_the_reason() -> None:

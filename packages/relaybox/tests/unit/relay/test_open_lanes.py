@@ -137,12 +137,27 @@ async def test_open_lane_is_not_taken_over_again(delivery: ExactlyOnce, takeover
 
 
 @pytest.mark.guarantee("G31")
+async def test_lane_is_open_in_the_epoch_of_its_takeover_only(
+    delivery: ExactlyOnce, takeovers: Takeovers
+) -> None:
+    def leased(epoch: str) -> Lane:
+        return Lane(lane=0, epoch=int(epoch), valid_until_s=0.0)
+
+    assert await takeovers.opened_of(delivery, [leased("1000")]) == [0]
+    renewed = leased("1000")
+    assert delivery.ready([renewed]) == [renewed]
+    assert delivery.ready([leased("1001")]) == []
+
+
+@pytest.mark.guarantee("G31")
 async def test_lane_in_contradiction_waits_while_other_lanes_open(
     delivery: ExactlyOnce, takeovers: Takeovers
 ) -> None:
     takeovers.faulty = {1}
     assert await takeovers.opened_of(delivery) == [0]
     assert [lane.lane for lane in delivery.ready(LANES)] == [0]
+    for _ in range(10):  # a takeover that had begun would be asked for now
+        await asyncio.sleep(0)
     assert takeovers.asked == [[0, 1]], "its pause of 5 s is not over"
 
 

@@ -120,6 +120,14 @@ def test_rows_of_a_rejected_transaction_are_published_one_by_one() -> None:
     assert isolator.take_confirmed() == []
 
 
+def test_neither_of_two_rejected_rows_is_at_fault_until_published_alone() -> None:
+    isolator, rows = RejectionIsolator(), [message(1), message(2, "b")]
+    isolator.note_rejected(batch(*rows), KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
+    assert isolator.one_per_lane(rows) == rows[:1]
+    isolator.confirm(0, last_id=B)
+    assert isolator.take_confirmed() == []
+
+
 def test_rejected_row_that_is_published_alone_is_not_at_fault() -> None:
     isolator = RejectionIsolator()
     isolator.note_rejected(batch(message(1)), KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
