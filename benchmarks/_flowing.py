@@ -21,7 +21,7 @@ from relaybox.db import Database, load_queries
 from relaybox.flows import Flow, FlowDefinition, flow, flow_subscription, flow_workers, park_flow, start_flow
 from relaybox.outbox import Notifier
 from relaybox.settings import KafkaSettings, PostgresSettings, TaskSettings, load_settings
-from relaybox.tasks import Progress, Task, TaskRunner, Worker
+from relaybox.tasks import AttemptOutcome, Progress, Task, TaskRunner, Worker
 from relaybox.telemetry import configure_logging
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -88,9 +88,10 @@ class Completion:
     def observing(self, worker: Worker) -> Worker:
         """Wrap *worker*."""
 
-        async def work(task: Task, progress: Progress) -> None:
-            await worker(task, progress)
+        async def work(task: Task, progress: Progress) -> AttemptOutcome | None:
+            outcome = await worker(task, progress)
             self._ends.pop(task.id).set_result(None)
+            return outcome
 
         return work
 
@@ -136,6 +137,7 @@ def runner_of(database: Database, workers: dict[str, Worker]) -> TaskRunner:
         workers,
         on_exhausted=lambda task: park_flow(database, task),
         settings=TaskSettings(concurrency=CONCURRENCY),
+        listens=True,
     )
 
 

@@ -79,6 +79,7 @@ def _services(resources: ServiceResources, definitions: Sequence[FlowDefinition]
         database,
         flow_workers(database, definitions, metrics=metrics),
         on_exhausted=partial(park_flow, database),
+        listens=True,
     )
     registry.register(TaskCollector(runner.statistics))
     return [runner, metrics, FlowExpiry(database), Sweeper(database, registry)]

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from relaybox.db import contains_nul, executor_of, load_queries, map_database_errors
 from relaybox.flows._errors import FlowDocumentInvalid, FlowInvalid
+from relaybox.tasks import announce_tasks
 
 if TYPE_CHECKING:
     from relaybox.flows._flow import Flow
@@ -100,6 +101,7 @@ async def start_flow(
     with map_database_errors():
         rows = await executor_of(db).fetch(_SQL["start"], definition.task_type, document, None, flow_id)
     if rows:
+        announce_tasks(db, [definition.task_type])
         return rows[0]["id"]
     assert flow_id is not None  # only an existing id gives no row
     return flow_id

@@ -15,12 +15,20 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from relaybox.consumers import EventTransaction, Subscription, subscribe
 from relaybox.db import Database, executor_of, load_queries, map_database_errors
 from relaybox.flows._definition import FlowDefinition
-from relaybox.flows._errors import FlowError
 from relaybox.flows._flow import Flow, Suspended
-from relaybox.flows._handles import expire_handles, resume
+from relaybox.flows._handles import expire_handles, record_resumes
 from relaybox.flows._metrics import FlowMetrics
 from relaybox.periodic import PeriodicJob
-from relaybox.tasks import Progress, Task, TaskLost, Worker, complete_task, fail_task, fetch_task
+from relaybox.tasks import (
+    AttemptOutcome,
+    Progress,
+    Task,
+    TaskLost,
+    Worker,
+    complete_task,
+    fail_task,
+    fetch_task,
+)
 
 __all__ = ("FlowExpiry", "flow_subscription", "flow_workers", "park_flow")
 
@@ -29,6 +37,10 @@ _EXPIRE_S: Final = 5.0
 #: Handles per transaction, and transactions per run; the next run continues.
 _EXPIRE_MAX: Final = 100
 _BATCHES_MAX: Final = 100
+#: Events that may share a transaction when several are there.
+_TRANSACTION_EVENTS_MAX: Final = 50
+#: Time limit of a delivery, short enough for PostgreSQL's default limit of idle transactions.
+_DELIVERY_S: Final = 20.0
 
 
 class FlowExpiry(PeriodicJob):
@@ -62,7 +74,7 @@ def flow_workers(
     """
 
     def worker(definition: FlowDefinition) -> Worker:
-        async def work(task: Task, _progress: Progress) -> None:
+        async def work(task: Task, _progress: Progress) -> AttemptOutcome:
             try:
                 await _run(database, definition, task, metrics)
             except TaskLost:
@@ -71,6 +83,7 @@ def flow_workers(
                 if metrics is not None:
                     metrics.count_failure(definition.name)
                 raise
+            return AttemptOutcome.ENDED
 
         return work
 
@@ -116,7 +129,8 @@ async def _run(
             metrics.count_expired(definition.name, current.expired_waits)
     current.check_end()
     document = dict(result or {})
-    await database.run_in_transaction(lambda db: complete_task(executor_of(db), task.fence, result=document))
+    async with database.service_connection() as connection:
+        await complete_task(connection, task.fence, result=document)
 
 
 def flow_subscription(
@@ -136,19 +150,15 @@ def flow_subscription(
     """
     types = sorted({one for definition in definitions for one in definition.event_types})
 
-    @subscribe(*types, group=group)
+    @subscribe(
+        *types, group=group, transaction_events_max=_TRANSACTION_EVENTS_MAX, handler_timeout_s=_DELIVERY_S
+    )
     async def deliver(event: EventEnvelope, unit: EventTransaction) -> None:
         executor = executor_of(unit.db)
-        place = (event.event_type, event.aggregate_id)
-        document = event.model_dump_json()
+        arguments = (event.event_type, event.aggregate_id, event.model_dump_json())
         with map_database_errors():
-            await executor.fetch(_SQL["lock_event_key"], *place)
-            await executor.fetch(_SQL["record_event"], *place, document)
-            waits = await executor.fetch(_SQL["deliver_event"], *place, document)
-        for wait in waits:
-            try:
-                await resume(unit.db, wait["correlation_id"], {})
-            except FlowError:  # the wait has expired, or was cancelled or resumed
-                continue
+            await executor.fetch(_SQL["record_event"], *arguments)
+            resumed = await executor.fetch(_SQL["deliver_event"], *arguments)
+        await record_resumes(unit.db, resumed)
 
     return deliver

@@ -45,7 +45,7 @@ from relaybox.flows._errors import (
     FlowExpired,
     FlowUnknown,
 )
-from relaybox.tasks import wake_tasks
+from relaybox.tasks import announce_tasks, wake_tasks
 
 __all__ = (
     "AGGREGATE_TYPE",
@@ -64,6 +64,7 @@ __all__ = (
     "fetch_handle",
     "lock_handle",
     "pause",
+    "record_resumes",
     "resume",
 )
 
@@ -232,6 +233,11 @@ async def resume(db: AsyncSession, correlation_id: str, payload: Mapping[str, An
     return handle
 
 
+async def record_resumes(db: AsyncSession, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Record that the handles in *rows* were resumed by the statement that returned these rows."""
+    await _record(db, [Handle.from_row(row) for row in rows], RESUMED)
+
+
 async def cancel(db: AsyncSession, correlation_id: str) -> Handle:
     """Cancel a requested or confirmed pause; the handle is EXPIRED and ``cancelled``.
 
@@ -366,7 +372,7 @@ async def _record(db: AsyncSession, handles: Sequence[Handle], event_type: Event
     if tasks:
         # A statement of its own, whose snapshot has the task as it was suspended before the handle's lock.
         with map_database_errors():
-            await wake_tasks(executor_of(db), tasks)
+            announce_tasks(db, await wake_tasks(executor_of(db), tasks))
 
 
 def _event(handle: Handle, event_type: EventType) -> EventEnvelope:

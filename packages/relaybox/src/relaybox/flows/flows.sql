@@ -99,6 +99,24 @@ WITH held AS (
 INSERT INTO flow_steps (task_id, position, name, result) SELECT held.id, $3, $4, $5::text::jsonb FROM held
 RETURNING position
 
+-- name: record_resume
+-- Record that the step number $3 of the flow $1, the wait called $4 with the correlation id $5, has ended by a resume: its result is
+-- the event if $6, else the payload. No row: the wait was not resumed, or the runner with the fencing token $2 does not hold the
+-- flow any more. A RESUMED handle never changes, so it need not be locked.
+WITH handle AS (
+    SELECT status, resume_payload FROM flow_resume_handles WHERE correlation_id = $5 ORDER BY generation DESC LIMIT 1
+), ended AS (
+    SELECT CASE WHEN $6 THEN (SELECT event FROM flow_waits WHERE task_id = $1 AND correlation_id = $5)
+                ELSE handle.resume_payload END AS value
+    FROM handle WHERE handle.status = 'RESUMED'
+), held AS (
+    SELECT id FROM async_tasks WHERE id = $1 AND lease_token = $2 AND status = 'RUNNING' FOR NO KEY UPDATE
+)
+INSERT INTO flow_steps (task_id, position, name, result)
+SELECT held.id, $3, $4, jsonb_build_object('value', ended.value) FROM held CROSS JOIN ended WHERE ended.value IS NOT NULL
+ON CONFLICT DO NOTHING
+RETURNING result::text AS result
+
 -- name: lock_event_key
 -- Take the turn of the event type $1 and key $2: transactions that record such an event or begin to wait for one are
 -- serialized.
@@ -106,13 +124,24 @@ INSERT INTO flow_event_keys AS turn (event_type, key) VALUES ($1, $2)
 ON CONFLICT (event_type, key) DO UPDATE SET changed_at = clock_timestamp()
 
 -- name: record_event
--- Keep an event of type $1 and key $2, for flows that wait for it later.
+-- Keep the event $3 of type $1 and key $2 for flows that wait for it later, and take the turn of its type and key.
+WITH turn AS (
+    INSERT INTO flow_event_keys AS turn (event_type, key) VALUES ($1, $2)
+    ON CONFLICT (event_type, key) DO UPDATE SET changed_at = clock_timestamp()
+)
 INSERT INTO flow_events (event_type, key, envelope) VALUES ($1, $2, $3::text::jsonb)
 
 -- name: deliver_event
--- Give the event $3 to the flows that wait for an event of type $1 with key $2.
-UPDATE flow_waits SET event = $3::text::jsonb WHERE event_type = $1 AND key = $2 AND event IS NULL
-RETURNING correlation_id
+-- Give the event $3 to the flows that wait for an event of type $1 with key $2, and resume those whose pause has not ended. After
+-- record_event, as a statement of its own, whose snapshot has the waits that began before the turn.
+WITH given AS (
+    UPDATE flow_waits SET event = $3::text::jsonb WHERE event_type = $1 AND key = $2 AND event IS NULL
+    RETURNING correlation_id
+)
+UPDATE flow_resume_handles AS handle SET status = 'RESUMED', resume_payload = '{}', version = version + 1
+WHERE correlation_id = ANY(ARRAY(SELECT correlation_id FROM given)) AND status = 'PAUSED' AND expires_at > clock_timestamp()
+RETURNING id, correlation_id, resume_handle::text AS resume_handle, status::text AS status,
+    resume_payload::text AS resume_payload, expires_at, registered, cancelled, version, chain_id
 
 -- name: begin_wait
 -- Let the flow $1 wait with the correlation id $2 for an event of type $3 with key $4. The first such event that arrived since

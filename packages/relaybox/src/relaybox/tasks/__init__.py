@@ -5,6 +5,7 @@ transaction of its command. A :class:`TaskRunner` passes the task to a worker, w
 (:func:`complete_task`, :func:`fail_task`) in the transaction that writes the result.
 """
 
+from relaybox.tasks._announcement import announce_tasks
 from relaybox.tasks._attempt import AttemptOutcome, retry_pause_s
 from relaybox.tasks._errors import TaskError, TaskLost, TaskUnfinished
 from relaybox.tasks._progress import should_record_progress
@@ -38,6 +39,7 @@ __all__ = (
     "TaskSignal",
     "TaskUnfinished",
     "Worker",
+    "announce_tasks",
     "cancel_task",
     "complete_task",
     "create_task",

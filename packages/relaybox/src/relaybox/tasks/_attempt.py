@@ -54,7 +54,9 @@ class Attempt:
             if self.task.attempts > self.attempts_max:
                 await self.on_exhausted(self.task)
             else:
-                await self.worker(self.task, ProgressReport(self.database, self.task, self.on_progress))
+                progress = ProgressReport(self.database, self.task, self.on_progress)
+                if (outcome := await self.worker(self.task, progress)) is not None:
+                    return outcome
             failure: Exception = TaskUnfinished(
                 f"the worker of {self.task.task_type} did not end its task; "
                 "call complete_task or fail_task in the transaction that writes the result"

@@ -11,9 +11,11 @@ import structlog
 from structlog.contextvars import bound_contextvars
 
 from relaybox.db import Database, DatabaseError
+from relaybox.outbox import Listener
 from relaybox.periodic import PeriodicJob
 from relaybox.settings import TaskSettings
 from relaybox.signals import OnSignal, Signal, SignalEmitter
+from relaybox.tasks._announcement import key_of
 from relaybox.tasks._attempt import Attempt, AttemptOutcome
 from relaybox.tasks._statistics import AttemptDurations, RunnerStatistics, TaskBacklog
 from relaybox.tasks._store import claim_tasks, measure_backlog, release_task, renew_leases
@@ -58,6 +60,9 @@ class TaskRunner:
         on_exhausted: Gets each task that has been claimed over ``TASK_ATTEMPTS_MAX`` times; must end the
             task.
         settings: None reads ``TASK_*`` from the environment.
+        listens: Whether the runner keeps a connection on which it learns of tasks that other processes have
+            announced (:func:`relaybox.tasks.announce_tasks`), so that they start at once. Otherwise the
+            runner finds them within ``TASK_POLL_S``.
         on_progress: Called after progress of a task was recorded.
         on_signal: Called with each step, for tests.
     """
@@ -69,6 +74,7 @@ class TaskRunner:
         *,
         on_exhausted: Callable[[Task], Awaitable[None]],
         settings: TaskSettings | None = None,
+        listens: bool = False,
         on_progress: OnProgress | None = None,
         on_signal: OnSignal[TaskSignal] | None = None,
     ) -> None:
@@ -81,6 +87,10 @@ class TaskRunner:
         self._held: dict[UUID, tuple[Task, asyncio.Task[None]]] = {}
         self._woken = asyncio.Event()
         self._stopping = asyncio.Event()
+        #: Whether there may be tasks that the last claim left because the runner had no place for them.
+        self._left_some = False
+        self._listener = Listener(database, self._on_keys) if listens else None
+        self._keys = frozenset(map(key_of, workers))
         #: First error in the runner's own code, which run() raises at its end.
         self._fault: BaseException | None = None
         #: Whether the last claim failed; of failures in a row only the first is logged.
@@ -131,6 +141,8 @@ class TaskRunner:
         loops = (claiming, heartbeat, measuring)
         for loop in loops:
             loop.add_done_callback(self._stop_on_fault)
+        if self._listener is not None:
+            await self._listener.start()
         try:
             await self._stopping.wait()
             # Let a running claim end: tasks claimed by a cancelled statement would wait until their leases
@@ -138,12 +150,18 @@ class TaskRunner:
             await asyncio.wait({claiming}, timeout=_CLAIM_S)
             await self._finish_running()
         finally:
+            if self._listener is not None:
+                await self._listener.stop()
             for loop in loops:
                 loop.cancel()
             await asyncio.wait(loops, timeout=_CANCEL_S)
             await self._release_all()
         if self._fault is not None:
             raise self._fault
+
+    def _on_keys(self, keys: frozenset[str]) -> None:
+        if not keys or keys & self._keys:
+            self.wake()
 
     async def _claim_until_stopped(self) -> None:
         while not self._stopping.is_set():
@@ -153,7 +171,8 @@ class TaskRunner:
 
     async def _claim(self) -> None:
         free = self._settings.concurrency - len(self._held)
-        if free <= 0:
+        self._left_some = free <= 0
+        if self._left_some:
             return
         try:
             async with self._database.service_connection() as connection:
@@ -167,6 +186,7 @@ class TaskRunner:
             self._signals.emit(TaskSignal.WAITING_FOR_DATABASE)
             return
         self._claims_fail = False
+        self._left_some = len(tasks) == free
         for task in tasks:
             self._start(task)
         self._signals.emit(TaskSignal.CLAIMED if tasks else TaskSignal.IDLE)
@@ -207,7 +227,8 @@ class TaskRunner:
             return
         del self._held[task.id]
         self._signals.emit(TaskSignal[outcome.name])
-        self.wake()
+        if self._left_some:
+            self.wake()
 
     async def _wait_for_wake(self) -> None:
         try:

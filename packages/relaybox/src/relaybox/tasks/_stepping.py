@@ -73,9 +73,9 @@ class _ObservedWorker:
         self._worker = worker
         self.failure: Exception | None = None
 
-    async def __call__(self, task: Task, progress: Progress) -> None:
+    async def __call__(self, task: Task, progress: Progress) -> AttemptOutcome | None:
         try:
-            await self._worker(task, progress)
+            return await self._worker(task, progress)
         except Exception as error:
             self.failure = error
             raise

@@ -192,13 +192,14 @@ async def suspend_task(executor: Executor, fence: Fence, *, not_before: datetime
     _require_held(rows, fence)
 
 
-async def wake_tasks(executor: Executor, task_ids: Sequence[UUID]) -> int:
-    """Let suspended tasks be claimed at once, inside the caller's transaction; return how many there were.
+async def wake_tasks(executor: Executor, task_ids: Sequence[UUID]) -> frozenset[str]:
+    """Let suspended tasks be claimed at once, inside the caller's transaction; return the types of the tasks.
 
     A transaction that suspends a task because something has not happened yet, and one that lets it happen and
-    wakes the task, must both lock one row first: else the task may be suspended after it was woken.
+    wakes the task, must both lock one row first: else the task may be suspended after it was woken. Pass the
+    types to :func:`relaybox.tasks.announce_tasks`.
     """
-    return len(await executor.fetch(_SQL["wake_tasks"], list(task_ids)))
+    return frozenset(row["task_type"] for row in await executor.fetch(_SQL["wake_tasks"], list(task_ids)))
 
 
 def _json(document: Mapping[str, Any]) -> str:

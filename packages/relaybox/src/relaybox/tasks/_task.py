@@ -3,8 +3,11 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
+
+if TYPE_CHECKING:
+    from relaybox.tasks._attempt import AttemptOutcome
 
 __all__ = ("Fence", "OnProgress", "Progress", "Task", "Worker")
 
@@ -46,7 +49,8 @@ class Task:
 
 #: Function that reports the progress in percent (0 to 100); raises TaskLost if the task was lost.
 Progress = Callable[[float], Awaitable[None]]
-#: Function that does the work, and ends the task in the transaction that writes the result.
-Worker = Callable[[Task, Progress], Awaitable[None]]
+#: Function that does the work, and ends the task in the transaction that writes the result. If it returns the
+#: outcome, the runner does not ask PostgreSQL whether the task has ended.
+Worker = Callable[[Task, Progress], Awaitable["AttemptOutcome | None"]]
 #: Function that is called with the recorded percentage after each record; must not block.
 OnProgress = Callable[[Task, Decimal], None]

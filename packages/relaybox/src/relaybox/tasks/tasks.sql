@@ -131,6 +131,7 @@ WHERE id = $1 AND lease_token = $2 AND status = 'RUNNING'
 RETURNING id
 
 -- name: wake_tasks
--- Let the suspended tasks $1 be claimed at once.
-UPDATE async_tasks SET not_before = NULL WHERE id = ANY($1::uuid[]) AND status = 'PENDING' AND not_before IS NOT NULL
-RETURNING id
+-- Let the suspended tasks $1 be claimed at once, and return their types. RUNNING tasks are updated too: under REPEATABLE READ a
+-- task that was suspended after the snapshot looks RUNNING, and the update raises SQLSTATE 40001 instead of missing the task.
+UPDATE async_tasks SET not_before = NULL WHERE id = ANY($1::uuid[]) AND status IN ('PENDING', 'RUNNING')
+RETURNING task_type

@@ -42,6 +42,7 @@ def start_runner(database: Database) -> StartRunner:
         *,
         on_exhausted: Callable[[Task], Awaitable[None]] = never,
         on_progress: Any = None,
+        listens: bool = False,
         **settings: Any,
     ) -> AsyncIterator[Running]:
         signals = SignalRecorder()
@@ -50,6 +51,7 @@ def start_runner(database: Database) -> StartRunner:
             {TASK_TYPE: worker},
             on_exhausted=on_exhausted,
             settings=TaskSettings(**{"poll_s": 0.05, "stop_grace_s": 0.0, **settings}),
+            listens=listens,
             on_progress=on_progress,
             on_signal=signals,
         )

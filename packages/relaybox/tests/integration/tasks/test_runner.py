@@ -5,10 +5,13 @@ from decimal import Decimal
 
 import pytest
 from relaybox.db import Database
-from relaybox.tasks import Progress, Task, TaskLost, TaskSignal, complete_task
+from relaybox.outbox import Notifier
+from relaybox.tasks import Progress, Task, TaskLost, TaskSignal, announce_tasks, complete_task
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from tests.fixtures.bounds import WAIT_S
-from tests.fixtures.task_rows import add_task, cancel, expire_lease, fail, task_row
+from tests.fixtures.task_rows import TASK_TYPE, add_task, cancel, expire_lease, fail, task_row
 
 
 class Held:
@@ -47,6 +50,27 @@ async def test_wake_starts_a_task_before_the_next_poll(database: Database, held:
         running.runner.wake()
         await running.signals.wait_for(TaskSignal.ENDED)
     assert (await task_row(database, task_id))["status"] == "COMPLETED"
+
+
+async def test_listening_runner_starts_an_announced_task_before_the_next_poll(
+    database: Database, held: Held, start_runner
+) -> None:
+    held.go_on.set()
+    notifier = Notifier(database)
+    notifier.attach(database.sessions)
+    await notifier.start()
+    async with start_runner(held, listens=True, poll_s=60) as running:
+        await running.signals.wait_for(TaskSignal.IDLE, 2)  # at its start, and when it listens
+        task_id = await add_task(database)
+        await database.run_in_transaction(announce)
+        await running.signals.wait_for(TaskSignal.ENDED)
+    await notifier.stop()
+    assert (await task_row(database, task_id))["status"] == "COMPLETED"
+
+
+async def announce(db: AsyncSession) -> None:
+    announce_tasks(db, [TASK_TYPE])
+    await db.execute(text("SELECT 1"))
 
 
 async def test_polling_finds_a_task_without_wake(database: Database, held: Held, start_runner) -> None:

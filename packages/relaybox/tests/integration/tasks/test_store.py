@@ -1,5 +1,6 @@
 """Statements on tasks: creation with the command, claims, leases, and ends."""
 
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID, uuid4
 
@@ -17,6 +18,8 @@ from relaybox.tasks import (
     create_task,
     fail_task,
     fetch_task,
+    suspend_task,
+    wake_tasks,
 )
 from relaybox.tasks._store import claim_tasks, release_task, renew_leases, report_progress
 from relaybox_types.enums import CommandStatus, TaskStatus
@@ -304,3 +307,21 @@ async def test_person_whose_tasks_have_ended_is_not_delayed(database: Database) 
     async with database.connection() as connection:
         tasks = await claim_tasks(connection, [TASK_TYPE], tasks_max=1, lease_s=60)
     assert [task.id for task in tasks] == [late] != [later]
+
+
+async def test_task_suspended_beside_a_wake_is_woken(database: Database) -> None:
+    task_id = await add_task(database)
+    fence = await claim_one(database)
+    later = datetime.now(UTC) + timedelta(hours=1)
+
+    async def wake(db: AsyncSession) -> None:
+        executor = executor_of(db)
+        await executor.fetch("SELECT 1")  # takes the snapshot
+        async with database.connection() as connection:
+            if (await task_row(database, task_id))["status"] == "RUNNING":
+                await suspend_task(connection, fence, not_before=later)
+        await wake_tasks(executor, [task_id])
+
+    await database.run_in_transaction(wake)
+    row = await task_row(database, task_id)
+    assert (row["status"], row["not_before"]) == ("PENDING", None)
