@@ -143,10 +143,14 @@ guarantees: $(STAMP) ## Generate docs/reference/guarantees.md from its rules and
 reference: $(STAMP) ## Generate docs/reference/python.md and a page per module from the docstrings
 	@python -m tests.reference
 
-lock: ## Resolve the newest dependencies into requirements.lock
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade \
-	  --all-extras $(PACKAGES:%=%/pyproject.toml) requirements.in \
-	  --no-emit-package relaybox --no-emit-package relaybox-types --no-emit-package relaybox-shared-types --output-file requirements.lock
+# All extras but `prefect`, whose packages conflict with the others: requirements-prefect.in.
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade \
+  --no-emit-package relaybox --no-emit-package relaybox-types --no-emit-package relaybox-shared-types
+
+lock: ## Resolve the newest dependencies into requirements.lock and requirements-prefect.lock
+	@$(LOCK) $(foreach extra,http local redis testing llm chess,--extra $(extra)) $(PACKAGES:%=%/pyproject.toml) requirements.in \
+	  --output-file requirements.lock
+	@$(LOCK) --extra prefect packages/relaybox/pyproject.toml requirements-prefect.in --output-file requirements-prefect.lock
 
 # For root with a closed home directory, the servers store their data elsewhere; moved-to names the directory.
 clean: ## Remove the environment and the product's data

@@ -45,6 +45,7 @@ _PRODUCT = (
     "DEAD_LETTER_",
     "RELAYBOX_DATA",
     "WORKSPACE_",
+    "PREFECT_",
 )
 #: Variables that configure the tests, not the product; they are kept.
 _SUITE = ("KAFKA_VERSION",)
@@ -130,6 +131,7 @@ _SLOW = (
     "packages/relaybox/tests/integration/consumers/test_outages.py",
     "packages/relaybox/tests/integration/consumers/test_secured_link.py",
     "packages/relaybox/tests/integration/db/test_tls.py",
+    "packages/relaybox/tests/integration/flows/test_prefect.py",
     "packages/relaybox/tests/integration/operations/test_consumer_rights.py",
     "packages/relaybox/tests/integration/relay/test_secured_link.py",
 )

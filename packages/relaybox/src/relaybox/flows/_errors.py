@@ -11,7 +11,13 @@
         ├── FlowCancelled         the pause was cancelled
         ├── FlowDocumentInvalid   a document is too large, or cannot be stored
         ├── FlowInvalid           a flow's function or declaration breaks a rule
-        └── FlowChanged           a flow's function calls other steps than before
+        ├── FlowChanged           a flow's function calls other steps than before
+        ├── FlowEngineUnavailable an external engine does not respond
+        ├── FlowRunRunning        a run of an external engine has not suspended itself yet
+        └── FlowRunError          a call of an external engine can never succeed
+            ├── FlowRunUnknown    the engine does not know the run
+            ├── FlowRunEnded      the run has ended, though its pause has not
+            └── FlowRunRefused    the engine refuses the call
 """
 
 from datetime import datetime
@@ -24,9 +30,15 @@ __all__ = (
     "FlowCancelled",
     "FlowChanged",
     "FlowDocumentInvalid",
+    "FlowEngineUnavailable",
     "FlowError",
     "FlowExpired",
     "FlowInvalid",
+    "FlowRunEnded",
+    "FlowRunError",
+    "FlowRunRefused",
+    "FlowRunRunning",
+    "FlowRunUnknown",
     "FlowUnknown",
 )
 
@@ -122,3 +134,50 @@ class FlowChanged(FlowError):
             f"the function of {task_type} {now} as step {position + 1}, which was {recorded!r} before; "
             "restore the function for the flows that have begun, and give the changed one a new version"
         )
+
+
+class FlowEngineUnavailable(FlowError):
+    """Raised by an external engine that does not respond; the call is repeated until it does."""
+
+    error_code = "FLOW_ENGINE_UNAVAILABLE"
+
+
+class FlowRunRunning(FlowError):
+    """Raised by an external engine whose run has not suspended itself yet; the engine is asked again."""
+
+    error_code = "FLOW_RUN_RUNNING"
+
+
+class FlowRunError(FlowError):
+    """Base of the errors of an external engine that no further call changes."""
+
+    error_code = "FLOW_RUN_ERROR"
+
+
+class FlowRunUnknown(FlowRunError):
+    """Raised when the engine does not know the run: its id is wrong, or the run was deleted."""
+
+    error_code = "FLOW_RUN_UNKNOWN"
+
+    def __init__(self, engine: str, run_id: str) -> None:
+        super().__init__(
+            f"{engine} knows no run {run_id!r}; the run was deleted, or belongs to another server: "
+            "start the flow again"
+        )
+
+
+class FlowRunEnded(FlowRunError):
+    """Raised when the run has ended, though its pause has not: it was cancelled in the engine, or crashed."""
+
+    error_code = "FLOW_RUN_ENDED"
+
+    def __init__(self, engine: str, run_id: str, state: str) -> None:
+        super().__init__(
+            f"the run {run_id!r} of {engine} ended as {state} before its pause; start the flow again"
+        )
+
+
+class FlowRunRefused(FlowRunError):
+    """Raised when the engine refuses to suspend, resume or cancel the run."""
+
+    error_code = "FLOW_RUN_REFUSED"

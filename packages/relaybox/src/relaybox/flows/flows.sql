@@ -187,3 +187,7 @@ FROM (
      WHERE status = 'FAILED' AND task_type = ANY($1::text[]) LIMIT $2::int)
 ) AS flow
 GROUP BY flow.task_type, flow.state
+
+-- name: time_after
+-- Return the time $1 seconds from now.
+SELECT clock_timestamp() + make_interval(secs => $1) AS time

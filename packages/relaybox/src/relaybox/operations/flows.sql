@@ -7,8 +7,9 @@ WHERE t.task_type ~ '@[1-9][0-9]{0,8}$'
 
 -- name: all_pauses
 -- Pauses without resume handles and payloads, which may contain personal data. A waiting pause whose time is over is EXPIRED.
+-- task_id is the flow of Relaybox's own engine; a pause of another engine has none.
 SELECT h.correlation_id, h.expires_at, h.cancelled, h.registered, h.resume_payload IS NOT NULL AS has_payload, h.generation,
-       h.resume_handle ->> 'task_id' AS task_id, h.created_at, h.updated_at,
+       CASE WHEN NOT h.resume_handle ? 'engine' THEN h.resume_handle ->> 'task_id' END AS task_id, h.created_at, h.updated_at,
        CASE WHEN h.status IN ('PENDING_PAUSE', 'PAUSED') AND h.expires_at <= clock_timestamp() THEN 'EXPIRED'
             ELSE h.status::text END AS status
 FROM flow_resume_handles AS h

@@ -1,0 +1,220 @@
+"""Attach an engine of flows, such as Prefect or Temporal, to pauses.
+
+A pause of such an engine has a task, the *driver*. It calls the engine after each transition of the pause::
+
+    pause_run: PENDING_PAUSE ── engine.suspend ──► confirm_paused: PAUSED, the driver waits
+                                                     │ resume      ──► RESUMED ── engine.resume ──► end
+                                                     └ expiry, cancel ► EXPIRED ── engine.cancel ──► end
+
+The task is created in the transaction that requests the pause, and the transaction that ends the pause wakes
+it. So no transition is missed. When a driver dies, its lease ends, and another one repeats its last call.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import Any, Final, Protocol
+from uuid import UUID
+
+import structlog
+from pydantic_core import to_json
+from relaybox_types.enums import HandleStatus
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from relaybox.db import Database, executor_of, load_queries, map_database_errors
+from relaybox.flows._errors import FlowEngineUnavailable, FlowInvalid, FlowRunError, FlowRunRunning
+from relaybox.flows._handles import (
+    Handle,
+    confirm_paused,
+    expire_one,
+    fetch_handle,
+    lock_handle,
+    pause,
+)
+from relaybox.tasks import Progress, Task, Worker, complete_task, fail_task, suspend_task
+
+__all__ = ("EngineRun", "FlowEngine", "engine_workers", "pause_run")
+
+_SQL: Final = load_queries(__package__ or "relaybox.flows", "flows.sql")
+_ENGINE_CHARACTERS_MAX: Final = 40
+_RUN_CHARACTERS_MAX: Final = 200
+#: How long the driver waits before it calls an engine again, in seconds.
+_RUNNING_S: Final = 1.0
+_UNAVAILABLE_S: Final = 5.0
+_log: Final = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineRun:
+    """A run of an external engine that pauses."""
+
+    #: :attr:`FlowEngine.name` of the engine, 1 to 40 characters.
+    engine: str
+    #: The engine's id of the run, 1 to 200 characters.
+    run_id: str
+    #: Correlation id of the pause; a run that pauses several times needs one for each pause.
+    correlation_id: str
+
+
+class FlowEngine(Protocol):
+    """What an engine offers so that pauses suspend, resume and cancel its runs.
+
+    The driver calls the methods at least once for each transition: after a crash, a second call follows the
+    first, perhaps when the run has gone on, paused again or ended. A repeated call must change nothing.
+
+    Each method raises :class:`FlowEngineUnavailable` if the engine does not respond; the driver then calls it
+    every 5 s, without limit. It raises a :class:`FlowRunError` if the call can never succeed; the driver is
+    then parked as a FAILED task. After any other error the task is tried ``TASK_ATTEMPTS_MAX`` times.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name of the engine, as in :attr:`EngineRun.engine`."""
+        ...
+
+    async def suspend(self, run: EngineRun) -> None:
+        """Return when *run* waits for the resume of this pause, and holds no process.
+
+        An engine whose runs wait for a signal by themselves returns at once.
+
+        Raises:
+            FlowRunRunning: The run has not suspended itself yet; the driver asks again every second.
+        """
+        ...
+
+    async def resume(self, run: EngineRun, payload: Mapping[str, Any]) -> None:
+        """Let *run* go on with *payload*; do nothing if this pause of the run was resumed before."""
+        ...
+
+    async def cancel(self, run: EngineRun, *, reason: str) -> None:
+        """End *run*, because its pause expired or was cancelled; do nothing if the run has ended."""
+        ...
+
+
+async def pause_run(
+    db: AsyncSession, run: EngineRun, *, expires_in: timedelta, chain_id: UUID | None = None
+) -> Handle:
+    """Request the pause of a run in the caller's transaction; a repeated call for the pause changes nothing.
+
+    Args:
+        db: Session of the caller's transaction.
+        run: The run, and the correlation id of its pause.
+        expires_in: The pause ends by itself after this time, and its run is cancelled.
+        chain_id: Chain to which the events belong; None: see :func:`chain_of`.
+
+    Returns:
+        The handle. If its status is RESUMED, a resume had arrived before, and the run need not be suspended.
+
+    Raises:
+        FlowInvalid: The name of the engine or the id of the run is too long, or empty.
+        FlowAlreadyPaused, RetryTransaction: Another transaction requests this pause: repeat the whole
+            transaction.
+        FlowDocumentInvalid: The correlation id is too long or cannot be stored.
+    """
+    if not (1 <= len(run.engine) <= _ENGINE_CHARACTERS_MAX and 1 <= len(run.run_id) <= _RUN_CHARACTERS_MAX):
+        raise FlowInvalid(
+            f"an engine has a name of 1 to {_ENGINE_CHARACTERS_MAX} characters and its run an id of 1 to "
+            f"{_RUN_CHARACTERS_MAX}, not {run.engine[:60]!r} and {run.run_id[:60]!r}"
+        )
+    handle = await fetch_handle(executor_of(db), run.correlation_id)
+    if handle is not None and handle.registered:
+        return handle
+    with map_database_errors():
+        document = to_json(asdict(run)).decode()
+        [row] = await executor_of(db).fetch(_SQL["start"], _task_type(run.engine), document, None, None)
+    handle = await pause(
+        db,
+        run.correlation_id,
+        resume_handle={"task_id": str(row["id"]), "engine": run.engine, "run_id": run.run_id},
+        expires_in=expires_in,
+        chain_id=chain_id,
+    )
+    return await confirm_paused(db, run.correlation_id) if handle.resume_is_kept else handle
+
+
+def engine_workers(database: Database, engines: Iterable[FlowEngine]) -> dict[str, Worker]:
+    """Return the workers that call *engines*, by task type, for a :class:`~relaybox.tasks.TaskRunner`."""
+
+    def worker(engine: FlowEngine) -> Worker:
+        async def work(task: Task, _progress: Progress) -> None:
+            await _Driver(database, engine, task).run()
+
+        return work
+
+    return {_task_type(engine.name): worker(engine) for engine in engines}
+
+
+def _task_type(engine: str) -> str:
+    return f"Relaybox.FlowEngine/{engine}"
+
+
+class _Driver:
+    """One attempt to bring a run to the state of its pause."""
+
+    def __init__(self, database: Database, engine: FlowEngine, task: Task) -> None:
+        self._database = database
+        self._engine = engine
+        self._task = task
+        self._run = EngineRun(**task.input_data)
+
+    async def run(self) -> None:
+        try:
+            await self._call_engine()
+        except FlowRunRunning:
+            await self._database.run_in_transaction(lambda db: self._wait(db, _RUNNING_S))
+        except FlowEngineUnavailable as error:
+            _log.warning(
+                "flow engine unavailable; called again",
+                engine=self._run.engine,
+                run_id=self._run.run_id,
+                pause_s=_UNAVAILABLE_S,
+                error=str(error),
+            )
+            await self._database.run_in_transaction(lambda db: self._wait(db, _UNAVAILABLE_S))
+        except FlowRunError as error:
+            failure = {"error_code": error.error_code, "message": str(error)}
+            await self._database.run_in_transaction(
+                lambda db: fail_task(executor_of(db), self._task.fence, error=failure)
+            )
+
+    async def _call_engine(self) -> None:
+        handle = await self._database.run_in_transaction(lambda db: self._look(db, suspended=False))
+        if handle is not None and handle.status is HandleStatus.PENDING_PAUSE:
+            await self._engine.suspend(self._run)
+            handle = await self._database.run_in_transaction(lambda db: self._look(db, suspended=True))
+        if handle is None:
+            return
+        if handle.status is HandleStatus.RESUMED:
+            await self._engine.resume(self._run, handle.resume_payload or {})
+        else:
+            reason = "cancelled" if handle.cancelled else "expired"
+            await self._engine.cancel(self._run, reason=f"the pause {handle.correlation_id} {reason}")
+        await self._database.run_in_transaction(self._complete)
+
+    async def _look(self, db: AsyncSession, *, suspended: bool) -> Handle | None:
+        """Return the handle if the engine has to be called; otherwise end or suspend the task.
+
+        Args:
+            db: Session of a transaction.
+            suspended: Whether the run is suspended, so that the pause can be confirmed.
+        """
+        await lock_handle(db, self._run.correlation_id)
+        handle = await fetch_handle(executor_of(db), self._run.correlation_id)
+        if handle is None:  # removed by retention
+            return await self._complete(db)
+        if handle.status is HandleStatus.PENDING_PAUSE and suspended:
+            handle = await confirm_paused(db, self._run.correlation_id)
+        if handle.status is HandleStatus.EXPIRED:
+            await expire_one(db, self._run.correlation_id)
+        if handle.status is HandleStatus.PAUSED:
+            await suspend_task(executor_of(db), self._task.fence, not_before=handle.expires_at)
+            return None
+        return handle
+
+    async def _wait(self, db: AsyncSession, wait_s: float) -> None:
+        """Let the task be claimed again after *wait_s* seconds, without counting the attempt."""
+        [row] = await executor_of(db).fetch(_SQL["time_after"], wait_s)
+        await suspend_task(executor_of(db), self._task.fence, not_before=row["time"])
+
+    async def _complete(self, db: AsyncSession) -> None:
+        await complete_task(executor_of(db), self._task.fence, result={})
