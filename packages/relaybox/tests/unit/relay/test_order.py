@@ -29,6 +29,11 @@ def test_two_rows_of_one_batch_in_the_wrong_order_are_a_violation() -> None:
 
 
 @pytest.mark.guarantee("G21")
+def test_rows_behind_a_row_without_a_key_are_checked() -> None:
+    assert OrderWatch().published([row(1, None), *rows(3, 2)]) == Disorder(violations=rows(2))
+
+
+@pytest.mark.guarantee("G21")
 def test_failed_row_published_after_a_later_row_of_its_key_is_a_violation() -> None:
     watch = OrderWatch()
     watch.not_published(rows(2))
