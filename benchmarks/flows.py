@@ -27,7 +27,7 @@ from _bare import event_of, produce
 from _flowing import APPLICATION, CONCURRENCY, EVENT_TYPE, SQL, WARM_UP_FLOWS, waiting_flow
 from _load import percentile
 from _peers import peers_home
-from _process import counting_proxy, resident_mb
+from _process import counting_proxy, cpu_s, resident_mb
 from _stage import servers, show
 from confluent_kafka import Producer
 from consumers import peer_environment
@@ -156,6 +156,10 @@ class Service:
             process.kill()
             process.wait()
 
+    def cpu_s(self) -> float:
+        """Return the CPU seconds of the process so far."""
+        return cpu_s(self._process.pid)
+
     def resident_mb(self) -> float:
         """Return the resident memory of the process."""
         return resident_mb(self._process.pid)
@@ -252,7 +256,9 @@ async def waiting(connection: Any, count: int) -> dict[str, Any]:
         suspended_s, added_mb = time.monotonic() - began_s, service.resident_mb() - before_mb
         await connection.execute(SQL["vacuum_tasks"])
         held, (open_connections, busy) = (await service.tasks())["running"], await service.connections()
+        began_cpu_s = service.cpu_s()
         at_s = await service.resumed(keys, EVENTS_PER_S)
+        took_cpu_s = service.cpu_s() - began_cpu_s
         rows = await connection.fetch(SQL["effect_times"])
     delays_ms = [(row["done_at"].timestamp() - at_s[row["flow_id"]]) * 1e3 for row in rows]
     return {
@@ -260,6 +266,7 @@ async def waiting(connection: Any, count: int) -> dict[str, Any]:
         "resume_p50_ms": round(percentile(delays_ms, 50)),
         "resume_p99_ms": round(percentile(delays_ms, 99)),
         "resume_max_ms": round(max(delays_ms)),
+        "resume_cpu_us": round(took_cpu_s / count * 1e6),
         "waits_per_s": round(count / suspended_s),
         "waiting_flows": count,
         "waiting_held_tasks": held,
