@@ -79,4 +79,4 @@ def test_page_lists_the_fixtures_of_the_plugin() -> None:
 
 
 def without_times(text: str) -> str:
-    return re.sub(r" in \d+\.\d\ds$", "", text, flags=re.MULTILINE)
+    return re.sub(r" in \d+\.\d\ds(?: \(\d:\d\d:\d\d\))?$", "", text, flags=re.MULTILINE)
