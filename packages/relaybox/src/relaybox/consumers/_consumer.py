@@ -251,7 +251,7 @@ class Consumer:
         starts = {
             at: queue.replays_start for at, queue in self._partitions.items() if queue.has_room_for_replays
         }
-        for found in await self._processor.requested_replays(starts):
+        for found in await self._processor.replayer.requested(starts):
             partition = self._partitions.get(found.partition)
             if partition is None:
                 continue

@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from pydantic_core import from_json, to_json
@@ -18,7 +18,7 @@ from relaybox.db import Executor, executor_of, load_queries, map_service_errors
 from relaybox.events import EventUpcastFailed, EventVersionUnknown
 from relaybox.telemetry import redact_text
 
-__all__ = ("DeadLetters",)
+__all__ = ("ClaimedLetter", "DeadLetters")
 
 _SQL: Final = load_queries(__package__ or "relaybox.consumers", "consumers.sql")
 #: Characters of an error that a dead letter keeps.
@@ -27,6 +27,14 @@ _ERROR_CHARACTERS_MAX: Final = 2_000
 _KEYS_MAX: Final = 500
 #: Letters that a count reads, in a few milliseconds.
 _COUNT_MAX: Final = 10_000
+
+
+class ClaimedLetter(NamedTuple):
+    """A letter whose replay has begun, in a transaction that is open."""
+
+    id: int
+    message: Message
+    has_event_id: bool
 
 
 class DeadLetters:
@@ -107,22 +115,31 @@ class DeadLetters:
         [row] = await db.fetch(_SQL["count_unresolved"], self.group, _COUNT_MAX)
         return LetterCounts(letters=row["letters"], keys=row["keys"])
 
-    async def lock_next(self, db: Executor, replay: Replay) -> tuple[int, Message] | None:
-        """Lock the letter to replay; return its id and message, or None if no replay is requested."""
-        with map_service_errors():
-            rows = await db.fetch(
-                _SQL["lock_next_letter"], self.group, replay.partition[0], replay.key, replay.letter_id
-            )
-        return (rows[0]["id"], _message_of(rows[0])) if rows else None
+    async def claim_next(self, db: Executor, replay: Replay, after_id: int) -> ClaimedLetter | None:
+        """Mark the next letter of *replay* as replayed, and return it; None if no replay is requested.
 
-    async def resolve(self, db: Executor, letter_id: int, event_id: UUID) -> None:
-        """Mark a letter as replayed; request the replay of the next letter of its key, if that only waited.
+        The next letter of its key is requested, if it only waited behind this one.
 
-        *event_id* is the id of the replayed event, which the letter lacks if its message could not be read
-        when it was parked.
+        Args:
+            db: The connection of the transaction in which the letter's handler runs next.
+            replay: The letters to replay.
+            after_id: The letter of the key that was replayed before; 0 if there was none.
         """
         with map_service_errors():
-            await db.fetch(_SQL["resolve_replayed"], self.group, letter_id, event_id)
+            rows = await db.fetch(
+                *(_SQL["claim_next_letter"], self.group),
+                *(replay.partition[0], replay.key, replay.letter_id, after_id),
+            )
+        if not rows:
+            return None
+        return ClaimedLetter(
+            rows[0]["id"], _message_of(rows[0]), has_event_id=rows[0]["event_id"] is not None
+        )
+
+    async def record_replayed(self, db: Executor, event_id: UUID) -> None:
+        """Record a replayed event that could not be read when it was parked, so that its letter has no id."""
+        with map_service_errors():
+            await db.fetch(_SQL["record_replayed"], self.group, event_id)
 
     async def park_again(self, db: Executor, parking: Parking) -> None:
         """Put a letter back to PARKED after its replay failed; it waits for the next request."""

@@ -98,6 +98,8 @@ class Item:
     commits_seen: int | None = None
     #: Set when a transaction with events of other keys failed: the event gets its own.
     alone: bool = False
+    #: The last letter that this replay has replayed; 0 before the first.
+    replayed_to: int = 0
     #: Set when no further attempt follows: the message or letter has to be parked.
     parking: Parking | None = None
 

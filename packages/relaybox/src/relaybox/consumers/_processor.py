@@ -1,6 +1,6 @@
-"""The transactions of a consumer: handle events, park a message, replay a dead letter."""
+"""The transactions of a consumer: handle events, park a message."""
 
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from enum import Enum, auto
 from time import monotonic
 from typing import Any, Final, NamedTuple
@@ -20,9 +20,10 @@ from relaybox.consumers._errors import (
     KeyBlocked,
     MessageTooLarge,
 )
-from relaybox.consumers._key_queue import Parking, Replay, RequestedReplays
-from relaybox.consumers._message import Message, Partition, parse_event
+from relaybox.consumers._key_queue import Parking
+from relaybox.consumers._message import Message, parse_event
 from relaybox.consumers._policy import DATABASE_ERRORS, PERMANENT_ERRORS
+from relaybox.consumers._replayer import Replayer
 from relaybox.consumers._statistics import ConsumerSignal, HandlerDurations, LetterCounts
 from relaybox.consumers._subscription import EventTransaction, Subscription
 from relaybox.db import (
@@ -37,7 +38,7 @@ from relaybox.events import EventTypes
 from relaybox.signals import SignalEmitter
 from relaybox.telemetry import traceback_of
 
-__all__ = ("Delivery", "Outcome", "Processor", "ReplayFailed")
+__all__ = ("Delivery", "Outcome", "Processor")
 
 _SQL: Final = load_queries(__package__ or "relaybox.consumers", "consumers.sql")
 #: How much longer than its function a transaction may be idle.
@@ -72,20 +73,12 @@ class Delivery(NamedTuple):
     event: EventEnvelope
 
 
-class ReplayFailed(Exception):
-    """The handler of a replayed letter failed; the cause is the failure."""
-
-    def __init__(self, letter_id: int) -> None:
-        super().__init__(f"replay of dead letter {letter_id} failed")
-        self.letter_id = letter_id
-
-
 class _OnParkedFailed(Exception):
     """The application's ``on_parked`` failed; the cause is the failure."""
 
 
 class Processor:
-    """Execute the transactions of one group: handle events, park a message, replay a dead letter."""
+    """Execute the transactions of one group: handle events, park a message; ``replayer`` replays letters."""
 
     def __init__(
         self,
@@ -108,6 +101,9 @@ class Processor:
         self._letters = letters
         self.durations = HandlerDurations()
         self._closing = False
+        self.replayer = Replayer(
+            database, letters, read=self._read_subscribed, call_handler=self._call_handler, signals=signals
+        )
 
     def subscription(self, event: EventEnvelope) -> Subscription:
         """Return the subscription of *event*'s type, which must be one of ``event_types``."""
@@ -169,6 +165,12 @@ class Processor:
             )
         event = self._parse(message)
         return None if event is None else self._declared.upcast_envelope(event)
+
+    def _read_subscribed(self, message: Message) -> EventEnvelope:
+        event = self.read(message)
+        if event is None:
+            raise HandlerMissing(group=self._group, event_type=message.header_type or "this event type")
+        return event
 
     def _parse(self, message: Message) -> EventEnvelope | None:
         return parse_event(message, group=self._group, event_types=self.event_types)
@@ -326,65 +328,7 @@ class Processor:
                 raise
             raise _OnParkedFailed from error
 
-    async def requested_replays(self, starts: Mapping[Partition, bytes]) -> list[RequestedReplays]:
-        """Return the replays that operators have requested and that can begin now, for each partition.
-
-        *starts* has the partitions, each with the hash after which the search for keys begins.
-        """
-        async with self._database.service_connection() as connection:
-            return await self._letters.requested(connection, starts)
-
     async def count_letters(self) -> LetterCounts:
         """Count the group's unresolved dead letters."""
         async with self._database.service_connection() as connection:
             return await self._letters.count_unresolved(connection)
-
-    async def replay(self, replay: Replay) -> bool:
-        """Handle the next requested letter of *replay* and mark it as replayed, in one transaction.
-
-        Returns:
-            Whether there was a requested letter.
-
-        Raises:
-            ReplayFailed: The handler failed, or the letter is not an event; its cause is the failure.
-            DatabaseError: The letter took no effect.
-        """
-        units: list[EventTransaction] = []
-        letter_id: int | None = None
-
-        async def work(db: AsyncSession) -> None:
-            nonlocal letter_id
-            units.clear()
-            letter_id = None
-            locked = await self._letters.lock_next(executor_of(db), replay)
-            if locked is None:
-                return
-            letter_id, message = locked
-            unit = EventTransaction(db=db, event=self._subscribed_event(message))
-            await self._call_handler(unit)
-            units.append(unit)
-            await self._letters.resolve(executor_of(db), letter_id, unit.event.event_id)
-
-        try:
-            await self._database.run_in_transaction(work)
-        except Exception as error:
-            if letter_id is None:
-                raise
-            raise ReplayFailed(letter_id) from error
-        if letter_id is None:
-            return False
-        self._signals.emit(ConsumerSignal.REPLAYED)
-        for unit in units:
-            unit.run_commit_actions()
-        return True
-
-    def _subscribed_event(self, message: Message) -> EventEnvelope:
-        event = self.read(message)
-        if event is None:
-            raise HandlerMissing(group=self._group, event_type=message.header_type or "this event type")
-        return event
-
-    async def park_again(self, parking: Parking) -> None:
-        """Put a letter back to PARKED after its replay failed; it waits for the next request."""
-        async with self._database.service_connection() as connection:
-            await self._letters.park_again(connection, parking)

@@ -18,7 +18,8 @@ from relaybox.consumers._policy import (
     decide_after_failure,
     is_database_failure,
 )
-from relaybox.consumers._processor import Delivery, Outcome, Processor, ReplayFailed
+from relaybox.consumers._processor import Delivery, Outcome, Processor
+from relaybox.consumers._replayer import ReplayFailed
 from relaybox.consumers._statistics import ConsumerSignal
 from relaybox.db import DatabaseRefused, DatabaseUnavailable
 from relaybox.signals import SignalEmitter
@@ -202,16 +203,9 @@ class Scheduler:
             case Message() as message, parking:
                 await self._park(queue, message, parking)
             case Replay() as replay, None:
-                replayed = await self._processor.replay(replay)
-                if replayed and replay.key is not None:  # the key may have another letter
-                    item = queue.first
-                    item.failures = item.database_failures = item.isolated_failures = 0
-                    queue.let_one_message_pass()
-                    self._make_ready(queue)
-                else:
-                    self._finish(queue)
+                await self._replay(queue, replay)
             case Replay(), parking:
-                await self._processor.park_again(parking)
+                await self._processor.replayer.park_again(parking)
                 _log.error(
                     "replay failed; the dead letter stays parked",
                     group=self._group,
@@ -228,6 +222,17 @@ class Scheduler:
             return
         [outcome] = await self._processor.handle([Delivery(message, event)])
         self._apply(queue, outcome)
+
+    async def _replay(self, queue: KeyQueue, replay: Replay) -> None:
+        item = queue.first
+        replayed = await self._processor.replayer.replay(replay, after_id=item.replayed_to)
+        if replayed.letters and replay.key is not None:  # the key may have another letter
+            item.failures = item.database_failures = item.isolated_failures = 0
+            item.replayed_to = replayed.last_id
+            queue.let_one_message_pass()
+            self._make_ready(queue)
+        else:
+            self._finish(queue)
 
     async def _park(self, queue: KeyQueue, message: Message, parking: Parking) -> None:
         last_attempt = queue.first.database_failures >= _PARKING_ATTEMPTS_MAX

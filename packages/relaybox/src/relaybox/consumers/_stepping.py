@@ -13,7 +13,8 @@ from relaybox.consumers._errors import KeyBlocked, SubscriptionInvalid
 from relaybox.consumers._key_queue import Parking, Replay
 from relaybox.consumers._message import Message, Partition, message_from_kafka
 from relaybox.consumers._policy import DATABASE_ERRORS, Retry, decide_after_failure
-from relaybox.consumers._processor import Delivery, Outcome, Processor, ReplayFailed
+from relaybox.consumers._processor import Delivery, Outcome, Processor
+from relaybox.consumers._replayer import ReplayFailed
 from relaybox.consumers._statistics import ConsumerSignal
 from relaybox.consumers._subscription import Subscription, one_group
 from relaybox.db import Database
@@ -193,7 +194,7 @@ class MessageStepper:
         done: list[ProcessedMessage] = []
         starts = dict.fromkeys(partitions, b"")
         while True:
-            found = await self._processor.requested_replays(starts)
+            found = await self._processor.replayer.requested(starts)
             starts = {one.partition: one.next_start for one in found}
             replays = [replay for one in found for replay in one.replays]
             for replay in replays:
@@ -215,7 +216,7 @@ class MessageStepper:
         attempts = 0
         while True:
             try:
-                replayed = await self._processor.replay(replay)
+                replayed = await self._processor.replayer.replay(replay)
             except ReplayFailed as error:
                 attempts += 1
                 failure = error.__cause__
@@ -225,9 +226,9 @@ class MessageStepper:
                 if self._retries(failure, attempts):
                     continue
                 parking = Parking(failure=failure, attempts=attempts, letter_id=error.letter_id)
-                await self._processor.park_again(parking)
+                await self._processor.replayer.park_again(parking)
                 return _replayed(replay, MessageOutcome.REPLAY_FAILED, attempts, failure)
-            return _replayed(replay, MessageOutcome.REPLAYED, attempts, None) if replayed else None
+            return _replayed(replay, MessageOutcome.REPLAYED, attempts, None) if replayed.letters else None
 
 
 def _message_of(event: EventEnvelope, topic: str) -> Message:

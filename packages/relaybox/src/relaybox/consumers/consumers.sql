@@ -97,44 +97,45 @@ SELECT count(*)::int AS letters, (count(DISTINCT (letter.topic, letter.key_hash)
 FROM (SELECT topic, key_hash, holds_key FROM dead_letters
       WHERE consumer_group = $1 AND status IN ('PARKED', 'REPLAY_REQUESTED') LIMIT $2::int) AS letter
 
--- name: lock_next_letter
--- Lock and return the letter to replay: the letter $4 of group $1, or the first unresolved letter of topic $2 and key $3.
--- No row if it is not requested.
+-- name: claim_next_letter
+-- Mark the letter to replay as replayed, record its event as processed, and return the letter: the letter $4 of group $1, or
+-- the first unresolved letter of topic $2 and key $3 after the letter $5. No row if it is not requested. Requests the replay
+-- of the next letter of the key if that only waits behind this one. In the transaction of the handler, before it.
+-- $5: the last replayed letter of the key, or 0; without it each search would read the index entries of all letters that were
+-- replayed since the oldest snapshot of the server.
 WITH letter AS MATERIALIZED (
     SELECT id FROM dead_letters
     WHERE consumer_group = $1 AND status IN ('PARKED', 'REPLAY_REQUESTED') AND id = $4::bigint
     UNION ALL
     (SELECT id FROM dead_letters
      WHERE $4::bigint IS NULL AND consumer_group = $1 AND topic = $2 AND key_hash = sha256($3::bytea) AND holds_key
-       AND status IN ('PARKED', 'REPLAY_REQUESTED')
+       AND status IN ('PARKED', 'REPLAY_REQUESTED') AND id > $5::bigint
      ORDER BY id LIMIT 1)
-)
-SELECT id, topic, partition, message_offset, message_key, headers::text AS headers, value, attempts
-FROM dead_letters
-WHERE id = (SELECT letter.id FROM letter) AND status = 'REPLAY_REQUESTED'
-FOR UPDATE
-
--- name: resolve_replayed
--- Mark the letter $2 of group $1 as replayed, record its event $3 as processed, and request the replay of the next letter of
--- its key if that letter only waits behind this one. In the transaction of the handler.
-WITH resolved AS (
-    UPDATE dead_letters SET status = 'REPLAYED', resolved_at = clock_timestamp() WHERE id = $2::bigint
-    RETURNING topic, key_hash, holds_key, resolved_by, resolved_reason
+), claimed AS (
+    UPDATE dead_letters SET status = 'REPLAYED', resolved_at = clock_timestamp()
+    WHERE id = (SELECT letter.id FROM letter) AND status = 'REPLAY_REQUESTED'
+    RETURNING *
 ), recorded AS (
-    INSERT INTO consumed_events (consumer, event_id) SELECT $1, $3::uuid FROM resolved
+    INSERT INTO consumed_events (consumer, event_id)
+    SELECT $1, claimed.event_id FROM claimed WHERE claimed.event_id IS NOT NULL
     ON CONFLICT DO NOTHING
+), requested AS (
+    UPDATE dead_letters AS next SET status = 'REPLAY_REQUESTED', resolved_by = claimed.resolved_by,
+           resolved_reason = claimed.resolved_reason
+    FROM claimed
+    WHERE next.id = (
+        SELECT behind.id FROM dead_letters AS behind
+        WHERE claimed.holds_key AND behind.consumer_group = $1 AND behind.topic = claimed.topic
+          AND behind.key_hash = claimed.key_hash AND behind.holds_key
+          AND behind.status IN ('PARKED', 'REPLAY_REQUESTED') AND behind.id > claimed.id
+        ORDER BY behind.id LIMIT 1
+      ) AND next.reason = 'BLOCKED' AND next.status = 'PARKED'
 )
-UPDATE dead_letters AS next SET status = 'REPLAY_REQUESTED', resolved_by = resolved.resolved_by,
-       resolved_reason = resolved.resolved_reason
-FROM resolved
-WHERE next.id = (
-    SELECT behind.id FROM dead_letters AS behind
-    WHERE resolved.holds_key AND behind.consumer_group = $1 AND behind.topic = resolved.topic
-      AND behind.key_hash = resolved.key_hash AND behind.holds_key
-      AND behind.status IN ('PARKED', 'REPLAY_REQUESTED') AND behind.id <> $2::bigint
-    ORDER BY behind.id LIMIT 1
-  ) AND next.reason = 'BLOCKED' AND next.status = 'PARKED'
-RETURNING next.id
+SELECT id, topic, partition, message_offset, message_key, headers::text AS headers, value, event_id FROM claimed
+
+-- name: record_replayed
+-- Record that group $1 has processed the event $2, whose id was unknown when its message was parked.
+INSERT INTO consumed_events (consumer, event_id) VALUES ($1, $2) ON CONFLICT DO NOTHING
 
 -- name: park_again
 -- Put the letter $1 back to PARKED after its replay failed: reason $2, error code $3, error $4, attempts $5 more.

@@ -5,6 +5,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from relaybox.consumers._dead_letters import _SQL as CONSUMER_SQL
 from relaybox.db import Database
 from relaybox.operations import LetterSelection, LetterStatus
 from relaybox.operations._letter_actions import _PREVIEW, _REPLAY
@@ -28,7 +29,7 @@ def parts(plan: dict[str, Any]) -> list[dict[str, Any]]:
 
 async def nodes(superuser: asyncpg.Connection, query: str, *arguments: Any) -> list[dict[str, Any]]:
     """Execute *query* with *arguments*, and return the nodes of its plan."""
-    [row] = await superuser.fetch("EXPLAIN (ANALYZE, FORMAT JSON) " + query, *arguments)
+    [row] = await superuser.fetch("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + query, *arguments)
     return parts(json.loads(row[0])[0]["Plan"])
 
 
@@ -58,3 +59,25 @@ async def test_step_of_a_replay_reads_only_its_own_letters(superuser: asyncpg.Co
     read = [node for node in found if node.get("Relation Name") == "dead_letters" and "Plans" not in node]
     assert "Seq Scan" not in {node["Node Type"] for node in read}
     assert sum(node["Actual Rows"] * node["Actual Loops"] for node in read) <= 3 * 100
+
+
+@pytest.mark.guarantee("G42")
+@pytest.mark.usefixtures("letters_of_one_key")
+async def test_replay_does_not_read_the_letters_replayed_before(
+    database: Database, superuser: asyncpg.Connection
+) -> None:
+    """A backup's snapshot keeps the index entries of replayed letters."""
+    async with database.connection() as backup:
+        await backup.fetch("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        await backup.fetch("SELECT FROM dead_letters LIMIT 1")
+        [row] = await superuser.fetch(
+            "WITH replayed AS (UPDATE dead_letters SET status = 'REPLAYED', resolved_at = now() "
+            "WHERE id < (SELECT max(id) FROM dead_letters) RETURNING id) "
+            "SELECT max(id) AS last_id FROM replayed"
+        )
+        await superuser.execute("UPDATE dead_letters SET status = 'REPLAY_REQUESTED' WHERE status = 'PARKED'")
+        arguments = ("projection", "domain-events", b"a", None, row["last_id"])
+        [plan, *_] = await nodes(superuser, CONSUMER_SQL["claim_next_letter"], *arguments)
+        await backup.fetch("ROLLBACK")
+    assert plan["Actual Rows"] == 1
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 200

@@ -15,7 +15,8 @@ from hypothesis import given
 from relaybox.consumers import ConsumerSignal
 from relaybox.consumers._key_queue import Parking, PartitionQueue, Replay
 from relaybox.consumers._message import Message
-from relaybox.consumers._processor import Delivery, Outcome, Processor, ReplayFailed
+from relaybox.consumers._processor import Delivery, Outcome, Processor
+from relaybox.consumers._replayer import Replayed, ReplayFailed
 from relaybox.consumers._scheduler import Scheduler
 from relaybox.db import DatabaseBusy, DatabaseUnavailable, RetryTransaction
 from relaybox.signals import SignalEmitter
@@ -38,6 +39,8 @@ class Model:
     letters: dict[Any, list[int]] = field(default_factory=lambda: defaultdict(list))
     active: Counter[Any] = field(default_factory=Counter)
     transactions: int = 0
+    #: After which letter each replay began to search.
+    searched_after: list[int] = field(default_factory=list[int])
 
     async def _transact(self, keys: list[Any]) -> None:
         self.transactions += 1
@@ -84,10 +87,15 @@ class Model:
         self.letters[message.key].append(message.offset)
         return Outcome.PARKED
 
-    async def replay(self, replay: Replay) -> bool:
+    @property
+    def replayer(self) -> "Model":
+        return self
+
+    async def replay(self, replay: Replay, *, after_id: int) -> Replayed:
+        self.searched_after.append(after_id)
         await self._transact([replay.key])
         if not self.letters[replay.key]:
-            return False
+            return Replayed(0, 0)
         offset = self.letters[replay.key][0]
         try:
             self._fail(offset)
@@ -96,7 +104,7 @@ class Model:
         except Exception as error:
             raise ReplayFailed(offset) from error
         self.effects[replay.key].append(self.letters[replay.key].pop(0))
-        return True
+        return Replayed(1, offset)
 
     async def park_again(self, parking: Parking) -> None:
         await self._transact([])
@@ -263,6 +271,8 @@ async def test_messages_of_a_key_with_many_letters_leave_the_partition() -> None
     assert model.letters[b"a"]
     await settle(scheduler, lambda: not partition._keys)
     assert model.effects[b"a"] == [*range(-100, 0), *range(20)]
+    # Each search begins after the last replayed letter, not with the first letter of the key.
+    assert model.searched_after[:100] == [0, *range(-100, -1)]
 
 
 @pytest.mark.guarantee("G42")
@@ -286,7 +296,13 @@ async def test_message_does_not_wait_for_requested_replays(concurrency: int) -> 
 async def test_replays_that_hang_leave_transactions_to_messages() -> None:
     model = Model(failures={})
     hanging = asyncio.Event()
-    replay, model.replay = model.replay, lambda _: hanging.wait()
+    replay = model.replay
+
+    async def hang(letter: Replay, *, after_id: int) -> Replayed:
+        await hanging.wait()
+        return Replayed(0, 0)
+
+    model.replay = hang
     partition = PartitionQueue(PARTITION)
     scheduler = start(model, lambda _: None)
     for key in (b"a", b"b", b"c"):

@@ -1,0 +1,116 @@
+"""Replay dead letters: the transactions in which their handlers run again."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from relaybox_types.envelope import EventEnvelope
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from relaybox.consumers._dead_letters import DeadLetters
+from relaybox.consumers._key_queue import Parking, Replay, RequestedReplays
+from relaybox.consumers._message import Message, Partition
+from relaybox.consumers._statistics import ConsumerSignal
+from relaybox.consumers._subscription import EventTransaction
+from relaybox.db import Database, executor_of
+from relaybox.signals import SignalEmitter
+
+__all__ = ("ReplayFailed", "Replayed", "Replayer")
+
+
+class ReplayFailed(Exception):
+    """The handler of a replayed letter failed; the cause is the failure."""
+
+    def __init__(self, letter_id: int) -> None:
+        super().__init__(f"replay of dead letter {letter_id} failed")
+        self.letter_id = letter_id
+
+
+class Replayed(NamedTuple):
+    """The letters that one transaction has replayed."""
+
+    letters: int
+    #: The last of them; 0 if there is none.
+    last_id: int
+
+
+@dataclass(kw_only=True, slots=True)
+class _Attempt:
+    """What one attempt of a transaction has done so far."""
+
+    #: The letter whose handler was called last.
+    letter_id: int | None = None
+    units: list[EventTransaction] = field(default_factory=list[EventTransaction])
+
+
+class Replayer:
+    """Replay the dead letters of one group that operators have requested."""
+
+    def __init__(
+        self,
+        database: Database,
+        letters: DeadLetters,
+        *,
+        read: Callable[[Message], EventEnvelope],
+        call_handler: Callable[[EventTransaction], Awaitable[None]],
+        signals: SignalEmitter[ConsumerSignal],
+    ) -> None:
+        """*read* returns the event of a message, and *call_handler* calls its handler; both may raise."""
+        self._database = database
+        self._letters = letters
+        self._read = read
+        self._call_handler = call_handler
+        self._signals = signals
+
+    async def requested(self, starts: Mapping[Partition, bytes]) -> list[RequestedReplays]:
+        """Return the replays that operators have requested and that can begin now, for each partition.
+
+        *starts* has the partitions, each with the hash after which the search for keys begins.
+        """
+        async with self._database.service_connection() as connection:
+            return await self._letters.requested(connection, starts)
+
+    async def replay(self, replay: Replay, *, after_id: int = 0) -> Replayed:
+        """Handle the next requested letter of *replay* and mark it as replayed, in one transaction.
+
+        Args:
+            replay: The letters to replay.
+            after_id: The letter of the key that was replayed before; 0 if there was none.
+
+        Raises:
+            ReplayFailed: The handler failed, or the letter is not an event; its cause is the failure.
+            DatabaseError: The letter took no effect.
+        """
+        attempt = _Attempt()
+
+        async def work(db: AsyncSession) -> None:
+            nonlocal attempt
+            attempt = _Attempt()
+            await self._replay_next(db, replay, after_id, attempt)
+
+        try:
+            await self._database.run_in_transaction(work)
+        except Exception as error:
+            if attempt.letter_id is None:
+                raise
+            raise ReplayFailed(attempt.letter_id) from error
+        for unit in attempt.units:
+            self._signals.emit(ConsumerSignal.REPLAYED)
+            unit.run_commit_actions()
+        return Replayed(len(attempt.units), attempt.letter_id or 0)
+
+    async def _replay_next(self, db: AsyncSession, replay: Replay, after_id: int, attempt: _Attempt) -> None:
+        letter = await self._letters.claim_next(executor_of(db), replay, after_id)
+        if letter is None:
+            return
+        attempt.letter_id = letter.id
+        unit = EventTransaction(db=db, event=self._read(letter.message))
+        if not letter.has_event_id:
+            await self._letters.record_replayed(executor_of(db), unit.event.event_id)
+        await self._call_handler(unit)
+        attempt.units.append(unit)
+
+    async def park_again(self, parking: Parking) -> None:
+        """Put a letter back to PARKED after its replay failed; it waits for the next request."""
+        async with self._database.service_connection() as connection:
+            await self._letters.park_again(connection, parking)
