@@ -119,14 +119,13 @@ class KeyQueue:
         """The item that runs, or runs next."""
         return self.items[0]
 
-    def let_one_message_pass(self) -> None:
-        """Move the replay at the front behind the next item, so that a waiting message comes first.
+    def let_messages_pass(self, count: int) -> None:
+        """Move the replay at the front behind the next *count* items, so that waiting messages come first.
 
-        That message is then parked or handled. Otherwise the messages of a key with many letters would wait
-        for the last replay, and fill the queue of their partition.
+        These messages are then parked or handled. Otherwise the messages of a key with many letters would
+        wait for the last replay, and fill the queue of their partition.
         """
-        if len(self.items) > 1:
-            self.items[0], self.items[1] = self.items[1], self.items[0]
+        self.items.insert(count, self.items.popleft())
 
 
 class PartitionQueue:

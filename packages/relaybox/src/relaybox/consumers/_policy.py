@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from relaybox.consumers._errors import EnvelopeInvalid, HandlerMissing, KeyBlocked, MessageTooLarge
-from relaybox.db import TRANSIENT_ERRORS, DatabaseRefused
+from relaybox.db import TRANSIENT_ERRORS, DatabaseRefused, DatabaseUnavailable
 from relaybox.events import EventUpcastFailed, EventVersionUnknown
 
 __all__ = (
+    "DATABASE_DOWN",
     "DATABASE_ERRORS",
     "PERMANENT_ERRORS",
     "GiveUp",
@@ -19,6 +20,8 @@ __all__ = (
 
 #: Errors that do not count as failures of the handler, unless only one message has them.
 DATABASE_ERRORS: Final = (*TRANSIENT_ERRORS, DatabaseRefused)
+#: Errors that concern every key: no work begins until the database responds again.
+DATABASE_DOWN: Final = (DatabaseUnavailable, DatabaseRefused)
 #: Errors of the message itself, which no further attempt changes.
 PERMANENT_ERRORS: Final = (
     *(EnvelopeInvalid, MessageTooLarge, HandlerMissing, KeyBlocked),

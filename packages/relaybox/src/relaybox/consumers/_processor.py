@@ -118,6 +118,11 @@ class Processor:
         subscription = self._by_type.get(message.header_type or "")
         return 1 if subscription is None else subscription.transaction_events_max
 
+    @property
+    def replay_letters_max(self) -> int:
+        """How many letters of a key may share a transaction; their events may be of any subscription."""
+        return min(subscription.transaction_events_max for subscription in self._by_type.values())
+
     def stops_at(self, message: Message) -> bool:
         """Return whether a failure of *message* stops the consumer, as its subscription says.
 

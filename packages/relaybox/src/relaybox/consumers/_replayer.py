@@ -2,7 +2,8 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from time import monotonic
+from typing import Final, NamedTuple
 
 from relaybox_types.envelope import EventEnvelope
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -10,12 +11,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from relaybox.consumers._dead_letters import DeadLetters
 from relaybox.consumers._key_queue import Parking, Replay, RequestedReplays
 from relaybox.consumers._message import Message, Partition
+from relaybox.consumers._policy import DATABASE_DOWN
 from relaybox.consumers._statistics import ConsumerSignal
 from relaybox.consumers._subscription import EventTransaction
 from relaybox.db import Database, executor_of
 from relaybox.signals import SignalEmitter
 
 __all__ = ("ReplayFailed", "Replayed", "Replayer")
+
+#: No further letter joins a transaction after this time: it holds locks.
+_SHARED_S: Final = 0.25
 
 
 class ReplayFailed(Exception):
@@ -38,9 +43,17 @@ class Replayed(NamedTuple):
 class _Attempt:
     """What one attempt of a transaction has done so far."""
 
-    #: The letter whose handler was called last.
+    #: The letter that was claimed last.
     letter_id: int | None = None
+    #: One for each letter whose handler has ended.
     units: list[EventTransaction] = field(default_factory=list[EventTransaction])
+    #: Whether no further letter follows: only the COMMIT can fail.
+    complete: bool = False
+
+    @property
+    def smaller(self) -> int:
+        """The number of letters to try next after this attempt failed; 0 if its one letter failed alone."""
+        return len(self.units) // 2 if self.complete else len(self.units)
 
 
 class Replayer:
@@ -70,45 +83,57 @@ class Replayer:
         async with self._database.service_connection() as connection:
             return await self._letters.requested(connection, starts)
 
-    async def replay(self, replay: Replay, *, after_id: int = 0) -> Replayed:
-        """Handle the next requested letter of *replay* and mark it as replayed, in one transaction.
+    async def replay(self, replay: Replay, *, after_id: int = 0, letters_max: int = 1) -> Replayed:
+        """Handle the next requested letters of *replay* and mark them as replayed, in one transaction.
+
+        If a handler fails, or the COMMIT of several letters, the letters before are tried without it.
 
         Args:
             replay: The letters to replay.
             after_id: The letter of the key that was replayed before; 0 if there was none.
+            letters_max: How many letters of the key may share the transaction.
 
         Raises:
-            ReplayFailed: The handler failed, or the letter is not an event; its cause is the failure.
-            DatabaseError: The letter took no effect.
+            ReplayFailed: The handler of the first letter failed, or the letter is not an event; its cause is
+                the failure.
+            DatabaseError: No letter took effect.
         """
         attempt = _Attempt()
 
         async def work(db: AsyncSession) -> None:
             nonlocal attempt
             attempt = _Attempt()
-            await self._replay_next(db, replay, after_id, attempt)
+            await self._replay_next(db, replay, after_id, letters_max, attempt)
 
         try:
             await self._database.run_in_transaction(work)
         except Exception as error:
-            if attempt.letter_id is None:
-                raise
-            raise ReplayFailed(attempt.letter_id) from error
+            if isinstance(error, DATABASE_DOWN) or not attempt.smaller:
+                if attempt.letter_id is None:
+                    raise
+                raise ReplayFailed(attempt.letter_id) from error
+            self._signals.emit(ConsumerSignal.SPLIT)
+            return await self.replay(replay, after_id=after_id, letters_max=attempt.smaller)
         for unit in attempt.units:
             self._signals.emit(ConsumerSignal.REPLAYED)
             unit.run_commit_actions()
         return Replayed(len(attempt.units), attempt.letter_id or 0)
 
-    async def _replay_next(self, db: AsyncSession, replay: Replay, after_id: int, attempt: _Attempt) -> None:
-        letter = await self._letters.claim_next(executor_of(db), replay, after_id)
-        if letter is None:
-            return
-        attempt.letter_id = letter.id
-        unit = EventTransaction(db=db, event=self._read(letter.message))
-        if not letter.has_event_id:
-            await self._letters.record_replayed(executor_of(db), unit.event.event_id)
-        await self._call_handler(unit)
-        attempt.units.append(unit)
+    async def _replay_next(
+        self, db: AsyncSession, replay: Replay, after_id: int, letters_max: int, attempt: _Attempt
+    ) -> None:
+        until_s = monotonic() + _SHARED_S
+        while len(attempt.units) < letters_max and (not attempt.units or monotonic() < until_s):
+            letter = await self._letters.claim_next(executor_of(db), replay, attempt.letter_id or after_id)
+            if letter is None:
+                break
+            attempt.letter_id = letter.id
+            unit = EventTransaction(db=db, event=self._read(letter.message))
+            if not letter.has_event_id:
+                await self._letters.record_replayed(executor_of(db), unit.event.event_id)
+            await self._call_handler(unit)
+            attempt.units.append(unit)
+        attempt.complete = True
 
     async def park_again(self, parking: Parking) -> None:
         """Put a letter back to PARKED after its replay failed; it waits for the next request."""

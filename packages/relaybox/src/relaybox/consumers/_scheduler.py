@@ -11,6 +11,7 @@ from relaybox.consumers._errors import HandlerAborted, KeyBlocked
 from relaybox.consumers._key_queue import Item, KeyQueue, KeyState, Parking, ReadyKeys, Replay
 from relaybox.consumers._message import Message
 from relaybox.consumers._policy import (
+    DATABASE_DOWN,
     DATABASE_ERRORS,
     GiveUp,
     Retry,
@@ -21,15 +22,13 @@ from relaybox.consumers._policy import (
 from relaybox.consumers._processor import Delivery, Outcome, Processor
 from relaybox.consumers._replayer import ReplayFailed
 from relaybox.consumers._statistics import ConsumerSignal
-from relaybox.db import DatabaseRefused, DatabaseUnavailable
+from relaybox.db import DatabaseUnavailable
 from relaybox.signals import SignalEmitter
 from relaybox.telemetry import traceback_of
 
 __all__ = ("Scheduler",)
 
 _log: Final = structlog.stdlib.get_logger(__name__)
-#: Errors that concern every key: no work begins until the pause is over.
-_DATABASE_DOWN: Final = (DatabaseUnavailable, DatabaseRefused)
 #: Attempts to park a message with its ``on_parked``, about 20 s, before it is parked without.
 _PARKING_ATTEMPTS_MAX: Final = 10
 
@@ -185,7 +184,7 @@ class Scheduler:
                 deliveries.append(Delivery(message, event))
         try:
             outcomes = await self._processor.handle(deliveries) if deliveries else []
-        except _DATABASE_DOWN:
+        except DATABASE_DOWN:
             queues[:] = included
             raise
         except Exception:  # noqa: BLE001 - each event is tried alone, where its failure counts
@@ -225,11 +224,15 @@ class Scheduler:
 
     async def _replay(self, queue: KeyQueue, replay: Replay) -> None:
         item = queue.first
-        replayed = await self._processor.replayer.replay(replay, after_id=item.replayed_to)
+        replayed = await self._processor.replayer.replay(
+            replay,
+            after_id=item.replayed_to,
+            letters_max=1 if replay.key is None else self._processor.replay_letters_max,
+        )
         if replayed.letters and replay.key is not None:  # the key may have another letter
             item.failures = item.database_failures = item.isolated_failures = 0
             item.replayed_to = replayed.last_id
-            queue.let_one_message_pass()
+            queue.let_messages_pass(replayed.letters)
             self._make_ready(queue)
         else:
             self._finish(queue)
@@ -289,7 +292,7 @@ class Scheduler:
         assert failure is not None
         for queue in queues:
             self._count_isolated(queue.first, failure)
-        if database_down := isinstance(failure, _DATABASE_DOWN):
+        if database_down := isinstance(failure, DATABASE_DOWN):
             self._wait_for_database(failure)
         else:
             self._database_failures = 0  # it has responded

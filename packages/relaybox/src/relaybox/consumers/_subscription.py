@@ -94,7 +94,7 @@ class Subscription:
     order: Order = "key"
     #: The handler's transaction is rolled back after this time, and the attempt counts as failed.
     handler_timeout_s: float = 25.0
-    #: Events of different keys that may share one transaction.
+    #: Events that may share one transaction: of different keys, or replayed dead letters of one key.
     transaction_events_max: int = 1
     #: Called in the transaction that parks an event; None: nothing is called.
     on_parked: ParkedHandler | None = None
@@ -130,7 +130,8 @@ def subscribe(
             PostgreSQL would not let a transaction be idle (``POSTGRES_IDLE_IN_TRANSACTION_TIMEOUT_MS``, 30 s)
             costs a round trip per event.
         transaction_events_max: How many events of different keys may share one transaction, which is faster.
-            If one of them fails, all are rolled back and each is tried in a transaction of its own.
+            If one of them fails, all are rolled back and each is tried in a transaction of its own. Also how
+            many replayed dead letters of one key may share one, in their order, for at most 0.25 s.
         on_parked: Called in the transaction that parks an event of this subscription, for example to record
             the failure in the application. If it fails, the event is parked without its effect.
 

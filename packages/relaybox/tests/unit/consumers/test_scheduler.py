@@ -91,7 +91,11 @@ class Model:
     def replayer(self) -> "Model":
         return self
 
-    async def replay(self, replay: Replay, *, after_id: int) -> Replayed:
+    @property
+    def replay_letters_max(self) -> int:
+        return self.shared_events_max
+
+    async def replay(self, replay: Replay, *, after_id: int, letters_max: int) -> Replayed:
         self.searched_after.append(after_id)
         await self._transact([replay.key])
         if not self.letters[replay.key]:
@@ -103,8 +107,12 @@ class Model:
             raise
         except Exception as error:
             raise ReplayFailed(offset) from error
-        self.effects[replay.key].append(self.letters[replay.key].pop(0))
-        return Replayed(1, offset)
+        letters = self.letters[replay.key]
+        failing = (place for place, one in enumerate(letters[:letters_max]) if self.failures.get(one))
+        done = letters[: next(failing, letters_max)]
+        del letters[: len(done)]
+        self.effects[replay.key] += done
+        return Replayed(len(done), done[-1])
 
     async def park_again(self, parking: Parking) -> None:
         await self._transact([])
@@ -296,9 +304,9 @@ async def test_message_does_not_wait_for_requested_replays(concurrency: int) -> 
 async def test_replays_that_hang_leave_transactions_to_messages() -> None:
     model = Model(failures={})
     hanging = asyncio.Event()
-    replay = model.replay
+    working = model.replay
 
-    async def hang(letter: Replay, *, after_id: int) -> Replayed:
+    async def hang(replay: Replay, *, after_id: int, letters_max: int) -> Replayed:
         await hanging.wait()
         return Replayed(0, 0)
 
@@ -313,6 +321,6 @@ async def test_replays_that_hang_leave_transactions_to_messages() -> None:
         scheduler.offer(partition.add(Message(partition=PARTITION, offset=offset, key=key, value=b"")))
     scheduler.dispatch()
     await settle(scheduler, lambda: partition.messages == 0)
-    model.replay = replay
+    model.replay = working
     hanging.set()
     await settle(scheduler, lambda: not partition._keys)
