@@ -33,6 +33,7 @@ from relaybox.db import (
     load_queries,
     map_database_errors,
     map_service_errors,
+    transaction_was_ended,
 )
 from relaybox.events import EventTypes
 from relaybox.signals import SignalEmitter
@@ -247,7 +248,7 @@ class Processor:
         """
         transaction = unit.db.sync_session.get_transaction()
         await await_application(call, timeout_s, lambda: self._closing)
-        if unit.db.sync_session.get_transaction() is not transaction:
+        if unit.db.sync_session.get_transaction() is not transaction or transaction_was_ended(unit.db):
             raise HandlerEndedTransaction
 
     async def _allow_idle(self, db: AsyncSession, timeout_s: float) -> None:

@@ -1,6 +1,13 @@
 """PostgreSQL: connections, transactions, SQL files and migrations."""
 
-from relaybox.db._database import Database, DedicatedConnection, Executor, Isolation, executor_of
+from relaybox.db._database import (
+    Database,
+    DedicatedConnection,
+    Executor,
+    Isolation,
+    executor_of,
+    transaction_was_ended,
+)
 from relaybox.db._errors import (
     INSUFFICIENT_PRIVILEGE,
     READ_ONLY_MESSAGE,
@@ -62,4 +69,5 @@ __all__ = (
     "run_sql_file",
     "schema_script",
     "sqlstate_of",
+    "transaction_was_ended",
 )

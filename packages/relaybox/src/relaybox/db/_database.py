@@ -15,7 +15,7 @@ from relaybox.db._connector import Connector, await_connection
 from relaybox.db._errors import RetryTransaction, is_read_only, map_database_errors, map_service_errors
 from relaybox.settings import PostgresSettings, load_settings
 
-__all__ = ("Database", "DedicatedConnection", "Executor", "Isolation", "executor_of")
+__all__ = ("Database", "DedicatedConnection", "Executor", "Isolation", "executor_of", "transaction_was_ended")
 
 T = TypeVar("T")
 #: Isolation levels of PostgreSQL.
@@ -68,6 +68,19 @@ def _fetch(db: Session, query: str, args: tuple[Any, ...]) -> Sequence[Mapping[s
 def executor_of(db: AsyncSession) -> Executor:
     """Return an executor that executes the library's SQL in the transaction of *db*."""
     return _SessionExecutor(db)
+
+
+def transaction_was_ended(db: AsyncSession) -> bool:
+    """Return whether a statement such as ROLLBACK ended the transaction of *db*, unknown to SQLAlchemy.
+
+    No round trip: each response of PostgreSQL says whether there is a transaction. False if the connection is
+    broken. A statement that begins another transaction at once (COMMIT AND CHAIN) is not recognised.
+    """
+    connection = db.sync_session.connection()
+    if connection.closed or connection.invalidated:
+        return False
+    driver: Any = connection.connection.driver_connection
+    return not driver.is_closed() and not driver.is_in_transaction()
 
 
 class Database:

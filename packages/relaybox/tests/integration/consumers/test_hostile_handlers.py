@@ -65,6 +65,10 @@ async def roll_back(unit: EventTransaction) -> None:
     await record_effect(unit.event, unit)
 
 
+async def roll_back_in_sql(unit: EventTransaction) -> None:
+    await executor_of(unit.db).fetch("ROLLBACK")
+
+
 async def close_session(unit: EventTransaction) -> None:
     await unit.db.close()
 
@@ -91,6 +95,7 @@ async def parked(database: Database) -> list[object]:
         code_with_nul,
         hang_in_statement,
         roll_back,
+        roll_back_in_sql,
         close_session,
     ],
 )
