@@ -1,9 +1,9 @@
 """The consumer: reads the messages of its partitions and passes them to the handlers of its group."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from time import monotonic, time
-from typing import Final, Literal, assert_never
+from typing import Any, Final, Literal, assert_never
 
 import structlog
 
@@ -13,6 +13,7 @@ from relaybox.consumers._dead_letters import DeadLetters
 from relaybox.consumers._group_member import Assigned, GroupMember, PollRequest, PollResult, Revoked
 from relaybox.consumers._key_queue import PartitionQueue
 from relaybox.consumers._message import Partition
+from relaybox.consumers._policy import DATABASE_ERRORS, database_pause_s
 from relaybox.consumers._processor import Processor
 from relaybox.consumers._scheduler import Scheduler
 from relaybox.consumers._statistics import (
@@ -62,7 +63,8 @@ class Consumer:
     group's offsets – has no second effect. Events of one key are processed one after the other, in order;
     events of different keys at once (G42). A message whose handler fails on every attempt is parked as a dead
     letter, and the later messages of its key behind it (G41). Slow handlers or a slow database do not end
-    the membership in the group. If Kafka is unavailable, at the start or later, the consumer waits.
+    the membership in the group. If Kafka is unavailable, at the start or later, the consumer waits. It joins
+    the group when its database responds; if the database fails later, it waits and keeps its partitions.
     """
 
     def __init__(
@@ -184,6 +186,9 @@ class Consumer:
             EnvelopeInvalid: A message is not an event, and every subscription has ``on_failure="stop"``.
             KafkaRefused: Kafka rejects this consumer, and waiting cannot change that.
         """
+        await self._reach_database()
+        if self._stopping.is_set():
+            return
         executor = DaemonExecutor(f"kafka-{self.group}")
         member = await executor.submit(self._open)
         jobs = [asyncio.create_task(job.run()) for job in (self._replays, self._counting)]
@@ -197,6 +202,36 @@ class Consumer:
             await self._leave(executor, member)
         if self._failure is not None:
             raise self._failure
+
+    async def _reach_database(self) -> None:
+        """Return when the database responds, or after :meth:`stop`.
+
+        A member of the group that cannot use its database would keep partitions from members that can.
+        """
+        failures = 0
+        while not self._stopping.is_set():
+            try:
+                await self._unless_stopped(self._count_letters())
+            except DATABASE_ERRORS as error:
+                failures += 1
+                _log.warning(
+                    "waiting for the database to join the group", group=self.group, reason=str(error)
+                )
+                self._signals.emit(ConsumerSignal.WAITING_FOR_DATABASE)
+            else:
+                return
+            await self._unless_stopped(asyncio.sleep(database_pause_s(failures)))
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> None:
+        """Await *work*, or cancel it when :meth:`stop` is called."""
+        task, stop_requested = asyncio.create_task(work), asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait({task, stop_requested}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
+        finally:
+            task.cancel()
+            stop_requested.cancel()
 
     def _fail(self, failure: BaseException) -> None:
         self._failure = self._failure or failure

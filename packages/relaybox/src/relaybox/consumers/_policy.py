@@ -14,6 +14,7 @@ __all__ = (
     "GiveUp",
     "Retry",
     "WaitForDatabase",
+    "database_pause_s",
     "decide_after_failure",
     "is_database_failure",
 )
@@ -83,8 +84,12 @@ def decide_after_failure(
         isolated_failures: See :func:`is_database_failure`.
     """
     if is_database_failure(failure, isolated_failures=isolated_failures):
-        pause_s = _DATABASE_PAUSE_S * 2.0 ** min(database_failures - 1, 10)
-        return WaitForDatabase(pause_s=min(pause_s, _DATABASE_PAUSE_S_MAX))
+        return WaitForDatabase(pause_s=database_pause_s(database_failures))
     if isinstance(failure, PERMANENT_ERRORS) or failures > len(_RETRY_PAUSES_S):
         return GiveUp()
     return Retry(pause_s=_RETRY_PAUSES_S[failures - 1])
+
+
+def database_pause_s(failures: int) -> float:
+    """Return the pause after so many errors of the database in a row."""
+    return min(_DATABASE_PAUSE_S * 2.0 ** min(failures - 1, 10), _DATABASE_PAUSE_S_MAX)

@@ -16,6 +16,7 @@ from relaybox.consumers._policy import (
     GiveUp,
     Retry,
     WaitForDatabase,
+    database_pause_s,
     decide_after_failure,
     is_database_failure,
 )
@@ -371,16 +372,10 @@ class Scheduler:
         if self._database_pause is not None:
             return
         self._database_failures += 1
-        pause_s = self._database_pause_s(error, self._database_failures)
+        pause_s = database_pause_s(self._database_failures)
         _log.warning("waiting for the database", pause_s=pause_s, reason=str(error))
         self._signals.emit(ConsumerSignal.WAITING_FOR_DATABASE)
         self._database_pause = asyncio.get_running_loop().call_later(pause_s, self._try_database)
-
-    @staticmethod
-    def _database_pause_s(error: Exception, failures: int) -> float:
-        step = decide_after_failure(error, failures=0, database_failures=failures)
-        assert isinstance(step, WaitForDatabase)
-        return step.pause_s
 
     def _try_database(self) -> None:
         self._database_pause = None

@@ -7,10 +7,11 @@ import asyncpg
 import pytest
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+from pydantic import SecretStr
 from relaybox.consumers import Consumer, ConsumerSignal, EventTransaction, subscribe
 from relaybox.db import Database, executor_of
 from relaybox.local import LocalKafka, LocalPostgres
-from relaybox.settings import KafkaSettings
+from relaybox.settings import KafkaSettings, PostgresSettings
 from relaybox_types.envelope import EventEnvelope
 
 from tests.fixtures.bounds import WAIT_S
@@ -60,6 +61,47 @@ async def test_broken_connection_does_not_count_as_handler_failure(
         await running.signals.wait_for(COMMITTED)
         assert running.consumer.statistics().retries == 0
         assert running.consumer.statistics().database_waits == 1
+    assert await effects(database) == [event.event_id]
+
+
+@pytest.mark.guarantee("G42")
+async def test_consumer_without_its_database_leaves_the_partitions_to_others(
+    database: Database,
+    postgres_settings: PostgresSettings,
+    kafka_settings: KafkaSettings,
+    topic: str,
+    group: str,
+    start_consumer,
+) -> None:
+    events, signals = [make_event() for _ in range(20)], SignalRecorder()
+    wrong = Database(postgres_settings.model_copy(update={"password": SecretStr("wrong")}))
+    subscription = subscribe(REQUESTED, group=group)(record_effect)
+    useless = Consumer(wrong, kafka_settings, [subscription], topics=[topic], on_signal=signals)
+    work = asyncio.create_task(useless.run())
+    await signals.wait_for(ConsumerSignal.WAITING_FOR_DATABASE)
+    async with start_consumer(subscription) as running:
+        publish(kafka_settings, topic, events)
+        await running.signals.wait_for(COMMITTED, 20)
+    assert signals.counts[ConsumerSignal.ASSIGNED] == 0
+    assert set(await effects(database)) == {event.event_id for event in events}
+    useless.stop()
+    await asyncio.wait_for(work, _STOP_S)
+
+
+async def test_consumer_started_without_its_database_joins_when_it_responds(
+    database: Database,
+    kafka_settings: KafkaSettings,
+    topic: str,
+    postgres_server: LocalPostgres,
+    start_consumer,
+) -> None:
+    event = make_event()
+    publish(kafka_settings, topic, [event])
+    async with AsyncExitStack() as consumer:
+        async with stopped(postgres_server):
+            running = await consumer.enter_async_context(start_consumer(record_effect, assigned=False))
+            await running.signals.wait_for(ConsumerSignal.WAITING_FOR_DATABASE, 2)
+        await running.signals.wait_for(COMMITTED)
     assert await effects(database) == [event.event_id]
 
 
