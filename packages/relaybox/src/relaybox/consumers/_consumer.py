@@ -1,15 +1,18 @@
 """The consumer: reads the messages of its partitions and passes them to the handlers of its group."""
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
+from asyncio import FIRST_COMPLETED
+from collections.abc import Iterable, Sequence
 from time import monotonic, time
-from typing import Any, Final, Literal, assert_never
+from typing import Final, Literal, assert_never
 
 import structlog
 
+from relaybox.consumers._coordinator_clock import CoordinatorClock
 from relaybox.consumers._daemon_executor import DaemonExecutor
 from relaybox.consumers._dead_letter_topic import dead_letter_topic
 from relaybox.consumers._dead_letters import DeadLetters
+from relaybox.consumers._errors import KafkaClientHung
 from relaybox.consumers._group_member import Assigned, GroupMember, PollRequest, PollResult, Revoked
 from relaybox.consumers._key_queue import PartitionQueue
 from relaybox.consumers._message import Partition
@@ -25,7 +28,7 @@ from relaybox.consumers._statistics import (
 )
 from relaybox.consumers._subscription import Subscription, one_group
 from relaybox.db import Database
-from relaybox.periodic import PeriodicJob
+from relaybox.periodic import PeriodicJob, wait_at_most
 from relaybox.settings import DeadLetterSettings, KafkaSettings
 from relaybox.signals import OnSignal, SignalEmitter
 
@@ -51,6 +54,10 @@ _FINISHED: Final = (
 )
 #: How long events may take once the consumer stops; then their transactions are rolled back.
 _STOP_GRACE_S: Final = 5.0
+#: A poll that takes longer hangs; one that revokes partitions waits for the commit of their offsets.
+_POLL_S_MAX: Final = 90.0
+#: Kafka clients that lost their group and could not be closed, before the consumer ends.
+_HUNG_CLIENTS_MAX: Final = 3
 #: How long leaving the group may take; if no broker responds, the session times out there.
 _CLOSE_S: Final = 3.0
 
@@ -123,6 +130,7 @@ class Consumer:
         self._opened: set[Partition] = set()  # since the last poll; may be paused from an earlier assignment
         self._committed: dict[Partition, int] = {}
         self._skipped, self._kafka_unavailable = 0, False
+        self._coordinator, self._hung_clients = CoordinatorClock(monotonic()), 0
         self._stopping = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -152,6 +160,8 @@ class Consumer:
             handler_counts=tuple(durations.counts),
             handler_sum_s=durations.sum_s,
             stalled_s=self._progress.stalled_s(monotonic()),
+            coordinator_lost_s=self._coordinator.lost_s,
+            clients_replaced=counts[ConsumerSignal.KAFKA_CLIENT_REPLACED],
         )
 
     def _partition_lag(self, queue: PartitionQueue) -> PartitionLag:
@@ -185,15 +195,17 @@ class Consumer:
             HandlerFailed: A handler with ``on_failure="stop"`` failed on every attempt.
             EnvelopeInvalid: A message is not an event, and every subscription has ``on_failure="stop"``.
             KafkaRefused: Kafka rejects this consumer, and waiting cannot change that.
+            KafkaClientHung: The Kafka client found no coordinator and could not be closed, several times.
         """
         await self._reach_database()
         if self._stopping.is_set():
             return
-        executor = DaemonExecutor(f"kafka-{self.group}")
-        member = await executor.submit(self._open)
+        executor, member = await self._join()
         jobs = [asyncio.create_task(job.run()) for job in (self._replays, self._counting)]
         try:
-            await self._consume(executor, member)
+            while not await self._consume(executor, member):
+                await self._abandon(executor, member)
+                executor, member = await self._join()
         finally:
             self.stop()
             for job in jobs:
@@ -211,31 +223,35 @@ class Consumer:
         failures = 0
         while not self._stopping.is_set():
             try:
-                await self._unless_stopped(self._count_letters())
-            except DATABASE_ERRORS as error:
+                async with asyncio.timeout(_STOP_GRACE_S):
+                    await self._count_letters()
+            except (TimeoutError, *DATABASE_ERRORS) as error:
                 failures += 1
-                _log.warning(
-                    "waiting for the database to join the group", group=self.group, reason=str(error)
-                )
+                _log.warning("waiting for the database to join", group=self.group, reason=str(error))
                 self._signals.emit(ConsumerSignal.WAITING_FOR_DATABASE)
             else:
-                return
-            await self._unless_stopped(asyncio.sleep(database_pause_s(failures)))
-
-    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> None:
-        """Await *work*, or cancel it when :meth:`stop` is called."""
-        task, stop_requested = asyncio.create_task(work), asyncio.create_task(self._stopping.wait())
-        try:
-            await asyncio.wait({task, stop_requested}, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                task.result()
-        finally:
-            task.cancel()
-            stop_requested.cancel()
+                break
+            await wait_at_most(self._stopping, database_pause_s(failures))
 
     def _fail(self, failure: BaseException) -> None:
         self._failure = self._failure or failure
         self.stop()
+
+    async def _join(self) -> tuple[DaemonExecutor, GroupMember]:
+        executor = DaemonExecutor(f"kafka-{self.group}")
+        return executor, await executor.submit(self._open)
+
+    async def _abandon(self, executor: DaemonExecutor, member: GroupMember) -> None:
+        """Close a client that has lost its group; its partitions may be another member's."""
+        _log.error(
+            "no coordinator; Kafka client replaced", group=self.group, s=round(self._coordinator.lost_s)
+        )
+        self._close_partitions(tuple(self._partitions))
+        self._hung_clients += not await self._leave(executor, member)
+        if self._hung_clients > _HUNG_CLIENTS_MAX:
+            raise KafkaClientHung(group=self.group, clients=self._hung_clients)
+        self._coordinator.replaced()
+        self._signals.emit(ConsumerSignal.KAFKA_CLIENT_REPLACED)
 
     def _open(self) -> GroupMember:
         return GroupMember(
@@ -251,21 +267,29 @@ class Consumer:
         queue = self._partitions.get(partition)
         return None if queue is None else queue.offsets.position
 
-    async def _consume(self, executor: DaemonExecutor, member: GroupMember) -> None:
+    async def _consume(self, executor: DaemonExecutor, member: GroupMember) -> bool:
+        """Read messages until :meth:`stop`; return False if the client has lost its group before."""
         stop_requested = asyncio.create_task(self._stopping.wait())
-        while not self._stopping.is_set():
-            wait_s = _BUSY_S if self._scheduler.running else _IDLE_S
-            result = executor.submit(member.poll, self._request(), wait_s)
-            await asyncio.wait({result, stop_requested}, return_when=asyncio.FIRST_COMPLETED)
-            if not result.done():
-                result.cancel()
-                break
-            self._apply(result.result())
-            if member.unavailable and not self._kafka_unavailable:
-                self._signals.emit(ConsumerSignal.KAFKA_UNAVAILABLE)
-            self._kafka_unavailable = member.unavailable
-            self._observe_progress()
-        stop_requested.cancel()
+        try:
+            while not self._stopping.is_set() and not self._coordinator.is_over:
+                wait_s = _BUSY_S if self._scheduler.running else _IDLE_S
+                poll = executor.submit(member.poll, self._request(), wait_s)
+                await asyncio.wait({poll, stop_requested}, timeout=_POLL_S_MAX, return_when=FIRST_COMPLETED)
+                if not poll.done():
+                    poll.cancel()
+                    return self._stopping.is_set()
+                self._apply(poll.result())
+                self._observe(member, poll.result())
+        finally:
+            stop_requested.cancel()
+        return self._stopping.is_set()
+
+    def _observe(self, member: GroupMember, result: PollResult) -> None:
+        if member.unavailable and not self._kafka_unavailable:
+            self._signals.emit(ConsumerSignal.KAFKA_UNAVAILABLE)
+        self._kafka_unavailable = member.unavailable
+        self._coordinator.observe(monotonic(), coordinated=result.coordinated)
+        self._observe_progress()
 
     def _observe_progress(self) -> None:
         has_work = self._unfinished > 0 or any(self._lag(queue) for queue in self._partitions.values())
@@ -297,8 +321,11 @@ class Consumer:
                     self._scheduler.offer(queue)
         self._scheduler.dispatch()
 
-    async def _leave(self, executor: DaemonExecutor, member: GroupMember) -> None:
-        """Leave the group: its partitions are revoked from this consumer, and their offsets are committed."""
+    async def _leave(self, executor: DaemonExecutor, member: GroupMember) -> bool:
+        """Leave the group: its partitions are revoked from this consumer, and their offsets are committed.
+
+        Returns False if that takes too long: the thread that calls Kafka is abandoned.
+        """
         closing = executor.submit(member.close)
         executor.shutdown()
         done, _ = await asyncio.wait({closing}, timeout=_CLOSE_S)
@@ -308,6 +335,7 @@ class Consumer:
         else:
             closing.result()
         self._partitions.clear()
+        return bool(done)
 
     def _request(self) -> PollRequest:
         partitions = self._partitions

@@ -13,7 +13,8 @@
         ├── HandlerMissing        a letter's event type has no handler any more
         ├── KeyBlocked            an earlier message of the key is parked
         ├── HandlerFailed         a handler failed on every attempt, and its subscription stops the consumer
-        └── KafkaRefused          Kafka rejects this consumer
+        ├── KafkaRefused          Kafka rejects this consumer
+        └── KafkaClientHung       the Kafka client lost its group, and could not be closed
 """
 
 from uuid import UUID
@@ -28,6 +29,7 @@ __all__ = (
     "HandlerFailed",
     "HandlerMissing",
     "HandlerTimedOut",
+    "KafkaClientHung",
     "KafkaRefused",
     "KeyBlocked",
     "MessageTooLarge",
@@ -149,3 +151,18 @@ class KafkaRefused(ConsumerError):
     """Raised when Kafka rejects the consumer: a permission is missing, or its configuration is wrong."""
 
     error_code = "KAFKA_REFUSED"
+
+
+class KafkaClientHung(ConsumerError):
+    """Raised when several Kafka clients of a consumer lost their group and could not be closed.
+
+    Each of them keeps a thread and memory, so the consumer ends, and its supervisor starts another process.
+    """
+
+    error_code = "KAFKA_CLIENT_HUNG"
+
+    def __init__(self, *, group: str, clients: int) -> None:
+        super().__init__(
+            f"{clients} Kafka clients of group {group} found no coordinator and could not be closed; "
+            "restart the process, and check the brokers' log"
+        )

@@ -9,7 +9,9 @@ from typing import Any, Final
 import confluent_kafka
 import structlog
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from pydantic_core import from_json
 
+from relaybox.consumers._coordinator_clock import is_coordinated
 from relaybox.consumers._errors import KafkaRefused
 from relaybox.consumers._message import Message, Partition, message_from_kafka
 from relaybox.kafka import FORBIDDEN, UNREACHABLE, ConnectionDiagnosis
@@ -68,6 +70,8 @@ class PollResult:
     ends: dict[Partition, int] = field(default_factory=dict[Partition, int])
     #: Messages skipped because their type header has no subscription.
     skipped: int = 0
+    #: Whether librdkafka said that it has a coordinator, or that no broker responds; it does so every 5 s.
+    coordinated: bool = False
 
     def discard(self, partitions: tuple[Partition, ...]) -> None:
         """Discard the messages of partitions that were revoked during the same poll."""
@@ -117,6 +121,7 @@ class GroupMember:
                     **_configuration(settings, group, start),
                     "error_cb": self._on_error,
                     "on_commit": self._on_commit,
+                    "stats_cb": self._on_statistics,
                 }
             )
         except KafkaException as error:
@@ -239,6 +244,9 @@ class GroupMember:
             if partition.error is None:
                 self._result.committed[partition.topic, partition.partition] = partition.offset
 
+    def _on_statistics(self, statistics: str) -> None:
+        self._result.coordinated = is_coordinated(from_json(statistics))
+
     def _on_error(self, error: KafkaError) -> None:
         code = error.code()
         if error.fatal() or code in _FATAL:
@@ -290,6 +298,7 @@ def _configuration(settings: KafkaSettings, group: str, start: str) -> dict[str,
         "topic.metadata.refresh.interval.ms": 5_000,
         "socket.keepalive.enable": True,
         "socket.timeout.ms": 10_000,
+        "statistics.interval.ms": 5_000,
         # librdkafka would write a line per attempt to stderr; error_cb gets the errors that matter.
         "log_level": 2,
     }

@@ -9,6 +9,7 @@ from typing import Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from relaybox.consumers._coordinator_clock import COORDINATOR_LOST_S
 from relaybox.signals import Signal
 from relaybox.telemetry import Check, CheckResult, HealthState, cumulative_buckets
 
@@ -51,6 +52,7 @@ class ConsumerSignal(Signal):
     PAUSED = auto()
     RESUMED = auto()
     KAFKA_UNAVAILABLE = auto()
+    KAFKA_CLIENT_REPLACED = auto()  # it found no coordinator of the group
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,6 +118,10 @@ class ConsumerStatistics:
     #: Seconds for which the consumer has finished nothing although it had work and neither database nor
     #: Kafka was unavailable; 0 otherwise.
     stalled_s: float
+    #: Seconds for which the Kafka client found no coordinator of the group although brokers respond.
+    coordinator_lost_s: float
+    #: Kafka clients that were replaced for that reason.
+    clients_replaced: int
 
     @property
     def lag_messages(self) -> int:
@@ -175,6 +181,10 @@ _COUNTERS: Final[dict[str, tuple[str, Callable[[ConsumerStatistics], int]]]] = {
         "Attempts that were retried because of a database error.",
         lambda now: now.database_waits,
     ),
+    "clients_replaced": (
+        "Kafka clients that found no coordinator of the group and were replaced.",
+        lambda now: now.clients_replaced,
+    ),
 }
 
 
@@ -189,6 +199,10 @@ _GAUGES: Final[dict[str, tuple[str, Callable[[ConsumerStatistics], float]]]] = {
         lambda now: now.letters.letters,
     ),
     "keys_blocked": ("Keys of the group that a dead letter blocks.", lambda now: now.letters.keys),
+    "coordinator_lost_seconds": (
+        "Seconds without a coordinator of the group although brokers respond.",
+        lambda now: now.coordinator_lost_s,
+    ),
     "stalled_seconds": (
         "Seconds for which the consumer has finished nothing although it could work.",
         lambda now: now.stalled_s,
@@ -253,6 +267,8 @@ def _lags(consumers: list[ConsumerStatistics]) -> Iterator[Metric]:
 def check_consumer(statistics: Callable[[], ConsumerStatistics]) -> Check:
     """Return a check for ``/readyz``: DEGRADED while a consumer with work has finished nothing for 60 s.
 
+    Also while its Kafka client finds no coordinator of the group for that time although brokers respond.
+
     It is OK while the consumer waits for the database or for Kafka, which have checks of their own.
 
     Args:
@@ -261,6 +277,12 @@ def check_consumer(statistics: Callable[[], ConsumerStatistics]) -> Check:
 
     async def check() -> CheckResult:
         now = statistics()
+        if now.coordinator_lost_s >= COORDINATOR_LOST_S:
+            return CheckResult(
+                state=HealthState.DEGRADED,
+                detail=f"group {now.group} has no coordinator for {now.coordinator_lost_s:.0f} s; check the "
+                "brokers and the topic __consumer_offsets",
+            )
         if now.stalled_s < STALLED_S:
             return _OK
         return CheckResult(
