@@ -913,6 +913,8 @@ FROM (SELECT id, row_number() OVER (PARTITION BY correlation_id
 WHERE handle.id = numbered.id;
 -- A resume that found no handle must not be kept if a pause was requested and ended meanwhile: both insert generation 1.
 CREATE UNIQUE INDEX idx_flow_resume_handles_generation ON flow_resume_handles (correlation_id, generation);
+-- Pauses of a flow of Relaybox's own engine, whose correlation ids begin with the id of its task.
+CREATE INDEX idx_flow_resume_handles_flow ON flow_resume_handles (split_part(correlation_id, '/', 1));
 -- Waiting handles, by the time when they expire.
 CREATE INDEX idx_flow_resume_handles_expiry ON flow_resume_handles (expires_at) WHERE status IN ('PENDING_PAUSE', 'PAUSED');
 -- Ended handles, for retention.

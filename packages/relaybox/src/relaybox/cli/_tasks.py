@@ -108,7 +108,8 @@ def cancel(
 ) -> None:
     """Cancel a task that has not ended; a result that arrives later is rejected.
 
-    Its command stays as it is: only the application can end it. Without --yes, only shows the task.
+    The command of a flow fails. The command of any other task stays as it is, because only the application
+    can end it. Without --yes, only shows the task.
     """
     require_reason(reason)
     if yes:

@@ -55,13 +55,15 @@ def print_task(details: TaskDetails, *, with_payload: bool) -> None:
 
 
 def print_cancelled(task: TaskSummary, *, done: bool) -> None:
-    """Print the cancelled task, or the one that would be cancelled; and that its command stays."""
+    """Print the cancelled task, or the one that would be cancelled; and what happens to its command."""
     if done:
         typer.echo(f"cancelled task {task.id}")
     else:
         print_tasks([task])
         typer.echo("dry run: the task would be cancelled; add --yes to do it")
-    if task.command_id is not None:
+    if task.command_id is not None and task.is_flow:
+        typer.echo(f"note: its command {task.command_id} fails with the flow")
+    elif task.command_id is not None:
         typer.echo(
             f"note: its command {task.command_id} stays {task.command_status}; the application has to end it"
         )

@@ -4,8 +4,21 @@ A flow runs in an engine, such as Prefect or Relaybox's own. The engine requests
 and confirms this. Code that knows the correlation id resumes or cancels the pause; a sweeper expires it.
 """
 
-from relaybox.flows._definition import FlowDefinition, FlowFunction, flow, start_flow
-from relaybox.flows._engine import FlowExpiry, flow_subscription, flow_workers, park_flow
+from relaybox.flows._definition import (
+    FlowDefinition,
+    FlowFunction,
+    flow,
+    start_flow,
+    start_flow_for_command,
+)
+from relaybox.flows._engine import (
+    FlowCancellation,
+    FlowExpiry,
+    cancel_flow,
+    flow_subscription,
+    flow_workers,
+    park_flow,
+)
 from relaybox.flows._errors import (
     FlowAlreadyPaused,
     FlowAlreadyResumed,
@@ -56,6 +69,7 @@ __all__ = (
     "Flow",
     "FlowAlreadyPaused",
     "FlowAlreadyResumed",
+    "FlowCancellation",
     "FlowCancelled",
     "FlowChanged",
     "FlowDefinition",
@@ -77,6 +91,7 @@ __all__ = (
     "Handle",
     "StepFunction",
     "cancel",
+    "cancel_flow",
     "chain_of",
     "confirm_paused",
     "engine_workers",
@@ -90,4 +105,5 @@ __all__ = (
     "pause_run",
     "resume",
     "start_flow",
+    "start_flow_for_command",
 )

@@ -7,22 +7,29 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from pydantic_core import PydanticSerializationError, to_json
 from relaybox_types.naming import check_past_name
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from relaybox.db import contains_nul, executor_of, load_queries, map_database_errors
-from relaybox.flows._errors import FlowDocumentInvalid, FlowInvalid
+from relaybox.db import executor_of, load_queries, map_database_errors
+from relaybox.flows._errors import FlowInvalid
+from relaybox.flows._json import json_of
 from relaybox.tasks import announce_tasks
 
 if TYPE_CHECKING:
     from relaybox.flows._flow import Flow
 
-__all__ = ("NAME_CHARACTERS_MAX", "FlowDefinition", "FlowFunction", "flow", "json_of", "start_flow")
+__all__ = (
+    "NAME_CHARACTERS_MAX",
+    "FlowDefinition",
+    "FlowFunction",
+    "flow",
+    "start_flow",
+    "start_flow_for_command",
+)
 
 _SQL: Final = load_queries(__package__ or "relaybox.flows", "flows.sql")
 NAME_CHARACTERS_MAX: Final = 120
-_BYTES_MAX: Final = 1_048_576
+_ARGUMENTS_BYTES_MAX: Final = 1_048_576
 
 #: The function of a flow; gets the flow and its arguments, and returns the flow's result.
 FlowFunction = Callable[["Flow", dict[str, Any]], Awaitable[Mapping[str, Any] | None]]
@@ -96,10 +103,9 @@ async def start_flow(
     Raises:
         FlowDocumentInvalid: *arguments* are too large or cannot be stored.
     """
-    chain = None if chain_id is None else str(chain_id)
-    document = json_of("arguments", {"arguments": dict(arguments), "chain_id": chain})
+    document = _input(arguments, chain_id)
     with map_database_errors():
-        rows = await executor_of(db).fetch(_SQL["start"], definition.task_type, document, None, flow_id)
+        rows = await executor_of(db).fetch(_SQL["start"], definition.task_type, document, flow_id)
     if rows:
         announce_tasks(db, [definition.task_type])
         return rows[0]["id"]
@@ -107,19 +113,46 @@ async def start_flow(
     return flow_id
 
 
-def json_of(name: str, document: Mapping[str, Any]) -> str:
-    """Return *document* as JSON; *name* says in an error what it is.
+async def start_flow_for_command(
+    db: AsyncSession,
+    definition: FlowDefinition,
+    command_id: UUID,
+    arguments: Mapping[str, Any],
+    *,
+    chain_id: UUID | None = None,
+) -> UUID | None:
+    """Start the flow that does the work of a RECEIVED command, in the caller's transaction.
+
+    The command is PROCESSING until the flow ends. Then it is COMPLETED, or FAILED with the error of the flow:
+    ``FLOW_STEP_FAILED`` or ``FLOW_CANCELLED``. The flow's id is *command_id*, so a command has one flow.
+
+    Args:
+        db: Session of the caller's transaction.
+        definition: The flow, in the version that it keeps.
+        command_id: Id of the command, a row of ``command_inbox``.
+        arguments: JSON object that the function gets.
+        chain_id: Chain to which the flow's events belong, such as ``event.correlation_id``. None: the chain
+            that the command begins.
+
+    Returns:
+        The flow's id, also if the command has its flow already; None, with nothing written, if the command
+        is not RECEIVED: it was withdrawn.
 
     Raises:
-        FlowDocumentInvalid: It is larger than 1 MiB, or contains NUL or a value that JSON has not.
+        FlowDocumentInvalid: *arguments* are too large or cannot be stored.
     """
-    try:
-        value = to_json(document)
-    except (PydanticSerializationError, ValueError) as error:
-        raise FlowDocumentInvalid(f"{name} cannot be written as JSON: {error}") from error
-    if len(value) > _BYTES_MAX or contains_nul(value):
-        raise FlowDocumentInvalid(
-            f"{name} has {len(value):,} bytes of JSON; at most {_BYTES_MAX:,} are allowed, without the "
-            "NUL character; store the data elsewhere and return a reference"
+    document = _input(arguments, chain_id)
+    with map_database_errors():
+        rows = await executor_of(db).fetch(
+            _SQL["start_for_command"], definition.task_type, document, command_id
         )
-    return value.decode()
+    if not rows:
+        return None
+    announce_tasks(db, [definition.task_type])
+    return rows[0]["id"]
+
+
+def _input(arguments: Mapping[str, Any], chain_id: UUID | None) -> str:
+    chain = None if chain_id is None else str(chain_id)
+    document = {"arguments": dict(arguments), "chain_id": chain}
+    return json_of("the arguments of the flow", document, _ARGUMENTS_BYTES_MAX)

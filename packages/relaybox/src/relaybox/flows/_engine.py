@@ -6,17 +6,24 @@ and do everything else in a step: read the clock, draw a random number, call ano
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Final
+from uuid import UUID
 
 from pydantic_core import from_json
+from relaybox_types.enums import CommandStatus
 from relaybox_types.envelope import EventEnvelope
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from relaybox.commands import settle_command
 from relaybox.consumers import EventTransaction, Subscription, subscribe
 from relaybox.db import Database, executor_of, load_queries, map_database_errors
 from relaybox.flows._definition import FlowDefinition
+from relaybox.flows._errors import FlowCancelled, FlowExpired
 from relaybox.flows._flow import Flow, Suspended
-from relaybox.flows._handles import expire_handles, record_resumes
+from relaybox.flows._handles import cancel, expire_handles, record_resumes
+from relaybox.flows._json import json_of
 from relaybox.flows._metrics import FlowMetrics
 from relaybox.periodic import PeriodicJob
 from relaybox.tasks import (
@@ -25,14 +32,17 @@ from relaybox.tasks import (
     Task,
     TaskLost,
     Worker,
+    cancel_task,
     complete_task,
     fail_task,
     fetch_task,
 )
 
-__all__ = ("FlowExpiry", "flow_subscription", "flow_workers", "park_flow")
+__all__ = ("FlowCancellation", "FlowExpiry", "cancel_flow", "flow_subscription", "flow_workers", "park_flow")
 
 _SQL: Final = load_queries(__package__ or "relaybox.flows", "flows.sql")
+_DELIVER: Final = _SQL.including("deliver_event", handle=_SQL["handle"])
+_RESULT_BYTES_MAX: Final = 1_048_576
 _EXPIRE_S: Final = 5.0
 #: Handles per transaction, and transactions per run; the next run continues.
 _EXPIRE_MAX: Final = 100
@@ -93,15 +103,62 @@ def flow_workers(
 async def park_flow(database: Database, task: Task) -> None:
     """Mark a flow FAILED whose step failed on every attempt; pass this as ``on_exhausted`` of the runner.
 
-    The stored message has the code and message of the last failure.
+    The stored message has the code and message of the last failure. The flow's command fails with it.
     """
 
     async def park(db: AsyncSession) -> None:
         executor = executor_of(db)
         found = await fetch_task(executor, task.id)
-        await fail_task(executor, task.fence, error=_step_error(None if found is None else found.error_data))
+        error = _step_error(None if found is None else found.error_data)
+        await fail_task(executor, task.fence, error=error)
+        if task.command_id is not None:
+            await settle_command(executor, task.command_id, CommandStatus.FAILED, error)
 
     await database.run_in_transaction(park)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FlowCancellation:
+    """Result of a cancellation."""
+
+    flow_id: UUID
+    #: Correlation id of the pause that was cancelled with the flow; None if the flow did not wait for one.
+    correlation_id: str | None
+
+
+async def cancel_flow(db: AsyncSession, flow_id: UUID) -> FlowCancellation | None:
+    """Cancel a flow and the pause for which it waits, in the caller's transaction.
+
+    A step that runs at this moment is rolled back. Steps that are done keep their effects. The command for
+    which the flow was started fails with ``FLOW_CANCELLED``.
+
+    Args:
+        db: Session of the caller's transaction.
+        flow_id: Id of the flow.
+
+    Returns:
+        The cancellation; None, with nothing written, if there is no such flow or it has ended.
+
+    Raises:
+        RetryTransaction: Another transaction changed the flow: repeat the whole transaction.
+    """
+    executor = executor_of(db)
+    cancelled: str | None = None
+    with map_database_errors():
+        # The pause comes first, because every transition locks the pause before the task.
+        for row in await executor.fetch(_SQL["waiting_pauses"], flow_id):
+            with suppress(FlowExpired):  # its time is over, which the expiry of flows records
+                await cancel(db, row["correlation_id"])
+                cancelled = row["correlation_id"]
+        if not await cancel_task(executor, flow_id):
+            return None
+        error = {
+            "error_code": FlowCancelled.error_code,
+            "message": f"flow {flow_id} was cancelled; its steps that are done keep their effects",
+        }
+        for row in await executor.fetch(_SQL["command_of_flow"], flow_id):
+            await settle_command(executor, row["command_id"], CommandStatus.FAILED, error)
+    return FlowCancellation(flow_id=flow_id, correlation_id=cancelled)
 
 
 def _step_error(last: Mapping[str, Any] | None) -> dict[str, str]:
@@ -129,8 +186,18 @@ async def _run(
             metrics.count_expired(definition.name, current.expired_waits)
     current.check_end()
     document = dict(result or {})
-    async with database.service_connection() as connection:
-        await complete_task(connection, task.fence, result=document)
+    json_of(f"the result of {task.task_type}", document, _RESULT_BYTES_MAX)
+    if task.command_id is None:
+        async with database.service_connection() as connection:
+            await complete_task(connection, task.fence, result=document)
+        return
+    command_id = task.command_id
+
+    async def complete(db: AsyncSession) -> None:
+        await complete_task(executor_of(db), task.fence, result=document)
+        await settle_command(executor_of(db), command_id, CommandStatus.COMPLETED)
+
+    await database.run_in_transaction(complete)
 
 
 def flow_subscription(
@@ -158,7 +225,7 @@ def flow_subscription(
         arguments = (event.event_type, event.aggregate_id, event.model_dump_json())
         with map_database_errors():
             await executor.fetch(_SQL["record_event"], *arguments)
-            resumed = await executor.fetch(_SQL["deliver_event"], *arguments)
+            resumed = await executor.fetch(_DELIVER, *arguments)
         await record_resumes(unit.db, resumed)
 
     return deliver

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from relaybox.commands import Caller, CommandService
 from relaybox.db import Database, Executor, constraint_of, executor_of, load_queries
-from relaybox.flows._definition import NAME_CHARACTERS_MAX, json_of
+from relaybox.flows._definition import NAME_CHARACTERS_MAX
 from relaybox.flows._errors import FlowCancelled, FlowChanged, FlowExpired, FlowInvalid
 from relaybox.flows._handles import (
     Handle,
@@ -24,12 +24,14 @@ from relaybox.flows._handles import (
     pause,
     resume,
 )
+from relaybox.flows._json import json_of
 from relaybox.tasks import Task, TaskLost, suspend_task
 
 __all__ = ("Flow", "StepFunction", "Suspended")
 
 _SQL: Final = load_queries(__package__ or "relaybox.flows", "flows.sql")
 _STEPS_MAX: Final = 1_000
+_RESULT_BYTES_MAX: Final = 1_048_576
 _STEP_KEY: Final = "flow_steps_pkey"
 #: The shortest time of a pause.
 _MOMENT: Final = timedelta(microseconds=1)
@@ -104,9 +106,7 @@ class Flow:
             return recorded["value"]
 
         async def work(db: AsyncSession) -> Any:
-            document = {"value": await function(db)}
-            await self._record(db, name, document)
-            return from_json(json_of(f"the result of step {name}", document))["value"]
+            return (await self._record(db, name, {"value": await function(db)}))["value"]
 
         return await self._run_step(work)
 
@@ -338,12 +338,17 @@ class Flow:
         return result
 
     async def _record(self, db: AsyncSession, name: str, document: dict[str, Any]) -> dict[str, Any]:
-        value = json_of(f"the result of step {name}", document)
+        """Record the step *name*, and return *document* as PostgreSQL returns it in later runs of the flow.
+
+        PostgreSQL orders the members of objects, and returns 1e300 as an integer.
+        """
+        value = json_of(f"the result of step {name!r}", document, _RESULT_BYTES_MAX)
         fence = self._task.fence
         arguments = (fence.task_id, fence.lease_token, self._position, name, value)
-        if not await executor_of(db).fetch(_SQL["record_step"], *arguments):
+        rows = await executor_of(db).fetch(_SQL["record_step"], *arguments)
+        if not rows:
             raise TaskLost(self.id)
-        return document
+        return from_json(rows[0]["result"])
 
     def check_end(self) -> None:
         """Check that the function has called every step that is recorded.

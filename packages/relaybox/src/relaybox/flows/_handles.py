@@ -20,7 +20,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Self
 from uuid import UUID, uuid5
 
-from pydantic_core import PydanticSerializationError, from_json, to_json
+from pydantic_core import from_json
 from relaybox_types.enums import HandleStatus
 from relaybox_types.envelope import EventEnvelope, build_event_envelope
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -30,7 +30,6 @@ from relaybox.db import (
     Executor,
     RetryTransaction,
     constraint_of,
-    contains_nul,
     executor_of,
     load_queries,
     map_database_errors,
@@ -45,6 +44,7 @@ from relaybox.flows._errors import (
     FlowExpired,
     FlowUnknown,
 )
+from relaybox.flows._json import json_of
 from relaybox.tasks import announce_tasks, wake_tasks
 
 __all__ = (
@@ -69,6 +69,10 @@ __all__ = (
 )
 
 _SQL: Final = load_queries(__package__ or "relaybox.flows", "flows.sql")
+_RETURNING_A_HANDLE: Final = {
+    name: _SQL.including(name, handle=_SQL["handle"])
+    for name in ("pause", "confirm", "resume", "cancel", "expire", "expire_one", "fetch")
+}
 #: Aggregate type of the events of handles; the id of the aggregate is the id of the handle.
 AGGREGATE_TYPE: Final = "Flow"
 #: A flow is about to be suspended.
@@ -161,13 +165,15 @@ async def pause(
 
     Raises:
         FlowAlreadyPaused: A pause of this correlation id waits.
-        FlowDocumentInvalid: *resume_handle* or *correlation_id* is too long or cannot be stored.
+        FlowDocumentInvalid: *resume_handle* or *correlation_id* is too long or cannot be stored, or the
+            ``task_id`` is not a UUID.
         RetryTransaction: Another transaction changed the handle: repeat the whole transaction.
         ValueError: *expires_in* is not positive.
     """
     if expires_in <= timedelta():
         raise ValueError(f"expires_in must be positive, not {expires_in}")
-    document = _document("resume_handle", resume_handle, _HANDLE_BYTES_MAX)
+    _check_task_id(resume_handle)
+    document = json_of("resume_handle", resume_handle, _HANDLE_BYTES_MAX)
     arguments = (correlation_id, document, expires_in.total_seconds(), chain_id)
     handle = await _transition(db, "pause", *arguments)
     if handle is None:
@@ -224,7 +230,7 @@ async def resume(db: AsyncSession, correlation_id: str, payload: Mapping[str, An
         FlowDocumentInvalid: *payload* or *correlation_id* is too long or cannot be stored.
         RetryTransaction: Another transaction changed the handle: repeat the whole transaction.
     """
-    document = _document("payload", payload, _PAYLOAD_BYTES_MAX)
+    document = json_of("payload", payload, _PAYLOAD_BYTES_MAX)
     handle = await _transition(db, "resume", correlation_id, document, _KEPT.total_seconds())
     if handle is None:
         last = await fetch_handle(executor_of(db), correlation_id)
@@ -258,7 +264,7 @@ async def expire_handles(db: AsyncSession, *, handles_max: int = 100) -> list[Ha
     Handles that other transactions are changing are skipped. Several processes may call this at once.
     """
     with map_database_errors():
-        rows = await executor_of(db).fetch(_SQL["expire"], handles_max)
+        rows = await executor_of(db).fetch(_RETURNING_A_HANDLE["expire"], handles_max)
     handles = [Handle.from_row(row) for row in rows]
     await _record(db, handles, EXPIRED)
     return handles
@@ -283,7 +289,7 @@ async def fetch_handle(executor: Executor, correlation_id: str) -> Handle | None
 
     A waiting handle whose time is over is EXPIRED here, even before :func:`expire_handles` has recorded this.
     """
-    rows = await executor.fetch(_SQL["fetch"], correlation_id)
+    rows = await executor.fetch(_RETURNING_A_HANDLE["fetch"], correlation_id)
     return Handle.from_row(rows[0]) if rows else None
 
 
@@ -306,12 +312,24 @@ async def _transition(db: AsyncSession, query: str, correlation_id: str, *args: 
         )
     try:
         with map_database_errors():
-            rows = await executor_of(db).fetch(_SQL[query], correlation_id, *args)
+            rows = await executor_of(db).fetch(_RETURNING_A_HANDLE[query], correlation_id, *args)
     except Exception as error:
         if constraint_of(error) == _GENERATION:
             raise _conflict(correlation_id) from error
         raise
     return Handle.from_row(rows[0]) if rows else None
+
+
+def _check_task_id(resume_handle: Mapping[str, Any]) -> None:
+    if "task_id" not in resume_handle:
+        return
+    try:
+        UUID(str(resume_handle["task_id"]))
+    except ValueError as error:
+        raise FlowDocumentInvalid(
+            f"task_id of a resume_handle is {resume_handle['task_id']!r:.80}, not the UUID of a task; "
+            "give data of another engine another name"
+        ) from error
 
 
 async def _last_registered(db: AsyncSession, correlation_id: str) -> Handle:
@@ -336,26 +354,6 @@ def _conflict(correlation_id: str) -> RetryTransaction:
     return RetryTransaction(
         f"another transaction changed the pause of {correlation_id!r}; repeat the whole transaction"
     )
-
-
-def _document(name: str, document: Mapping[str, Any], bytes_max: int) -> str:
-    """Return *document* as JSON.
-
-    Raises:
-        FlowDocumentInvalid: It has over *bytes_max* bytes, or contains NUL or a value that JSON has not.
-    """
-    try:
-        value = to_json(document)
-    except (PydanticSerializationError, ValueError) as error:
-        raise FlowDocumentInvalid(f"{name} cannot be written as JSON: {error}") from error
-    if len(value) > bytes_max:
-        raise FlowDocumentInvalid(
-            f"{name} has {len(value):,} bytes of JSON, more than {bytes_max:,}; store the data elsewhere and "
-            "pass a reference"
-        )
-    if contains_nul(value):
-        raise FlowDocumentInvalid(f"{name} contains the NUL character (U+0000); remove it")
-    return value.decode()
 
 
 async def _record(db: AsyncSession, handles: Sequence[Handle], event_type: EventType) -> None:

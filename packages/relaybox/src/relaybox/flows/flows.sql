@@ -1,3 +1,8 @@
+-- name: handle
+-- Part of the statements that return a handle: its columns except the status.
+    id, correlation_id, resume_handle::text AS resume_handle, resume_payload::text AS resume_payload, expires_at, registered,
+    cancelled, version, chain_id
+
 -- name: pause
 -- Request a pause of the correlation id $1 with the resume handle $2, which expires after $3 s, in the chain $4. A resume that is kept for the
 -- correlation id becomes the resume of this pause. No row: another pause of the correlation id is waiting.
@@ -8,8 +13,8 @@ ON CONFLICT (correlation_id) WHERE status IN ('PENDING_PAUSE', 'PAUSED') DO UPDA
     SET registered = true, resume_handle = excluded.resume_handle, expires_at = excluded.expires_at,
         chain_id = excluded.chain_id, version = handle.version + 1
     WHERE NOT handle.registered
-RETURNING id, correlation_id, resume_handle::text AS resume_handle, status::text AS status,
-    resume_payload::text AS resume_payload, expires_at, registered, cancelled, version, chain_id
+RETURNING status::text AS status,
+    -- include: handle
 
 -- name: confirm
 -- Confirm that the flow with the correlation id $1 has paused: it is PAUSED, or RESUMED if a resume is kept for it. No row: no
@@ -17,8 +22,8 @@ RETURNING id, correlation_id, resume_handle::text AS resume_handle, status::text
 UPDATE flow_resume_handles
 SET status = CASE WHEN resume_payload IS NULL THEN 'PAUSED' ELSE 'RESUMED' END::handle_status, version = version + 1
 WHERE correlation_id = $1 AND status = 'PENDING_PAUSE' AND registered AND expires_at > clock_timestamp()
-RETURNING id, correlation_id, resume_handle::text AS resume_handle, status::text AS status,
-    resume_payload::text AS resume_payload, expires_at, registered, cancelled, version, chain_id
+RETURNING status::text AS status,
+    -- include: handle
 
 -- name: resume
 -- Resume the flow with the correlation id $1 and payload $2. A PAUSED handle is RESUMED. Otherwise the payload is kept: in the
@@ -38,8 +43,8 @@ WITH resumed AS (
     ON CONFLICT DO NOTHING
     RETURNING *
 )
-SELECT id, correlation_id, resume_handle::text AS resume_handle, status::text AS status,
-    resume_payload::text AS resume_payload, expires_at, registered, cancelled, version, chain_id
+SELECT status::text AS status,
+    -- include: handle
 FROM (SELECT * FROM resumed UNION ALL SELECT * FROM kept) AS handle
 
 -- name: cancel
@@ -47,8 +52,8 @@ FROM (SELECT * FROM resumed UNION ALL SELECT * FROM kept) AS handle
 UPDATE flow_resume_handles
 SET status = 'EXPIRED', cancelled = true, version = version + 1
 WHERE correlation_id = $1 AND status IN ('PENDING_PAUSE', 'PAUSED') AND registered AND expires_at > clock_timestamp()
-RETURNING id, correlation_id, resume_handle::text AS resume_handle, status::text AS status,
-    resume_payload::text AS resume_payload, expires_at, registered, cancelled, version, chain_id
+RETURNING status::text AS status,
+    -- include: handle
 
 -- name: expire
 -- Expire at most $1 waiting handles whose time is over, oldest first; handles that another transaction has locked are skipped.
@@ -57,33 +62,55 @@ WHERE id = ANY(ARRAY(
     SELECT id FROM flow_resume_handles
     WHERE status IN ('PENDING_PAUSE', 'PAUSED') AND expires_at < clock_timestamp()
     ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED))
-RETURNING id, correlation_id, resume_handle::text AS resume_handle, status::text AS status,
-    resume_payload::text AS resume_payload, expires_at, registered, cancelled, version, chain_id
+RETURNING status::text AS status,
+    -- include: handle
 
 -- name: expire_one
 -- Expire the waiting handle of the correlation id $1 if its time is over.
 UPDATE flow_resume_handles SET status = 'EXPIRED', version = version + 1
 WHERE correlation_id = $1 AND status IN ('PENDING_PAUSE', 'PAUSED') AND expires_at <= clock_timestamp()
-RETURNING id, correlation_id, resume_handle::text AS resume_handle, status::text AS status,
-    resume_payload::text AS resume_payload, expires_at, registered, cancelled, version, chain_id
+RETURNING status::text AS status,
+    -- include: handle
 
 -- name: fetch
 -- Return the last handle of the correlation id $1. A waiting handle whose time is over is EXPIRED.
-SELECT id, correlation_id, resume_handle::text AS resume_handle,
-    CASE WHEN status IN ('PENDING_PAUSE', 'PAUSED') AND expires_at <= clock_timestamp() THEN 'EXPIRED' ELSE status::text END AS status,
-    resume_payload::text AS resume_payload, expires_at, registered, cancelled, version, chain_id
+SELECT CASE WHEN status IN ('PENDING_PAUSE', 'PAUSED') AND expires_at <= clock_timestamp() THEN 'EXPIRED' ELSE status::text END AS status,
+    -- include: handle
 FROM flow_resume_handles WHERE correlation_id = $1 ORDER BY generation DESC LIMIT 1
 
 -- name: lock_handle
 -- Lock the last handle of the correlation id $1 against every transition.
 SELECT id FROM flow_resume_handles WHERE correlation_id = $1 ORDER BY generation DESC LIMIT 1 FOR UPDATE
 
+-- name: waiting_pauses
+-- Return the correlation ids of the pauses for which the task $1 waits; there is one at most.
+SELECT correlation_id FROM flow_resume_handles
+WHERE split_part(correlation_id, '/', 1) = $1::uuid::text AND status IN ('PENDING_PAUSE', 'PAUSED') AND registered
+    AND resume_handle ->> 'task_id' = $1::uuid::text
+
+-- name: command_of_flow
+-- Return the command for which the flow $1 was started. No row: none, or the task is not a flow, so the application ends the
+-- command.
+SELECT triggered_by_command_id AS command_id FROM async_tasks
+WHERE id = $1 AND triggered_by_command_id IS NOT NULL AND task_type ~ '@[1-9][0-9]{0,8}$'
+
 -- name: start
--- Create the task of a flow: type $1, input $2, command $3. A flow with id $4 that exists already is not created again.
-INSERT INTO async_tasks (id, task_type, input_data, triggered_by_command_id)
-VALUES (coalesce($4::uuid, gen_random_uuid()), $1, $2::text::jsonb, $3)
+-- Create the task of a flow: type $1, input $2. A flow with id $3 that exists already is not created again.
+INSERT INTO async_tasks (id, task_type, input_data) VALUES (coalesce($3::uuid, gen_random_uuid()), $1, $2::text::jsonb)
 ON CONFLICT (id) DO NOTHING
 RETURNING id
+
+-- name: start_for_command
+-- Create the task of the flow of the command $3 and change the command from RECEIVED to PROCESSING: type $1, input $2. Returns
+-- the flow also if it exists already. No row: the command is not RECEIVED and has no flow.
+WITH command AS (
+    UPDATE command_inbox SET status = 'PROCESSING' WHERE id = $3 AND status = 'RECEIVED' RETURNING id
+), started AS (
+    INSERT INTO async_tasks (id, task_type, input_data, triggered_by_command_id)
+    SELECT command.id, $1, $2::text::jsonb, command.id FROM command
+    RETURNING id
+)
+SELECT id FROM started UNION ALL SELECT id FROM async_tasks WHERE id = $3 AND triggered_by_command_id = $3
 
 -- name: steps
 -- Return the steps of the flow $1 that are done, in their order.
@@ -97,7 +124,7 @@ WITH held AS (
     SELECT id FROM async_tasks WHERE id = $1 AND lease_token = $2 AND status = 'RUNNING' FOR NO KEY UPDATE
 )
 INSERT INTO flow_steps (task_id, position, name, result) SELECT held.id, $3, $4, $5::text::jsonb FROM held
-RETURNING position
+RETURNING result::text AS result
 
 -- name: record_resume
 -- Record that the step number $3 of the flow $1, the wait called $4 with the correlation id $5, has ended by a resume: its result is
@@ -140,8 +167,8 @@ WITH given AS (
 )
 UPDATE flow_resume_handles AS handle SET status = 'RESUMED', resume_payload = '{}', version = version + 1
 WHERE correlation_id = ANY(ARRAY(SELECT correlation_id FROM given)) AND status = 'PAUSED' AND expires_at > clock_timestamp()
-RETURNING id, correlation_id, resume_handle::text AS resume_handle, status::text AS status,
-    resume_payload::text AS resume_payload, expires_at, registered, cancelled, version, chain_id
+RETURNING status::text AS status,
+    -- include: handle
 
 -- name: begin_wait
 -- Let the flow $1 wait with the correlation id $2 for an event of type $3 with key $4. The first such event that arrived since

@@ -35,7 +35,6 @@ from relaybox.operations._errors import (
     TaskCommandSettled,
 )
 from relaybox.operations._flow_actions import (
-    FlowCancellation,
     cancel_flow,
     preview_flow_cancellation,
     preview_resume,
@@ -124,7 +123,6 @@ __all__ = (
     "ConsumerStatus",
     "Fault",
     "FlowAwaitsEvent",
-    "FlowCancellation",
     "FlowDetails",
     "FlowSelection",
     "FlowStep",

@@ -1,38 +1,28 @@
 """Actions of operators on flows: each takes one transaction, which records it in ``operator_acts``."""
 
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
 from pydantic_core import to_json
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from relaybox import flows
 from relaybox.db import Database, Executor, executor_of, load_queries
-from relaybox.flows import FlowExpired, Handle, cancel, resume
+from relaybox.flows import FlowCancellation, Handle, resume
 from relaybox.operations._errors import FlowAwaitsEvent, SelectionEmpty
 from relaybox.operations._flows import FlowSummary, Pause, show_flow, show_pause
-from relaybox.tasks import cancel_task
 
 __all__ = (
-    "FlowCancellation",
+    "cancel_and_record",
     "cancel_flow",
     "preview_flow_cancellation",
     "preview_resume",
+    "record_act",
     "resume_flow",
 )
 
 _SQL: Final = load_queries(__package__ or "relaybox.operations", "flows.sql")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FlowCancellation:
-    """Result of a cancellation."""
-
-    flow_id: UUID
-    #: Correlation id of the pause that was cancelled with the flow; None if the flow did not wait for one.
-    correlation_id: str | None
 
 
 async def preview_resume(db: Executor, correlation_id: str) -> Pause | None:
@@ -109,7 +99,8 @@ async def preview_flow_cancellation(db: Executor, flow_id: UUID) -> FlowSummary:
 async def cancel_flow(database: Database, flow_id: UUID, *, by: str, reason: str) -> FlowCancellation:
     """Cancel a flow and the pause for which it waits, in one transaction.
 
-    A step that runs at this moment is rolled back. Steps that are done keep their effects.
+    A step that runs at this moment is rolled back. Steps that are done keep their effects. The command for
+    which the flow was started fails with ``FLOW_CANCELLED``.
 
     Args:
         database: The database.
@@ -124,28 +115,18 @@ async def cancel_flow(database: Database, flow_id: UUID, *, by: str, reason: str
 
     async def work(db: AsyncSession) -> FlowCancellation:
         await preview_flow_cancellation(executor_of(db), flow_id)
-        correlation_id = await cancel_with_pause(db, flow_id)
-        await record_act(
-            db, by, "cancel", reason, {"tasks": [str(flow_id)], "correlation_id": correlation_id}
-        )
-        return FlowCancellation(flow_id=flow_id, correlation_id=correlation_id)
+        return await cancel_and_record(db, flow_id, by=by, reason=reason)
 
     return await database.run_in_transaction(work)
 
 
-async def cancel_with_pause(db: AsyncSession, task_id: UUID) -> str | None:
-    """Cancel the open task *task_id* and the pause for which it waits; return that pause's correlation id.
-
-    The pause comes first, because every transition locks the pause before the task.
-    """
-    executor = executor_of(db)
-    cancelled: str | None = None
-    for row in await executor.fetch(_SQL["waiting_pauses"], task_id):
-        with suppress(FlowExpired):  # its time is over, which the expiry of flows records
-            await cancel(db, row["correlation_id"])
-            cancelled = row["correlation_id"]
-    await cancel_task(executor, task_id)
-    return cancelled
+async def cancel_and_record(db: AsyncSession, task_id: UUID, *, by: str, reason: str) -> FlowCancellation:
+    """Cancel the open task *task_id*, which may be a flow, and record the action of operator *by*."""
+    done = await flows.cancel_flow(db, task_id)
+    assert done is not None  # this transaction has seen the open task
+    pause = {} if done.correlation_id is None else {"correlation_id": done.correlation_id}
+    await record_act(db, by, "cancel", reason, {"tasks": [str(task_id)], **pause})
+    return done
 
 
 async def record_act(

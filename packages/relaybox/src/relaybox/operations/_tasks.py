@@ -1,5 +1,6 @@
 """Query tasks, retry FAILED ones and cancel open ones for an operator (G43)."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
@@ -13,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from relaybox.db import Database, Executor, executor_of, load_queries
 from relaybox.operations._errors import SelectionEmpty, TaskCommandSettled
-from relaybox.operations._flow_actions import cancel_with_pause, record_act
+from relaybox.operations._flow_actions import cancel_and_record
 
 __all__ = (
     "TaskDetails",
@@ -36,6 +37,8 @@ _LIST: Final = _SQL.including("list_tasks", selected_tasks=_SELECTED)
 _SHOW: Final = _SQL.including("show_task", all_tasks=_ALL)
 _PREVIEW: Final = _SQL.including("preview_retry", selected_tasks=_SELECTED)
 _RETRY: Final = _SQL.including("retry_tasks", selected_tasks=_SELECTED)
+#: As in the query ``all_flows``.
+_FLOW_TYPE: Final = re.compile(r"@[1-9][0-9]{0,8}\Z")
 #: Tasks per step: bounds the duration of row locks and the size of the recorded action.
 _STEP_TASKS_MAX: Final = 1_000
 
@@ -86,6 +89,11 @@ class TaskSummary:
     error: str | None
     created_at: datetime
     updated_at: datetime
+
+    @property
+    def is_flow(self) -> bool:
+        """Whether the task is a flow, whose end also ends its command."""
+        return _FLOW_TYPE.search(self.task_type) is not None
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:
@@ -235,8 +243,9 @@ async def preview_task_cancellation(db: Executor, task_id: UUID) -> TaskSummary:
 async def cancel_open_task(database: Database, task_id: UUID, *, by: str, reason: str) -> TaskSummary:
     """Cancel a task that has not ended, with the pause for which it waits if it is a flow's.
 
-    The next write of the task's worker is rejected (G43). The task's command stays as it is: only the
-    application can end it, see :func:`relaybox.commands.settle_command`.
+    The next write of the task's worker is rejected (G43). The command of a flow fails with
+    ``FLOW_CANCELLED``. The command of any other task stays as it is: only the application can end it, see
+    :func:`relaybox.commands.settle_command`.
 
     Args:
         database: The database; the call takes one transaction.
@@ -254,9 +263,7 @@ async def cancel_open_task(database: Database, task_id: UUID, *, by: str, reason
 
     async def work(db: AsyncSession) -> TaskSummary:
         found = await preview_task_cancellation(executor_of(db), task_id)
-        correlation_id = await cancel_with_pause(db, task_id)
-        pause = {} if correlation_id is None else {"correlation_id": correlation_id}
-        await record_act(db, by, "cancel", reason, {"tasks": [str(task_id)], **pause})
+        await cancel_and_record(db, task_id, by=by, reason=reason)
         return found
 
     return await database.run_in_transaction(work)

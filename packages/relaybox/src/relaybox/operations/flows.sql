@@ -74,14 +74,8 @@ SELECT p.*, w.event_type, w.key FROM (
     -- include: all_pauses
 ) AS p
 LEFT JOIN flow_waits AS w ON w.task_id = $1::uuid AND w.correlation_id = p.correlation_id
-WHERE starts_with(p.correlation_id, $1::uuid::text || '/')
+WHERE split_part(p.correlation_id, '/', 1) = $1::uuid::text
 ORDER BY p.created_at, p.correlation_id LIMIT $2::int
-
--- name: waiting_pauses
--- The correlation ids of the pauses for which the task $1 waits; there is one at most.
-SELECT h.correlation_id FROM flow_resume_handles AS h
-WHERE h.status IN ('PENDING_PAUSE', 'PAUSED') AND h.registered AND starts_with(h.correlation_id, $1::uuid::text || '/')
-    AND h.resume_handle ->> 'task_id' = $1::uuid::text
 
 -- name: record_act
 -- Record the action $2 of operator $1 with reason $3 on $4.

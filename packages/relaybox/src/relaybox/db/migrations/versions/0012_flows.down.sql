@@ -28,6 +28,7 @@ CREATE INDEX idx_async_tasks_claim ON async_tasks (coalesce(claim_order_at, crea
 ALTER TABLE async_tasks DROP COLUMN not_before;
 DROP INDEX idx_flow_resume_handles_ended;
 DROP INDEX idx_flow_resume_handles_expiry;
+DROP INDEX idx_flow_resume_handles_flow;
 DROP INDEX idx_flow_resume_handles_generation;
 ALTER TABLE flow_resume_handles
     DROP CONSTRAINT flow_resume_handles_cancelled_check,
