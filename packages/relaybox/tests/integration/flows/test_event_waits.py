@@ -3,6 +3,7 @@
 import asyncio
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from relaybox.db import Database
@@ -12,10 +13,11 @@ from relaybox.flows import (
     FlowExpired,
     cancel,
     expire_handles,
+    fetch_handle,
     flow,
     resume,
 )
-from relaybox.tasks import TaskSignal
+from relaybox_types.enums import HandleStatus
 
 from tests.fixtures.flow_engine import (
     HOUR,
@@ -29,6 +31,7 @@ from tests.fixtures.flow_engine import (
     until_status,
     until_suspended,
 )
+from tests.fixtures.waiting import eventually
 
 
 @flow("Test.Timeout", event_types=[PAID])
@@ -80,11 +83,17 @@ async def test_resume_without_the_event_does_not_end_a_wait_for_it(
     place = f"{flow_id}/{PAID}/a"
     if early:
         await database.run_in_transaction(lambda db: resume(db, place, {}))
-    async with run_flows(gives_up) as signals:
+
+    async def pause_id() -> UUID | None:
+        async with database.connection() as connection:
+            handle = await fetch_handle(connection, place)
+        return handle.id if handle is not None and handle.status is HandleStatus.PAUSED else None
+
+    async with run_flows(gives_up):
         until = await until_suspended(database, flow_id)
         if not early:
             await database.run_in_transaction(lambda db: resume(db, place, {}))
-            await signals.wait_for_next(TaskSignal.CLAIMED)
+            await eventually("the flow waits again", pause_id)
             assert abs(await until_suspended(database, flow_id) - until) < timedelta(minutes=1)
         event_id = await deliver(database, gives_up, "a", 7)
         assert await until_status(database, flow_id, "COMPLETED") == {"number": 7, "event_id": str(event_id)}
