@@ -121,7 +121,7 @@ async def pause_run(
         return handle
     with map_database_errors():
         document = to_json(asdict(run)).decode()
-        [row] = await executor_of(db).fetch(_SQL["start"], _task_type(run.engine), document, None, None)
+        [row] = await executor_of(db).fetch(_SQL["start"], _task_type(run.engine), document, None)
     handle = await pause(
         db,
         run.correlation_id,
