@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import typer
 from backend.cli import app as backend_app
-from backend.genesis import session
+from backend.genesis import _events, session
 from backend.workspace.errors import ChessNotInstalled
 from relaybox.cli import LazyGroup
 from relaybox.cli import app as relaybox_app
@@ -245,7 +245,7 @@ def test_exactly_the_http_commands_are_documented() -> None:
 
 def test_exactly_the_events_are_documented() -> None:
     page = (DOCS / "reference/events.md").read_text()
-    declared = {one.name for one in vars(session).values() if isinstance(one, EventType)}
+    declared = {one.name for one in vars(_events).values() if isinstance(one, EventType)}
     assert set(re.findall(r"^\| `([A-Z]\w+\.[\w.]+)` \|", page, re.MULTILINE)) == declared
 
 

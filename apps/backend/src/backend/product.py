@@ -47,7 +47,7 @@ from backend.running import (
     lock_data_directory,
     write_private,
 )
-from backend.settings import DATABASE, ApiSettings, ProductPostgresSettings, ServiceType
+from backend.settings import DATABASE, ApiSettings, GenesisSettings, ProductPostgresSettings, ServiceType
 
 __all__ = ("run_product",)
 
@@ -82,7 +82,7 @@ class _Product:
         )
         # Check the settings before the start: a service with an invalid setting would be restarted endlessly.
         os.environ["JWT_SECRET"] = self.environment["JWT_SECRET"]
-        for kind in (JwtSettings, MuseSettings, RelaySettings, TaskSettings, OutboxSettings):
+        for kind in (JwtSettings, MuseSettings, RelaySettings, TaskSettings, OutboxSettings, GenesisSettings):
             load_settings(kind)
         require_free_port(api.api_port, setting="API_PORT")
         await asyncio.gather(self._start_postgres(start), self._start_kafka(start))

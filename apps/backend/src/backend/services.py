@@ -15,10 +15,22 @@ from relaybox.settings import DeadLetterSettings, RelaySettings, TaskSettings, l
 from relaybox.telemetry import AddressUnusable, open_listener
 from setproctitle import setproctitle
 
-from backend.settings import ApiSettings, ProductPostgresSettings, ServiceType, WorkspaceSettings
+from backend.settings import (
+    ApiSettings,
+    GenesisSettings,
+    ProductPostgresSettings,
+    ServiceType,
+    WorkspaceSettings,
+)
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from relaybox.commands import CommandService
+    from relaybox.outbox import Notifier
+    from relaybox.service import ServiceResources
+
+    from backend.genesis.agent import ConceptAgent
+    from backend.genesis.guiding import GuidedRuns
 
 __all__ = ("ApiAddressUnusable", "create_worker", "run_service")
 
@@ -142,42 +154,63 @@ async def _run_relay() -> None:
 async def _run_agent() -> None:
     from relaybox.commands import CommandService
     from relaybox.consumers import Consumer, ConsumerCollector, check_consumer
+    from relaybox.flows import flow_subscription
     from relaybox.idempotency import Sweeper
     from relaybox.outbox import Notifier, OutboxSettings
     from relaybox.service import run_until_signal, service_resources
     from relaybox.tasks import TaskCollector
-    from relaybox.telemetry import CommandMetrics
 
-    from backend.genesis.agent import AGENT, ConceptAgent
-    from backend.genesis.muse import MuseSettings, muse_from_settings
+    from backend.genesis.agent import AGENT
+    from backend.genesis.muse import MuseSettings
     from backend.genesis.session import genesis
     from backend.migrations import ALL
 
-    needed = (TaskSettings, MuseSettings, OutboxSettings, DeadLetterSettings)
+    needed = (TaskSettings, MuseSettings, OutboxSettings, DeadLetterSettings, GenesisSettings)
     async with service_resources(
         ServiceType.CONCEPT_AGENT.value, *ALL, settings=needed, postgres=ProductPostgresSettings
     ) as resources:
         notifier = Notifier(resources.database)
         notifier.attach(resources.database.sessions)
         commands = CommandService(resources.database, [genesis], notifier=notifier, source_service=AGENT)
-        agent = ConceptAgent(
-            muse_from_settings(load_settings(MuseSettings)),
-            database=resources.database,
-            commands=commands,
-            notifier=notifier,
-            settings=load_settings(TaskSettings),
-            metrics=CommandMetrics(resources.registry),
-        )
+        guided_runs, agent = _create_agent(resources, commands, notifier)
         await notifier.start()
         try:
-            consumer = Consumer(resources.database, resources.kafka, [agent.subscription()])
-            resources.registry.register(ConsumerCollector(consumer.statistics))
-            resources.checks["consumer"] = check_consumer(consumer.statistics)
+            requests = Consumer(resources.database, resources.kafka, agent.subscriptions())
+            flows = flow_subscription([guided_runs.definition])
+            decisions = Consumer(resources.database, resources.kafka, [flows])
+            resources.registry.register(ConsumerCollector(requests.statistics, decisions.statistics))
+            resources.checks["consumer"] = check_consumer(requests.statistics)
+            resources.checks["flows"] = check_consumer(decisions.statistics)
             resources.registry.register(TaskCollector(agent.runner.statistics))
-            await run_until_signal(consumer, agent.runner, Sweeper(resources.database, resources.registry))
+            sweeper = Sweeper(resources.database, resources.registry)
+            await run_until_signal(requests, decisions, agent.runner, sweeper)
         finally:
             await commands.close()
             await notifier.stop()
+
+
+def _create_agent(
+    resources: "ServiceResources", commands: "CommandService", notifier: "Notifier"
+) -> "tuple[GuidedRuns, ConceptAgent]":
+    from relaybox.telemetry import CommandMetrics
+
+    from backend.genesis.agent import ConceptAgent
+    from backend.genesis.guiding import GuidedRuns
+    from backend.genesis.muse import MuseSettings, muse_from_settings
+
+    guided_runs = GuidedRuns(
+        database=resources.database, commands=commands, settings=load_settings(GenesisSettings)
+    )
+    agent = ConceptAgent(
+        muse_from_settings(load_settings(MuseSettings)),
+        database=resources.database,
+        commands=commands,
+        notifier=notifier,
+        settings=load_settings(TaskSettings),
+        metrics=CommandMetrics(resources.registry),
+        guided_runs=guided_runs,
+    )
+    return guided_runs, agent
 
 
 async def _run_worker() -> None:

@@ -10,6 +10,7 @@ from relaybox.settings import PostgresSettings
 __all__ = (
     "DATABASE",
     "ApiSettings",
+    "GenesisSettings",
     "ProductPostgresSettings",
     "RoleSettings",
     "ServiceType",
@@ -58,6 +59,17 @@ class ApiSettings(BaseSettings):
     def origins(self) -> tuple[str, ...]:
         """Return the allowed origins."""
         return tuple(origin.strip() for origin in self.cors_origins.split(",") if origin.strip())
+
+
+class GenesisSettings(BaseSettings):
+    """Limits of guided runs."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="GENESIS_", frozen=True, extra="ignore", env_ignore_empty=True
+    )
+
+    #: Hours after its start when a guided run expires.
+    guided_run_h: Annotated[float, Field(gt=0, le=8_784)] = 72.0
 
 
 class WorkspaceSettings(BaseSettings):

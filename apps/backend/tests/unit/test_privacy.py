@@ -1,6 +1,7 @@
 """Validation errors, which may be logged, contain no text of a writer."""
 
 import pytest
+from backend.genesis._run_deciders import ReportGuidedRun
 from backend.genesis._state import Draft, GenesisSession
 from backend.genesis.session import CreateSession, ProposalRequest, ReportFailure, ReportProposal
 from pydantic import BaseModel, ValidationError
@@ -11,7 +12,15 @@ from shared_types.workspace_discussions_api import CreateReply, CreateThread, Up
 @pytest.mark.parametrize(
     "model",
     [
-        *(CreateSession, Draft, GenesisSession, ProposalRequest, ReportFailure, ReportProposal),
+        *(
+            CreateSession,
+            Draft,
+            GenesisSession,
+            ProposalRequest,
+            ReportFailure,
+            ReportProposal,
+            ReportGuidedRun,
+        ),
         *(CreateReply, CreateThread, UpdateReply, UpdateThread, WorkspaceReply, WorkspaceThread),
     ],
 )

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 from backend.genesis import GenesisSession, genesis
-from backend.genesis import session as declared
+from backend.genesis import _events as declared
 from backend.genesis._state import TRANSITIONS
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -110,6 +110,16 @@ class AnyHistory(RuleBasedStateMachine):
         command_id = data.draw(st.sampled_from(self.asked[-2:]))
         why = {"error_code": "MUSE_FAILED", "message": message}
         self._try("ReportFailure", {"command_id": str(command_id), **why})
+
+    @rule(command_type=st.sampled_from(["StartGuidedRun", "StopGuidedRun"]))
+    def guide(self, command_type: str) -> None:
+        self._try(command_type, {})
+
+    @rule(status=st.sampled_from(["RUNNING", "FINISHED", "EXPIRED", "FAILED"]))
+    def report_run(self, status: str) -> None:
+        run = self.story.session.guided_run
+        run_id = run.run_id if run else uuid4()
+        self._try("ReportGuidedRun", {"run_id": str(run_id), "status": status})
 
     @rule(sure=st.integers(0, 9))
     def abandon(self, sure: int) -> None:

@@ -29,6 +29,7 @@ __all__ = [
     "Feedback",
     "GenesisStage",
     "GenesisStatus",
+    "GuidedRunStatus",
     "Place",
     "PlotOutline",
     "Preferences",
@@ -36,6 +37,8 @@ __all__ = [
     "RequestConceptGeneration",
     "RequestStageProposal",
     "StageContent",
+    "StartGuidedRun",
+    "StopGuidedRun",
     "StoryConception",
     "SubmitFeedback",
     "Worldview",
@@ -68,6 +71,21 @@ class GenesisStage(StrEnum):
     CHARACTERS = "CHARACTERS"
     PLOT_OUTLINE = "PLOT_OUTLINE"
     FINISHED = "FINISHED"
+
+
+class GuidedRunStatus(StrEnum):
+    """The status of a guided run: active while REQUESTED or RUNNING, ended in the other cases.
+
+    REQUESTED until the run has begun; FINISHED when the last stage was confirmed; STOPPED by the writer;
+    EXPIRED when the run took longer than `GENESIS_GUIDED_RUN_H`; FAILED when proposals failed repeatedly.
+    """
+
+    REQUESTED = "REQUESTED"
+    RUNNING = "RUNNING"
+    FINISHED = "FINISHED"
+    STOPPED = "STOPPED"
+    EXPIRED = "EXPIRED"
+    FAILED = "FAILED"
 
 
 class _Strict(BaseModel):
@@ -291,6 +309,21 @@ class ConfirmStage(_Strict):
                 "give exactly one of `choice` (an option of the last proposal) and `content` (your own)"
             )
         return self
+
+
+class StartGuidedRun(Preferences):
+    """Let a guided run request the proposals of this stage and all later ones.
+
+    Preferences that the command omits keep their last value.
+
+    The run requests a proposal when the stage has none, after feedback, and after a failure; it waits while
+    the writer decides. It ends when the last stage is confirmed, by `StopGuidedRun`, after a time limit, or
+    after three failed proposals in a row. All other commands stay allowed.
+    """
+
+
+class StopGuidedRun(_Strict):
+    """Stop the guided run. A proposal that is being made is still recorded; the session goes on without."""
 
 
 class AbandonSession(_Strict):

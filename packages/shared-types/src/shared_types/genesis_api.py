@@ -3,13 +3,14 @@
 from datetime import datetime
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import AwareDatetime, BaseModel, ConfigDict, JsonValue
 from relaybox_types.api import Version
 
-from shared_types.genesis import GenesisStage, GenesisStatus
+from shared_types.genesis import GenesisStage, GenesisStatus, GuidedRunStatus
 
 __all__ = [
     "CreateSessionRequest",
+    "GuidedRunState",
     "SessionList",
     "SessionState",
     "SessionSummary",
@@ -49,13 +50,21 @@ class SessionList(_Response):
     next_cursor: str | None = None
 
 
+class GuidedRunState(_Response):
+    """A guided run; `expires_at` is null until the run has begun."""
+
+    run_id: UUID
+    status: GuidedRunStatus
+    expires_at: AwareDatetime | None
+
+
 class SessionState(_Response):
     """The state of a session.
 
     `pending_command_type` is null unless `is_pending`. `confirmed_data` maps each confirmed stage to its
     content; null before the first confirmation. `last_result` is the result of the last request of the
     current stage, `{"command_id", "status": "COMPLETED", "proposal"}` or `{"command_id", "status": "FAILED",
-    "error"}`; null before the first result.
+    "error"}`; null before the first result. `guided_run` is the last guided run; null if there was none.
     """
 
     session_id: UUID
@@ -66,3 +75,4 @@ class SessionState(_Response):
     confirmed_data: dict[str, JsonValue] | None
     last_result: dict[str, JsonValue] | None
     version: Version
+    guided_run: GuidedRunState | None = None

@@ -50,6 +50,8 @@ class GenesisSession(Row):
     feedback: list[Document] = Field(default=[])
     #: Whether the content of the session's events was erased; then the session refuses all commands.
     erased: bool = False
+    #: The last guided run.
+    guided_run: Document | None = None
     version: int = 1
     created_at: AwareDatetime
     updated_at: AwareDatetime

@@ -72,6 +72,7 @@ def test_new_session_shows_every_field_of_the_contract() -> None:
         "confirmed_data",
         "last_result",
         "version",
+        "guided_run",
     ]
 
 

@@ -2,6 +2,8 @@
 
 from backend.genesis._errors import (
     ChoiceInvalid,
+    GuidedRunActive,
+    GuidedRunInactive,
     NoProposal,
     ProposalPending,
     ReportSuperseded,
@@ -11,7 +13,7 @@ from backend.genesis._errors import (
     WrongStage,
 )
 from backend.genesis._rebuild import SessionProjection
-from backend.genesis._state import FEEDBACK_MAX, Draft, Failure, GenesisSession, PendingRequest
+from backend.genesis._state import FEEDBACK_MAX, Draft, Failure, GenesisSession, GuidedRun, PendingRequest
 from backend.genesis.session import CreateSession, ProposalRequest, ReportFailure, ReportProposal, genesis
 
 __all__ = (
@@ -21,6 +23,9 @@ __all__ = (
     "Draft",
     "Failure",
     "GenesisSession",
+    "GuidedRun",
+    "GuidedRunActive",
+    "GuidedRunInactive",
     "NoProposal",
     "PendingRequest",
     "ProposalPending",

@@ -10,6 +10,8 @@
     ├── NoProposal            the current stage has no proposal yet
     ├── ChoiceInvalid         the last proposal has no such option
     ├── StageContentInvalid   the writer's own content is not valid for the stage
+    ├── GuidedRunActive       a guided run is active already
+    ├── GuidedRunInactive     no guided run is active, or another one
     └── ReportSuperseded      an agent reports on a request that is no longer pending
 """
 
@@ -22,6 +24,8 @@ from shared_types.genesis import GenesisStage, GenesisStatus
 
 __all__ = (
     "ChoiceInvalid",
+    "GuidedRunActive",
+    "GuidedRunInactive",
     "NoProposal",
     "ProposalPending",
     "ReportSuperseded",
@@ -102,6 +106,24 @@ class StageContentInvalid(CommandRefused):
         self.details = tuple(details)
         problems = "; ".join(f"{one['field']}: {one['message']}" for one in self.details[:3])
         super().__init__(f"the content is not valid for {stage}: {problems}; correct these fields")
+
+
+class GuidedRunActive(CommandRefused):
+    """Raised when a guided run is started and another one is active."""
+
+    error_code = "GUIDED_RUN_ACTIVE"
+
+    def __init__(self, run_id: UUID) -> None:
+        super().__init__(f"the guided run {run_id} is active; continue with it, or send StopGuidedRun first")
+
+
+class GuidedRunInactive(CommandRefused):
+    """Raised when a guided run is stopped or changed that has ended or never existed."""
+
+    error_code = "GUIDED_RUN_INACTIVE"
+
+    def __init__(self) -> None:
+        super().__init__("no such guided run is active; send StartGuidedRun to begin one")
 
 
 class ReportSuperseded(CommandRefused):

@@ -6,9 +6,18 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 from relaybox.commands import Aggregate, Event
-from shared_types.genesis import GenesisStage, GenesisStatus
+from shared_types.genesis import GenesisStage, GenesisStatus, GuidedRunStatus
 
-__all__ = ("FEEDBACK_MAX", "NAME", "TRANSITIONS", "Draft", "Failure", "GenesisSession", "PendingRequest")
+__all__ = (
+    "FEEDBACK_MAX",
+    "NAME",
+    "TRANSITIONS",
+    "Draft",
+    "Failure",
+    "GenesisSession",
+    "GuidedRun",
+    "PendingRequest",
+)
 
 Document = dict[str, Any]
 
@@ -60,6 +69,25 @@ class Draft(_Part):
     failure: Failure | None = None
 
 
+class GuidedRun(_Part):
+    """A run in which a flow requests the proposals; at most one is active at a time."""
+
+    #: Id of the run and of its flow: that of the command StartGuidedRun.
+    run_id: UUID
+    status: GuidedRunStatus
+    #: Time (ISO 8601) when the run expires; None until its flow has begun.
+    expires_at: str | None = None
+    #: Whether the flow must request a proposal when no request is pending.
+    request_due: bool
+    #: Number of failed requests since the last proposal.
+    failures: int = 0
+
+    @property
+    def active(self) -> bool:
+        """Whether the run has not ended."""
+        return self.status in (GuidedRunStatus.REQUESTED, GuidedRunStatus.RUNNING)
+
+
 class GenesisSession(Aggregate):
     """The work of a writer from a first concept to a finished outline.
 
@@ -80,6 +108,8 @@ class GenesisSession(Aggregate):
     feedback: tuple[Document, ...] = ()
     #: True if the content of the session's events was erased; stays true.
     erased: bool = False
+    #: The last guided run; None if there was none.
+    guided_run: GuidedRun | None = None
 
     def check(self) -> None:
         """Assert the invariants; an AssertionError is a defect of the code."""
@@ -142,28 +172,39 @@ def _created(_session: GenesisSession, payload: Mapping[str, Any]) -> Mapping[st
 
 def _concept_generation_requested(session: GenesisSession, payload: Mapping[str, Any]) -> Mapping[str, Any]:
     request = PendingRequest(command_id=payload["command_id"], command_type="RequestConceptGeneration")
-    return _with_draft(session, preferences=payload["request_params"], request=request, failure=None)
+    changes = _with_draft(session, preferences=payload["request_params"], request=request, failure=None)
+    return {**changes, **_with_run(session, request_due=False)}
 
 
 def _stage_proposal_requested(session: GenesisSession, payload: Mapping[str, Any]) -> Mapping[str, Any]:
     request = PendingRequest(command_id=payload["command_id"], command_type="RequestStageProposal")
-    return _with_draft(session, request=request, failure=None)
+    return {
+        **_with_draft(session, request=request, failure=None),
+        **_with_run(session, request_due=False),
+    }
 
 
 def _proposed(session: GenesisSession, payload: Mapping[str, Any]) -> Mapping[str, Any]:
     proposal = {"command_id": payload["command_id"], "proposal": payload["proposal"]}
-    return _with_draft(session, request=None, proposal=proposal, failure=None)
+    return {
+        **_with_draft(session, request=None, proposal=proposal, failure=None),
+        **_with_run(session, failures=0),
+    }
 
 
 def _failed(session: GenesisSession, payload: Mapping[str, Any]) -> Mapping[str, Any]:
-    return _with_draft(
-        session, request=None, failure=Failure(command_id=payload["command_id"], **payload["reason"])
-    )
+    failure = Failure(command_id=payload["command_id"], **payload["reason"])
+    run = session.guided_run
+    return {
+        **_with_draft(session, request=None, failure=failure),
+        **_with_run(session, request_due=True, failures=run.failures + 1 if run else 0),
+    }
 
 
 def _feedback_submitted(session: GenesisSession, payload: Mapping[str, Any]) -> Mapping[str, Any]:
     remark = {"feedback": payload["feedback"], "rating": payload["rating"]}
-    return {"feedback": (*session.feedback, remark)[-FEEDBACK_MAX:]}
+    feedback = (*session.feedback, remark)[-FEEDBACK_MAX:]
+    return {"feedback": feedback, **_with_run(session, request_due=True)}
 
 
 def _stage_confirmed(session: GenesisSession, payload: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -173,6 +214,7 @@ def _stage_confirmed(session: GenesisSession, payload: Mapping[str, Any]) -> Map
         "current_stage": GenesisStage(payload["next_stage"]),
         "draft": Draft(preferences=preferences) if preferences else None,
         "feedback": (),
+        **_with_run(session, request_due=True),
     }
 
 
@@ -185,8 +227,30 @@ def _updated(session: GenesisSession, payload: Mapping[str, Any]) -> Mapping[str
     return {"status": GenesisStatus(payload["status"]), "draft": draft}
 
 
+def _guided_run_requested(session: GenesisSession, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    has_proposal = session.draft is not None and session.draft.proposal is not None
+    run = GuidedRun(
+        run_id=payload["run_id"],
+        status=GuidedRunStatus.REQUESTED,
+        request_due=session.pending is None and not has_proposal,
+    )
+    return {"guided_run": run, **_with_draft(session, preferences=payload["preferences"])}
+
+
+def _guided_run_changed(session: GenesisSession, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    changes: dict[str, Any] = {"status": GuidedRunStatus(payload["status"])}
+    if "expires_at" in payload:
+        changes["expires_at"] = payload["expires_at"]
+    return _with_run(session, **changes)
+
+
 def _with_draft(session: GenesisSession, **changes: Any) -> Mapping[str, Any]:
     return {"draft": (session.draft or Draft()).model_copy(update=changes)}
+
+
+def _with_run(session: GenesisSession, **changes: Any) -> Mapping[str, Any]:
+    run = session.guided_run
+    return {"guided_run": run.model_copy(update=changes)} if run is not None and run.active else {}
 
 
 TRANSITIONS: Final[Mapping[str, Transition]] = {
@@ -201,6 +265,11 @@ TRANSITIONS: Final[Mapping[str, Transition]] = {
     f"{NAME}.StageConfirmed": _stage_confirmed,
     f"{NAME}.Finished": _finished,
     f"{NAME}.Updated": _updated,
+    f"{NAME}.GuidedRunRequested": _guided_run_requested,
+    f"{NAME}.GuidedRunCreated": _guided_run_changed,
+    f"{NAME}.GuidedRunUpdated": _guided_run_changed,
+    f"{NAME}.GuidedRunFinished": _guided_run_changed,
+    f"{NAME}.GuidedRunFailed": _guided_run_changed,
 }
 """For each event type the function that returns the changed fields of the session.
 

@@ -23,15 +23,10 @@ from relaybox.telemetry import CommandMetrics
 from relaybox_types.envelope import EventEnvelope
 
 from backend.genesis._errors import ReportSuperseded
+from backend.genesis._events import CONCEPT_GENERATION_REQUESTED, STAGE_PROPOSAL_REQUESTED
+from backend.genesis.guiding import GuidedRuns
 from backend.genesis.muse import Brief, Muse, MuseError
-from backend.genesis.session import (
-    CONCEPT_GENERATION_REQUESTED,
-    STAGE_PROPOSAL_REQUESTED,
-    ProposalRequest,
-    ReportFailure,
-    ReportProposal,
-    genesis,
-)
+from backend.genesis.session import ProposalRequest, ReportFailure, ReportProposal, genesis
 
 __all__ = ("AGENT", "ConceptAgent")
 
@@ -48,7 +43,8 @@ _log = structlog.get_logger(__name__)
 class ConceptAgent:
     """Produces proposals for requests. Any number of processes can run an agent; they share the requests.
 
-    :meth:`subscription` is for a Consumer, which creates tasks; :attr:`runner` runs them.
+    :meth:`subscriptions` are for a Consumer, which creates tasks; :attr:`runner` runs them, and the flows of
+    guided runs.
     """
 
     def __init__(
@@ -60,16 +56,18 @@ class ConceptAgent:
         notifier: Notifier,
         settings: TaskSettings,
         metrics: CommandMetrics,
+        guided_runs: GuidedRuns,
     ) -> None:
         self._muse = muse
         self._database = database
         self._commands = commands
         self._notifier = notifier
         self._metrics = metrics
+        self._guided_runs = guided_runs
         self.runner = TaskRunner(
             database,
-            {_TASK_TYPE: self._propose},
-            on_exhausted=self._report_exhausted,
+            {_TASK_TYPE: self._propose, **guided_runs.workers},
+            on_exhausted=self._end_exhausted,
             on_progress=self._notify_progress,
             settings=settings,
         )
@@ -77,8 +75,11 @@ class ConceptAgent:
     def __repr__(self) -> str:
         return f"<ConceptAgent [{self.runner!r}]>"
 
-    def subscription(self) -> Subscription:
-        """Return the subscription to the events of requests; each request becomes a task."""
+    def subscriptions(self) -> list[Subscription]:
+        """Return the subscriptions to requests for proposals and guided runs; each becomes a task."""
+        return [self._requests(), self._guided_runs.subscription(AGENT, self.runner.wake)]
+
+    def _requests(self) -> Subscription:
 
         # Requests are independent: a parked request must not block the next request of its session.
         @subscribe(
@@ -144,6 +145,12 @@ class ConceptAgent:
             return
         payload = {"command_id": str(request.command_id), "proposal": proposal.model_dump(mode="json")}
         await self._report(task, ReportProposal.__name__, payload)
+
+    async def _end_exhausted(self, task: Task) -> None:
+        if task.task_type in self._guided_runs.workers:
+            await self._guided_runs.park(task)
+        else:
+            await self._report_exhausted(task)
 
     async def _report_exhausted(self, task: Task) -> None:
         message = f"the request was attempted {task.attempts - 1} times without a result; request it again"

@@ -33,7 +33,13 @@ from relaybox.http import (
     respond_to_command,
 )
 from relaybox.idempotency import ResponseParts
-from shared_types.genesis_api import CreateSessionRequest, SessionList, SessionState, SessionSummary
+from shared_types.genesis_api import (
+    CreateSessionRequest,
+    GuidedRunState,
+    SessionList,
+    SessionState,
+    SessionSummary,
+)
 from starlette.responses import Response
 
 from backend.genesis._state import GenesisSession
@@ -140,6 +146,7 @@ async def _read_state(request: Request, session_id: str, principal: _Sender) -> 
 
 
 def _state(session: GenesisSession, pending: Mapping[str, UUID]) -> SessionState:
+    run = session.guided_run
     return SessionState(
         session_id=session.id,
         status=session.status,
@@ -148,6 +155,8 @@ def _state(session: GenesisSession, pending: Mapping[str, UUID]) -> SessionState
         pending_command_type=next(iter(pending), None),
         confirmed_data=session.confirmed_data,
         last_result=session.last_result,
+        guided_run=run
+        and GuidedRunState.model_validate(run.model_dump(include=set(GuidedRunState.model_fields))),
         version=session.version,
     )
 

@@ -13,13 +13,10 @@ from typing import Any, Final
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from relaybox.commands import Domain, Events, EventType, Settlement, SnapshotQueries
-from relaybox.db import load_queries
+from relaybox.commands import Events, EventType, Settlement
 from relaybox.errors import error_details
 from relaybox_types.enums import CommandStatus, TaskStatus
-from relaybox_types.naming import check_event_name
 from relaybox_types.text import Remark, Word
-from shared_types.events import EventTarget
 from shared_types.genesis import (
     STAGE_CONTENT,
     AbandonSession,
@@ -28,6 +25,7 @@ from shared_types.genesis import (
     Feedback,
     GenesisStage,
     GenesisStatus,
+    GuidedRunStatus,
     Preferences,
     Proposal,
     RequestConceptGeneration,
@@ -45,34 +43,25 @@ from backend.genesis._errors import (
     StageContentInvalid,
     WrongStage,
 )
-from backend.genesis._state import NAME, Draft, GenesisSession, PendingRequest
-from backend.genesis._upcasters import created_from_v1
+from backend.genesis._events import (
+    CONCEPT_GENERATION_FAILED,
+    CONCEPT_GENERATION_REQUESTED,
+    CONCEPT_PROPOSED,
+    CREATED,
+    FEEDBACK_SUBMITTED,
+    FINISHED,
+    SQL,
+    STAGE_CONFIRMED,
+    STAGE_PROPOSAL_FAILED,
+    STAGE_PROPOSAL_REQUESTED,
+    STAGE_PROPOSED,
+    UPDATED,
+    genesis,
+)
+from backend.genesis._run_deciders import require_open, updated_run
+from backend.genesis._state import Draft, GenesisSession, PendingRequest
 
 __all__ = ("SQL", "CreateSession", "ProposalRequest", "ReportFailure", "ReportProposal", "genesis")
-
-SQL: Final = load_queries(__package__ or "backend.genesis", "session.sql")
-
-genesis: Final = Domain(
-    NAME,
-    aggregate=GenesisSession,
-    aggregate_type="GENESIS_SESSION",
-    target_type=EventTarget.GENESIS_SESSION,
-    snapshots=SnapshotQueries.from_mapping(SQL),
-    # Event names must end in an OfficialVerb.
-    naming=check_event_name,
-)
-
-CREATED: Final = genesis.event("Created", version=2, upcast={1: created_from_v1})
-CONCEPT_GENERATION_REQUESTED: Final = genesis.event("ConceptGenerationRequested")
-CONCEPT_PROPOSED: Final = genesis.event("ConceptProposed")
-CONCEPT_GENERATION_FAILED: Final = genesis.event("ConceptGenerationFailed")
-STAGE_PROPOSAL_REQUESTED: Final = genesis.event("StageProposalRequested")
-STAGE_PROPOSED: Final = genesis.event("StageProposed")
-STAGE_PROPOSAL_FAILED: Final = genesis.event("StageProposalFailed")
-FEEDBACK_SUBMITTED: Final = genesis.event("FeedbackSubmitted")
-STAGE_CONFIRMED: Final = genesis.event("StageConfirmed")
-FINISHED: Final = genesis.event("Finished")
-UPDATED: Final = genesis.event("Updated")
 
 _NEXT_STAGE: Final[Mapping[GenesisStage, GenesisStage]] = MappingProxyType(dict(pairwise(GenesisStage)))
 
@@ -185,7 +174,8 @@ def submit_feedback(session: GenesisSession, command: SubmitFeedback) -> Events:
         raise NoProposal(session.current_stage, "request a proposal first")
     stage = session.current_stage.value
     remark = command.model_dump(mode="json")
-    return [FEEDBACK_SUBMITTED({"session_id": str(session.id), "stage": stage, **remark})]
+    submitted = FEEDBACK_SUBMITTED({"session_id": str(session.id), "stage": stage, **remark})
+    return [submitted, *updated_run(session)]
 
 
 @genesis.command(
@@ -225,8 +215,8 @@ def confirm_stage(session: GenesisSession, command: ConfirmStage) -> Events:
         }
     )
     if following is not GenesisStage.FINISHED:
-        return [confirmed]
-    return [confirmed, FINISHED({"session_id": str(session.id)})]
+        return [confirmed, *updated_run(session)]
+    return [confirmed, FINISHED({"session_id": str(session.id)}), *updated_run(session)]
 
 
 @genesis.command(refuses=[SessionErased, SessionClosed])
@@ -236,7 +226,7 @@ def abandon_session(session: GenesisSession, command: AbandonSession) -> Events:
     Raises:
         SessionErased, SessionClosed: The session has ended already.
     """
-    _require_open(session)
+    require_open(session)
     payload = {
         "session_id": str(session.id),
         "status": GenesisStatus.ABANDONED.value,
@@ -248,7 +238,7 @@ def abandon_session(session: GenesisSession, command: AbandonSession) -> Events:
         task_status=TaskStatus.CANCELLED,
         error={"error_code": "SESSION_ABANDONED", "message": "the writer abandoned the session"},
     )
-    return [UPDATED(payload, settles=end)]
+    return [*updated_run(session, GuidedRunStatus.STOPPED), UPDATED(payload, settles=end)]
 
 
 @genesis.command(internal=True, refuses=[ReportSuperseded, WrongStage])
@@ -293,14 +283,8 @@ def report_failure(session: GenesisSession, command: ReportFailure) -> Events:
         error=reason,
     )
     failed = _event_for_stage(session, CONCEPT_GENERATION_FAILED, STAGE_PROPOSAL_FAILED)
-    return [failed({**_request_reference(session, command.command_id), "reason": reason}, settles=end)]
-
-
-def _require_open(session: GenesisSession) -> None:
-    if session.erased:
-        raise SessionErased
-    if session.status is not GenesisStatus.IN_PROGRESS:
-        raise SessionClosed(session.status)
+    reference = _request_reference(session, command.command_id)
+    return [failed({**reference, "reason": reason}, settles=end), *updated_run(session)]
 
 
 def _require_idle(session: GenesisSession) -> Draft:
@@ -310,7 +294,7 @@ def _require_idle(session: GenesisSession) -> Draft:
         SessionErased, SessionClosed: The session has ended.
         ProposalPending: A request is pending.
     """
-    _require_open(session)
+    require_open(session)
     if session.pending:
         raise ProposalPending(session.pending.command_id)
     return session.draft or Draft()

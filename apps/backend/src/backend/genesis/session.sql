@@ -5,7 +5,7 @@
 SELECT id, 'GENESIS_SESSION' AS aggregate_type, user_id AS owner,
     json_build_object('id', id, 'owner', user_id, 'novel_id', novel_id, 'status', status,
         'current_stage', current_stage, 'confirmed_data', confirmed_data, 'draft', draft,
-        'feedback', feedback, 'erased', erased, 'version', version) AS state
+        'feedback', feedback, 'erased', erased, 'guided_run', guided_run, 'version', version) AS state
 FROM genesis_sessions WHERE id = ANY(ARRAY(SELECT unnest($1::uuid[])))
 
 -- name: read
@@ -18,10 +18,11 @@ SELECT id, state::text AS state FROM loaded
 -- name: create
 -- Insert the first snapshots of sessions. A JSON null becomes NULL. Only a rebuild passes created_at; else it is now().
 INSERT INTO genesis_sessions
-    (id, user_id, novel_id, status, current_stage, confirmed_data, draft, feedback, erased, version, created_at)
+    (id, user_id, novel_id, status, current_stage, confirmed_data, draft, feedback, erased, guided_run, version, created_at)
 SELECT (doc ->> 'id')::uuid, doc ->> 'owner', (doc ->> 'novel_id')::uuid, (doc ->> 'status')::genesis_status,
     (doc ->> 'current_stage')::genesis_stage, nullif(doc -> 'confirmed_data', 'null'),
-    nullif(doc -> 'draft', 'null'), doc -> 'feedback', (doc ->> 'erased')::boolean, (doc ->> 'version')::int,
+    nullif(doc -> 'draft', 'null'), doc -> 'feedback', (doc ->> 'erased')::boolean,
+    nullif(doc -> 'guided_run', 'null'), (doc ->> 'version')::int,
     coalesce((doc ->> 'created_at')::timestamptz, now())
 FROM jsonb_array_elements($1::text::jsonb) AS doc
 RETURNING id
@@ -41,6 +42,7 @@ SET user_id = coalesce(doc ->> 'owner', user_id),
         ELSE confirmed_data END,
     draft = CASE WHEN doc ? 'draft' THEN nullif(doc -> 'draft', 'null') ELSE draft END,
     feedback = coalesce(doc -> 'feedback', feedback), erased = coalesce((doc ->> 'erased')::boolean, erased),
+    guided_run = CASE WHEN doc ? 'guided_run' THEN nullif(doc -> 'guided_run', 'null') ELSE guided_run END,
     version = (doc ->> 'version')::int
 FROM (
     SELECT locked.id, doc

@@ -9,8 +9,10 @@ from uuid import UUID, uuid4
 
 import pytest
 from backend.genesis.agent import AGENT, ConceptAgent
+from backend.genesis.guiding import GuidedRuns
 from backend.genesis.muse import OfflineMuse
 from backend.genesis.session import genesis
+from backend.settings import GenesisSettings
 from prometheus_client import CollectorRegistry
 from relaybox.commands import Caller, Command, CommandService
 from relaybox.consumers import Consumer, ConsumerSignal, EventTransaction
@@ -64,6 +66,7 @@ def agent(database: Database, commands: CommandService, figures: CollectorRegist
         notifier=Notifier(database),
         settings=TaskSettings(),
         metrics=CommandMetrics(figures),
+        guided_runs=GuidedRuns(database=database, commands=commands, settings=GenesisSettings()),
     )
 
 
@@ -171,7 +174,7 @@ async def consumer_of(
     agent: ConceptAgent, poison: set[UUID], database: Database, settings: KafkaSettings, topic: str
 ) -> AsyncIterator[SignalRecorder]:
     """Run the agent's consumer, whose handler fails for the events in *poison*."""
-    signals, taken = SignalRecorder(), agent.subscription()
+    signals, taken = SignalRecorder(), agent.subscriptions()[0]
 
     async def handle(event: EventEnvelope, unit: EventTransaction) -> None:
         if event.event_id in poison:

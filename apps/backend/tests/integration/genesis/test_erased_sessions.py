@@ -8,13 +8,16 @@ import httpx2 as httpx
 import pytest
 from backend.genesis import SessionProjection, genesis
 from backend.genesis.agent import ConceptAgent
+from backend.genesis.guiding import GuidedRuns
 from backend.genesis.muse import OfflineMuse
 from backend.genesis.routes import genesis_router
 from backend.genesis.session import SQL
 from backend.rebuilding import Difference
 from backend.rebuilding import rebuild as rebuild_rows
+from backend.settings import GenesisSettings
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
+from relaybox.commands import CommandService
 from relaybox.consumers import EventTransaction
 from relaybox.db import Database
 from relaybox.events import erase, fetch_stream
@@ -107,6 +110,7 @@ async def test_erased_session_is_readable_as_abandoned_and_empty(database: Datab
         "confirmed_data": None,
         "last_result": None,
         "version": 3,
+        "guided_run": None,
     }
     [row] = await execute(database, "SELECT to_jsonb(one)::text AS row FROM genesis_sessions AS one")
     assert SECRET not in row["row"]
@@ -178,13 +182,15 @@ async def test_command_concurrent_with_an_erasure_is_decided_again(
 
 
 async def test_agent_skips_an_erased_request(database: Database) -> None:
+    commands = CommandService(database, [genesis], notifier=Notifier(database), source_service="suite")
     agent = ConceptAgent(
         OfflineMuse(),
         database=database,
-        commands=None,  # pyright: ignore[reportArgumentType] - no command is sent
+        commands=commands,
         notifier=Notifier(database),
         settings=TaskSettings(),
         metrics=CommandMetrics(CollectorRegistry()),
+        guided_runs=GuidedRuns(database=database, commands=commands, settings=GenesisSettings()),
     )
     event = build_event_envelope(
         event_type="Genesis.Session.ConceptGenerationRequested",
@@ -196,7 +202,8 @@ async def test_agent_skips_an_erased_request(database: Database) -> None:
     )
 
     async def handle(db: AsyncSession) -> None:
-        await agent.subscription().handler(event, EventTransaction(db=db, event=event))
+        for subscription in agent.subscriptions():
+            await subscription.handler(event, EventTransaction(db=db, event=event))
 
     await database.run_in_transaction(handle)
     assert await execute(database, "SELECT id FROM async_tasks") == []

@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from backend.genesis import SessionProjection, genesis
-from backend.genesis.session import CREATED
+from backend.genesis._events import CREATED
 from backend.rebuilding import DifferenceKind, rebuild
 from pydantic_core import from_json
 from relaybox.commands import Command, CommandService
