@@ -24,7 +24,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo demo-workspace env check unit test measured test-slow test-all test-pgbouncer test-versions test-postgres-16 test-kafka-3.7 test-lowest test-pythons lint types lock bench bench-compare chaos image mutants sql guarantees reference clean
+.PHONY: help setup run demo demo-guided demo-workspace env check unit test measured test-slow test-all test-pgbouncer test-versions test-postgres-16 test-kafka-3.7 test-lowest test-pythons lint types lock bench bench-compare chaos image mutants sql guarantees reference clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ run: $(STAMP) ## Start the whole product; Ctrl-C stops it
 # LANGUAGE is also an environment variable, for the language of messages; only the argument of make is used.
 demo: $(STAMP) ## Run a whole Genesis session on the running product, or on a temporary one (LANGUAGE=en)
 	@exec backend demo $(if $(filter command line,$(origin LANGUAGE)),--language $(LANGUAGE))
+
+demo-guided: $(STAMP) ## Run a Genesis session with a guided run in the same way (LANGUAGE=en)
+	@exec backend demo guided $(if $(filter command line,$(origin LANGUAGE)),--language $(LANGUAGE))
 
 demo-workspace: $(STAMP) ## Run the demo of a chess club in the same way
 	@exec backend demo workspace

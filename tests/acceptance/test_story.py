@@ -125,6 +125,13 @@ def test_genesis_demo_runs_against_a_running_product(product: Product, language:
     assert told.stdout.rstrip().endswith("Every step happened.")
 
 
+def test_guided_demo_runs_against_a_running_product(product: Product) -> None:
+    told = product.run(BACKEND, "demo", "guided")
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "proposed PLOT_OUTLINE, requested by the run" in told.stdout
+    assert "all 29 events are on Kafka, once each and in order" in told.stdout
+
+
 @pytest.mark.guarantee("G08")
 def test_workspace_demo_follows_100_games_through_one_chain(product: Product) -> None:
     told = product.run(BACKEND, "demo", "workspace")

@@ -84,7 +84,8 @@ def status(
 @app.command()
 def demo(
     story: Annotated[
-        Literal["genesis", "workspace"], typer.Argument(help="The example: a novel, or a chess club.")
+        Literal["genesis", "guided", "workspace"],
+        typer.Argument(help="The example: a novel, a novel with a guided run, or a chess club."),
     ] = "genesis",
     language: Annotated[Literal["zh", "en"], typer.Option(help="The language of the novel.")] = "zh",
 ) -> None:

@@ -13,10 +13,11 @@ from backend.demo._events import EventLog, Published
 from backend.demo._sources import TopicReader, follow_stream, in_background
 from backend.demo._timeline import StepMissed, Timeline, chain_tree, require
 
-__all__ = ("NovelStory",)
+__all__ = ("EVENT", "NovelStory", "summary")
 
 _SESSIONS: Final = "/genesis/sessions"
-_EVENT: Final = "Genesis.Session."
+#: Prefix of the names of events.
+EVENT: Final = "Genesis.Session."
 _PAIRS_MAX: Final = 5
 #: Status codes of an API that restarts or is busy; the request is sent again.
 _RETRIED: Final = frozenset({429, 502, 503, 504})
@@ -57,10 +58,14 @@ class NovelStory:
             self._topic.read({session_id: self._log}.get),
             follow_stream(self._client.http, f"{PREFIX}{self._path}/events", self._log),
         ):
-            await self._choose_concept(preferences, feedback)
-            for stage in list(GenesisStage)[1:-1]:
-                await self._pass_stage(stage)
+            await self._play(preferences, feedback)
             await self._finish()
+
+    async def _play(self, preferences: Mapping[str, Any], feedback: str) -> None:
+        """Lead the session from its creation to the confirmation of the last stage."""
+        await self._choose_concept(preferences, feedback)
+        for stage in list(GenesisStage)[1:-1]:
+            await self._pass_stage(stage)
 
     async def _choose_concept(self, preferences: Mapping[str, Any], feedback: str) -> None:
         command = "RequestConceptGeneration"
@@ -73,7 +78,7 @@ class NovelStory:
         requested = await self._wait_published("ConceptGenerationRequested", accepted)
         self._show("relay", f"published {requested.event.event_type}", requested.place)
         await self._show_agent_at_work(accepted)
-        proposed = await self._log.wait_streamed(f"{_EVENT}ConceptProposed", command_id=accepted)
+        proposed = await self._log.wait_streamed(f"{EVENT}ConceptProposed", command_id=accepted)
         options = proposed["payload"]["proposal"]["options"]
         require(len(options) == 3, f"three concepts expected, not {len(options)}")
         self._show("stream", f"{proposed['event_type']}, id {proposed['version']}: three concepts")
@@ -132,10 +137,8 @@ class NovelStory:
         response = await self._send("RequestStageProposal", {})
         self._show("writer", f"RequestStageProposal → {response.status_code}  ({stage})")
         command_id = UUID(response.json()["command_id"])
-        proposed = await self._log.wait_streamed(
-            f"{_EVENT}StageProposed", command_id=command_id, after=before
-        )
-        self._show("agent", f"proposed {stage}", _summary(proposed["payload"]["proposal"]["options"][0]))
+        proposed = await self._log.wait_streamed(f"{EVENT}StageProposed", command_id=command_id, after=before)
+        self._show("agent", f"proposed {stage}", summary(proposed["payload"]["proposal"]["options"][0]))
         await self._confirm(stage)
 
     async def _confirm(self, stage: GenesisStage) -> None:
@@ -146,7 +149,7 @@ class NovelStory:
         before = max(self._log.streamed, default=0)
         response = await self._send(command, payload)
         self._show("writer", f"{command} → {response.status_code}  ({shown})")
-        streamed = await self._log.wait_streamed(f"{_EVENT}{event}", after=before)
+        streamed = await self._log.wait_streamed(f"{EVENT}{event}", after=before)
         self._show("stream", f"{streamed['event_type']}, id {streamed['version']}")
 
     async def _send(self, command: str, payload: Mapping[str, Any]) -> httpx2.Response:
@@ -154,7 +157,7 @@ class NovelStory:
         return await self._client.send(command, "POST", f"{self._path}/commands", 200, 202, body=body)
 
     async def _finish(self) -> None:
-        finished = await self._log.wait_streamed(f"{_EVENT}Finished")
+        finished = await self._log.wait_streamed(f"{EVENT}Finished")
         state = await self._client.get("read the state", f"{self._path}/state")
         done = (state["status"], state["current_stage"]) == (GenesisStatus.COMPLETED, GenesisStage.FINISHED)
         require(done, f"a finished session expected, the state is {state}")
@@ -171,7 +174,7 @@ class NovelStory:
             matching = (
                 one
                 for one in self._log.published.values()
-                if one.event.event_type == f"{_EVENT}{event}"
+                if one.event.event_type == f"{EVENT}{event}"
                 and one.event.payload.get("command_id") == str(command_id)
             )
             return next(matching, None)
@@ -179,7 +182,7 @@ class NovelStory:
         return await self._log.wait_for(f"{event} on Kafka", find)
 
 
-def _summary(option: Mapping[str, Any]) -> str:
+def summary(option: Mapping[str, Any]) -> str:
     """Return one line of an option: its first text, or the names of the items in its first list."""
     first = next(iter(option.values()), "")
     if isinstance(first, str):

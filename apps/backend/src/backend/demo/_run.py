@@ -17,6 +17,7 @@ from rich.console import Console
 from backend.demo._client import Client
 from backend.demo._club import ClubStory
 from backend.demo._club_steps import People
+from backend.demo._guided import GuidedStory
 from backend.demo._novel import NovelStory
 from backend.demo._sources import TopicReader
 from backend.demo._temporary_product import temporary_product
@@ -28,7 +29,7 @@ __all__ = ("Language", "StoryName", "run_demo")
 
 #: Language of the preferences and the feedback in the story of a novel, and so of the proposals.
 Language = Literal["zh", "en"]
-StoryName = Literal["genesis", "workspace"]
+StoryName = Literal["genesis", "guided", "workspace"]
 
 _PREFERENCES: Final[Mapping[Language, Mapping[str, Any]]] = MappingProxyType(
     {
@@ -64,7 +65,7 @@ async def run_demo(story: StoryName = "genesis", language: Language = "zh") -> i
     """Run a story with the running product; if none runs, with a temporary product.
 
     Args:
-        story: ``genesis``, a novel, or ``workspace``, a chess club.
+        story: ``genesis``, a novel; ``guided``, a novel with a guided run; or ``workspace``, a chess club.
         language: The language of the novel; the story of the chess club is always in English.
 
     Returns:
@@ -108,9 +109,10 @@ async def _play(console: Console, story: StoryName, language: Language) -> None:
             return Client(http, name, correlation_id=correlation_id, limit_s=limit_s)
 
         timeline = Timeline(console)
-        if story == "genesis":
+        if story != "workspace":
             writer = await client("writer", environment["DEV_TOKEN"])
-            await NovelStory(timeline, writer, topic).run(_PREFERENCES[language], _FEEDBACK[language])
+            novel = GuidedStory if story == "guided" else NovelStory
+            await novel(timeline, writer, topic).run(_PREFERENCES[language], _FEEDBACK[language])
             return
         jwt = JwtSettings.model_validate(
             {name: environment[f"JWT_{name.upper()}"] for name in ("secret", "issuer", "audience")}
