@@ -21,6 +21,7 @@ from relaybox.events import EventBus
 from relaybox.local import LocalPostgres
 from relaybox.settings import PostgresSettings
 from relaybox.tasks import TaskRunner, TaskSignal
+from relaybox.testing import Schedules
 from relaybox_types.envelope import EventEnvelope
 from sqlalchemy import URL
 from sqlalchemy import text as sql
@@ -244,6 +245,16 @@ async def test_task_page_completes_an_import(
         )
     assert tuple(row.values()) == ("COMPLETED", "COMPLETED")
     assert await row_counts(database) == (1, 1)
+
+
+async def test_schedule_page_runs_its_report(database: Database, superuser: asyncpg.Connection) -> None:
+    page, names = DOCS / "how-to/run-on-a-schedule.md", dict[str, Any]()
+    await superuser.execute(next(fences(page, "text")))
+    for text in fences(page, "python"):
+        exec(compile(text, "page", "exec", dont_inherit=True), names)
+    await names["test_report_follows_the_clock_of_berlin"](Schedules(database))
+    [row] = await superuser.fetch("SELECT day::text, events FROM daily_events")
+    assert tuple(row) == ("2026-03-29", 0)
 
 
 async def test_erasure_page_purges_a_shelf(

@@ -274,7 +274,7 @@ IDLE_RUNNER = RunnerStatistics(
 @cache
 def figures() -> frozenset[str]:
     """Return the names of all metrics, without the suffixes of Prometheus."""
-    modules = ("telemetry/_metrics.py", "idempotency/_sweep.py", "flows/_metrics.py")
+    modules = ("telemetry/_metrics.py", "idempotency/_sweep.py", "flows/_metrics.py", "periodic/_metrics.py")
     source = "".join((ROOT / "packages/relaybox/src/relaybox" / one).read_text() for one in modules)
     statistics = Counters().snapshot(
         lanes=(),

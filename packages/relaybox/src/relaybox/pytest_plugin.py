@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Databases,
         HandlerRunner,
         PublishedAssertion,
+        Schedules,
         SteppedConsumers,
         SteppedRelay,
         Tasks,
@@ -282,6 +283,14 @@ def relaybox_tasks(relaybox_database: Database) -> Tasks:
     from relaybox.testing import Tasks
 
     return Tasks(relaybox_database)
+
+
+@pytest.fixture
+def relaybox_schedules(relaybox_database: Database) -> Schedules:
+    """Return the recurring tasks; ``await relaybox_schedules.advance_to(…)`` runs their ticks."""
+    from relaybox.testing import Schedules
+
+    return Schedules(relaybox_database)
 
 
 @pytest.fixture

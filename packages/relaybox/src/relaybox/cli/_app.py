@@ -51,6 +51,10 @@ class _RelayboxGroup(LazyGroup):
                 target="relaybox.cli._tasks:task_commands",
                 help="Inspect tasks; cancel them, and retry those that failed.",
             ),
+            "schedule": LazyCommand(
+                target="relaybox.cli._schedules:schedule_commands",
+                help="Inspect periodic work: next tick, last outcome.",
+            ),
             "verify": LazyCommand(
                 target="relaybox.cli._verify:verify_command",
                 help="Compare the tables with the topics; "

@@ -25,7 +25,7 @@ from relaybox.flows._flow import Flow, Suspended
 from relaybox.flows._handles import cancel, expire_handles, record_resumes
 from relaybox.flows._json import json_of
 from relaybox.flows._metrics import FlowMetrics
-from relaybox.periodic import PeriodicJob
+from relaybox.periodic import SharedJob
 from relaybox.tasks import (
     AttemptOutcome,
     Progress,
@@ -53,15 +53,14 @@ _TRANSACTION_EVENTS_MAX: Final = 50
 _DELIVERY_S: Final = 20.0
 
 
-class FlowExpiry(PeriodicJob):
+class FlowExpiry(SharedJob):
     """Expire pauses whose time is over, every 5 s; each service runs one object.
 
     A flow of Relaybox's own engine goes on without it: its task is due when the pause expires.
     """
 
     def __init__(self, database: Database) -> None:
-        super().__init__(self._expire, name="expire flows", interval_s=_EXPIRE_S)
-        self._database = database
+        super().__init__(self._expire, name="relaybox.expire-flows", interval_s=_EXPIRE_S, database=database)
 
     async def _expire(self) -> None:
         for _ in range(_BATCHES_MAX):

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from relaybox.db import Database, Executor
 from relaybox.idempotency._service import QUERIES
-from relaybox.periodic import PeriodicJob
+from relaybox.periodic import ScheduleMetrics, SharedJob
 from relaybox.retention import remove_old_records
 from relaybox.settings import IdempotencySettings, RetentionSettings, load_settings
 
@@ -88,8 +88,11 @@ async def _removed(db: Executor) -> int:
     return row["removed"]
 
 
-class Sweeper(PeriodicJob):
+class Sweeper(SharedJob):
     """Remove expired and old rows every ``IDEMPOTENCY_SWEEP_S``; each service runs one object.
+
+    One of the services does the work each time; each of them measures the stored responses and all schedules
+    (:class:`relaybox.periodic.ScheduleMetrics`).
 
     Removes expired responses (:func:`sweep`), and ended commands, tasks and flows, records of consumed
     events, events kept for flows and resolved dead letters that are older than ``RETENTION_*``
@@ -106,9 +109,15 @@ class Sweeper(PeriodicJob):
     ) -> None:
         """Register metrics in *registry*; settings that are None are read from the environment."""
         self._settings = settings or load_settings(IdempotencySettings)
-        super().__init__(self._sweep, name="sweep", interval_s=self._settings.sweep_s)
-        self._database = database
+        super().__init__(
+            self._sweep,
+            name="relaybox.sweep",
+            interval_s=self._settings.sweep_s,
+            database=database,
+            observe=self._measure,
+        )
         self._retention = retention or load_settings(RetentionSettings)
+        self._schedules = ScheduleMetrics(registry)
         self._records = Gauge(
             "relaybox_idempotency_records",
             "Stored responses, by PostgreSQL's statistics.",
@@ -128,12 +137,16 @@ class Sweeper(PeriodicJob):
             multiprocess_mode="mostrecent",
         )
 
-    async def _sweep(self) -> None:
+    async def _measure(self) -> None:
         async with self._database.connection() as connection:
-            swept = await sweep(connection, self._settings)
             [standing] = await connection.fetch(QUERIES["standing"])
             self._records.set(standing["records"] or 0)
             self._lag.set(standing["lag_s"] or 0.0)
+            await self._schedules.measure(connection)
+
+    async def _sweep(self) -> None:
+        async with self._database.connection() as connection:
+            swept = await sweep(connection, self._settings)
             if swept.claims or swept.slots:
                 _log.debug("expired responses removed", claims=swept.claims, slots=swept.slots)
             await self._remove_old(connection)

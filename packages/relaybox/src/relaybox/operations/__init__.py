@@ -1,6 +1,7 @@
 """Queries and actions for operators.
 
-Outbox, relays, lanes (G32), topics (G37), consumer groups, dead letters (G41, G42), flows (G44), tasks (G43).
+Outbox, relays, lanes (G32), topics (G37), consumer groups, dead letters (G41, G42), flows (G44), tasks
+(G43), schedules.
 """
 
 from relaybox.operations._actions import (
@@ -91,6 +92,12 @@ from relaybox.operations._rows import (
     list_rows,
     show_row,
 )
+from relaybox.operations._schedules import (
+    ScheduleSummary,
+    list_schedules,
+    preview_schedule_removal,
+    remove_schedule,
+)
 from relaybox.operations._selection import Fault, Selection, State
 from relaybox.operations._tasks import (
     TaskDetails,
@@ -151,6 +158,7 @@ __all__ = (
     "ReplayRequested",
     "Row",
     "RowDetails",
+    "ScheduleSummary",
     "Selection",
     "SelectionEmpty",
     "State",
@@ -179,16 +187,19 @@ __all__ = (
     "list_letters",
     "list_other_pauses",
     "list_rows",
+    "list_schedules",
     "list_tasks",
     "preview",
     "preview_flow_cancellation",
     "preview_letters",
     "preview_resume",
+    "preview_schedule_removal",
     "preview_task_cancellation",
     "preview_task_retry",
     "published_per_s",
     "purge",
     "relay_status",
+    "remove_schedule",
     "replay_letters",
     "request_lanes",
     "resume_flow",

@@ -13,6 +13,7 @@ import structlog
 from relaybox.db import Database, DatabaseError, DedicatedConnection
 from relaybox.errors import RelayboxError
 from relaybox.outbox import RetentionStep, retain
+from relaybox.periodic import run_if_due
 from relaybox.relay._batches import Batch, Outcome
 from relaybox.relay._errors import HistoryChanged, LinkDown, Postpone, Retry, RowFault, link_pause_s
 from relaybox.relay._messages import Message
@@ -325,20 +326,27 @@ class Maintenance:
         self._counters = counters
         self._low_watermark = low_watermark
         self._keep_h = keep_h
+        self._retention_s = min(_RETENTION_PAUSE_S, keep_h * 3_600 / _STEPS_PER_SLOT)
+        self._retention_in_s = self._retention_s
         self._measure_s = measure_s
 
     async def remove_old_rows(self) -> None:
-        """Remove old SENT rows at an interval until cancelled."""
-        pause_s = min(_RETENTION_PAUSE_S, self._keep_h * 3_600 / _STEPS_PER_SLOT)
+        """Remove old SENT rows at an interval until cancelled; one of the relays does so each time."""
         while True:
-            await asyncio.sleep(pause_s)
-            await self._attempt("retention", self._retain)
+            await asyncio.sleep(self._retention_in_s)
+            await self._attempt("retention", self._retain_if_due)
 
     async def measure(self) -> None:
         """Measure the backlog at an interval until cancelled."""
         while True:
             await self._attempt("backlog measurement", self._measure_while_connected)
             await asyncio.sleep(self._measure_s)
+
+    async def _retain_if_due(self) -> None:
+        self._retention_in_s = self._retention_s
+        self._retention_in_s = await run_if_due(
+            self._database, "relaybox.outbox-retention", self._retention_s, self._retain
+        )
 
     async def _retain(self) -> None:
         async with self._database.connection() as connection:

@@ -16,6 +16,7 @@ from relaybox.testing._databases import (
 from relaybox.testing._events import make_event
 from relaybox.testing._published import PublishedAssertion
 from relaybox.testing._relay import SteppedRelay
+from relaybox.testing._schedules import Schedules
 from relaybox.testing._servers import run_in_own_loop, server_directory
 from relaybox.testing._tasks import Tasks
 from relaybox.testing._topics import TopicClient, Topics
@@ -26,6 +27,7 @@ __all__ = (
     "MessageOutcome",
     "ProcessedMessage",
     "PublishedAssertion",
+    "Schedules",
     "SteppedConsumer",
     "SteppedConsumers",
     "SteppedRelay",

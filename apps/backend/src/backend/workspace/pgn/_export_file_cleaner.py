@@ -4,7 +4,7 @@ from typing import Final
 
 import structlog
 from relaybox.db import Database
-from relaybox.periodic import PeriodicJob
+from relaybox.periodic import SharedJob
 from relaybox.settings import load_settings
 
 from backend.settings import WorkspaceSettings
@@ -18,13 +18,14 @@ _INTERVAL_S: Final = 600.0
 _FILES_MAX: Final = 10
 
 
-class ExportFileCleaner(PeriodicJob):
-    """Deletes export files older than ``WORKSPACE_EXPORT_KEEP_H``; several processes may run a cleaner."""
+class ExportFileCleaner(SharedJob):
+    """Deletes export files older than ``WORKSPACE_EXPORT_KEEP_H``; several processes may have a cleaner."""
 
     def __init__(self, database: Database, settings: WorkspaceSettings | None = None) -> None:
         """*settings*: None to read them from the environment (``WORKSPACE_*``)."""
-        super().__init__(self.remove_old_files, name="export files", interval_s=_INTERVAL_S)
-        self._database = database
+        super().__init__(
+            self.remove_old_files, name="workspace.export-files", interval_s=_INTERVAL_S, database=database
+        )
         self._keep_h = (settings or load_settings(WorkspaceSettings)).export_keep_h
 
     def __repr__(self) -> str:

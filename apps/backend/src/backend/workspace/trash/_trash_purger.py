@@ -7,7 +7,7 @@ from uuid import UUID
 import structlog
 from relaybox.commands import Caller
 from relaybox.db import TRANSIENT_ERRORS, Database, DatabaseUnavailable, RetryTransaction, executor_of
-from relaybox.periodic import PeriodicJob
+from relaybox.periodic import SharedJob
 from relaybox.settings import load_settings
 from relaybox.telemetry import CommandMetrics, traceback_of
 from relaybox_types.enums import CommandStatus
@@ -31,19 +31,20 @@ _FAILURES_MAX: Final = 10
 _RETRIES_MAX: Final = 5
 
 
-class TrashPurger(PeriodicJob):
+class TrashPurger(SharedJob):
     """Purges batches that have been in the bin for more than ``WORKSPACE_TRASH_KEEP_DAYS`` days.
 
-    Each batch is purged in a separate transaction. Several processes may run a purger: each locks the tree of
-    a batch, and skips trees that another transaction has locked.
+    Each batch is purged in a separate transaction. Several processes may have a purger; one of them purges
+    each time. Each locks the tree of a batch, and skips trees that another transaction has locked.
     """
 
     def __init__(
         self, database: Database, settings: WorkspaceSettings | None = None, *, metrics: CommandMetrics
     ) -> None:
         """*settings*: None to read them from the environment (``WORKSPACE_*``)."""
-        super().__init__(self.purge_due, name="purge of the bin", interval_s=_INTERVAL_S)
-        self._database = database
+        super().__init__(
+            self.purge_due, name="workspace.purge-bin", interval_s=_INTERVAL_S, database=database
+        )
         self._metrics = metrics
         self._keep_days = (settings or load_settings(WorkspaceSettings)).trash_keep_days
         #: Topmost nodes of batches that could not be purged; the most recent attempt is the last.

@@ -37,6 +37,7 @@ class PeriodicJob:
         self._name = name
         self._interval_s = interval_s
         self._stopping = asyncio.Event()
+        self._woken = asyncio.Event()
 
     @property
     def stopping(self) -> bool:
@@ -46,16 +47,27 @@ class PeriodicJob:
     def stop(self) -> None:
         """Let :meth:`run` return after the current run of the action."""
         self._stopping.set()
+        self._woken.set()
+
+    def wake(self) -> None:
+        """Run the action now, or once more if it is running."""
+        self._woken.set()
 
     async def run(self) -> None:
         """Repeat the action until :meth:`stop`."""
         while not self.stopping:
-            await self._run_action()
-            await wait_at_most(self._stopping, self._interval_s)
+            self._woken.clear()
+            await self._attempt(self._action)
+            if not self.stopping:
+                await wait_at_most(self._woken, self._pause_s())
 
-    async def _run_action(self) -> None:
+    def _pause_s(self) -> float:
+        """Return the seconds until the next run."""
+        return self._interval_s
+
+    async def _attempt(self, action: Callable[[], Awaitable[object]]) -> None:
         try:
-            await self._action()
+            await action()
         except TRANSIENT_ERRORS as error:
             _log.warning(_FAILED, job=self._name, reason=str(error))
         except Exception as error:  # noqa: BLE001 - a periodic job must not end its service

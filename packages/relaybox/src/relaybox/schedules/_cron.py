@@ -1,0 +1,81 @@
+"""Find the ticks of a cron expression in a time zone; pure functions."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim, CronSimError
+
+from relaybox.schedules._errors import ScheduleInvalid
+
+__all__ = ("Cron",)
+
+#: From where the latest tick is looked for: at most a few thousand ticks lie between two of these.
+_LOOK_BACK: Final = (timedelta(minutes=1), timedelta(hours=1), timedelta(days=1), timedelta(days=31))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cron:
+    """A cron expression and the name of its time zone.
+
+    Raises:
+        ScheduleInvalid: The expression or the zone is malformed, or the expression has no tick.
+    """
+
+    expression: str
+    timezone: str
+
+    def __post_init__(self) -> None:
+        self.next_tick(datetime.now(UTC))
+
+    @property
+    def zone(self) -> tzinfo:
+        """The time zone."""
+        return _zone(self.timezone)
+
+    def next_tick(self, after: datetime) -> datetime:
+        """Return the first tick after *after*, in the zone of the expression.
+
+        When the clock is set forward, a tick at a time that does not exist is due at the next one that does;
+        when the clock is set back, a tick at a time that comes twice is due at the first. Expressions with
+        ``*`` as minutes or hours tick as time goes by (cron of Debian).
+        """
+        try:
+            for tick in CronSim(self.expression, after.astimezone(self.zone)):
+                # In an hour that comes twice, cronsim continues at the first one.
+                if tick.astimezone(UTC) > after.astimezone(UTC):
+                    return tick
+        except CronSimError as error:
+            raise ScheduleInvalid(
+                f"cron expression {self.expression!r}: {error}; use five fields for minute, hour, day of "
+                "month, month and day of week, such as '*/5 * * * *' or '0 6 * * MON-FRI', and a sixth for "
+                "seconds"
+            ) from error
+        raise ScheduleInvalid(f"cron expression {self.expression!r} has no tick in the next 50 years")
+
+    def last_tick(self, first: datetime, now: datetime) -> datetime:
+        """Return the latest tick from the tick *first* to *now*."""
+        last = first
+        for window in _LOOK_BACK:
+            if now - window <= last:
+                break
+            tick = self.next_tick(now - window)
+            if tick <= now:
+                last = tick
+                break
+        while (following := self.next_tick(last)) <= now:
+            last = following
+        return last
+
+
+def _zone(name: str) -> tzinfo:
+    if name == "UTC":
+        return UTC  # needs no database of time zones
+    try:
+        return ZoneInfo(name)
+    except (ValueError, OSError, KeyError) as error:
+        raise ScheduleInvalid(
+            f"time zone {name!r} is unknown; use a name of the IANA database such as 'Europe/Berlin', and "
+            "install the package tzdata if this system has no such database"
+        ) from error

@@ -1,0 +1,89 @@
+"""Record schedules, and create the tasks of ticks that are due."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID, uuid5
+
+import structlog
+from pydantic_core import to_json
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from relaybox.db import Database, Executor, executor_of, load_queries
+from relaybox.schedules._cron import Cron
+from relaybox.schedules._definition import MissedTicks, RecurringTask
+from relaybox.schedules._errors import ScheduleInvalid
+
+__all__ = ("create_due_tasks", "declare_schedules")
+
+_log: Final = structlog.stdlib.get_logger(__name__)
+_SQL: Final = load_queries(__package__ or "relaybox.schedules", "schedules.sql")
+#: Namespace of the ids of ticks.
+_TICKS: Final = UUID("5f0e1b52-6ad6-4f8b-9d0a-52d1e7f6a0c3")
+
+
+async def declare_schedules(
+    executor: Executor, tasks: Iterable[RecurringTask], *, now: datetime | None = None
+) -> None:
+    """Record the schedules of *tasks*; the first tick of a new or changed one is the next after *now*.
+
+    Args:
+        executor: A connection or session.
+        tasks: The recurring tasks of this process.
+        now: The time; None: by the database's clock.
+
+    Raises:
+        DatabaseError: PostgreSQL is unreachable or too busy.
+    """
+    if now is None:
+        [row] = await executor.fetch(_SQL["current_time"])
+        now = row["now"]
+    assert now is not None  # the query returns the time
+    for task in tasks:
+        definition = (task.cron, task.timezone, task.missed is MissedTicks.EACH, task.may_overlap)
+        await executor.fetch(_SQL["declare"], task.name, *definition, task.next_tick(now))
+
+
+async def create_due_tasks(database: Database, names: Sequence[str], *, now: datetime | None = None) -> int:
+    """Create the tasks of the ticks that are due, one per schedule; return their number.
+
+    Several processes may call this at once: each tick gets one task. The task and the schedule's next tick
+    are written in one transaction.
+
+    Args:
+        database: The database; the call takes one transaction.
+        names: The schedules for which tasks are created.
+        now: The time at which ticks must be due; None: by the database's clock.
+
+    Raises:
+        DatabaseError: PostgreSQL is unreachable or too busy.
+    """
+
+    async def work(db: AsyncSession) -> int:
+        executor = executor_of(db)
+        if ended := await executor.fetch(_SQL["lock_ended"], list(names)):
+            # With the snapshot of a statement of its own, which sees the tasks of all locked schedules.
+            await executor.fetch(_SQL["record_ended"], [schedule["name"] for schedule in ended])
+        due = await executor.fetch(_SQL["lock_due"], list(names), now)
+        return sum([await _tick(executor, schedule) for schedule in due])
+
+    # READ COMMITTED: a schedule that another process has just advanced is read again, and is not due.
+    return await database.run_in_transaction(work, isolation="READ COMMITTED")
+
+
+async def _tick(executor: Executor, schedule: Mapping[str, Any]) -> int:
+    """Create the task of the locked *schedule* and set its next tick; return the number of tasks."""
+    name, at, now = schedule["name"], schedule["next_tick_at"], schedule["now"]
+    try:
+        cron = Cron(expression=schedule["cron"], timezone=schedule["timezone"])
+        if not schedule["each_missed"]:
+            at = cron.last_tick(at, now)
+        following = cron.next_tick(at)
+    except ScheduleInvalid as error:
+        _log.error("schedule not advanced", schedule=name, error_code=error.error_code, reason=str(error))
+        return 0
+    previous = schedule["last_tick_at"]
+    document = {"tick_at": at.astimezone(UTC), "previous_tick_at": previous and previous.astimezone(UTC)}
+    task_id = uuid5(_TICKS, f"{name} {at.astimezone(UTC).isoformat()}")
+    created = await executor.fetch(_SQL["tick"], name, task_id, to_json(document).decode(), at, following)
+    return len(created)
