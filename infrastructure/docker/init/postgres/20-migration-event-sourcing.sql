@@ -1022,6 +1022,9 @@ CREATE TABLE work_schedules (
 -- Room for the next version of a row in its page: jobs change their row every few seconds, and no index has these columns.
 WITH (fillfactor = 50);
 
+-- Unresolved letters of a consumer group, which every consumer counts.
+CREATE INDEX idx_dead_letters_group ON dead_letters (consumer_group) WHERE status IN ('PARKED', 'REPLAY_REQUESTED');
+
 -- What a service may do; see 0003.
 CREATE OR REPLACE FUNCTION relaybox_grant(service NAME) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN

@@ -93,9 +93,11 @@ FROM assigned CROSS JOIN LATERAL (
 
 -- name: count_unresolved
 -- Count the unresolved letters of group $1 and the keys that they block; reads at most $2 letters.
+-- A range in the order of the index: for an equality with LIMIT the planner reads the letters of all groups.
 SELECT count(*)::int AS letters, (count(DISTINCT (letter.topic, letter.key_hash)) FILTER (WHERE letter.holds_key))::int AS keys
 FROM (SELECT topic, key_hash, holds_key FROM dead_letters
-      WHERE consumer_group = $1 AND status IN ('PARKED', 'REPLAY_REQUESTED') LIMIT $2::int) AS letter
+      WHERE consumer_group >= $1 AND consumer_group <= $1 AND status IN ('PARKED', 'REPLAY_REQUESTED')
+      ORDER BY consumer_group LIMIT $2::int) AS letter
 
 -- name: claim_next_letter
 -- Mark the letter to replay as replayed, record its event as processed, and return the letter: the letter $4 of group $1, or

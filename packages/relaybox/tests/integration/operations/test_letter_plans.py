@@ -1,4 +1,4 @@
-"""Actions on many dead letters read each key and each letter once."""
+"""Queries of dead letters read each key and each letter once, and no letters of other groups."""
 
 import json
 from typing import Any
@@ -8,6 +8,7 @@ import pytest
 from relaybox.consumers._dead_letters import _SQL as CONSUMER_SQL
 from relaybox.db import Database
 from relaybox.operations import LetterSelection, LetterStatus
+from relaybox.operations._consumers import _SQL as OPERATIONS_SQL
 from relaybox.operations._letter_actions import _PREVIEW, _REPLAY
 
 from tests.fixtures.letters import park_letters
@@ -81,3 +82,28 @@ async def test_replay_does_not_read_the_letters_replayed_before(
         await backup.fetch("ROLLBACK")
     assert plan["Actual Rows"] == 1
     assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 200
+
+
+@pytest.mark.guarantee("G42")
+@pytest.mark.usefixtures("letters_of_one_key")
+@pytest.mark.parametrize(("group", "letters"), [("shipping", 100), ("settled", 0), ("without-letters", 0)])
+@pytest.mark.parametrize("name", ["count_unresolved", "letters_of_groups"])
+async def test_count_of_letters_reads_only_unresolved_ones_of_the_group(
+    database: Database, superuser: asyncpg.Connection, name: str, group: str, letters: int
+) -> None:
+    """The plan is that of a prepared statement, which knows neither the group nor the limit."""
+    await park_letters(database, None, count=120, group="shipping")
+    await park_letters(database, None, count=200, group="settled")
+    await superuser.execute(
+        "UPDATE dead_letters SET status = 'DISCARDED', resolved_at = now() WHERE consumer_group = 'settled'"
+    )
+    await superuser.execute("VACUUM ANALYZE dead_letters")
+    query, argument = {
+        "count_unresolved": (CONSUMER_SQL["count_unresolved"], f"'{group}'"),
+        "letters_of_groups": (OPERATIONS_SQL["letters_of_groups"], f"ARRAY['{group}']"),
+    }[name]
+    await superuser.execute("SET plan_cache_mode = force_generic_plan")
+    await superuser.execute(f"PREPARE counted AS {query}")
+    found = await nodes(superuser, f"EXECUTE counted ({argument}, 100)")
+    reads = [node for node in found if node.get("Alias") in ("l", "dead_letters")]
+    assert [node["Actual Rows"] + node.get("Rows Removed by Filter", 0) for node in reads] == [letters]

@@ -16,4 +16,5 @@ BEGIN
     EXECUTE format('GRANT SELECT ON event_erasures TO %I', service);
 END
 $$;
+DROP INDEX idx_dead_letters_group;
 DROP TABLE work_schedules;
