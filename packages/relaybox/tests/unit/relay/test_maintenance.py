@@ -1,7 +1,7 @@
 """Log lines of maintenance tasks that fail."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -86,7 +86,14 @@ async def test_only_the_removal_of_rows_is_logged_as_information(
         repeated.set()
         return await asyncio.Future[list[RetentionStep]]()
 
+    async def run_now(
+        _database: Database, _name: str, _interval_s: float, action: Callable[[], Awaitable[object]]
+    ) -> float:
+        await action()
+        return 0.0
+
     monkeypatch.setattr(_background, "retain", retain)
+    monkeypatch.setattr(_background, "run_if_due", run_now)
     database = Idle()
     maintenance = Maintenance(
         database, Connections(database), Counters(), LowWatermark(), keep_h=KEEP_H, measure_s=1.0
