@@ -12,7 +12,7 @@ from relaybox_types.envelope import EventEnvelope
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from relaybox.commands import Caller, CommandService
-from relaybox.db import Database, Executor, constraint_of, executor_of, load_queries
+from relaybox.db import Database, Executor, Isolation, constraint_of, executor_of, load_queries
 from relaybox.flows._definition import NAME_CHARACTERS_MAX
 from relaybox.flows._errors import FlowCancelled, FlowChanged, FlowExpired, FlowInvalid
 from relaybox.flows._handles import (
@@ -91,6 +91,8 @@ class Flow:
     async def step(self, name: str, function: StepFunction) -> Any:
         """Run *function* in a transaction that also records the step, and return its result as JSON values.
 
+        The transaction is READ COMMITTED: lock rows that *function* reads in order to change them.
+
         Args:
             name: Name of the step, unique in the flow, 1 to 120 characters.
             function: Gets the session of the transaction; may be called again after a failure.
@@ -108,7 +110,8 @@ class Flow:
         async def work(db: AsyncSession) -> Any:
             return (await self._record(db, name, {"value": await function(db)}))["value"]
 
-        return await self._run_step(work)
+        # READ COMMITTED: the renewal of the lease changes the task's row while the function runs.
+        return await self._run_step(work, isolation="READ COMMITTED")
 
     async def command(
         self,
@@ -324,10 +327,12 @@ class Flow:
         self._position += 1
         return result
 
-    async def _run_step(self, work: Callable[[AsyncSession], Awaitable[Any]]) -> Any:
+    async def _run_step(
+        self, work: Callable[[AsyncSession], Awaitable[Any]], *, isolation: Isolation = "REPEATABLE READ"
+    ) -> Any:
         self._in_step = True
         try:
-            result = await self._database.run_in_transaction(work)
+            result = await self._database.run_in_transaction(work, isolation=isolation)
         except Exception as error:
             if constraint_of(error) == _STEP_KEY:  # another runner, which took over the flow, has done it
                 raise TaskLost(self.id) from error

@@ -105,7 +105,9 @@ async def complete_task(
     """Complete the task with *result*, inside the caller's transaction.
 
     Args:
-        executor: The caller's transaction.
+        executor: The caller's transaction; READ COMMITTED if it may last longer than a quarter of
+            ``TASK_LEASE_S``: a stricter one fails at its end, because the renewal of the lease has changed
+            the task's row.
         fence: The fencing token, ``task.fence``.
         result: JSON object to store in ``result_data``.
         input_data: Replaces the task's input, which may be large or private; None keeps it.
@@ -127,7 +129,7 @@ async def fail_task(
 ) -> None:
     """Mark the task FAILED with *error*, inside the caller's transaction.
 
-    *input_data* as for :func:`complete_task`.
+    *executor* and *input_data* as for :func:`complete_task`.
 
     Raises:
         TaskLost: The worker does not hold the task any more; the caller's transaction must not commit.
