@@ -5,7 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any
 
+import httpx2 as httpx
+import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from shared_types.genesis import GenesisStage
 
 from tests.fixtures.guided_runs import STAGES, whole_run
@@ -166,6 +169,22 @@ def test_run_without_an_answer_expires_and_leaves_the_session_usable(
             assert writer.state(session)["status"] == "IN_PROGRESS"
     finally:
         assert product.stop() == 0, product.log_text()
+
+
+def test_agent_exports_the_metrics_of_guided_runs(product: Product, writer: Writer) -> None:
+    session = guided(writer)
+    with writer.follow(session) as events:
+        until(events, "ConceptProposed")
+    agent = psutil.Process(product.pid_of("concept-agent"))
+    [port] = {one.laddr.port for one in agent.net_connections() if one.status == psutil.CONN_LISTEN}
+
+    def waiting() -> float | None:
+        text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+        samples = [one for family in text_string_to_metric_families(text) for one in family.samples]
+        states = {one.labels["state"]: one.value for one in samples if one.name == "relaybox_flows"}
+        return states.get("waiting")
+
+    wait_for("the run's wait to be measured", waiting)
 
 
 def test_openapi_shows_the_commands_and_their_refusals(writer: Writer) -> None:

@@ -183,7 +183,7 @@ async def _run_agent() -> None:
             resources.checks["flows"] = check_consumer(decisions.statistics)
             resources.registry.register(TaskCollector(agent.runner.statistics))
             sweeper = Sweeper(resources.database, resources.registry)
-            await run_until_signal(requests, decisions, agent.runner, sweeper)
+            await run_until_signal(requests, decisions, agent.runner, guided_runs.metrics, sweeper)
         finally:
             await commands.close()
             await notifier.stop()
@@ -199,7 +199,10 @@ def _create_agent(
     from backend.genesis.muse import MuseSettings, muse_from_settings
 
     guided_runs = GuidedRuns(
-        database=resources.database, commands=commands, settings=load_settings(GenesisSettings)
+        database=resources.database,
+        commands=commands,
+        settings=load_settings(GenesisSettings),
+        registry=resources.registry,
     )
     agent = ConceptAgent(
         muse_from_settings(load_settings(MuseSettings)),

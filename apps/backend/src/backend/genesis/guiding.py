@@ -15,11 +15,12 @@ from typing import Any, Final
 from uuid import UUID
 
 import structlog
+from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 from relaybox.commands import Caller, CommandError, CommandService
 from relaybox.consumers import EventTransaction, Subscription, subscribe
 from relaybox.db import Database, executor_of
-from relaybox.flows import Flow, FlowExpired, flow, flow_workers, park_flow, start_flow
+from relaybox.flows import Flow, FlowExpired, FlowMetrics, flow, flow_workers, park_flow, start_flow
 from relaybox.tasks import Task, Worker
 from relaybox_types.envelope import EventEnvelope
 from shared_types.genesis import (
@@ -59,15 +60,24 @@ class GuidedRuns:
     """Runs the flows of guided runs. Any number of processes can run one; they share the runs.
 
     :meth:`subscription` and ``flow_subscription([definition])`` are for Consumers, :attr:`workers` and
-    :meth:`park` for a TaskRunner.
+    :meth:`park` for a TaskRunner. :attr:`metrics` is a service that measures the flows.
     """
 
-    def __init__(self, *, database: Database, commands: CommandService, settings: GenesisSettings) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        commands: CommandService,
+        settings: GenesisSettings,
+        registry: CollectorRegistry,
+    ) -> None:
+        """Register the metrics of the flows in *registry*."""
         self._database = database
         self._commands = commands
         self._limit = timedelta(hours=settings.guided_run_h)
         self.definition = flow("genesis.guided-run", event_types=[GUIDED_RUN_UPDATED.name])(self._guide)
-        self.workers: Mapping[str, Worker] = flow_workers(database, [self.definition])
+        self.metrics = FlowMetrics(database, [self.definition], registry)
+        self.workers: Mapping[str, Worker] = flow_workers(database, [self.definition], metrics=self.metrics)
 
     def subscription(self, group: str, wake: Callable[[], None]) -> Subscription:
         """Return the subscription of *group* that starts flows of requested runs, and then calls *wake*."""

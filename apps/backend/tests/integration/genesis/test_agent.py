@@ -66,7 +66,9 @@ def agent(database: Database, commands: CommandService, figures: CollectorRegist
         notifier=Notifier(database),
         settings=TaskSettings(),
         metrics=CommandMetrics(figures),
-        guided_runs=GuidedRuns(database=database, commands=commands, settings=GenesisSettings()),
+        guided_runs=GuidedRuns(
+            database=database, commands=commands, settings=GenesisSettings(), registry=figures
+        ),
     )
 
 

@@ -182,6 +182,7 @@ async def test_command_concurrent_with_an_erasure_is_decided_again(
 
 
 async def test_agent_skips_an_erased_request(database: Database) -> None:
+    registry = CollectorRegistry()
     commands = CommandService(database, [genesis], notifier=Notifier(database), source_service="suite")
     agent = ConceptAgent(
         OfflineMuse(),
@@ -189,8 +190,10 @@ async def test_agent_skips_an_erased_request(database: Database) -> None:
         commands=commands,
         notifier=Notifier(database),
         settings=TaskSettings(),
-        metrics=CommandMetrics(CollectorRegistry()),
-        guided_runs=GuidedRuns(database=database, commands=commands, settings=GenesisSettings()),
+        metrics=CommandMetrics(registry),
+        guided_runs=GuidedRuns(
+            database=database, commands=commands, settings=GenesisSettings(), registry=registry
+        ),
     )
     event = build_event_envelope(
         event_type="Genesis.Session.ConceptGenerationRequested",

@@ -53,14 +53,17 @@ class Genesis:
         self.database = database
         self.muse = BrokenMuse()
         self.commands = CommandService(database, [genesis], notifier=notifier, source_service="suite")
-        self.runs = GuidedRuns(database=database, commands=self.commands, settings=GenesisSettings())
+        self.registry = CollectorRegistry()
+        self.runs = GuidedRuns(
+            database=database, commands=self.commands, settings=GenesisSettings(), registry=self.registry
+        )
         self.agent = ConceptAgent(
             self.muse,
             database=database,
             commands=self.commands,
             notifier=notifier,
             settings=TaskSettings(),
-            metrics=CommandMetrics(CollectorRegistry()),
+            metrics=CommandMetrics(self.registry),
             guided_runs=self.runs,
         )
         self._delivered = 0
@@ -124,6 +127,14 @@ class Genesis:
                     )
             self._delivered = row["seq"]
         return len(rows)
+
+    def counts(self) -> dict[str, float | None]:
+        """Return the counters of the metrics of guided runs."""
+        flow = {"flow": self.runs.definition.name}
+        return {
+            name: self.registry.get_sample_value(f"relaybox_flows_{name}_total", flow)
+            for name in ("expired", "steps_failed")
+        }
 
     async def let_waits_expire(self) -> None:
         """End the time of every wait."""
@@ -243,6 +254,20 @@ async def test_run_whose_request_is_parked_fails(product: Genesis) -> None:
     assert await product.history(session_id) == ["Created", "GuidedRunRequested", "GuidedRunFailed"]
     await product.settle()
     assert await product.fetch(_OPEN_TASKS) == []
+
+
+async def test_expired_waits_and_failed_steps_of_runs_are_counted(product: Genesis) -> None:
+    session_id = await product.create()
+    counted = {"expired": 0, "steps_failed": 0}
+    assert product.counts() == counted
+    await product.let_waits_expire()
+    await product.settle()
+    assert product.counts() == counted | {"expired": 1}
+    await product.fetch("UPDATE flow_steps SET name = 'other' WHERE position = 0")
+    await product.send(session_id, "SubmitFeedback", feedback="darker")
+    with pytest.raises(AssertionError, match="FlowChanged"):
+        await product.settle()
+    assert product.counts() == {"expired": 1, "steps_failed": 1}
 
 
 async def test_flow_of_an_erased_session_ends_and_records_nothing(product: Genesis) -> None:
