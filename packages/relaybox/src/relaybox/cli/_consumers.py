@@ -49,8 +49,9 @@ def group_status(
         else:
             _print_groups(statuses)
         unreadable = [one for one in statuses if one.state is GroupState.UNREADABLE]
-        for fault in (fault for one in unreadable for fault in one.faults):
-            typer.echo(f"error: {cell_text(fault.what)}; {cell_text(fault.remedy)}", err=True)
+        for one in unreadable:
+            for fault in one.faults:
+                typer.echo(f"error: {cell_text(fault.what)}; {cell_text(fault.remedy)}", err=True)
         if unreadable:
             raise typer.Exit(1)
         return

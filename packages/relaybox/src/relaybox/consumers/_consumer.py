@@ -227,7 +227,7 @@ class Consumer:
                     await self._count_letters()
             except (TimeoutError, *DATABASE_ERRORS) as error:
                 failures += 1
-                _log.warning("waiting for the database to join", group=self.group, reason=str(error))
+                _log.warning("waiting for the database before joining", group=self.group, reason=str(error))
                 self._signals.emit(ConsumerSignal.WAITING_FOR_DATABASE)
             else:
                 break
@@ -243,9 +243,8 @@ class Consumer:
 
     async def _abandon(self, executor: DaemonExecutor, member: GroupMember) -> None:
         """Close a client that has lost its group; its partitions may be another member's."""
-        _log.error(
-            "no coordinator; Kafka client replaced", group=self.group, s=round(self._coordinator.lost_s)
-        )
+        lost_s = round(self._coordinator.lost_s)
+        _log.error("no coordinator; Kafka client replaced", group=self.group, lost_s=lost_s)
         self._close_partitions(tuple(self._partitions))
         self._hung_clients += not await self._leave(executor, member)
         if self._hung_clients > _HUNG_CLIENTS_MAX:

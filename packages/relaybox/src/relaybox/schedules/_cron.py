@@ -11,8 +11,8 @@ from relaybox.schedules._errors import ScheduleInvalid
 
 __all__ = ("Cron",)
 
-#: From where the latest tick is looked for: at most a few thousand ticks lie between two of these.
-_LOOK_BACK: Final = (timedelta(minutes=1), timedelta(hours=1), timedelta(days=1), timedelta(days=31))
+#: Ticks are whole seconds, so no two lie closer together.
+_RESOLUTION: Final = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,17 +55,18 @@ class Cron:
         raise ScheduleInvalid(f"cron expression {self.expression!r} has no tick in the next 50 years")
 
     def last_tick(self, first: datetime, now: datetime) -> datetime:
-        """Return the latest tick from the tick *first* to *now*."""
-        last = first
-        for window in _LOOK_BACK:
-            if now - window <= last:
-                break
-            tick = self.next_tick(now - window)
+        """Return the latest tick from the tick *first* to *now*, in UTC.
+
+        A binary search: a year has 25 steps, also if each second of a long time was a tick.
+        """
+        last, end = first.astimezone(UTC), now.astimezone(UTC)  # no tick from `end` to `now`
+        while end - last >= _RESOLUTION:
+            middle = last + (end - last) / 2
+            tick = self.next_tick(middle).astimezone(UTC)
             if tick <= now:
                 last = tick
-                break
-        while (following := self.next_tick(last)) <= now:
-            last = following
+            else:
+                end = middle
         return last
 
 

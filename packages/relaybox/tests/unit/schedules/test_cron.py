@@ -56,6 +56,15 @@ def test_last_tick_is_the_latest_that_is_due(expression: str, missed: timedelta)
     assert cron.next_tick(last - timedelta(seconds=1)) == last
 
 
+def test_last_tick_after_a_pause_needs_few_searches(monkeypatch: pytest.MonkeyPatch) -> None:
+    cron, searches = Cron(expression="* * 0-11 * * *", timezone="UTC"), list[datetime]()  # 43,200 ticks a day
+    search = Cron.next_tick
+    monkeypatch.setattr(Cron, "next_tick", lambda self, after: searches.append(after) or search(self, after))
+    last = cron.last_tick(MARCH.replace(day=1, hour=0), MARCH.replace(hour=23))
+    assert last == MARCH.replace(hour=11, minute=59, second=59)
+    assert len(searches) < 50
+
+
 @pytest.mark.parametrize(
     ("cron", "timezone", "part"),
     [
