@@ -45,10 +45,10 @@ _READ: Final = SQL.including("read", load=SQL["load"])
 _FAILURES_MAX: Final = 3
 #: A wait needs a positive time; the end of a wait shorter than this is noticed at once.
 _WAIT_MIN: Final = timedelta(milliseconds=1)
-_STEP_FAILED: Final = {
-    "error_code": "FLOW_STEP_FAILED",
-    "message": "the flow of the run failed on every attempt; start another run",
-}
+_STEP_FAILED: Final = RunFailure(
+    error_code="FLOW_STEP_FAILED",
+    message="the flow of the run failed on every attempt; start another run",
+)
 _PROPOSALS_FAILED: Final = RunFailure(
     error_code="PROPOSALS_FAILED",
     message=f"{_FAILURES_MAX} proposals in a row failed; write the stage yourself, or start another run",
@@ -116,11 +116,7 @@ class GuidedRuns:
             await self._fail(unit.db, UUID(event.aggregate_id), UUID(event.payload["run_id"]), caller)
 
     async def _fail(self, db: AsyncSession, session_id: UUID, run_id: UUID, caller: Caller) -> None:
-        report = ReportGuidedRun(
-            run_id=run_id,
-            status=GuidedRunStatus.FAILED,
-            reason=RunFailure.model_validate(_STEP_FAILED),
-        )
+        report = ReportGuidedRun(run_id=run_id, status=GuidedRunStatus.FAILED, reason=_STEP_FAILED)
         try:
             await self._send(db, session_id, report, caller)
         except CommandError as error:

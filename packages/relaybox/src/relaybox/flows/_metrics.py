@@ -40,7 +40,7 @@ class FlowMetrics(PeriodicJob):
         )
         self._oldest = Gauge(
             "relaybox_flows_oldest_wait_seconds",
-            "For how long the flow has waited that waits longest.",
+            "Longest time for which a flow has waited; 0 if none waits.",
             ("flow",),
             registry=registry,
         )

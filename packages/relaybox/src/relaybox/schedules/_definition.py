@@ -19,7 +19,7 @@ _RESERVED: Final = "relaybox."
 
 
 class MissedTicks(StrEnum):
-    """What follows if several ticks are due at once, because no runner lived or the former task took long."""
+    """What follows if several ticks are due at once: no runner was running, or the former task took long."""
 
     LATEST = auto()  # one task, for the latest of them
     EACH = auto()  # one task for each of them, in order
@@ -78,7 +78,7 @@ def recurring_task(
     Args:
         name: Name of the schedule, 1 to 120 characters; ``relaybox.`` begins the names of the library's own.
         cron: Minute, hour, day of month, month, day of week, and optionally second, as in Debian's crontab.
-        timezone: Name in the IANA database of the zone in which the expression is meant.
+        timezone: Time zone of the expression, a name of the IANA database.
         missed: What follows if several ticks are due at once.
         may_overlap: Whether a tick creates its task although the one before has not ended. Otherwise the tick
             waits until the former task has ended.

@@ -35,7 +35,8 @@ class RecurringTaskRunner:
     """Create a task for each tick of *tasks* that is due, and run these tasks.
 
     Several processes may have a runner for the same tasks: each tick gets one task, which one of them runs.
-    As long as one process lives, no tick is left out. The schedules are recorded when the runner starts.
+    While one process runs, ticks are left out only behind a task that has not ended, as
+    :class:`MissedTicks` says. The schedules are recorded when the runner starts.
 
     Args:
         database: Where schedules and tasks are stored.
@@ -63,7 +64,7 @@ class RecurringTaskRunner:
             raise ScheduleInvalid(f"two recurring tasks have the name {min(twice)!r}; rename one of them")
         self._are_declared = False
         self._ticking = PeriodicJob(self._tick, name="create tasks of ticks", interval_s=settings.poll_s)
-        #: Runs the tasks of the ticks; its statistics are those of the tasks.
+        #: Runs the tasks of the ticks; has their statistics.
         self.runner = TaskRunner(
             database,
             recurring_workers(database, self._tasks),
