@@ -75,7 +75,7 @@ async def waiting_flow(current: Flow, _arguments: dict[str, Any]) -> None:
 
 
 class Completion:
-    """Tells a client when its flow has ended."""
+    """Notifies a client when its flow has ended."""
 
     def __init__(self) -> None:
         self._ends: dict[UUID, asyncio.Future[None]] = {}

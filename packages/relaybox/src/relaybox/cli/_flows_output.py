@@ -103,19 +103,18 @@ def _print_pauses(pauses: Sequence[Pause]) -> None:
 
 
 def _ended(step: FlowStep, pause: Pause | None) -> str:
-    """Say how a step or the wait of *pause* ended."""
+    """Describe how a step or the wait of *pause* ended."""
     ended = format_time(step.ended_at)
     if pause is None:
         return f"done {ended}"
-    how = pause.status.lower() if not pause.cancelled else "cancelled"
-    what = (
-        "" if pause.status is not HandleStatus.RESUMED or (event := _event(pause)) is None else f" by {event}"
-    )
-    return f"{how}{what} {ended}; began {format_time(pause.created_at)}"
+    how = "cancelled" if pause.cancelled else pause.status.lower()
+    if pause.status is HandleStatus.RESUMED and (event := _event(pause)) is not None:
+        how = f"{how} by {event}"
+    return f"{how} {ended}; began {format_time(pause.created_at)}"
 
 
 def _state(pause: Pause) -> str:
-    """Say what the pause of a wait that has not ended waits for."""
+    """Describe what the pause of a wait that has not ended waits for."""
     if not pause.registered:
         return f"not begun; a resume is kept until {format_time(pause.expires_at)}"
     state = "cancelled" if pause.cancelled else pause.status

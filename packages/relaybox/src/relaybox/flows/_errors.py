@@ -143,7 +143,7 @@ class FlowEngineUnavailable(FlowError):
 
 
 class FlowRunRunning(FlowError):
-    """Raised by an external engine whose run has not suspended itself yet; the engine is asked again."""
+    """Raised by an external engine whose run has not suspended itself yet; the call is repeated."""
 
     error_code = "FLOW_RUN_RUNNING"
 

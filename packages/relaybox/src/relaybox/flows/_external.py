@@ -7,7 +7,8 @@ A pause of such an engine has a task, the *driver*. It calls the engine after ea
                                                      └ expiry, cancel ► EXPIRED ── engine.cancel ──► end
 
 The task is created in the transaction that requests the pause, and the transaction that ends the pause wakes
-it. So no transition is missed. When a driver dies, its lease ends, and another one repeats its last call.
+it. So no transition is missed. If a driver's process is killed, its lease ends, and another process repeats
+the driver's last call.
 """
 
 from collections.abc import Iterable, Mapping
@@ -78,7 +79,7 @@ class FlowEngine(Protocol):
         An engine whose runs wait for a signal by themselves returns at once.
 
         Raises:
-            FlowRunRunning: The run has not suspended itself yet; the driver asks again every second.
+            FlowRunRunning: The run has not suspended itself yet; the driver repeats the call every second.
         """
         ...
 

@@ -15,7 +15,7 @@ _LEVELS_ADDED: Final = 20
 
 
 def json_of(name: str, document: Mapping[str, Any], bytes_max: int) -> str:
-    """Return *document* as JSON; *name* says in an error what it is.
+    """Return *document* as JSON; errors call it *name*.
 
     Raises:
         FlowDocumentInvalid: It has over *bytes_max* bytes or over 180 levels, or contains NUL or a value
