@@ -1,4 +1,4 @@
-"""The table of periodic work: recurring tasks, and the jobs of the library and its applications."""
+"""The table of periodic work: recurring tasks and shared jobs; an index of unresolved dead letters."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ down_revision = "0012_flows"
 
 
 def upgrade() -> None:
-    """Create ``work_schedules``."""
+    """Create ``work_schedules`` and ``idx_dead_letters_group``."""
     run_sql_file(op.get_bind(), Path(__file__).with_suffix(".up.sql"))
 
 
 def downgrade() -> None:
-    """Drop ``work_schedules``."""
+    """Drop ``work_schedules`` and ``idx_dead_letters_group``."""
     run_sql_file(op.get_bind(), Path(__file__).with_suffix(".down.sql"))
