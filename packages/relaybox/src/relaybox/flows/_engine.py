@@ -21,7 +21,8 @@ from relaybox.consumers import EventTransaction, Subscription, subscribe
 from relaybox.db import Database, executor_of, load_queries, map_database_errors
 from relaybox.flows._definition import FlowDefinition
 from relaybox.flows._errors import FlowCancelled, FlowExpired
-from relaybox.flows._flow import Flow, Suspended
+from relaybox.flows._flow import Flow
+from relaybox.flows._guard import Suspended
 from relaybox.flows._handles import cancel, expire_handles, record_resumes
 from relaybox.flows._json import json_of
 from relaybox.flows._metrics import FlowMetrics
@@ -178,12 +179,12 @@ async def _run(
     current = Flow(database, task, done, event_types=definition.event_types)
     try:
         result = await definition.function(current, task.input_data.get("arguments", {}))
+        current.check_end()
     except Suspended:
         return
     finally:
         if metrics is not None:
             metrics.count_expired(definition.name, current.expired_waits)
-    current.check_end()
     document = dict(result or {})
     json_of(f"the result of {task.task_type}", document, _RESULT_BYTES_MAX)
     if task.command_id is None:

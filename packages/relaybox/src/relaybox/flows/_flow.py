@@ -15,6 +15,7 @@ from relaybox.commands import Caller, CommandService
 from relaybox.db import Database, Executor, Isolation, constraint_of, executor_of, load_queries
 from relaybox.flows._definition import NAME_CHARACTERS_MAX
 from relaybox.flows._errors import FlowCancelled, FlowChanged, FlowExpired, FlowInvalid
+from relaybox.flows._guard import StepGuard, Suspended
 from relaybox.flows._handles import (
     Handle,
     confirm_paused,
@@ -27,7 +28,7 @@ from relaybox.flows._handles import (
 from relaybox.flows._json import json_of
 from relaybox.tasks import Task, TaskLost, suspend_task
 
-__all__ = ("Flow", "StepFunction", "Suspended")
+__all__ = ("Flow", "StepFunction")
 
 _SQL: Final = load_queries(__package__ or "relaybox.flows", "flows.sql")
 _STEPS_MAX: Final = 1_000
@@ -38,10 +39,6 @@ _MOMENT: Final = timedelta(microseconds=1)
 
 #: The effect of a step, in the transaction that records the step; returns a JSON value.
 StepFunction = Callable[[AsyncSession], Awaitable[Any]]
-
-
-class Suspended(BaseException):
-    """The flow waits; ends the flow's function without its ``except Exception``."""
 
 
 class Flow:
@@ -66,7 +63,7 @@ class Flow:
         self._done = done
         self._position = 0
         self._names: Counter[str] = Counter()
-        self._in_step = False
+        self._guard = StepGuard(task.task_type)
         #: Waits that ended in this run because their time was over.
         self.expired_waits = 0
 
@@ -99,7 +96,7 @@ class Flow:
 
         Raises:
             FlowChanged: An earlier run of this flow did another step here.
-            FlowInvalid: The name is used twice, or another step is running.
+            FlowInvalid: The name is used twice, another step is running, or an earlier step has failed.
             FlowDocumentInvalid: The result is too large or cannot be stored.
             TaskLost: Another runner has taken over the flow, or it was cancelled.
         """
@@ -110,8 +107,9 @@ class Flow:
         async def work(db: AsyncSession) -> Any:
             return (await self._record(db, name, {"value": await function(db)}))["value"]
 
-        # READ COMMITTED: the renewal of the lease changes the task's row while the function runs.
-        return await self._run_step(work, isolation="READ COMMITTED")
+        with self._guard.step(name):
+            # READ COMMITTED: the renewal of the lease changes the task's row while the function runs.
+            return await self._run_step(work, isolation="READ COMMITTED")
 
     async def command(
         self,
@@ -128,7 +126,8 @@ class Flow:
             ``command_id``, ``status`` and ``message`` of the command.
 
         Raises:
-            CommandError: The command was refused; the step is not recorded.
+            CommandError: The command was refused; the step is not recorded. To go on after a refusal, call
+                ``service.process_command`` in a :meth:`step`, catch the error there and return a value.
         """
         caller = Caller(
             actor=self._task.task_type,
@@ -203,32 +202,42 @@ class Flow:
             return time.astimezone(UTC).isoformat()
 
         until = datetime.fromisoformat(await self.step(name, give))
-        async with self._database.service_connection() as connection:
-            left_s = await _seconds_until(connection, until)
-        if left_s > 0:
+        with self._guard.step(name):
             await self._suspend_until(until)
 
     async def _suspend_until(self, time: datetime) -> None:
-        await self._database.run_in_transaction(
-            lambda db: suspend_task(executor_of(db), self._task.fence, not_before=time)
-        )
+        """Suspend the flow until *time*, unless *time* has come."""
+        async with self._database.service_connection() as connection:
+            if await _seconds_until(connection, time) <= 0:
+                return
+            await suspend_task(connection, self._task.fence, not_before=time)
         raise Suspended
 
     async def _wait(self, name: str, expires_in: timedelta, event: tuple[str, str] | None) -> dict[str, Any]:
         recorded = self._begin(name)
-        if recorded is None and self._position == len(self._done):
-            # The first step that is not recorded: the flow may have been suspended here, and resumed.
-            recorded = await self._record_resume(name, for_event=event is not None)
         if recorded is None:
-            recorded = await self._run_step(lambda db: self._look(db, name, expires_in, event))
-            self.expired_waits += recorded is not None and "expired" in recorded
-        if recorded is None:
-            raise Suspended
+            with self._guard.step(name):
+                recorded = await self._end_of_wait(name, expires_in, event)
         if "cancelled" in recorded:
             raise FlowCancelled(self.correlation_id(name))
         if "expired" in recorded:
             raise FlowExpired(self.correlation_id(name), datetime.fromisoformat(recorded["expired"]))
         return recorded["value"]
+
+    async def _end_of_wait(
+        self, name: str, expires_in: timedelta, event: tuple[str, str] | None
+    ) -> dict[str, Any]:
+        """Record how the wait *name* ended, and return the record; suspend the flow if it has not ended."""
+        if self._position == len(self._done):
+            # The first step that is not recorded: the flow may have been suspended here, and resumed.
+            resumed = await self._record_resume(name, for_event=event is not None)
+            if resumed is not None:
+                return resumed
+        ended = await self._run_step(lambda db: self._look(db, name, expires_in, event))
+        if ended is None:
+            raise Suspended
+        self.expired_waits += "expired" in ended
+        return ended
 
     async def _record_resume(self, name: str, *, for_event: bool) -> dict[str, Any] | None:
         """Record the end of the wait *name* if it was resumed, in one statement; else return None."""
@@ -309,8 +318,9 @@ class Flow:
 
     def _begin(self, name: str) -> dict[str, Any] | None:
         """Return what is recorded of the step *name*, the next one; None if it is not done yet."""
+        self._guard.check(name)
         self._names[name] += 1
-        if not 1 <= len(name) <= NAME_CHARACTERS_MAX or self._names[name] > 1 or self._in_step:
+        if not 1 <= len(name) <= NAME_CHARACTERS_MAX or self._names[name] > 1 or self._guard.in_step:
             raise FlowInvalid(
                 f"step {name[:40]!r} of {self._task.task_type}: names of steps have 1 to "
                 f"{NAME_CHARACTERS_MAX} characters and are unique in a flow; steps run one after the other"
@@ -330,15 +340,12 @@ class Flow:
     async def _run_step(
         self, work: Callable[[AsyncSession], Awaitable[Any]], *, isolation: Isolation = "REPEATABLE READ"
     ) -> Any:
-        self._in_step = True
         try:
             result = await self._database.run_in_transaction(work, isolation=isolation)
         except Exception as error:
             if constraint_of(error) == _STEP_KEY:  # another runner, which took over the flow, has done it
                 raise TaskLost(self.id) from error
             raise
-        finally:
-            self._in_step = False
         self._position += 1
         return result
 
@@ -359,8 +366,11 @@ class Flow:
         """Check that the function has called every step that is recorded.
 
         Raises:
+            Suspended: The flow waits; the function has caught this.
             FlowChanged: An earlier run of this flow did another step here.
         """
+        if self._guard.is_suspended:
+            raise Suspended
         if self._position < len(self._done):
             name, _ = self._done[self._position]
             raise FlowChanged(self._task.task_type, self._position, recorded=name, called=None)

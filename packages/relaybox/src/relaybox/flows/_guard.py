@@ -1,0 +1,67 @@
+"""Let one step run at a time, and none after the run of a flow's function has ended."""
+
+import asyncio
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from relaybox.flows._errors import FlowInvalid
+from relaybox.tasks import TaskLost
+
+__all__ = ("StepGuard", "Suspended")
+
+
+class Suspended(BaseException):
+    """The flow waits; ends the flow's function without its ``except Exception``."""
+
+
+class StepGuard:
+    """Whether one run of a flow's function may call a step.
+
+    A run ends when a step raises, when the flow is suspended, and when the runner cancels the run. What the
+    function does afterwards, in ``except`` or ``finally``, would be recorded in the place of the step that a
+    later run calls there.
+    """
+
+    def __init__(self, task_type: str) -> None:
+        self._task_type = task_type
+        #: Whether a step runs now.
+        self.in_step = False
+        #: The step that ended the run, and what it raised; None while the run goes on.
+        self._ended_by: tuple[str, BaseException] | None = None
+
+    def check(self, name: str) -> None:
+        """Check that the run has not ended, before it calls the step *name*.
+
+        Raises:
+            FlowInvalid: A step has raised an error, which the function has caught.
+            Suspended, TaskLost, CancelledError: The run has ended by it.
+        """
+        if self._ended_by is not None:
+            failed, error = self._ended_by
+            if not isinstance(error, Exception) or isinstance(error, TaskLost):
+                raise error
+            raise FlowInvalid(
+                f"{self._task_type} called {name[:40]!r} after its step {failed!r} had raised "
+                f"{type(error).__name__}; the next attempt repeats that step. Catch the error in the "
+                "function of the step, and return a value for the flow"
+            ) from error
+        running = asyncio.current_task()
+        if running is not None and running.cancelling():
+            raise asyncio.CancelledError
+
+    @contextmanager
+    def step(self, name: str) -> Generator[None]:
+        """Run the step *name*; end the run if it raises."""
+        self.in_step = True
+        try:
+            yield
+        except BaseException as error:
+            self._ended_by = (name, error)
+            raise
+        finally:
+            self.in_step = False
+
+    @property
+    def is_suspended(self) -> bool:
+        """Whether the run has ended because the flow waits."""
+        return self._ended_by is not None and isinstance(self._ended_by[1], Suspended)
