@@ -15,7 +15,7 @@ from tests.packaging.conftest import PROJECTS, ROOT, Environment
 VERSION = "0.1.0.dev0"
 EXTRAS = {
     "relaybox-types": set[str](),
-    "relaybox": {"http", "local", "redis", "testing"},
+    "relaybox": {"http", "local", "prefect", "redis", "testing"},
     "relaybox-shared-types": set[str](),
     "relaybox-backend": {"local", "llm", "chess"},
 }
