@@ -47,7 +47,9 @@ async def test_no_database_contestant_accepts_a_command() -> None:
 
 
 @pytest.mark.usefixtures("benchmark_path")
-def test_counting_proxy_leaves_no_pending_task(capfd: pytest.CaptureFixture[str]) -> None:
+def test_counting_proxy_leaves_no_pending_task(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     """A connection may still be open when the proxy ends, for example that of a killed process."""
     from _process import counting_proxy
 
@@ -60,4 +62,4 @@ def test_counting_proxy_leaves_no_pending_task(capfd: pytest.CaptureFixture[str]
         gc.collect()
         client.close()
         accepted.close()
-    assert capfd.readouterr().err == ""
+    assert (capfd.readouterr().err, caplog.messages) == ("", [])
