@@ -282,11 +282,11 @@ class FirstWaits:
     def __init__(self, handler: Handler, count: int) -> None:
         self._handler, self._count = handler, count
         self.consumer: asyncio.Future[Consumer] = asyncio.get_running_loop().create_future()
-        self._began = False
+        self.began = asyncio.Event()
 
     async def __call__(self, event: EventEnvelope, unit: EventTransaction) -> None:
-        if not self._began:
-            self._began = True
+        if not self.began.is_set():
+            self.began.set()
             consumer = await self.consumer
             async with asyncio.timeout(WAIT_S):
                 while consumer.statistics().buffered < self._count:  # noqa: ASYNC110 - no signal of it
@@ -303,6 +303,9 @@ async def test_events_of_several_keys_share_a_transaction(
     async with start_consumer(shared, concurrency=1) as running:
         handler.consumer.set_result(running.consumer)
         publish(kafka_settings, topic, [first])
+        await asyncio.wait_for(
+            handler.began.wait(), WAIT_S
+        )  # with other partitions another event may be first
         publish(kafka_settings, topic, events)
         await running.signals.wait_for(COMMITTED, 31)
     async with database.connection() as connection:
@@ -319,6 +322,9 @@ async def test_shared_transaction_is_split_when_one_event_fails(
     async with start_consumer(shared, concurrency=1) as running:
         handler.consumer.set_result(running.consumer)
         publish(kafka_settings, topic, [first])
+        await asyncio.wait_for(
+            handler.began.wait(), WAIT_S
+        )  # with other partitions another event may be first
         publish(kafka_settings, topic, events)
         await running.signals.wait_for(COMMITTED, 9)
         await running.signals.wait_for(PARKED)
