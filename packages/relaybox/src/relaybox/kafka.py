@@ -200,8 +200,16 @@ def wait_for_leaders(admin: AdminClient, topics: Mapping[str, int], until_s: flo
 
     def request() -> None:
         response_s = min(_RESPONSE_S_MAX, max(_RESPONSE_S_MIN, until_s - time.monotonic()))
-        for future in client.list_offsets(ends, request_timeout=response_s).values():
-            future.result(response_s + 1)
+        try:
+            for future in client.list_offsets(ends, request_timeout=response_s).values():
+                future.result(response_s + 1)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError._NOENT:
+                # The client found in its cache that a partition has no leader. It would answer from there
+                # for minutes; a request for the topic's metadata renews the cache.
+                for name in topics:
+                    client.list_topics(name, timeout=response_s)
+            raise
 
     retry_on_stale_metadata(request, lambda: until_s)
 

@@ -88,6 +88,34 @@ def test_request_for_leaders_without_response_is_repeated_in_time() -> None:
     assert max(client.waited_s) <= 5
 
 
+class CachedWithoutLeader:
+    """A client with the metadata of a partition without a leader; it is answered from there until renewed."""
+
+    def __init__(self) -> None:
+        self.renewed: list[str] = []
+
+    def list_offsets(
+        self, ends: Mapping[TopicPartition, object], request_timeout: float
+    ) -> dict[TopicPartition, Future[None]]:
+        answers = {place: Future[None]() for place in ends}
+        for answer in answers.values():
+            if self.renewed:
+                answer.set_result(None)
+            else:
+                answer.set_exception(KafkaException(KafkaError(KafkaError._NOENT)))
+        return answers
+
+    def list_topics(self, topic: str, timeout: float) -> None:
+        self.renewed.append(topic)
+
+
+def test_cached_metadata_without_a_leader_is_renewed() -> None:
+    """A client failed for 120 s although the broker of the only leader had long been back."""
+    client = CachedWithoutLeader()
+    wait_for_leaders(client, {"first": 1, "second": 2}, time.monotonic() + 1)
+    assert client.renewed == ["first", "second"]
+
+
 @pytest.mark.parametrize(("key", "hashed"), MURMUR2.items())
 def test_partition_of_key_equals_that_of_kafka_clients(key: str, hashed: int) -> None:
     assert partition_of(key, 1_000) == (hashed & 0x7FFFFFFF) % 1_000

@@ -2,6 +2,7 @@
 
 import asyncio
 import heapq
+import time
 from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
@@ -12,6 +13,7 @@ from confluent_kafka.admin import (
     OffsetSpec,  # pyright: ignore[reportPrivateImportUsage] - documented there
 )
 
+from relaybox.kafka import retry_on_stale_metadata
 from relaybox.settings import KafkaSettings
 from relaybox.testing._waiting import WAIT_S
 
@@ -45,22 +47,26 @@ class TopicClient:
         Raises:
             AssertionError: No broker responds.
         """
+        until_s = time.monotonic() + WAIT_S
         try:
-            topics = self._admin.list_topics(timeout=WAIT_S).topics
-            asked = {
-                TopicPartition(name, number): OffsetSpec.latest()
-                for name, topic in topics.items()
-                if not name.startswith(_INTERNAL)
-                for number in topic.partitions
-            }
-            if not asked:
-                return {}
-            answers = self._admin.list_offsets(
-                asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=WAIT_S
-            )
-            return {(at.topic, at.partition): answer.result(WAIT_S).offset for at, answer in answers.items()}
+            return retry_on_stale_metadata(self._ends, lambda: until_s)
         except KafkaException as error:
             raise AssertionError(f"Kafka does not return the offsets of topics: {error}") from error
+
+    def _ends(self) -> dict[Partition, int]:
+        topics = self._admin.list_topics(timeout=WAIT_S).topics
+        asked = {
+            TopicPartition(name, number): OffsetSpec.latest()
+            for name, topic in topics.items()
+            if not name.startswith(_INTERNAL)
+            for number in topic.partitions
+        }
+        if not asked:
+            return {}
+        answers = self._admin.list_offsets(
+            asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=WAIT_S
+        )
+        return {(at.topic, at.partition): answer.result(WAIT_S).offset for at, answer in answers.items()}
 
     def read(self, start: Mapping[Partition, int], end: Mapping[Partition, int]) -> list[Any]:
         """Return the committed messages from *start* up to *end*, oldest first, in order per partition.
