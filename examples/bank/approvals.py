@@ -33,5 +33,11 @@ async def approval(current: Flow, arguments: dict[str, Any]) -> None:
 @subscribe(REQUESTED, group="approvals")
 async def ask(event: EventEnvelope, unit: EventTransaction) -> None:
     transfer_id = UUID(event.payload["transfer"]["transfer_id"])
-    arguments = {"account_id": event.aggregate_id}
-    await start_flow(unit.db, approval, arguments, flow_id=transfer_id, chain_id=event.correlation_id)
+    await start_flow(
+        unit.db,
+        approval,
+        {"account_id": event.aggregate_id},
+        flow_id=transfer_id,
+        chain_id=event.correlation_id,
+        events_since=event.timestamp,
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
@@ -88,6 +89,7 @@ async def start_flow(
     *,
     flow_id: UUID | None = None,
     chain_id: UUID | None = None,
+    events_since: datetime | None = None,
 ) -> UUID:
     """Start a flow in the caller's transaction, and return its id.
 
@@ -99,11 +101,15 @@ async def start_flow(
             new id.
         chain_id: Chain to which the flow's events belong, such as ``event.correlation_id``. None: the flow's
             id begins a new chain.
+        events_since: The flow's waits also get events that arrived between this time and the start of the
+            flow, such as ``event.timestamp`` of the event for which the flow is started: the consumer that
+            records events for flows may be ahead of the caller. None: only events that arrive later.
 
     Raises:
         FlowDocumentInvalid: *arguments* are too large or cannot be stored.
+        FlowInvalid: *events_since* has no time zone.
     """
-    document = _input(arguments, chain_id)
+    document = _input(arguments, chain_id, events_since)
     with map_database_errors():
         rows = await executor_of(db).fetch(_SQL["start"], definition.task_type, document, flow_id)
     if rows:
@@ -120,6 +126,7 @@ async def start_flow_for_command(
     arguments: Mapping[str, Any],
     *,
     chain_id: UUID | None = None,
+    events_since: datetime | None = None,
 ) -> UUID | None:
     """Start the flow that does the work of a RECEIVED command, in the caller's transaction.
 
@@ -133,6 +140,7 @@ async def start_flow_for_command(
         arguments: JSON object that the function gets.
         chain_id: Chain to which the flow's events belong, such as ``event.correlation_id``. None: the chain
             that the command begins.
+        events_since: As for :func:`start_flow`.
 
     Returns:
         The flow's id, also if the command has its flow already; None, with nothing written, if the command
@@ -140,8 +148,9 @@ async def start_flow_for_command(
 
     Raises:
         FlowDocumentInvalid: *arguments* are too large or cannot be stored.
+        FlowInvalid: *events_since* has no time zone.
     """
-    document = _input(arguments, chain_id)
+    document = _input(arguments, chain_id, events_since)
     with map_database_errors():
         rows = await executor_of(db).fetch(
             _SQL["start_for_command"], definition.task_type, document, command_id
@@ -152,7 +161,8 @@ async def start_flow_for_command(
     return rows[0]["id"]
 
 
-def _input(arguments: Mapping[str, Any], chain_id: UUID | None) -> str:
-    chain = None if chain_id is None else str(chain_id)
-    document = {"arguments": dict(arguments), "chain_id": chain}
+def _input(arguments: Mapping[str, Any], chain_id: UUID | None, events_since: datetime | None) -> str:
+    if events_since is not None and events_since.tzinfo is None:
+        raise FlowInvalid("events_since has no time zone; use event.timestamp or datetime.now(UTC)")
+    document = {"arguments": dict(arguments), "chain_id": chain_id, "events_since": events_since}
     return json_of("the arguments of the flow", document, _ARGUMENTS_BYTES_MAX)

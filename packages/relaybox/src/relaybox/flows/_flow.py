@@ -171,9 +171,9 @@ class Flow:
     ) -> EventEnvelope:
         """Wait for an event of *event_type* whose aggregate has the id *key*.
 
-        The event may have arrived before, but not before the flow was started; each event ends one wait of a
-        flow. The subscription of :func:`flow_subscription` has to read the topic. A resume without the event
-        does not end the wait.
+        The event may have arrived before, but not before the flow was started, or before the ``events_since``
+        with which it was started; each event ends one wait of a flow. The subscription of
+        :func:`flow_subscription` has to read the topic. A resume without the event does not end the wait.
 
         Raises:
             FlowExpired: No such event arrived in *timeout*; the flow may go on another way.

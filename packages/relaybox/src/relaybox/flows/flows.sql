@@ -172,13 +172,14 @@ RETURNING status::text AS status,
 
 -- name: begin_wait
 -- Let the flow $1 wait with the correlation id $2 for an event of type $3 with key $4. The first such event that arrived since
--- the flow began, and that no earlier wait of this flow has got, is its event at once. A wait that goes on, because it was
--- resumed without an event, keeps the event that arrived since.
+-- the flow was started, or since its earlier time "events_since", and that no earlier wait of this flow has got, is its event at
+-- once. A wait that goes on, because it was resumed without an event, keeps the event that arrived since.
 INSERT INTO flow_waits (task_id, correlation_id, event_type, key, event)
 VALUES ($1, $2, $3, $4, (
     SELECT kept.envelope FROM flow_events AS kept
     WHERE kept.event_type = $3 AND kept.key = $4
-        AND kept.received_at >= (SELECT task.created_at FROM async_tasks AS task WHERE task.id = $1)
+        AND kept.received_at >= (SELECT least(task.created_at, (task.input_data ->> 'events_since')::timestamptz)
+                                 FROM async_tasks AS task WHERE task.id = $1)
         AND NOT EXISTS (SELECT FROM flow_waits AS earlier
                         WHERE earlier.task_id = $1 AND earlier.event ->> 'event_id' = kept.envelope ->> 'event_id')
     ORDER BY kept.id LIMIT 1))

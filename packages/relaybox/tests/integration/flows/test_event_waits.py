@@ -1,7 +1,7 @@
 """Waits of flows for events: each event ends one wait, and nothing else does."""
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -11,13 +11,16 @@ from relaybox.flows import (
     Flow,
     FlowCancelled,
     FlowExpired,
+    FlowInvalid,
     cancel,
     expire_handles,
     fetch_handle,
     flow,
     resume,
+    start_flow,
 )
 from relaybox_types.enums import HandleStatus
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from tests.fixtures.flow_engine import (
     HOUR,
@@ -72,6 +75,43 @@ async def test_event_from_before_the_flow_does_not_count(database: Database, run
     flow_id = await started(database, gives_up, key="a")
     async with run_flows(gives_up):
         await until_suspended(database, flow_id)
+
+
+@pytest.mark.guarantee("G44")
+async def test_flow_gets_an_event_that_arrived_before_its_start(
+    database: Database, run_flows: Runner
+) -> None:
+    """The consumer that records events may be ahead of the one that starts the flow."""
+    await deliver(database, gives_up, "a", 1)
+    async with database.connection() as connection:
+        [row] = await connection.fetch("SELECT clock_timestamp() AS now")
+    event_id = await deliver(database, gives_up, "a", 2)
+
+    async def start(db: AsyncSession) -> UUID:
+        return await start_flow(db, gives_up, {"key": "a"}, events_since=row["now"])
+
+    flow_id = await database.run_in_transaction(start)
+    async with run_flows(gives_up):
+        result = await until_status(database, flow_id, "COMPLETED")
+    assert result == {"number": 2, "event_id": str(event_id)}
+
+
+async def test_flow_gets_later_events_if_their_clock_is_ahead(database: Database, run_flows: Runner) -> None:
+    flow_id = await database.run_in_transaction(
+        lambda db: start_flow(db, gives_up, {"key": "a"}, events_since=datetime.now(UTC) + HOUR)
+    )
+    await deliver(database, gives_up, "a", 7)
+    async with run_flows(gives_up):
+        result = await until_status(database, flow_id, "COMPLETED")
+    assert result is not None
+    assert result["number"] == 7
+
+
+async def test_events_since_without_a_time_zone_is_refused(database: Database) -> None:
+    with pytest.raises(FlowInvalid, match="has no time zone"):
+        await database.run_in_transaction(
+            lambda db: start_flow(db, gives_up, {"key": "a"}, events_since=datetime(2026, 1, 1))  # noqa: DTZ001
+        )
 
 
 @pytest.mark.guarantee("G44")
