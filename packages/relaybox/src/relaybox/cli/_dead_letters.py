@@ -13,7 +13,17 @@ from relaybox.cli._dead_letters_output import (
     print_replay_requested,
 )
 from relaybox.cli._errors import ErrorsAsLines
-from relaybox.cli._options import SEQ_MAX, AsJson, By, Yes, actor_name, require_reason, with_options
+from relaybox.cli._options import (
+    SEQ_MAX,
+    AsJson,
+    By,
+    Limit,
+    Reason,
+    Yes,
+    actor_name,
+    require_reason,
+    with_options,
+)
 from relaybox.cli._output import print_json, run_on_database, run_with_database
 from relaybox.operations import (
     LetterAction,
@@ -35,10 +45,8 @@ letter_commands = typer.Typer(
     no_args_is_help=True,
     help="Inspect messages that consumers parked; replay and discard them.",
 )
-_LIMIT_MAX: Final = 10_000
 _PREVIEW_LETTERS: Final = 20
 
-Limit = Annotated[int, typer.Option("--limit", min=1, max=_LIMIT_MAX, help="Show at most this number.")]
 All = Annotated[bool, typer.Option("--all", help="Select every letter, if no other option selects letters.")]
 
 
@@ -114,9 +122,7 @@ def replay(
     select_all: All = False,
     yes: Yes = False,
     by: By = None,
-    reason: Annotated[
-        str | None, typer.Option("--reason", help="The reason, recorded with the action.")
-    ] = None,
+    reason: Reason = None,
     as_json: AsJson = False,
 ) -> None:
     """Request the replay of PARKED letters; the running consumers replay them in the order of their key.

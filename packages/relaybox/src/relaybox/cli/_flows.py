@@ -17,7 +17,7 @@ from relaybox.cli._flows_output import (
     print_pause,
     print_resumed,
 )
-from relaybox.cli._options import AsJson, By, Yes, actor_name, require_reason
+from relaybox.cli._options import AsJson, By, Limit, Reason, Yes, actor_name, require_reason
 from relaybox.cli._output import print_json, run_on_database, run_with_database
 from relaybox.db import Executor
 from relaybox.operations import (
@@ -40,7 +40,6 @@ flow_commands = typer.Typer(
     no_args_is_help=True,
     help="Run flows; inspect them and their pauses; resume and cancel them.",
 )
-_LIMIT_MAX: Final = 10_000
 _OBJECT: Final = TypeAdapter(dict[str, Any])
 
 flow_commands.command("run")(run_flows)
@@ -60,9 +59,7 @@ def list_(
     waiting: Annotated[
         bool, typer.Option("--waiting", help="Only flows that wait for an event, a resume or a time.")
     ] = False,
-    limit: Annotated[
-        int, typer.Option("--limit", min=1, max=_LIMIT_MAX, help="Show at most this number of each kind.")
-    ] = 50,
+    limit: Limit = 50,
     as_json: AsJson = False,
 ) -> None:
     """List flows by age, then waiting pauses of other engines; ended flows only with --status.
@@ -110,9 +107,7 @@ def resume(
     payload: Annotated[str, typer.Option("--payload", metavar="JSON", help="JSON object for the flow.")],
     yes: Yes = False,
     by: By = None,
-    reason: Annotated[
-        str | None, typer.Option("--reason", help="The reason, recorded with the action.")
-    ] = None,
+    reason: Reason = None,
     as_json: AsJson = False,
 ) -> None:
     """Resume the pause CORRELATION_ID of any engine with a payload, which is not recorded with the action.

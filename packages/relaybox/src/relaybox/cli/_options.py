@@ -18,6 +18,8 @@ __all__ = (
     "ActorMissing",
     "AsJson",
     "By",
+    "Limit",
+    "Reason",
     "Yes",
     "actor_name",
     "parse_age_s",
@@ -57,6 +59,8 @@ By = Annotated[
     str | None,
     typer.Option("--by", help="Operator's name, recorded with the action; by default this account's name."),
 ]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Show at most this number.")]
+Reason = Annotated[str | None, typer.Option("--reason", help="The reason, recorded with the action.")]
 Yes = Annotated[
     bool, typer.Option("--yes", help="Apply the change; without it, only show what would change.")
 ]

@@ -11,6 +11,8 @@ from relaybox.cli._options import (
     SEQ_MAX,
     AsJson,
     By,
+    Limit,
+    Reason,
     Yes,
     actor_name,
     require_reason,
@@ -46,14 +48,11 @@ __all__ = ("outbox_commands",)
 outbox_commands = typer.Typer(
     cls=ErrorsAsLines, no_args_is_help=True, help="Inspect the outbox; retry, skip and purge its rows."
 )
-_LIMIT_MAX: Final = 10_000
 _PREVIEW_ROWS: Final = 20
 _NOT_SENT: Final = (State.PENDING, State.RETRYING, State.FAILED, State.SKIPPED)
 _NOT_SKIPPED: Final = (State.PENDING, State.RETRYING, State.FAILED, State.SENT)
 
-Limit = Annotated[int, typer.Option("--limit", min=1, max=_LIMIT_MAX, help="Show at most this number.")]
 All = Annotated[bool, typer.Option("--all", help="Select every row, if no other option selects rows.")]
-Reason = Annotated[str | None, typer.Option("--reason", help="The reason, recorded with the action.")]
 
 
 @outbox_commands.command("list")

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from relaybox.cli._options import AsJson, By, actor_name, require_reason
+from relaybox.cli._options import AsJson, By, Reason, actor_name, require_reason
 from relaybox.cli._output import (
     cell_text,
     format_age,
@@ -68,9 +68,7 @@ def lanes(
         int, typer.Argument(metavar="N", min=1, max=LANES_MAX, help="Number of lanes to have.")
     ],
     by: By = None,
-    reason: Annotated[
-        str | None, typer.Option("--reason", help="The reason, recorded with the action.")
-    ] = None,
+    reason: Reason = None,
     as_json: AsJson = False,
 ) -> None:
     """Increase the number of lanes to 2, 4, 8, … times the present number, at most 1024.

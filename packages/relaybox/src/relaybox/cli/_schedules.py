@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
 from relaybox.cli._errors import ErrorsAsLines
-from relaybox.cli._options import AsJson, By, Yes, actor_name, require_reason
+from relaybox.cli._options import AsJson, By, Limit, Yes, actor_name, require_reason
 from relaybox.cli._output import (
     cell_text,
     format_age,
@@ -30,7 +30,6 @@ __all__ = ("schedule_commands",)
 schedule_commands = typer.Typer(
     cls=ErrorsAsLines, no_args_is_help=True, help="Inspect periodic work: next tick, last outcome."
 )
-_LIMIT_MAX: Final = 10_000
 
 
 @schedule_commands.callback()
@@ -40,9 +39,7 @@ def schedule() -> None:
 
 @schedule_commands.command("list")
 def list_(
-    limit: Annotated[
-        int, typer.Option("--limit", min=1, max=_LIMIT_MAX, help="Show at most this number.")
-    ] = 200,
+    limit: Limit = 200,
     as_json: AsJson = False,
 ) -> None:
     """List recurring tasks and the jobs that services share, with the last outcome and the next tick."""

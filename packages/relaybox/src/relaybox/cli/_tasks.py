@@ -8,7 +8,7 @@ import typer
 from relaybox_types.enums import TaskStatus
 
 from relaybox.cli._errors import ErrorsAsLines
-from relaybox.cli._options import AsJson, By, Yes, actor_name, require_reason, with_options
+from relaybox.cli._options import AsJson, By, Limit, Reason, Yes, actor_name, require_reason, with_options
 from relaybox.cli._output import print_json, run_on_database, run_with_database
 from relaybox.cli._tasks_output import (
     print_cancelled,
@@ -33,7 +33,6 @@ __all__ = ("task_commands",)
 task_commands = typer.Typer(
     cls=ErrorsAsLines, no_args_is_help=True, help="Inspect tasks; cancel them, and retry those that failed."
 )
-_LIMIT_MAX: Final = 10_000
 _PREVIEW_TASKS: Final = 20
 
 TaskId = Annotated[UUID, typer.Argument(metavar="TASK_ID", help="Id of the task.")]
@@ -63,9 +62,7 @@ def list_(
     statuses: Annotated[
         list[TaskStatus] | None, typer.Option("--status", help="Tasks in this status; may be repeated.")
     ] = None,
-    limit: Annotated[
-        int, typer.Option("--limit", min=1, max=_LIMIT_MAX, help="Show at most this number.")
-    ] = 50,
+    limit: Limit = 50,
     as_json: AsJson = False,
 ) -> None:
     """List tasks by age, those of flows too; COMPLETED and CANCELLED ones only with --id or --status."""
@@ -133,9 +130,7 @@ def retry(
     ] = False,
     yes: Yes = False,
     by: By = None,
-    reason: Annotated[
-        str | None, typer.Option("--reason", help="The reason, recorded with the action.")
-    ] = None,
+    reason: Reason = None,
     as_json: AsJson = False,
 ) -> None:
     """Make FAILED tasks PENDING, with attempts 0; a flow goes on at the step that failed.
