@@ -29,6 +29,14 @@ from relaybox.commands import (
 )
 from relaybox.db import DatabaseBusy, DatabaseUnavailable, RetryTransaction
 from relaybox.errors import RelayboxError, error_details
+from relaybox.flows import (
+    FlowAlreadyPaused,
+    FlowAlreadyResumed,
+    FlowCancelled,
+    FlowDocumentInvalid,
+    FlowExpired,
+    FlowUnknown,
+)
 from relaybox.http._errors import BodyTooLarge, HttpError, UnsupportedMediaType, ValidationFailed
 from relaybox.http._requests import request_id_of
 from relaybox.idempotency import (
@@ -106,6 +114,13 @@ ERROR_TABLE: Final[ErrorTable] = {
         status=422, fields=lambda error: {"details": error.details} if error.details else {}
     ),
     ConstraintViolated: ErrorResponse(status=409),
+    # A pause is not in a state for the transition. Other errors of flows are defects of the application.
+    FlowUnknown: ErrorResponse(status=404),
+    FlowAlreadyPaused: ErrorResponse(status=409),
+    FlowAlreadyResumed: ErrorResponse(status=409),
+    FlowExpired: ErrorResponse(status=409),
+    FlowCancelled: ErrorResponse(status=409),
+    FlowDocumentInvalid: ErrorResponse(status=422),
     KeyInvalid: ErrorResponse(status=400),
     KeyMissing: ErrorResponse(status=400),
     RequestInFlight: ErrorResponse(status=409, headers={"Retry-After": "1"}),
