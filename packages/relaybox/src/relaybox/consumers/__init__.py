@@ -31,6 +31,7 @@ from relaybox.consumers._stepping import MessageOutcome, MessageStepper, Process
 from relaybox.consumers._subscription import (
     EventTransaction,
     Handler,
+    JointHandler,
     OnFailure,
     Order,
     ParkedHandler,
@@ -52,6 +53,7 @@ __all__ = (
     "HandlerFailed",
     "HandlerMissing",
     "HandlerTimedOut",
+    "JointHandler",
     "KafkaClientHung",
     "KafkaRefused",
     "KeyBlocked",

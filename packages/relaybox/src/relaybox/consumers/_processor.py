@@ -1,7 +1,9 @@
 """The transactions of a consumer: handle events, park a message."""
 
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from enum import Enum, auto
+from functools import partial
+from itertools import groupby
 from time import monotonic
 from typing import Any, Final, NamedTuple
 
@@ -199,7 +201,7 @@ class Processor:
                     # Another message with the same event, under another key, has no effect.
                     del claims[event.event_id]
                     units.append(EventTransaction(db=db, event=event))
-                    await self._call_handler(units[-1])
+            await self._call_handlers(units)
             return outcomes
 
         outcomes = await self._database.run_in_transaction(work)
@@ -228,16 +230,31 @@ class Processor:
             )
         return {row["event_id"]: Outcome.BLOCKED if row["blocked"] else Outcome.COMMITTED for row in rows}
 
+    async def _call_handlers(self, units: Sequence[EventTransaction]) -> None:
+        for _, group in groupby(units, key=lambda unit: id(self.subscription(unit.event))):
+            alike = list(group)
+            joint = self.subscription(alike[0].event).joint_handler
+            if joint is not None and len(alike) > 1:
+                await self._call(alike[0], partial(joint, alike))
+            else:
+                for unit in alike:
+                    await self._call_handler(unit)
+
     async def _call_handler(self, unit: EventTransaction) -> None:
-        subscription, event = self.subscription(unit.event), unit.event
-        await self._allow_idle(unit.db, subscription.handler_timeout_s)
+        event = unit.event
         names = {"event_id": str(event.event_id), "correlation_id": str(event.correlation_id)}
         with bound_contextvars(**names, event_type=event.event_type):
-            began_s = monotonic()
-            try:
-                await self._await_handler(unit, subscription(event, unit), subscription.handler_timeout_s)
-            finally:
-                self.durations.count(monotonic() - began_s)
+            await self._call(unit, partial(self.subscription(event), event, unit))
+
+    async def _call(self, unit: EventTransaction, handler: Callable[[], Awaitable[None]]) -> None:
+        """Call the handler of *unit*, whose transaction other events may share."""
+        timeout_s = self.subscription(unit.event).handler_timeout_s
+        await self._allow_idle(unit.db, timeout_s)
+        began_s = monotonic()
+        try:
+            await self._await_handler(unit, handler(), timeout_s)
+        finally:
+            self.durations.count(monotonic() - began_s)
 
     async def _await_handler(self, unit: EventTransaction, call: Awaitable[None], timeout_s: float) -> None:
         """Await a function of the application, which must leave the transaction of *unit* open.

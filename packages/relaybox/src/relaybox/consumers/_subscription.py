@@ -18,6 +18,7 @@ from relaybox.telemetry import traceback_of
 __all__ = (
     "EventTransaction",
     "Handler",
+    "JointHandler",
     "OnFailure",
     "Order",
     "ParkedHandler",
@@ -67,6 +68,8 @@ class EventTransaction:
 #: Handles one event. It may run again after a failure, so it must only read and write through the
 #: transaction's session: other effects are not rolled back.
 Handler = Callable[[EventEnvelope, EventTransaction], Awaitable[None]]
+#: Handles several events of different keys, which share one transaction.
+JointHandler = Callable[[Sequence[EventTransaction]], Awaitable[None]]
 #: Gets an event that is being parked, the last failure, and the transaction that parks it.
 ParkedHandler = Callable[[EventEnvelope, BaseException, EventTransaction], Awaitable[None]]
 #: What follows the last failed attempt: park the message and go on, or stop the consumer before it.
@@ -98,6 +101,8 @@ class Subscription:
     transaction_events_max: int = 1
     #: Called in the transaction that parks an event; None: nothing is called.
     on_parked: ParkedHandler | None = None
+    #: Called once for several events that share a transaction; None: *handler* is called for each of them.
+    joint_handler: JointHandler | None = None
 
     async def __call__(self, event: EventEnvelope, unit: EventTransaction) -> None:
         """Call the handler directly."""

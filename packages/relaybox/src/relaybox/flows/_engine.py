@@ -5,9 +5,10 @@ recorded result instead of taking effect again, so the function must call the sa
 and do everything else in a step: read the clock, draw a random number, call another service.
 """
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from uuid import UUID
 
@@ -24,11 +25,13 @@ from relaybox.flows._errors import FlowCancelled, FlowExpired
 from relaybox.flows._flow import Flow
 from relaybox.flows._guard import Suspended
 from relaybox.flows._handles import cancel, expire_handles, record_resumes
+from relaybox.flows._joint import JointCalls
 from relaybox.flows._json import json_of
 from relaybox.flows._metrics import FlowMetrics
 from relaybox.periodic import SharedJob
 from relaybox.tasks import (
     AttemptOutcome,
+    Fence,
     Progress,
     Task,
     TaskLost,
@@ -42,7 +45,7 @@ from relaybox.tasks import (
 __all__ = ("FlowCancellation", "FlowExpiry", "cancel_flow", "flow_subscription", "flow_workers", "park_flow")
 
 _SQL: Final = load_queries(__package__ or "relaybox.flows", "flows.sql")
-_DELIVER: Final = _SQL.including("deliver_event", handle=_SQL["handle"])
+_DELIVER: Final = _SQL.including("deliver_events", handle=_SQL["handle"])
 _RESULT_BYTES_MAX: Final = 1_048_576
 _EXPIRE_S: Final = 5.0
 #: Handles per transaction, and transactions per run; the next run continues.
@@ -82,11 +85,12 @@ def flow_workers(
         definitions: The flows.
         metrics: Counts failed steps and expired waits; None: they are not counted.
     """
+    runs = _Runs(database, metrics)
 
     def worker(definition: FlowDefinition) -> Worker:
         async def work(task: Task, _progress: Progress) -> AttemptOutcome:
             try:
-                await _run(database, definition, task, metrics)
+                await runs.run(definition, task)
             except TaskLost:
                 raise
             except Exception:
@@ -170,34 +174,62 @@ def _step_error(last: Mapping[str, Any] | None) -> dict[str, str]:
     return {"error_code": "FLOW_STEP_FAILED", "message": message}
 
 
-async def _run(
-    database: Database, definition: FlowDefinition, task: Task, metrics: FlowMetrics | None
-) -> None:
-    async with database.service_connection() as connection:
-        rows = await connection.fetch(_SQL["steps"], task.id)
-    done = [(row["name"], from_json(row["result"])) for row in rows]
-    current = Flow(database, task, done, event_types=definition.event_types)
-    try:
-        result = await definition.function(current, task.input_data.get("arguments", {}))
-        current.check_end()
-    except Suspended:
-        return
-    finally:
-        if metrics is not None:
-            metrics.count_expired(definition.name, current.expired_waits)
-    document = dict(result or {})
-    json_of(f"the result of {task.task_type}", document, _RESULT_BYTES_MAX)
-    if task.command_id is None:
-        async with database.service_connection() as connection:
-            await complete_task(connection, task.fence, result=document)
-        return
-    command_id = task.command_id
+class _Runs:
+    """Runs flows; the statements at the beginnings and the ends of their runs are shared."""
 
-    async def complete(db: AsyncSession) -> None:
-        await complete_task(executor_of(db), task.fence, result=document)
-        await settle_command(executor_of(db), command_id, CommandStatus.COMPLETED)
+    def __init__(self, database: Database, metrics: FlowMetrics | None) -> None:
+        self._database = database
+        self._metrics = metrics
+        self._begin = JointCalls(self._begin_together)
+        self._complete = JointCalls(self._complete_together)
 
-    await database.run_in_transaction(complete)
+    async def run(self, definition: FlowDefinition, task: Task) -> None:
+        """Call the function of a flow until it waits or ends."""
+        done = await self._begin.call(task.fence)
+        current = Flow(self._database, task, done, event_types=definition.event_types)
+        try:
+            result = await definition.function(current, task.input_data.get("arguments", {}))
+            current.check_end()
+        except Suspended:
+            return
+        finally:
+            if self._metrics is not None:
+                self._metrics.count_expired(definition.name, current.expired_waits)
+        document = dict(result or {})
+        text = json_of(f"the result of {task.task_type}", document, _RESULT_BYTES_MAX)
+        if task.command_id is None:
+            if not await self._complete.call((task.fence, text)):
+                raise TaskLost(task.id)
+            return
+        command_id = task.command_id
+
+        async def complete(db: AsyncSession) -> None:
+            await complete_task(executor_of(db), task.fence, result=document)
+            await settle_command(executor_of(db), command_id, CommandStatus.COMPLETED)
+
+        await self._database.run_in_transaction(complete)
+
+    async def _begin_together(self, fences: Sequence[Fence]) -> list[list[tuple[str, Any]]]:
+        """Record the resumes of flows, and return the steps of each flow that are done."""
+        ids, tokens = [fence.task_id for fence in fences], [fence.lease_token for fence in fences]
+        async with self._database.service_connection() as connection:
+            rows = await connection.fetch(_SQL["begin_runs"], ids, tokens)
+        done = defaultdict[UUID, list[tuple[str, Any]]](list)
+        for row in rows:
+            done[row["task_id"]].append((row["name"], from_json(row["result"])))
+        return [done[task_id] for task_id in ids]
+
+    async def _complete_together(self, ended: Sequence[tuple[Fence, str]]) -> list[bool]:
+        """Complete flows with their results; return whether this runner held each flow."""
+        arguments = (
+            [fence.task_id for fence, _ in ended],
+            [fence.lease_token for fence, _ in ended],
+            [result for _, result in ended],
+        )
+        async with self._database.service_connection() as connection:
+            rows = await connection.fetch(_SQL["complete_flows"], *arguments)
+        completed = {row["id"] for row in rows}
+        return [fence.task_id in completed for fence, _ in ended]
 
 
 def flow_subscription(
@@ -220,12 +252,20 @@ def flow_subscription(
     @subscribe(
         *types, group=group, transaction_events_max=_TRANSACTION_EVENTS_MAX, handler_timeout_s=_DELIVERY_S
     )
-    async def deliver(event: EventEnvelope, unit: EventTransaction) -> None:
-        executor = executor_of(unit.db)
-        arguments = (event.event_type, event.aggregate_id, event.model_dump_json())
-        with map_database_errors():
-            await executor.fetch(_SQL["record_event"], *arguments)
-            resumed = await executor.fetch(_DELIVER, *arguments)
-        await record_resumes(unit.db, resumed)
+    async def deliver(_: EventEnvelope, unit: EventTransaction) -> None:
+        await _deliver([unit])
 
-    return deliver
+    return replace(deliver, joint_handler=_deliver)
+
+
+async def _deliver(units: Sequence[EventTransaction]) -> None:
+    db, events = units[0].db, [unit.event for unit in units]
+    arguments = (
+        [event.event_type for event in events],
+        [event.aggregate_id for event in events],
+        [event.model_dump_json() for event in events],
+    )
+    with map_database_errors():
+        await executor_of(db).fetch(_SQL["record_events"], *arguments)
+        resumed = await executor_of(db).fetch(_DELIVER, *arguments)
+    await record_resumes(db, resumed)

@@ -228,27 +228,11 @@ class Flow:
         self, name: str, expires_in: timedelta, event: tuple[str, str] | None
     ) -> dict[str, Any]:
         """Record how the wait *name* ended, and return the record; suspend the flow if it has not ended."""
-        if self._position == len(self._done):
-            # The first step that is not recorded: the flow may have been suspended here, and resumed.
-            resumed = await self._record_resume(name, for_event=event is not None)
-            if resumed is not None:
-                return resumed
         ended = await self._run_step(lambda db: self._look(db, name, expires_in, event))
         if ended is None:
             raise Suspended
         self.expired_waits += "expired" in ended
         return ended
-
-    async def _record_resume(self, name: str, *, for_event: bool) -> dict[str, Any] | None:
-        """Record the end of the wait *name* if it was resumed, in one statement; else return None."""
-        fence = self._task.fence
-        place = (fence.task_id, fence.lease_token, self._position, name)
-        async with self._database.service_connection() as connection:
-            rows = await connection.fetch(_SQL["record_resume"], *place, self.correlation_id(name), for_event)
-        if not rows:
-            return None
-        self._position += 1
-        return from_json(rows[0]["result"])
 
     async def _look(
         self, db: AsyncSession, name: str, expires_in: timedelta, event: tuple[str, str] | None

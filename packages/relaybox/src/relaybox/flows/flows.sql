@@ -112,9 +112,56 @@ WITH command AS (
 )
 SELECT id FROM started UNION ALL SELECT id FROM async_tasks WHERE id = $3 AND triggered_by_command_id = $3
 
--- name: steps
--- Return the steps of the flow $1 that are done, in their order.
-SELECT name, result::text AS result FROM flow_steps WHERE task_id = $1 ORDER BY position
+-- name: begin_runs
+-- Return the steps of the flows $1 that are done, in their order. First record that a wait has ended that was resumed, if the
+-- runner with the fencing token in $2 still holds the flow: its result is the event if it waits for one, else the payload. A flow
+-- has one such wait at most, the step after the last recorded one. A RESUMED handle never changes, so it need not be locked.
+WITH given AS (
+    SELECT id, lease_token FROM unnest($1::uuid[], $2::uuid[]) AS given (id, lease_token)
+), resumed AS MATERIALIZED (
+    SELECT given.id, given.lease_token, substr(handle.correlation_id, 38) AS name,
+        CASE WHEN wait.task_id IS NULL THEN handle.resume_payload ELSE wait.event END AS value
+    FROM given
+    JOIN flow_resume_handles AS handle
+        ON split_part(handle.correlation_id, '/', 1) = given.id::text AND handle.status = 'RESUMED'
+        AND handle.resume_handle ->> 'task_id' = given.id::text
+    LEFT JOIN flow_waits AS wait ON wait.task_id = given.id AND wait.correlation_id = handle.correlation_id
+    WHERE NOT EXISTS (SELECT FROM flow_resume_handles AS later
+                      WHERE later.correlation_id = handle.correlation_id AND later.generation > handle.generation)
+        AND NOT EXISTS (SELECT FROM flow_steps AS done
+                        WHERE done.task_id = given.id AND done.name = substr(handle.correlation_id, 38))
+), held AS (
+    SELECT task.id FROM async_tasks AS task
+    WHERE task.status = 'RUNNING' AND task.id = ANY(ARRAY(SELECT id FROM resumed))
+        AND task.lease_token = ANY(ARRAY(SELECT lease_token FROM resumed))
+    ORDER BY task.id FOR NO KEY UPDATE
+), recorded AS (
+    INSERT INTO flow_steps (task_id, position, name, result)
+    SELECT held.id, (SELECT count(*) FROM flow_steps AS done WHERE done.task_id = held.id), resumed.name,
+        jsonb_build_object('value', resumed.value)
+    FROM held JOIN resumed ON resumed.id = held.id WHERE resumed.value IS NOT NULL
+    ON CONFLICT DO NOTHING
+    RETURNING task_id, position, name, result
+)
+SELECT task_id, position, name, result::text AS result FROM flow_steps WHERE task_id = ANY($1::uuid[])
+UNION ALL SELECT task_id, position, name, result::text FROM recorded
+ORDER BY task_id, position
+
+-- name: complete_flows
+-- Complete the flows $1 with the results $3, and return those that their runners with the fencing tokens $2 still held. The rows
+-- are locked in the order of their ids, so that two such statements do not wait for each other.
+WITH ended AS (
+    SELECT task.id, given.result FROM async_tasks AS task
+    JOIN unnest($1::uuid[], $2::uuid[], $3::text[]) AS given (id, lease_token, result)
+        ON task.id = given.id AND task.lease_token = given.lease_token
+    WHERE task.status = 'RUNNING'
+    ORDER BY task.id FOR NO KEY UPDATE OF task
+)
+UPDATE async_tasks AS task
+SET status = 'COMPLETED', progress = 100, result_data = ended.result::jsonb, error_data = NULL, lease_until = NULL,
+    lease_token = NULL
+FROM ended WHERE task.id = ended.id
+RETURNING task.id
 
 -- name: record_step
 -- Record that the step number $3 of the flow $1, called $4, is done with result $5. No row: the runner with the fencing token
@@ -126,44 +173,36 @@ WITH held AS (
 INSERT INTO flow_steps (task_id, position, name, result) SELECT held.id, $3, $4, $5::text::jsonb FROM held
 RETURNING result::text AS result
 
--- name: record_resume
--- Record that the step number $3 of the flow $1, the wait called $4 with the correlation id $5, has ended by a resume: its result is
--- the event if $6, else the payload. No row: the wait was not resumed, or the runner with the fencing token $2 does not hold the
--- flow any more. A RESUMED handle never changes, so it need not be locked.
-WITH handle AS (
-    SELECT status, resume_payload FROM flow_resume_handles WHERE correlation_id = $5 ORDER BY generation DESC LIMIT 1
-), ended AS (
-    SELECT CASE WHEN $6 THEN (SELECT event FROM flow_waits WHERE task_id = $1 AND correlation_id = $5)
-                ELSE handle.resume_payload END AS value
-    FROM handle WHERE handle.status = 'RESUMED'
-), held AS (
-    SELECT id FROM async_tasks WHERE id = $1 AND lease_token = $2 AND status = 'RUNNING' FOR NO KEY UPDATE
-)
-INSERT INTO flow_steps (task_id, position, name, result)
-SELECT held.id, $3, $4, jsonb_build_object('value', ended.value) FROM held CROSS JOIN ended WHERE ended.value IS NOT NULL
-ON CONFLICT DO NOTHING
-RETURNING result::text AS result
-
 -- name: lock_event_key
 -- Take the turn of the event type $1 and key $2: transactions that record such an event or begin to wait for one are
 -- serialized.
 INSERT INTO flow_event_keys AS turn (event_type, key) VALUES ($1, $2)
 ON CONFLICT (event_type, key) DO UPDATE SET changed_at = clock_timestamp()
 
--- name: record_event
--- Keep the event $3 of type $1 and key $2 for flows that wait for it later, and take the turn of its type and key.
+-- name: record_events
+-- Keep the events $3 of the types $1 and keys $2 for flows that wait for them later, and take the turns of their types and keys, in
+-- one order for all transactions.
 WITH turn AS (
-    INSERT INTO flow_event_keys AS turn (event_type, key) VALUES ($1, $2)
+    INSERT INTO flow_event_keys AS turn (event_type, key)
+    SELECT DISTINCT event_type, key FROM unnest($1::text[], $2::text[]) AS given (event_type, key) ORDER BY event_type, key
     ON CONFLICT (event_type, key) DO UPDATE SET changed_at = clock_timestamp()
 )
-INSERT INTO flow_events (event_type, key, envelope) VALUES ($1, $2, $3::text::jsonb)
+INSERT INTO flow_events (event_type, key, envelope)
+SELECT event_type, key, envelope::jsonb
+FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS given (event_type, key, envelope, place) ORDER BY place
 
--- name: deliver_event
--- Give the event $3 to the flows that wait for an event of type $1 with key $2, and resume those whose pause has not ended. After
--- record_event, as a statement of its own, whose snapshot has the waits that began before the turn.
-WITH given AS (
-    UPDATE flow_waits SET event = $3::text::jsonb WHERE event_type = $1 AND key = $2 AND event IS NULL
-    RETURNING correlation_id
+-- name: deliver_events
+-- Give each event of $3 to the flows that wait for an event of its type in $1 and its key in $2, the first one if several fit, and
+-- resume those whose pause has not ended. After record_events, as a statement of its own, whose snapshot has the waits that began
+-- before the turns.
+WITH event AS (
+    SELECT DISTINCT ON (event_type, key) event_type, key, envelope::jsonb AS envelope
+    FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS given (event_type, key, envelope, place)
+    ORDER BY event_type, key, place
+), given AS (
+    UPDATE flow_waits AS wait SET event = event.envelope FROM event
+    WHERE wait.event_type = event.event_type AND wait.key = event.key AND wait.event IS NULL
+    RETURNING wait.correlation_id
 )
 UPDATE flow_resume_handles AS handle SET status = 'RESUMED', resume_payload = '{}', version = version + 1
 WHERE correlation_id = ANY(ARRAY(SELECT correlation_id FROM given)) AND status = 'PAUSED' AND expires_at > clock_timestamp()
