@@ -12,6 +12,9 @@ from relaybox.commands import Domain
 from relaybox.commands._record import Statements
 from relaybox.db import Database, Migrations, Queries, load_queries
 from relaybox.idempotency import STORE_PARTS
+from relaybox.local import LocalPostgres
+from relaybox.settings import PostgresSettings
+from relaybox.testing import Databases, run_in_own_loop, settings_for
 
 ROOT = Path(__file__).parents[2]
 SOURCES = {"relaybox": ROOT / "packages/relaybox/src", "backend": ROOT / "apps/backend/src"}
@@ -22,6 +25,16 @@ _PART = "-- Part of"
 @pytest.fixture(scope="session")
 def migrations() -> tuple[Migrations, ...]:
     return ALL
+
+
+@pytest.fixture(scope="module")
+def postgres_settings(
+    postgres_server: LocalPostgres, migrations: tuple[Migrations, ...], databases: Databases
+) -> Iterator[PostgresSettings]:
+    """Return the settings of one database for all tests: preparing a query changes nothing."""
+    name = run_in_own_loop(databases.acquire(migrations))
+    yield settings_for(postgres_server, name)
+    run_in_own_loop(databases.release(migrations, name))
 
 
 def files() -> Iterator[tuple[str, Path]]:
