@@ -6,12 +6,14 @@ import subprocess
 import sys
 
 import pytest
+from relaybox.cli import app
 from relaybox.db import BACKBONE
 from relaybox.settings import PostgresSettings
+from typer.testing import CliRunner, Result
 
 
-def relaybox(settings: PostgresSettings, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {
+def variables_of(settings: PostgresSettings) -> dict[str, str]:
+    variables = {
         "POSTGRES_HOST": settings.host,
         "POSTGRES_PORT": str(settings.port),
         "POSTGRES_DB": settings.db,
@@ -19,11 +21,14 @@ def relaybox(settings: PostgresSettings, *arguments: str) -> subprocess.Complete
         "POSTGRES_PASSWORD": settings.password.get_secret_value(),
     }
     if settings.owner_user is not None:
-        environment["POSTGRES_OWNER_USER"] = settings.owner_user
+        variables["POSTGRES_OWNER_USER"] = settings.owner_user
     if settings.owner_password is not None:
-        environment["POSTGRES_OWNER_PASSWORD"] = settings.owner_password.get_secret_value()
-    program = [sys.executable, "-c", "from relaybox.cli import app; app()", *arguments]
-    return subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
+        variables["POSTGRES_OWNER_PASSWORD"] = settings.owner_password.get_secret_value()
+    return variables
+
+
+def relaybox(settings: PostgresSettings, *arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments, env=variables_of(settings))
 
 
 REVISIONS = [one.revision for one in BACKBONE.script().walk_revisions()][::-1]
@@ -34,16 +39,16 @@ def test_migrate_up_check_and_down(
 ) -> None:
     settings = empty_postgres_settings
     before = relaybox(settings, "migrate", "check")
-    assert (before.returncode, before.stdout) == (1, "".join(f"pending {one}\n" for one in REVISIONS))
+    assert (before.exit_code, before.stdout) == (1, "".join(f"pending {one}\n" for one in REVISIONS))
 
     up = relaybox(settings, "migrate", "up", "--json")
     assert json.loads(up.stdout) == {"applied": REVISIONS}
-    assert up.returncode == 0
-    assert relaybox(settings, "migrate", "check").returncode == 0
+    assert up.exit_code == 0
+    assert relaybox(settings, "migrate", "check").exit_code == 0
     assert relaybox(settings, "migrate", "up").stdout == "nothing to apply: the schema is up to date\n"
 
-    assert relaybox(settings, "migrate", "down").returncode == 1
-    assert relaybox(settings, "migrate", "check").returncode == 0
+    assert relaybox(settings, "migrate", "down").exit_code == 1
+    assert relaybox(settings, "migrate", "check").exit_code == 0
     down = relaybox(settings, "migrate", "down", "--yes")
     assert down.stdout == "".join(f"removed {one}\n" for one in REVISIONS)
     check = relaybox(settings, "migrate", "check", "--json")
@@ -58,13 +63,19 @@ def test_migrate_up_with_one_role_names_the_disadvantage(
     if one_role:
         settings = settings.as_owner().model_copy(update={"owner_user": None, "owner_password": None})
     up = relaybox(settings, "migrate", "up")
-    assert up.returncode == 0
+    assert up.exit_code == 0
     assert ("POSTGRES_OWNER_USER is not set" in up.stderr) is one_role
 
 
 def test_refused_migration_is_one_line(empty_postgres_settings: PostgresSettings) -> None:
     as_service = empty_postgres_settings.model_copy(update={"owner_user": None, "owner_password": None})
-    up = relaybox(as_service, "migrate", "up")
+    up = subprocess.run(
+        [sys.executable, "-c", "from relaybox.cli import app; app()", "migrate", "up"],
+        env=os.environ | variables_of(as_service),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert up.returncode == 1
     (line,) = up.stderr.splitlines()
     assert line.startswith("error: relaybox_alembic_version: ")

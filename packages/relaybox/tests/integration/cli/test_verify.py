@@ -10,10 +10,12 @@ from typing import Any
 
 import asyncpg
 import pytest
+from relaybox.cli import app
 from relaybox.db import Database
 from relaybox.local import free_port
 from relaybox.relay import Relay
 from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings
+from typer.testing import CliRunner, Result
 
 from tests.fixtures.processes import command_environment
 from tests.fixtures.relays import put_events, rows_of, running, wait_until_all_sent
@@ -27,21 +29,29 @@ from tests.fixtures.topic_records import (
     write_events,
 )
 
-Done = subprocess.CompletedProcess[str]
+
+async def run(postgres: PostgresSettings, kafka: KafkaSettings, topic: str, *arguments: str) -> Result:
+    environment = command_environment(postgres, kafka) | {"OUTBOX_TOPICS": topic}
+    # In a thread, because a command runs its own event loop.
+    return await asyncio.to_thread(CliRunner().invoke, app, ["verify", *arguments], env=environment)
 
 
-async def run(postgres: PostgresSettings, kafka: KafkaSettings, topic: str, *arguments: str) -> Done:
+async def run_process(
+    postgres: PostgresSettings, kafka: KafkaSettings, topic: str, *arguments: str
+) -> tuple[int, str, str]:
+    """Return exit code, output and errors of a process, with what librdkafka writes."""
     environment = os.environ | command_environment(postgres, kafka) | {"OUTBOX_TOPICS": topic}
     program = [sys.executable, "-c", "from relaybox.cli import app; app()", "verify", *arguments]
-    return await asyncio.to_thread(
+    done = await asyncio.to_thread(
         subprocess.run, program, env=environment, capture_output=True, text=True, check=False
     )
+    return done.returncode, done.stdout, done.stderr
 
 
-def line_of(done: Done) -> str:
+def line_of(exit_code: int, output: str, errors: str) -> str:
     """Return the only line of an error."""
-    assert (done.returncode, done.stdout) == (1, "")
-    (line,) = done.stderr.splitlines()
+    assert (exit_code, output) == (1, "")
+    (line,) = errors.splitlines()
     assert line.startswith("error: ")
     return line
 
@@ -53,19 +63,19 @@ async def test_verify_exits_with_0_only_without_violations(
     rows = await write_events(database, topic, ["a", "[red]b"], 2)
     await publish(database, kafka_settings, rows[:3])
     clean = await run(postgres_settings, kafka_settings, topic)
-    assert (clean.returncode, clean.stderr) == (0, "")
+    assert (clean.exit_code, clean.stderr) == (0, "")
     assert "No event is lost, duplicated, reordered or spread." in clean.stdout
 
     produce(make_producer(kafka_settings), rows[:1])
     doubled = await run(postgres_settings, kafka_settings, topic)
-    assert doubled.returncode == 1
+    assert doubled.exit_code == 1
     allowed = await run(postgres_settings, kafka_settings, topic, "--allow-duplicates")
-    assert (allowed.returncode, allowed.stderr) == (0, "")
+    assert (allowed.exit_code, allowed.stderr) == (0, "")
     assert "duplicates are allowed" in allowed.stdout
 
     await mark_sent(database, rows)
     lost = await run(postgres_settings, kafka_settings, topic, "--allow-duplicates")
-    assert (lost.returncode, lost.stderr) == (1, "")
+    assert (lost.exit_code, lost.stderr) == (1, "")
     assert "Delivery guarantees are violated." in lost.stdout
     (line,) = [line for line in lost.stdout.splitlines() if rows[3]["payload"]["event_id"] in line]
     assert "[red]b" in line, "a key is no markup"
@@ -85,7 +95,7 @@ async def test_verify_of_a_spread_key_exits_with_1(
     add_partitions(kafka_settings, topic, 2)
     await publish(database, kafka_settings, [second])
     done = await run(postgres_settings, kafka_settings, topic, "--allow-duplicates")
-    assert (done.returncode, done.stderr) == (1, "")
+    assert (done.exit_code, done.stderr) == (1, "")
     assert "Delivery guarantees are violated." in done.stdout
     (line,) = [line for line in done.stdout.splitlines() if second["payload"]["event_id"] in line]
     assert line.split()[:2] == ["spread", "key"]
@@ -99,9 +109,11 @@ async def test_verify_as_json_prints_the_whole_report(
 ) -> None:
     rows = await write_events(database, topic, ["a", "b"], 2)
     await mark_sent(database, rows)
-    done = await run(postgres_settings, kafka_settings, topic, "--json", "--key", "a", "--limit", "1")
-    assert (done.returncode, done.stderr) == (1, "")
-    output: dict[str, Any] = json.loads(done.stdout)
+    exit_code, printed, errors = await run_process(
+        postgres_settings, kafka_settings, topic, "--json", "--key", "a", "--limit", "1"
+    )
+    assert (exit_code, errors) == (1, "")
+    output: dict[str, Any] = json.loads(printed)
     assert output["holds"] is False
     assert output["tallies"]["lost"] == {"events": 2, "keys": 1}
     assert output["tallies"]["duplicated"] == {"events": 0, "keys": 0}
@@ -129,7 +141,7 @@ async def test_verify_names_events_that_a_failover_lost(
     await run_statement(database, "UPDATE relay_origin SET history_changed_at = now()")
 
     done = await run(postgres_settings, kafka_settings, topic, "--allow-duplicates")
-    assert (done.returncode, done.stderr) == (1, "")
+    assert (done.exit_code, done.stderr) == (1, "")
     verdict = "PostgreSQL has lost 1 published event: see docs/how-to/blocked-key.md, After a failover."
     assert done.stdout.splitlines()[-1] == verdict
     (line,) = [line for line in done.stdout.splitlines() if lost["payload"]["event_id"] in line]
@@ -151,18 +163,17 @@ async def test_since_accepts_ages_and_iso_8601(
 ) -> None:
     for since in ("90m", "7d", "2026-01-31", "2026-01-31T12:00:00+01:00"):
         done = await run(postgres_settings, kafka_settings, topic, "--since", since)
-        assert done.returncode == 0, done.stderr
+        assert done.exit_code == 0, done.stderr
     done = await run(postgres_settings, kafka_settings, topic, "--since", "yesterday")
-    assert done.returncode == 2
+    assert done.exit_code == 2
     assert "--since" in done.stderr
 
 
 async def test_verify_of_a_missing_topic_prints_one_line(
     postgres_settings: PostgresSettings, kafka_settings: KafkaSettings, topic: str
 ) -> None:
-    line = line_of(
-        await run(postgres_settings, kafka_settings, topic, "--topic", topic, "--topic", "nowhere")
-    )
+    done = await run(postgres_settings, kafka_settings, topic, "--topic", topic, "--topic", "nowhere")
+    line = line_of(done.exit_code, done.stdout, done.stderr)
     assert (
         "shows no topic nowhere; check the name and the rights of this user, or run relaybox topics create"
         in line
@@ -171,7 +182,7 @@ async def test_verify_of_a_missing_topic_prints_one_line(
 
 async def test_verify_without_kafka_prints_one_line(postgres_settings: PostgresSettings) -> None:
     away = KafkaSettings(host="127.0.0.1", port=free_port())
-    line = line_of(await run(postgres_settings, away, "domain-events"))
+    line = line_of(*await run_process(postgres_settings, away, "domain-events"))
     assert f"Kafka cannot be reached at 127.0.0.1:{away.port}: " in line
     assert "Connection refused" in line or "brokers are down" in line
 
@@ -179,7 +190,8 @@ async def test_verify_without_kafka_prints_one_line(postgres_settings: PostgresS
 async def test_verify_without_tables_prints_one_line(
     empty_postgres_settings: PostgresSettings, kafka_settings: KafkaSettings, topic: str
 ) -> None:
-    line = line_of(await run(empty_postgres_settings, kafka_settings, topic))
+    done = await run(empty_postgres_settings, kafka_settings, topic)
+    line = line_of(done.exit_code, done.stdout, done.stderr)
     assert "does not exist; run relaybox migrate up, or check POSTGRES_DB" in line
 
 
@@ -196,6 +208,7 @@ async def test_verify_without_a_right_prints_one_line(
     await superuser.execute(
         f'REVOKE {right.format(postgres_settings.db)} FROM PUBLIC, "{postgres_settings.user}"'
     )
-    line = line_of(await run(postgres_settings, kafka_settings, topic))
+    done = await run(postgres_settings, kafka_settings, topic)
+    line = line_of(done.exit_code, done.stdout, done.stderr)
     assert "permission denied" in line
     assert "GRANT SELECT on the tables, TEMPORARY on the database and EXECUTE on pg_control_system()" in line
