@@ -57,8 +57,8 @@ def flow(
 ) -> Callable[[FlowFunction], FlowDefinition]:
     """Declare the decorated function as a flow.
 
-    Flows that have begun go on with the version with which they began. Change the order, the names or the
-    number of steps only in a new version, and keep the former function as long as flows of it are open.
+    A flow keeps the version with which it was started. Change the order, the names or the number of
+    steps only in a new version, and keep the former function as long as flows of it are open.
 
     Args:
         name: Name of the flow, 1 to 120 characters without ``@``.
@@ -101,9 +101,10 @@ async def start_flow(
             new id.
         chain_id: Chain to which the flow's events belong, such as ``event.correlation_id``. None: the flow's
             id begins a new chain.
-        events_since: The flow's waits also get events that arrived between this time and the start of the
-            flow, such as ``event.timestamp`` of the event for which the flow is started: the consumer that
-            records events for flows may be ahead of the caller. None: only events that arrive later.
+        events_since: The flow's waits also get events that arrived after this time and before the flow was
+            started, because the consumer that records events for flows may be ahead of the caller. Usually
+            ``event.timestamp`` of the event for which the flow is started. None: only events that arrive
+            after the start.
 
     Raises:
         FlowDocumentInvalid: *arguments* are too large or cannot be stored.
@@ -115,7 +116,7 @@ async def start_flow(
     if rows:
         announce_tasks(db, [definition.task_type])
         return rows[0]["id"]
-    assert flow_id is not None  # only an existing id gives no row
+    assert flow_id is not None  # no row: a flow with this id exists
     return flow_id
 
 
@@ -144,7 +145,7 @@ async def start_flow_for_command(
 
     Returns:
         The flow's id, also if the command has its flow already; None, with nothing written, if the command
-        is not RECEIVED: it was withdrawn.
+        is not RECEIVED any more.
 
     Raises:
         FlowDocumentInvalid: *arguments* are too large or cannot be stored.

@@ -1,4 +1,4 @@
-"""Relaybox's own engine: a flow is a task that gives its runner back while it waits.
+"""Relaybox's own engine: a flow is a task that no runner holds while it waits.
 
 The flow's function is called from its start each time the flow goes on. A step that is done returns its
 recorded result instead of taking effect again, so the function must call the same steps in the same order,
@@ -60,7 +60,7 @@ _DELIVERY_S: Final = 20.0
 class FlowExpiry(SharedJob):
     """Expire pauses whose time is over, every 5 s; each service runs one object.
 
-    A flow of Relaybox's own engine goes on without it: its task is due when the pause expires.
+    A flow of Relaybox's own engine does not need it: its task is due when the pause expires.
     """
 
     def __init__(self, database: Database) -> None:
@@ -151,7 +151,7 @@ async def cancel_flow(db: AsyncSession, flow_id: UUID) -> FlowCancellation | Non
     with map_database_errors():
         # The pause comes first, because every transition locks the pause before the task.
         for row in await executor.fetch(_SQL["waiting_pauses"], flow_id):
-            with suppress(FlowExpired):  # its time is over, which the expiry of flows records
+            with suppress(FlowExpired):  # its time is over; FlowExpiry records this
                 await cancel(db, row["correlation_id"])
                 cancelled = row["correlation_id"]
         if not await cancel_task(executor, flow_id):
@@ -175,7 +175,7 @@ def _step_error(last: Mapping[str, Any] | None) -> dict[str, str]:
 
 
 class _Runs:
-    """Runs flows; the statements at the beginnings and the ends of their runs are shared."""
+    """Run flows; those that begin or end a run at the same time share statements."""
 
     def __init__(self, database: Database, metrics: FlowMetrics | None) -> None:
         self._database = database

@@ -50,7 +50,7 @@ class FlowError(RelayboxError):
 
 
 class FlowUnknown(FlowError):
-    """Raised when a pause is confirmed or cancelled that was not requested, or was removed by retention."""
+    """Raised when the pause to confirm or cancel was never requested, or was removed by retention."""
 
     error_code = "FLOW_UNKNOWN"
 
@@ -74,7 +74,7 @@ class FlowAlreadyPaused(FlowError):
 
 
 class FlowAlreadyResumed(FlowError):
-    """Raised when a pause is resumed, expired or cancelled that was resumed before (G44)."""
+    """Raised when the pause to resume, confirm or cancel was resumed before (G44)."""
 
     error_code = "FLOW_ALREADY_RESUMED"
 
@@ -86,7 +86,7 @@ class FlowAlreadyResumed(FlowError):
 
 
 class FlowExpired(FlowError):
-    """Raised when a pause is resumed, confirmed or cancelled whose time is over."""
+    """Raised when the pause to resume, confirm or cancel has expired."""
 
     error_code = "FLOW_EXPIRED"
 
@@ -98,7 +98,7 @@ class FlowExpired(FlowError):
 
 
 class FlowCancelled(FlowError):
-    """Raised when a pause is resumed, confirmed or cancelled that was cancelled before."""
+    """Raised when the pause to resume, confirm or cancel was cancelled before."""
 
     error_code = "FLOW_CANCELLED"
 
@@ -149,7 +149,7 @@ class FlowRunRunning(FlowError):
 
 
 class FlowRunError(FlowError):
-    """Base of the errors of an external engine that no further call changes."""
+    """Base of the errors of an external engine that a repeated call cannot change."""
 
     error_code = "FLOW_RUN_ERROR"
 

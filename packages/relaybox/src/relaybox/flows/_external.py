@@ -64,8 +64,8 @@ class FlowEngine(Protocol):
     first, perhaps when the run has gone on, paused again or ended. A repeated call must change nothing.
 
     Each method raises :class:`FlowEngineUnavailable` if the engine does not respond; the driver then calls it
-    every 5 s, without limit. It raises a :class:`FlowRunError` if the call can never succeed; the driver is
-    then parked as a FAILED task. After any other error the task is tried ``TASK_ATTEMPTS_MAX`` times.
+    every 5 s, without limit. It raises a :class:`FlowRunError` if the call can never succeed; the driver's
+    task is then FAILED. After any other error the task is tried ``TASK_ATTEMPTS_MAX`` times.
     """
 
     @property
@@ -84,7 +84,7 @@ class FlowEngine(Protocol):
         ...
 
     async def resume(self, run: EngineRun, payload: Mapping[str, Any]) -> None:
-        """Let *run* go on with *payload*; do nothing if this pause of the run was resumed before."""
+        """Resume *run* with *payload*; do nothing if this pause of the run was resumed before."""
         ...
 
     async def cancel(self, run: EngineRun, *, reason: str) -> None:

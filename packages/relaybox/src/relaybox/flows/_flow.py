@@ -156,7 +156,7 @@ class Flow:
             The payload of the resume.
 
         Raises:
-            FlowExpired: Nothing resumed the flow in *timeout*; the flow may go on another way.
+            FlowExpired: The flow was not resumed within *timeout*; it may catch this and continue.
             FlowCancelled: The wait was cancelled.
         """
         return await self._wait(name, timeout, None)
@@ -171,12 +171,12 @@ class Flow:
     ) -> EventEnvelope:
         """Wait for an event of *event_type* whose aggregate has the id *key*.
 
-        The event may have arrived before, but not before the flow was started, or before the ``events_since``
-        with which it was started; each event ends one wait of a flow. The subscription of
-        :func:`flow_subscription` has to read the topic. A resume without the event does not end the wait.
+        Events count that arrived since the flow was started, or since its ``events_since``. Each event ends
+        one wait of a flow. The subscription of :func:`flow_subscription` has to read the topic. A resume
+        without the event does not end the wait.
 
         Raises:
-            FlowExpired: No such event arrived in *timeout*; the flow may go on another way.
+            FlowExpired: No such event arrived within *timeout*; the flow may catch this and continue.
             FlowCancelled: The wait was cancelled.
             FlowInvalid: *event_type* is not among the declared event types of the flow.
         """
@@ -190,7 +190,7 @@ class Flow:
         return EventEnvelope.model_validate(found)
 
     async def sleep_until(self, name: str, time: datetime) -> None:
-        """Go on at *time*, which counts when the flow comes here for the first time.
+        """Suspend the flow until *time*; later calls of the flow's function keep the time of the first one.
 
         Raises:
             FlowInvalid: *time* has no time zone.
@@ -257,7 +257,8 @@ class Flow:
     ) -> tuple[Handle, Any]:
         """Return the handle of a wait and what has resumed it; begin the wait if it has not begun.
 
-        A resume without the event does not end a wait for an event: the wait goes on until the same time.
+        A resume without the event does not end a wait for an event: the wait continues with the same
+        deadline.
         """
         await lock_handle(db, correlation_id)
         handle = await fetch_handle(executor_of(db), correlation_id)
@@ -290,7 +291,7 @@ class Flow:
                 if row["event"] is not None and not handle.resume_is_kept:
                     await resume(db, correlation_id, {})
             return await confirm_paused(db, correlation_id)
-        except FlowExpired:  # a time of milliseconds was over before the flow was suspended
+        except FlowExpired:  # a timeout of milliseconds was over before the flow was suspended
             expired = await fetch_handle(executor_of(db), correlation_id)
             assert expired is not None  # requested above
             return expired
@@ -301,7 +302,7 @@ class Flow:
         return from_json(rows[0]["event"]) if rows and rows[0]["event"] is not None else None
 
     def _begin(self, name: str) -> dict[str, Any] | None:
-        """Return what is recorded of the step *name*, the next one; None if it is not done yet."""
+        """Return the record of the next step, which must be *name*; None if it is not done yet."""
         self._guard.check(name)
         self._names[name] += 1
         if not 1 <= len(name) <= NAME_CHARACTERS_MAX or self._names[name] > 1 or self._guard.in_step:
@@ -327,7 +328,7 @@ class Flow:
         try:
             result = await self._database.run_in_transaction(work, isolation=isolation)
         except Exception as error:
-            if constraint_of(error) == _STEP_KEY:  # another runner, which took over the flow, has done it
+            if constraint_of(error) == _STEP_KEY:  # another runner took over the flow and did the step
                 raise TaskLost(self.id) from error
             raise
         self._position += 1

@@ -11,15 +11,15 @@ __all__ = ("StepGuard", "Suspended")
 
 
 class Suspended(BaseException):
-    """The flow waits; ends the flow's function without its ``except Exception``."""
+    """Raised to end the function of a flow that waits; ``except Exception`` does not catch it."""
 
 
 class StepGuard:
     """Whether one run of a flow's function may call a step.
 
-    A run ends when a step raises, when the flow is suspended, and when the runner cancels the run. What the
-    function does afterwards, in ``except`` or ``finally``, would be recorded in the place of the step that a
-    later run calls there.
+    A run ends when a step raises, when the flow is suspended, and when the runner cancels the run. A step
+    that the function calls afterwards, in ``except`` or ``finally``, would be recorded with the number of
+    another step of the next run.
     """
 
     def __init__(self, task_type: str) -> None:
@@ -34,7 +34,7 @@ class StepGuard:
 
         Raises:
             FlowInvalid: A step has raised an error, which the function has caught.
-            Suspended, TaskLost, CancelledError: The run has ended by it.
+            Suspended, TaskLost, CancelledError: The run has ended for this reason.
         """
         if self._ended_by is not None:
             failed, error = self._ended_by

@@ -91,7 +91,7 @@ CANCELLED: Final = EventType("Relaybox.Flow.Cancelled")
 _HANDLE_BYTES_MAX: Final = 16_384
 _PAYLOAD_BYTES_MAX: Final = 65_536
 _CORRELATION_CHARACTERS_MAX: Final = 200
-#: How long a resume is kept for which no pause was requested.
+#: How long a resume without a requested pause is kept.
 _KEPT: Final = timedelta(hours=24)
 _GENERATION: Final = "idx_flow_resume_handles_generation"
 
@@ -214,7 +214,7 @@ async def confirm_paused(db: AsyncSession, correlation_id: str) -> Handle:
 async def resume(db: AsyncSession, correlation_id: str, payload: Mapping[str, Any]) -> Handle:
     """Resume a paused flow with *payload*, or keep the resume for a pause that is not confirmed yet (G44).
 
-    Exactly one resume counts: of several, and of a resume beside a cancellation or expiry, the first.
+    Of concurrent resumes, cancellations and expiries, exactly one takes effect: the first.
 
     Args:
         db: Session of the caller's transaction.
@@ -368,7 +368,7 @@ async def _record(db: AsyncSession, handles: Sequence[Handle], event_type: Event
         if handle.status not in waiting and (task_id := handle.resume_handle.get("task_id")) is not None
     ]
     if tasks:
-        # A statement of its own, whose snapshot has the task as it was suspended before the handle's lock.
+        # A statement of its own: its snapshot has the task as suspended before the handle was locked.
         with map_database_errors():
             announce_tasks(db, await wake_tasks(executor_of(db), tasks))
 

@@ -1,4 +1,4 @@
-"""Execute the statements of flows that run at the same time together."""
+"""Let flows that run at the same time share statements."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence

@@ -18,8 +18,8 @@ def json_of(name: str, document: Mapping[str, Any], bytes_max: int) -> str:
     """Return *document* as JSON; errors call it *name*.
 
     Raises:
-        FlowDocumentInvalid: It has over *bytes_max* bytes or over 180 levels, or contains NUL or a value
-            that JSON has not, such as NaN.
+        FlowDocumentInvalid: It has over *bytes_max* bytes or over 180 levels, or contains NUL or a value that
+            JSON cannot represent, such as NaN.
     """
     try:
         value = to_json(document)

@@ -113,9 +113,10 @@ WITH command AS (
 SELECT id FROM started UNION ALL SELECT id FROM async_tasks WHERE id = $3 AND triggered_by_command_id = $3
 
 -- name: begin_runs
--- Return the steps of the flows $1 that are done, in their order. First record that a wait has ended that was resumed, if the
--- runner with the fencing token in $2 still holds the flow: its result is the event if it waits for one, else the payload. A flow
--- has one such wait at most, the step after the last recorded one. A RESUMED handle never changes, so it need not be locked.
+-- First record a step for each wait of the flows $1 that was resumed, if the runner with the fencing token in $2 still holds
+-- the flow; its result is the event if the flow waits for one, else the payload. Then return the steps that are done, in their
+-- order. A flow has at most one such wait, the step after the last recorded one. A RESUMED handle never changes, so it need not
+-- be locked.
 WITH given AS (
     SELECT id, lease_token FROM unnest($1::uuid[], $2::uuid[]) AS given (id, lease_token)
 ), resumed AS MATERIALIZED (
@@ -174,14 +175,14 @@ INSERT INTO flow_steps (task_id, position, name, result) SELECT held.id, $3, $4,
 RETURNING result::text AS result
 
 -- name: lock_event_key
--- Take the turn of the event type $1 and key $2: transactions that record such an event or begin to wait for one are
--- serialized.
+-- Lock the event type $1 and key $2 until the transaction ends: transactions that record such an event, or begin to wait for
+-- one, run one after the other.
 INSERT INTO flow_event_keys AS turn (event_type, key) VALUES ($1, $2)
 ON CONFLICT (event_type, key) DO UPDATE SET changed_at = clock_timestamp()
 
 -- name: record_events
--- Keep the events $3 of the types $1 and keys $2 for flows that wait for them later, and take the turns of their types and keys, in
--- one order for all transactions.
+-- Keep the events $3 of the types $1 and keys $2 for flows that wait for them later, and lock their types and keys, as
+-- lock_event_key does, in one order for all transactions.
 WITH turn AS (
     INSERT INTO flow_event_keys AS turn (event_type, key)
     SELECT DISTINCT event_type, key FROM unnest($1::text[], $2::text[]) AS given (event_type, key) ORDER BY event_type, key
@@ -192,9 +193,9 @@ SELECT event_type, key, envelope::jsonb
 FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS given (event_type, key, envelope, place) ORDER BY place
 
 -- name: deliver_events
--- Give each event of $3 to the flows that wait for an event of its type in $1 and its key in $2, the first one if several fit, and
--- resume those whose pause has not ended. After record_events, as a statement of its own, whose snapshot has the waits that began
--- before the turns.
+-- Give the events $3 to the flows that wait for an event of its type in $1 and its key in $2, the first one if several match,
+-- and resume those whose pause has not ended. Run after record_events, as a statement of its own: its snapshot has the waits
+-- that began before the locks.
 WITH event AS (
     SELECT DISTINCT ON (event_type, key) event_type, key, envelope::jsonb AS envelope
     FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS given (event_type, key, envelope, place)
@@ -210,9 +211,9 @@ RETURNING status::text AS status,
     -- include: handle
 
 -- name: begin_wait
--- Let the flow $1 wait with the correlation id $2 for an event of type $3 with key $4. The first such event that arrived since
--- the flow was started, or since its earlier time "events_since", and that no earlier wait of this flow has got, is its event at
--- once. A wait that goes on, because it was resumed without an event, keeps the event that arrived since.
+-- Let the flow $1 wait with the correlation id $2 for an event of type $3 with key $4. The wait gets the first such event that
+-- has arrived since the flow was started, or since its earlier time "events_since", and that no earlier wait of this flow has
+-- got. A wait that continues, because it was resumed without an event, keeps the event that it has got meanwhile.
 INSERT INTO flow_waits (task_id, correlation_id, event_type, key, event)
 VALUES ($1, $2, $3, $4, (
     SELECT kept.envelope FROM flow_events AS kept

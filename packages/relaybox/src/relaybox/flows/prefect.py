@@ -146,8 +146,8 @@ async def wait_for_resume(
 ) -> dict[str, Any]:
     """Suspend the current flow run until :func:`relaybox.flows.resume` is called with ``{run id}/{name}``.
 
-    Call it in an asynchronous flow, not in one of its tasks, and let its exceptions pass. When the run was
-    resumed, Prefect calls the flow's function again, and this call returns.
+    Call it in an asynchronous flow, not in one of its tasks, and do not catch its exceptions. When the run
+    was resumed, Prefect calls the flow's function again, and this call returns.
 
     Args:
         database: The database of the pauses.
@@ -174,8 +174,8 @@ async def wait_for_resume(
     if handle.status in (HandleStatus.RESUMED, HandleStatus.EXPIRED):
         return _payload_of(handle)
     try:
-        # Prefect refuses a key that it has seen: one for each execution, so that a run that was resumed in
-        # Prefect suspends itself again.
+        # Prefect refuses a key that it has seen. Each execution has its own key, so that a run that was
+        # resumed in Prefect suspends itself again.
         await prefect.flow_runs.asuspend_flow_run(key=f"{run.correlation_id}@{context.flow_run.run_count}")
     except prefect.exceptions.Pause:
         if handle.status is HandleStatus.PAUSED:
@@ -243,7 +243,7 @@ def _is_suspended(state: Any, run: EngineRun) -> bool:
 
 
 async def _went_on(client: Any, run: EngineRun) -> bool:
-    """Return whether the run, which has ended, had gone on after its suspension, or was never suspended."""
+    """Return whether the ended run had continued after its suspension, or was never suspended."""
     states = sorted(await client.read_flow_run_states(UUID(run.run_id)), key=lambda one: one.timestamp)
     suspended = [number for number, state in enumerate(states) if _is_suspended(state, run)]
     return not suspended or not states[suspended[-1] + 1].is_final()

@@ -39,7 +39,7 @@ class Cron:
 
         When the clock is set forward, a tick at a time that does not exist is due at the next one that does;
         when the clock is set back, a tick at a time that comes twice is due at the first. Expressions with
-        ``*`` as minutes or hours tick as time goes by (cron of Debian).
+        ``*`` as minutes or hours follow elapsed time. These are the rules of Debian's cron.
         """
         try:
             for tick in CronSim(self.expression, after.astimezone(self.zone)):

@@ -19,7 +19,7 @@ _RESERVED: Final = "relaybox."
 
 
 class MissedTicks(StrEnum):
-    """What follows if several ticks are due at once: no runner was running, or the former task took long."""
+    """What happens if several ticks are due at once: no runner was running, or the former task took long."""
 
     LATEST = auto()  # one task, for the latest of them
     EACH = auto()  # one task for each of them, in order
@@ -27,7 +27,7 @@ class MissedTicks(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Tick:
-    """A time of a schedule, whose task runs now."""
+    """A time at which a schedule was due, given to the function of its task."""
 
     #: Id of the tick's task, the same in each attempt; a key for effects outside the database.
     id: UUID
@@ -35,7 +35,7 @@ class Tick:
     name: str
     #: The time of the tick in the zone of the schedule; the task may run later.
     at: datetime
-    #: The tick for which the task before was created; ticks between both were missed. None for the first.
+    #: The tick of the previous task; ticks between the two were missed. None for the first task.
     previous_at: datetime | None
 
 
@@ -76,10 +76,10 @@ def recurring_task(
     task is tried again as other tasks are.
 
     Args:
-        name: Name of the schedule, 1 to 120 characters; ``relaybox.`` begins the names of the library's own.
+        name: Name of the schedule, 1 to 120 characters; names with the prefix ``relaybox.`` are reserved.
         cron: Minute, hour, day of month, month, day of week, and optionally second, as in Debian's crontab.
         timezone: Time zone of the expression, a name of the IANA database.
-        missed: What follows if several ticks are due at once.
+        missed: What happens if several ticks are due at once.
         may_overlap: Whether a tick creates its task although the one before has not ended. Otherwise the tick
             waits until the former task has ended.
 

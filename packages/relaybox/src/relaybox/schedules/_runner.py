@@ -35,8 +35,8 @@ class RecurringTaskRunner:
     """Create a task for each tick of *tasks* that is due, and run these tasks.
 
     Several processes may have a runner for the same tasks: each tick gets one task, which one of them runs.
-    While one process runs, ticks are left out only behind a task that has not ended, as
-    :class:`MissedTicks` says. The schedules are recorded when the runner starts.
+    While at least one process runs, a tick is missed only if the former task has not ended, see
+    :class:`MissedTicks`. The schedules are recorded when the runner starts.
 
     Args:
         database: Where schedules and tasks are stored.
@@ -78,7 +78,7 @@ class RecurringTaskRunner:
         return f"<RecurringTaskRunner {', '.join(sorted(self._names))}>"
 
     def stop(self) -> None:
-        """Create and claim no more tasks; let :meth:`run` return as that of a task runner does."""
+        """Create and claim no more tasks, and make :meth:`run` return."""
         self._ticking.stop()
         self.runner.stop()
 
@@ -120,8 +120,8 @@ class RecurringTaskRunner:
 def recurring_workers(database: Database, tasks: Iterable[RecurringTask]) -> dict[str, Worker]:
     """Return the workers of *tasks* by task type, for a :class:`~relaybox.tasks.TaskRunner`.
 
-    :class:`RecurringTaskRunner` has them; this function is for a program whose tasks are run by other
-    processes than those that create them.
+    A :class:`RecurringTaskRunner` uses them itself. Use this function in a process that runs tasks which
+    other processes create.
     """
 
     def worker(definition: RecurringTask) -> Worker:

@@ -53,7 +53,7 @@ async def create_due_tasks(database: Database, names: Sequence[str], *, now: dat
     Args:
         database: The database; the call takes one transaction.
         names: The schedules for which tasks are created.
-        now: The time at which ticks must be due; None: by the database's clock.
+        now: The time by which ticks must be due; None: by the database's clock.
 
     Raises:
         DatabaseError: PostgreSQL is unreachable or too busy.
@@ -62,7 +62,7 @@ async def create_due_tasks(database: Database, names: Sequence[str], *, now: dat
     async def work(db: AsyncSession) -> int:
         executor = executor_of(db)
         if ended := await executor.fetch(_SQL["lock_ended"], list(names)):
-            # With the snapshot of a statement of its own, which sees the tasks of all locked schedules.
+            # A statement of its own: its snapshot has the tasks of all locked schedules.
             await executor.fetch(_SQL["record_ended"], [schedule["name"] for schedule in ended])
         due = await executor.fetch(_SQL["lock_due"], list(names), now)
         return sum([await _tick(executor, schedule) for schedule in due])

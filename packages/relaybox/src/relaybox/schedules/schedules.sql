@@ -25,7 +25,7 @@ WHERE s.name = ANY($1::text[]) AND s.cron IS NOT NULL
 FOR UPDATE SKIP LOCKED
 
 -- name: record_ended
--- Record for the locked schedules $1 how their last tasks ended. How a task ended that retention has removed is not known.
+-- Record for the locked schedules $1 how their last tasks ended. The outcome of a task that retention has removed is unknown.
 UPDATE work_schedules AS schedule
 SET task_open = false, last_outcome = ended.outcome, last_ended_at = ended.ended_at, last_duration_s = ended.duration_s,
     last_error = ended.error
@@ -39,7 +39,7 @@ FROM (
 WHERE schedule.name = ended.name
 
 -- name: lock_due
--- Lock those of the schedules $1 that have a tick due at $2, null for now, and whose former task does not hold it back.
+-- Lock those of the schedules $1 that have a tick due at $2 (null: now), and whose former task has ended or may overlap.
 SELECT name, cron, timezone, each_missed, next_tick_at, last_tick_at, coalesce($2::timestamptz, now()) AS now
 FROM work_schedules
 WHERE name = ANY($1::text[]) AND cron IS NOT NULL AND next_tick_at <= coalesce($2::timestamptz, now())
