@@ -14,7 +14,7 @@ async def await_application(call: Awaitable[None], timeout_s: float, is_closing:
     Args:
         call: The function, called.
         timeout_s: Seconds after which it is cancelled.
-        is_closing: Returns whether the consumer ends: then a cancellation is not the function's own.
+        is_closing: Returns whether the consumer is stopping; then the consumer has cancelled the function.
 
     Raises:
         CancelledError: The consumer ends.

@@ -54,9 +54,9 @@ _FINISHED: Final = (
 )
 #: How long events may take once the consumer stops; then their transactions are rolled back.
 _STOP_GRACE_S: Final = 5.0
-#: A poll that takes longer hangs; one that revokes partitions waits for the commit of their offsets.
+#: A poll that takes longer hangs. A poll that revokes partitions waits for the commit of their offsets.
 _POLL_S_MAX: Final = 90.0
-#: Kafka clients that lost their group and could not be closed, before the consumer ends.
+#: The consumer ends if more Kafka clients than this lost their group and could not be closed.
 _HUNG_CLIENTS_MAX: Final = 3
 #: How long leaving the group may take; if no broker responds, the session times out there.
 _CLOSE_S: Final = 3.0
@@ -267,7 +267,7 @@ class Consumer:
         return None if queue is None else queue.offsets.position
 
     async def _consume(self, executor: DaemonExecutor, member: GroupMember) -> bool:
-        """Read messages until :meth:`stop`; return False if the client has lost its group before."""
+        """Read messages until :meth:`stop`; return False if the client lost its group first."""
         stop_requested = asyncio.create_task(self._stopping.wait())
         try:
             while not self._stopping.is_set() and not self._coordinator.is_over:

@@ -35,7 +35,7 @@ class CoordinatorClock:
     def __init__(self, now_s: float) -> None:
         self._seen_s = now_s
         self._replace_at_s = COORDINATOR_LOST_S
-        #: Seconds without a coordinator; small figures mean only that no statistics have arrived since.
+        #: Seconds without a coordinator; small values only mean that no new statistics have arrived yet.
         self.lost_s = 0.0
 
     @property
@@ -56,5 +56,5 @@ class CoordinatorClock:
             self.lost_s, self._replace_at_s = 0.0, COORDINATOR_LOST_S
 
     def replaced(self) -> None:
-        """Give a new client as much time as the old one had."""
+        """Start again at 0 for a new client."""
         self._replace_at_s = self.lost_s + COORDINATOR_LOST_S

@@ -41,7 +41,7 @@ class DeadLetters:
     """The dead letters of one group; every method takes the connection of a transaction."""
 
     def __init__(self, group: str, topic: DeadLetterTopic | None = None) -> None:
-        """*topic* gets each message that is parked; None: no topic does."""
+        """*topic* publishes each parked message; None: parked messages are not published."""
         self.group = group
         self._topic = topic
 

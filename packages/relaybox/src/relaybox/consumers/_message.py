@@ -43,7 +43,8 @@ class Message:
     key: bytes | None = None
     value: bytes | None = field(repr=False)
     headers: Headers = field(default=(), repr=False)
-    #: When the producer or the broker created the message, in seconds since 1970; 0.0 if Kafka does not tell.
+    #: When the producer or the broker created the message, in seconds since 1970; 0.0 if the message has no
+    #: timestamp.
     created_at_s: float = 0.0
 
     @property

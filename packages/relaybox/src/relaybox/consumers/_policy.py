@@ -32,8 +32,9 @@ PERMANENT_ERRORS: Final = (
 _RETRY_PAUSES_S: Final = (1.0, 2.0, 4.0)
 _DATABASE_PAUSE_S: Final = 0.1
 _DATABASE_PAUSE_S_MAX: Final = 5.0
-#: Database errors of one message, each although other keys commit, after which further ones are its own: a
-#: statement that always exceeds its time limit, a row that stays locked. In pauses, at least 75 s.
+#: After this many database errors of one message, although other keys committed meanwhile, its further ones
+#: count as failures of its handler: a statement that always exceeds its time limit, a row that stays locked.
+#: With the pauses this takes at least 75 s.
 _ISOLATED_FAILURES_MAX: Final = 20
 
 

@@ -86,7 +86,8 @@ class Replayer:
     async def replay(self, replay: Replay, *, after_id: int = 0, letters_max: int = 1) -> Replayed:
         """Handle the next requested letters of *replay* and mark them as replayed, in one transaction.
 
-        If a handler fails, or the COMMIT of several letters, the letters before are tried without it.
+        If the handler of a letter fails, the letters before it are replayed without it. If the COMMIT of
+        several letters fails, fewer letters are tried.
 
         Args:
             replay: The letters to replay.

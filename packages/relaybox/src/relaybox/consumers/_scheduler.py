@@ -30,7 +30,7 @@ from relaybox.telemetry import traceback_of
 __all__ = ("Scheduler",)
 
 _log: Final = structlog.stdlib.get_logger(__name__)
-#: Attempts to park a message with its ``on_parked``, about 20 s, before it is parked without.
+#: Attempts to park a message and call its ``on_parked`` (about 20 s); then it is parked without the call.
 _PARKING_ATTEMPTS_MAX: Final = 10
 
 
@@ -50,7 +50,7 @@ class Scheduler:
         signals: SignalEmitter[ConsumerSignal],
         on_stop: Callable[[BaseException], None],
     ) -> None:
-        """*on_stop* gets the error that a subscription with ``on_failure="stop"`` ends the consumer with."""
+        """*on_stop* gets the error for which ``on_failure="stop"`` ends the consumer."""
         self._processor = processor
         self._group = group
         self._concurrency = concurrency
@@ -58,7 +58,7 @@ class Scheduler:
         self._on_stop = on_stop
         self._ready = ReadyKeys(concurrency)
         self._running: set[asyncio.Task[None]] = set()
-        #: The tasks at work that replay a letter.
+        #: The running tasks that replay a letter.
         self._replaying: set[asyncio.Task[None]] = set()
         self._paused = 0
         self._database_failures = 0
@@ -162,7 +162,7 @@ class Scheduler:
         except BaseException as error:
             if self._closed and isinstance(error, asyncio.CancelledError):
                 raise
-            # The application's code may raise anything, and nothing of it ends the consumer.
+            # No exception of the application's code may end the consumer.
             self._failed(queues, error if isinstance(error, Exception) else HandlerAborted(error))
         else:
             self._database_failures = 0
@@ -296,7 +296,7 @@ class Scheduler:
         if database_down := isinstance(failure, DATABASE_DOWN):
             self._wait_for_database(failure)
         else:
-            self._database_failures = 0  # it has responded
+            self._database_failures = 0  # the database has responded
         for queue in queues:
             self._failed_alone(queue, error, failure, database_down=database_down)
 
@@ -310,7 +310,7 @@ class Scheduler:
     ) -> None:
         item = queue.first
         isolated = item.isolated_failures
-        # A letter that cannot be written is an error of the database, whatever its class: it never ends.
+        # Parking never counts as a failure of the handler: it is repeated until the letter is written.
         counts = item.parking is None and not is_database_failure(failure, isolated_failures=isolated)
         item.failures += counts
         item.database_failures += not counts
@@ -335,7 +335,7 @@ class Scheduler:
                         "waiting for the database", **self._place(item), pause_s=step.pause_s, reason=reason
                     )
                     self._signals.emit(ConsumerSignal.WAITING_FOR_DATABASE)
-                # While the database is down too, so that other keys find out whether only this key fails.
+                # Also if the database is down: attempts of other keys then show whether only this key fails.
                 self._pause(queue, step.pause_s)
             case GiveUp():
                 self._give_up(queue, error, failure)

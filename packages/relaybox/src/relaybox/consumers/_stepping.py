@@ -79,7 +79,7 @@ class ProcessedMessage:
 
 
 class MessageStepper:
-    """Process messages of one group as a :class:`Consumer` does, one after the other, when a test says so.
+    """Process messages of one group as a :class:`Consumer` does, one after the other, when a test calls it.
 
     The transactions, the number of attempts and the dead letters are those of a consumer. There are three
     differences: attempts follow each other without a pause, each event has a transaction of its own, and an

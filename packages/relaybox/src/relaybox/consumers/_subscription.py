@@ -138,7 +138,8 @@ def subscribe(
             If one of them fails, all are rolled back and each is tried in a transaction of its own. Also how
             many replayed dead letters of one key may share one, in their order, for at most 0.25 s.
         on_parked: Called in the transaction that parks an event of this subscription, for example to record
-            the failure in the application. If it fails, the event is parked without its effect.
+            the failure in the application. After a database error parking is repeated, 10 times at most. If
+            it still fails, or raises another error, the event is parked without its effect.
 
     Raises:
         EventNameInvalid: An event type breaks *naming* (G09).

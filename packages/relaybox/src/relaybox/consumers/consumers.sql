@@ -13,7 +13,7 @@ WITH message AS MATERIALIZED (
     )
 ), claimed AS (
     INSERT INTO consumed_events (consumer, event_id)
-    -- In one order everywhere: two transactions that claim the same events do not wait for each other in a circle.
+    -- In the same order in every transaction: otherwise two that claim the same events could deadlock.
     SELECT $1, message.event_id FROM message
     WHERE message.event_id NOT IN (SELECT blocked.event_id FROM blocked) ORDER BY message.event_id
     ON CONFLICT DO NOTHING
@@ -24,7 +24,7 @@ SELECT event_id, false AS blocked FROM claimed UNION ALL SELECT event_id, true F
 -- name: lock_blocking_letter
 -- Lock the last unresolved letter of group $1, topic $2 and key $3, so that it stays unresolved until the message behind it
 -- is parked; no row if the key is not blocked any more. An update, although nothing changes: a replay of that letter whose
--- snapshot is older then conflicts with it (40001) and runs again, in a snapshot that has the message behind.
+-- snapshot is older then conflicts with it (40001) and runs again, with a snapshot that contains the message behind it.
 UPDATE dead_letters SET attempts = attempts
 WHERE id = (SELECT last.id FROM dead_letters AS last
             WHERE last.consumer_group = $1 AND last.topic = $2 AND last.key_hash = sha256($3::bytea) AND last.holds_key

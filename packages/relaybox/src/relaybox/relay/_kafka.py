@@ -48,7 +48,7 @@ _log = structlog.get_logger(__name__)
 STALL_S: Final = 5.0
 #: Librdkafka's ``batch.size`` unless a topic has a lower limit.
 BATCH_BYTES_MAX: Final = 1_000_000
-#: Framing: record batches are this much smaller than the lowest limit of their topics.
+#: Bytes by which record batches are smaller than the lowest limit of their topics, for framing.
 _BATCH_MARGIN_BYTES: Final = 512
 _FLUSH_S: Final = 0.25
 _CONNECT_S: Final = 2.0
@@ -82,7 +82,7 @@ PRODUCER: Final[dict[str, Any]] = {
     # The default of Java clients, so that all clients choose the same partition for a key.
     "partitioner": "murmur2_random",
     "logger": _SILENCE,
-    # Report failures only: a record that was flushed without a report is acknowledged.
+    # Report failures only: a flushed record without a report was acknowledged.
     "delivery.report.only.error": True,
 }
 #: Errors of records that the relay purged, which do not contain the cause.

@@ -64,7 +64,7 @@ _LOOK_BACK: Final = 64
 PRODUCERS_PER_LANE: Final = 4
 #: Partitions of a new control topic; if there are more lanes, partitions are added.
 _PARTITIONS: Final = 8
-#: Longest initialisation of a producer: 0.5 s if a transaction must end, and seconds while a broker starts.
+#: Longest initialisation of a producer. It takes 0.5 s if a transaction must end, seconds if a broker starts.
 INIT_S_MAX: Final = 10.0
 _INIT_S: Final = 2.0
 _COMMIT_S: Final = 5.0

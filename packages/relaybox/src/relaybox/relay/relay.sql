@@ -240,7 +240,7 @@ SELECT pg_notify(left($1 || coalesce('_' || nullif(current_schema(), 'public'), 
 UPDATE relay_origin SET id = gen_random_uuid() WHERE id IS NULL RETURNING id
 
 -- name: known_origin
--- The id of this outbox.
+-- Return the id of this outbox.
 SELECT id FROM relay_origin WHERE id IS NOT NULL
 
 -- name: owned_lanes
