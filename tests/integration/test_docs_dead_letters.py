@@ -1,24 +1,33 @@
 """The commands of the page for dead letters resolve them, with a running consumer."""
 
+import json
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from uuid import uuid4
 
 import asyncpg
 import pytest
 from relaybox.consumers import ConsumerSignal, EventTransaction
 from relaybox.db import Database
+from relaybox.kafka import partition_of
 from relaybox.settings import KafkaSettings, PostgresSettings
 from relaybox_types.envelope import EventEnvelope
 
 from tests.fixtures.doc_sections import run_section
 from tests.fixtures.events import effects, make_effects_table, make_event, publish, record_effect
-from tests.fixtures.letters import consuming, letter_statuses
+from tests.fixtures.exiting_process import EXIT_CODE
+from tests.fixtures.letters import consuming, letter_rows, letter_statuses
+from tests.fixtures.processes import python_process, server_environment
 from tests.fixtures.signal_recorder import SignalRecorder
+from tests.fixtures.waiting import eventually
 
 PAGE = Path(__file__).parents[2] / "docs/how-to/dead-letters.md"
 #: The letter and the group in the commands of the page.
 LETTER = 4711
 GROUP = "projection"
+#: Partition and offset in the command that parks a message.
+PARTITION, OFFSET, PARTITIONS = 0, 2, 4
 Section = Callable[[str], Awaitable[list[str]]]
 
 
@@ -97,3 +106,54 @@ async def test_dead_letters_page_discards_a_letter(
     await parked.wait_for(ConsumerSignal.REPLAYED)
     assert await effects(database) == [handler.events[1].event_id]
     assert await letter_statuses(database) == ["DISCARDED", "REPLAYED"]
+
+
+def key_of_partition(partition: int) -> str:
+    """Return a new key whose messages are in *partition*."""
+    while partition_of(key := str(uuid4()), PARTITIONS) != partition:
+        pass
+    return key
+
+
+@pytest.mark.guarantee("G41")
+async def test_dead_letters_page_parks_a_message_that_ends_the_process(
+    database: Database,
+    postgres_settings: PostgresSettings,
+    kafka_settings: KafkaSettings,
+    topic: str,
+    section: Section,
+) -> None:
+    await make_effects_table(postgres_settings)
+    good = [make_event(aggregate_id=key_of_partition(PARTITION)) for _ in range(OFFSET + 1)]
+    key = key_of_partition(PARTITION)
+    fatal = [make_event(aggregate_id=key, version=version) for version in (1, 2)]
+    publish(kafka_settings, topic, [*good[:OFFSET], *fatal, *good[OFFSET:]])
+    environment = server_environment(postgres_settings, kafka_settings)
+    module, arguments = "tests.fixtures.exiting_process", (GROUP, topic, key)
+    for _ in range(2):
+        async with python_process(module, *arguments, environment=environment) as process:
+            lines = await process.remaining_lines()
+            assert await process.exit_code() == EXIT_CODE
+        [*_, last] = [json.loads(line) for line in lines if '"handler called"' in line]
+        assert (last["topic"], last["partition"], last["offset"]) == (topic, PARTITION, OFFSET)
+
+    preview, requested = await section("A message that ends the process")
+    assert "dry run: this message would be parked" in preview
+    assert "requested; a consumer of the group parks it" in requested
+    async with python_process(module, *arguments, environment=environment) as process:
+
+        async def finished() -> bool:
+            return len(await letter_rows(database)) == 2 and len(await effects(database)) == len(good)
+
+        await eventually("the group has finished every message", finished)
+        process.signal(signal.SIGTERM)
+        assert await process.exit_code() == 0
+    assert await effects(database) == [event.event_id for event in good]
+    letters = [(row["event_id"], row["error_code"]) for row in await letter_rows(database)]
+    assert letters == [(fatal[0].event_id, "PARKED_BY_OPERATOR"), (fatal[1].event_id, "KEY_BLOCKED")]
+    repaired = Handler()
+    repaired.repaired = True
+    async with consuming(database, kafka_settings, topic, GROUP, repaired) as signals:
+        await section("3. Replay")
+        await signals.wait_for(ConsumerSignal.REPLAYED, 2)
+    assert (await effects(database))[-2:] == [event.event_id for event in fatal]

@@ -1,4 +1,4 @@
-"""Define ``relaybox dead-letters``: inspect parked messages; replay and discard them (G41, G42)."""
+"""Define ``relaybox dead-letters``: inspect parked messages; replay, discard and park them (G41, G42)."""
 
 from dataclasses import asdict
 from typing import Annotated, Final
@@ -10,6 +10,7 @@ from relaybox.cli._dead_letters_output import (
     print_letter,
     print_letter_preview,
     print_letters,
+    print_message_to_park,
     print_replay_requested,
 )
 from relaybox.cli._errors import ErrorsAsLines
@@ -30,22 +31,27 @@ from relaybox.operations import (
     LetterReason,
     LetterSelection,
     LetterStatus,
+    MessagePlace,
     SelectionEmpty,
     discard_letters,
     list_letters,
     preview_letters,
+    preview_parking,
     replay_letters,
+    request_parking,
     show_letter,
 )
+from relaybox.settings import KafkaSettings, load_settings
 
 __all__ = ("letter_commands",)
 
 letter_commands = typer.Typer(
     cls=ErrorsAsLines,
     no_args_is_help=True,
-    help="Inspect messages that consumers parked; replay and discard them.",
+    help="Inspect messages that consumers parked; replay and discard them; park a message.",
 )
 _PREVIEW_LETTERS: Final = 20
+_PARTITION_MAX: Final = 2**31 - 1
 
 All = Annotated[bool, typer.Option("--all", help="Select every letter, if no other option selects letters.")]
 
@@ -171,6 +177,41 @@ def discard(
         print_json({"act": LetterAction.DISCARD, "done": True, **asdict(done)})
     else:
         print_discarded(done)
+
+
+@letter_commands.command()
+def park(
+    group: Annotated[str, typer.Option("--group", help="The consumer group that must not handle it.")],
+    topic: Annotated[str, typer.Option("--topic", help="The topic of the message.")],
+    partition: Annotated[
+        int, typer.Option("--partition", min=0, max=_PARTITION_MAX, help="The partition of the message.")
+    ],
+    offset: Annotated[int, typer.Option("--offset", min=0, max=SEQ_MAX, help="The offset of the message.")],
+    reason: Annotated[
+        str, typer.Option("--reason", help="Why it is parked; recorded with the action and the letter.")
+    ],
+    yes: Yes = False,
+    by: By = None,
+    as_json: AsJson = False,
+) -> None:
+    """Request that a group parks a message that it has not finished, without calling its handler.
+
+    For a message whose handler ends the process. Consumers park it, and the later messages of its key behind
+    it, whether they run now or start later. Without --yes, only shows the message.
+    """
+    require_reason(reason)
+    kafka = load_settings(KafkaSettings)
+    place = MessagePlace(group=group, topic=topic, partition=partition, offset=offset)
+    if yes:
+        found = run_with_database(
+            lambda database: request_parking(database, kafka, place, by=actor_name(by), reason=reason)
+        )
+    else:
+        found = run_on_database(lambda db: preview_parking(db, kafka, place))
+    if as_json:
+        print_json({"act": "park", "done": yes and found.requested_by is None, **asdict(found)})
+    else:
+        print_message_to_park(found, done=yes)
 
 
 def _require_selection(selection: LetterSelection, select_all: bool) -> None:

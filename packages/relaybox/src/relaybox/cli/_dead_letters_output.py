@@ -13,6 +13,7 @@ from relaybox.operations import (
     LetterDetails,
     LetterPreview,
     LettersDiscarded,
+    MessageToPark,
     ReplayRequested,
 )
 
@@ -21,6 +22,7 @@ __all__ = (
     "print_letter",
     "print_letter_preview",
     "print_letters",
+    "print_message_to_park",
     "print_replay_requested",
 )
 
@@ -99,6 +101,28 @@ def print_discarded(done: LettersDiscarded) -> None:
     typer.echo(f"{done.letters_total} {_DONE[LetterAction.DISCARD]}" if done.letters_total else _NOTHING)
     if done.replays_requested:
         typer.echo(f"keys that continue with the letter behind: {done.replays_requested}")
+
+
+def print_message_to_park(found: MessageToPark, *, done: bool) -> None:
+    """Print the message; with *done* that its parking was requested."""
+    place, table = found.place, new_table("", "")
+    table.show_header = False
+    fields = {
+        "group": place.group,
+        "message": f"{place.topic}, partition {place.partition}, offset {place.offset}",
+        "key": found.key,
+        "event type": found.event_type,
+        "committed offset": found.committed,
+    }
+    for name, value in fields.items():
+        table.add_row(cell_text(name), cell_text(value))
+    print_table(table)
+    if found.requested_by is not None:
+        typer.echo(f"requested by {cell_text(found.requested_by)} before; no consumer has reached it yet")
+    elif done:
+        typer.echo("requested; a consumer of the group parks it when it reaches the message")
+    else:
+        typer.echo("dry run: this message would be parked; add --yes to do it")
 
 
 def _print_behind_another(letters: int) -> None:

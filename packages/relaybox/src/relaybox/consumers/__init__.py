@@ -15,6 +15,7 @@ from relaybox.consumers._errors import (
     KafkaRefused,
     KeyBlocked,
     MessageTooLarge,
+    ParkedByOperator,
     SubscriptionInvalid,
 )
 from relaybox.consumers._message import read_event
@@ -63,6 +64,7 @@ __all__ = (
     "MessageTooLarge",
     "OnFailure",
     "Order",
+    "ParkedByOperator",
     "ParkedHandler",
     "PartitionLag",
     "ProcessedMessage",

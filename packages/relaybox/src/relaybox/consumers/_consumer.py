@@ -39,8 +39,8 @@ _log: Final = structlog.stdlib.get_logger(__name__)
 _IDLE_S: Final = 0.5
 #: The same while messages are being processed: a paused partition has to be resumed soon.
 _BUSY_S: Final = 0.1
-#: How often the consumer looks for dead letters whose replay was requested.
-_REPLAYS_S: Final = 1.0
+#: How often the consumer looks for requests of operators: letters to replay, messages to park.
+_REQUESTS_S: Final = 1.0
 #: How often the consumer counts the unresolved dead letters of its group, for metrics.
 _LETTERS_S: Final = 10.0
 #: Signals of a message or a dead letter that is finished.
@@ -109,7 +109,7 @@ class Consumer:
         """
         declared = tuple(subscriptions)
         self.group = one_group(declared)
-        self._settings = settings
+        self._database, self._settings = database, settings
         self._topics, self._start = tuple(topics), start
         self._signals = signals = SignalEmitter(on_signal)
         letters = DeadLetters(self.group, dead_letter_topic(dead_letters, self._topics))
@@ -119,7 +119,7 @@ class Consumer:
         self._scheduler = Scheduler(
             self._processor, group=self.group, concurrency=concurrency, signals=signals, on_stop=self._fail
         )
-        self._replays = PeriodicJob(self._find_replays, name="find replays", interval_s=_REPLAYS_S)
+        self._requests = PeriodicJob(self._find_requests, name="find requests", interval_s=_REQUESTS_S)
         self._counting = PeriodicJob(self._count_letters, name="count dead letters", interval_s=_LETTERS_S)
         self._letters = LetterCounts()
         self._progress = ProgressClock(monotonic())
@@ -185,7 +185,7 @@ class Consumer:
     def stop(self) -> None:
         """Let :meth:`run` finish the current events, commit their offsets, leave the group and return."""
         self._stopping.set()
-        for job in (self._replays, self._counting):
+        for job in (self._requests, self._counting):
             job.stop()
 
     async def run(self) -> None:
@@ -201,7 +201,7 @@ class Consumer:
         if self._stopping.is_set():
             return
         executor, member = await self._join()
-        jobs = [asyncio.create_task(job.run()) for job in (self._replays, self._counting)]
+        jobs = [asyncio.create_task(job.run()) for job in (self._requests, self._counting)]
         try:
             while not await self._consume(executor, member):
                 await self._abandon(executor, member)
@@ -225,6 +225,7 @@ class Consumer:
             try:
                 async with asyncio.timeout(_STOP_GRACE_S):
                     await self._count_letters()
+                    await self._processor.park_requests.refresh(self._database, {})
             except (TimeoutError, *DATABASE_ERRORS) as error:
                 failures += 1
                 _log.warning("waiting for the database before joining", group=self.group, reason=str(error))
@@ -302,10 +303,13 @@ class Consumer:
         if not self._scheduler.database_fails:
             self._letters = await self._processor.count_letters()
 
-    async def _find_replays(self) -> None:
-        """Schedule the dead letters whose replay an operator has requested."""
+    async def _find_requests(self) -> None:
+        """Schedule the dead letters that operators want replayed; read which messages they want parked."""
         if not self._partitions or self._scheduler.waits_for_database:
             return
+        positions = {at: queue.offsets.position for at, queue in self._partitions.items()}
+        finished = {at: position for at, position in positions.items() if position is not None}
+        await self._processor.park_requests.refresh(self._database, finished)
         starts = {
             at: queue.replays_start for at, queue in self._partitions.items() if queue.has_room_for_replays
         }

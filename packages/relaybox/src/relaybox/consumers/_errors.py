@@ -12,6 +12,7 @@
         ├── HandlerEndedTransaction   a handler committed, rolled back or closed its session
         ├── HandlerMissing        a letter's event type has no handler any more
         ├── KeyBlocked            an earlier message of the key is parked
+        ├── ParkedByOperator      an operator requested that the message be parked
         ├── HandlerFailed         a handler failed on every attempt, and its subscription stops the consumer
         ├── KafkaRefused          Kafka rejects this consumer
         └── KafkaClientHung       the Kafka client lost its group, and could not be closed
@@ -33,6 +34,7 @@ __all__ = (
     "KafkaRefused",
     "KeyBlocked",
     "MessageTooLarge",
+    "ParkedByOperator",
     "SubscriptionInvalid",
 )
 
@@ -126,6 +128,15 @@ class KeyBlocked(ConsumerError):
 
     def __init__(self) -> None:
         super().__init__("an earlier message of this key is parked")
+
+
+class ParkedByOperator(ConsumerError):
+    """Recorded for a message that an operator asked the consumers of its group to park."""
+
+    error_code = "PARKED_BY_OPERATOR"
+
+    def __init__(self, *, by: str, reason: str) -> None:
+        super().__init__(f"parked at the request of {by}: {reason}")
 
 
 class HandlerFailed(ConsumerError):

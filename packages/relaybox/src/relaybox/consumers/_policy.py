@@ -3,7 +3,13 @@
 from dataclasses import dataclass
 from typing import Final
 
-from relaybox.consumers._errors import EnvelopeInvalid, HandlerMissing, KeyBlocked, MessageTooLarge
+from relaybox.consumers._errors import (
+    EnvelopeInvalid,
+    HandlerMissing,
+    KeyBlocked,
+    MessageTooLarge,
+    ParkedByOperator,
+)
 from relaybox.db import TRANSIENT_ERRORS, DatabaseRefused, DatabaseUnavailable
 from relaybox.events import EventUpcastFailed, EventVersionUnknown
 
@@ -25,7 +31,7 @@ DATABASE_ERRORS: Final = (*TRANSIENT_ERRORS, DatabaseRefused)
 DATABASE_DOWN: Final = (DatabaseUnavailable, DatabaseRefused)
 #: Errors of the message itself, which no further attempt changes.
 PERMANENT_ERRORS: Final = (
-    *(EnvelopeInvalid, MessageTooLarge, HandlerMissing, KeyBlocked),
+    *(EnvelopeInvalid, MessageTooLarge, HandlerMissing, KeyBlocked, ParkedByOperator),
     *(EventVersionUnknown, EventUpcastFailed),
 )
 #: Pauses before the second, third and fourth attempt.

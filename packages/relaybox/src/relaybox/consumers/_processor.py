@@ -1,5 +1,6 @@
 """The transactions of a consumer: handle events, park a message."""
 
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from enum import Enum, auto
 from functools import partial
@@ -24,6 +25,7 @@ from relaybox.consumers._errors import (
 )
 from relaybox.consumers._key_queue import Parking
 from relaybox.consumers._message import Message, parse_event
+from relaybox.consumers._park_requests import ParkRequests
 from relaybox.consumers._policy import DATABASE_ERRORS, PERMANENT_ERRORS
 from relaybox.consumers._replayer import Replayer
 from relaybox.consumers._statistics import ConsumerSignal, HandlerDurations, LetterCounts
@@ -76,6 +78,13 @@ class Delivery(NamedTuple):
     event: EventEnvelope
 
 
+class _Claimed(NamedTuple):
+    """A message whose event was not processed before, and the transaction in which it is handled."""
+
+    message: Message
+    unit: EventTransaction
+
+
 class _OnParkedFailed(Exception):
     """The application's ``on_parked`` failed; the cause is the failure."""
 
@@ -104,6 +113,7 @@ class Processor:
         self._letters = letters
         self.durations = HandlerDurations()
         self._closing = False
+        self.park_requests = ParkRequests(letters.group)
         self.replayer = Replayer(
             database, letters, read=self._read_subscribed, call_handler=self._call_handler, signals=signals
         )
@@ -140,7 +150,7 @@ class Processor:
         if isinstance(failure, PERMANENT_ERRORS):
             return failure
         topic, partition = message.partition
-        event = self.read(message)
+        event = self._read(message)
         assert event is not None
         stopped = HandlerFailed(
             group=self._group,
@@ -161,7 +171,14 @@ class Processor:
             MessageTooLarge: The message is larger than ``message_bytes_max``.
             EventVersionUnknown: The event has a newer version than its declaration.
             EventUpcastFailed: An upcaster failed.
+            ParkedByOperator: An operator requested that the message be parked.
         """
+        event = self._read(message)
+        if event is not None:
+            self.park_requests.check(message)
+        return event
+
+    def _read(self, message: Message) -> EventEnvelope | None:
         if message.bytes > self._message_bytes_max:
             topic, partition = message.partition
             raise MessageTooLarge(
@@ -175,7 +192,7 @@ class Processor:
         return None if event is None else self._declared.upcast_envelope(event)
 
     def _read_subscribed(self, message: Message) -> EventEnvelope:
-        event = self.read(message)
+        event = self._read(message)
         if event is None:
             raise HandlerMissing(group=self._group, event_type=message.header_type or "this event type")
         return event
@@ -189,27 +206,41 @@ class Processor:
         Raises:
             Exception: The failure of a handler or of the database; no event took effect.
         """
-        units: list[EventTransaction] = []
+        claimed: list[_Claimed] = []
 
         async def work(db: AsyncSession) -> list[Outcome]:
-            units.clear()
+            claimed.clear()
             claims = await self._claim(db, deliveries)
             outcomes: list[Outcome] = []
-            for _, event in deliveries:
+            for message, event in deliveries:
                 outcomes.append(claims.get(event.event_id, Outcome.ALREADY_DONE))
                 if outcomes[-1] is Outcome.COMMITTED:
                     # Another message with the same event, under another key, has no effect.
                     del claims[event.event_id]
-                    units.append(EventTransaction(db=db, event=event))
-            await self._call_handlers(units)
+                    claimed.append(_Claimed(message, EventTransaction(db=db, event=event)))
+            await self._call_handlers(claimed)
             return outcomes
 
         outcomes = await self._database.run_in_transaction(work)
         for outcome in outcomes:
             self._emit(outcome)
-        for unit in units:
-            unit.run_commit_actions()
+        for one in claimed:
+            one.unit.run_commit_actions()
         return outcomes
+
+    def _log_call(self, message: Message, unit: EventTransaction) -> None:
+        """Log where an event is, with LOG_LEVEL=DEBUG: its handler may end the process."""
+        if not logging.getLogger(__name__).isEnabledFor(logging.DEBUG):
+            return
+        topic, partition = message.partition
+        _log.debug(
+            "handler called",
+            group=self._group,
+            topic=topic,
+            partition=partition,
+            offset=message.offset,
+            event_id=str(unit.event.event_id),
+        )
 
     def _emit(self, outcome: Outcome) -> None:
         if (signal := _SIGNALS.get(outcome)) is not None:
@@ -230,15 +261,19 @@ class Processor:
             )
         return {row["event_id"]: Outcome.BLOCKED if row["blocked"] else Outcome.COMMITTED for row in rows}
 
-    async def _call_handlers(self, units: Sequence[EventTransaction]) -> None:
-        for _, group in groupby(units, key=lambda unit: id(self.subscription(unit.event))):
+    async def _call_handlers(self, claimed: Sequence[_Claimed]) -> None:
+        for _, group in groupby(claimed, key=lambda one: id(self.subscription(one.unit.event))):
             alike = list(group)
-            joint = self.subscription(alike[0].event).joint_handler
-            if joint is not None and len(alike) > 1:
-                await self._call(alike[0], partial(joint, alike))
+            units = [one.unit for one in alike]
+            joint = self.subscription(units[0].event).joint_handler
+            if joint is not None and len(units) > 1:
+                for one in alike:
+                    self._log_call(*one)
+                await self._call(units[0], partial(joint, units))
             else:
-                for unit in alike:
-                    await self._call_handler(unit)
+                for one in alike:
+                    self._log_call(*one)
+                    await self._call_handler(one.unit)
 
     async def _call_handler(self, unit: EventTransaction) -> None:
         event = unit.event

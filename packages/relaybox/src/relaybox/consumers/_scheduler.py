@@ -7,7 +7,7 @@ from typing import Final, assert_never
 
 import structlog
 
-from relaybox.consumers._errors import HandlerAborted, KeyBlocked
+from relaybox.consumers._errors import HandlerAborted, KeyBlocked, ParkedByOperator
 from relaybox.consumers._key_queue import Item, KeyQueue, KeyState, Parking, ReadyKeys, Replay
 from relaybox.consumers._message import Message
 from relaybox.consumers._policy import (
@@ -353,7 +353,8 @@ class Scheduler:
     def _give_up(self, queue: KeyQueue, error: Exception, failure: BaseException) -> None:
         item = queue.first
         letter_id = error.letter_id if isinstance(error, ReplayFailed) else None
-        if letter_id is None and isinstance(item.work, Message) and self._processor.stops_at(item.work):
+        may_stop = letter_id is None and not isinstance(failure, ParkedByOperator)
+        if may_stop and isinstance(item.work, Message) and self._processor.stops_at(item.work):
             self._on_stop(self._processor.stopped_by(item.work, item.failures, failure))
             return
         self._park_next(queue, Parking(failure=failure, attempts=item.failures, letter_id=letter_id))

@@ -91,6 +91,19 @@ FROM assigned CROSS JOIN LATERAL (
     ) AS letter_ids
 ) AS single
 
+-- name: park_requests
+-- Messages that operators want parked for group $1, the oldest $5 requests. Deletes the requests for messages before the
+-- offsets $4 of the partitions (topics $2, numbers $3): these messages are finished.
+WITH deleted AS (
+    DELETE FROM park_requests AS request
+    USING unnest($2::text[], $3::int[], $4::bigint[]) AS finished (topic, partition, before_offset)
+    WHERE request.consumer_group = $1 AND request.topic = finished.topic AND request.partition = finished.partition
+      AND request.message_offset < finished.before_offset
+)
+SELECT topic, partition, message_offset, requested_by, reason FROM park_requests
+WHERE consumer_group = $1
+ORDER BY requested_at, topic, partition, message_offset LIMIT $5::int
+
 -- name: count_unresolved
 -- Count the unresolved letters of group $1 and the keys that they block; reads at most $2 letters.
 -- A range in the order of the index: for an equality with LIMIT the planner reads the letters of all groups.

@@ -22,7 +22,7 @@ TABLES: Final = frozenset(
     | {"event_erasures", "event_outbox", "event_outbox_slots", "flow_resume_handles", "idempotency_bodies"}
     | {"idempotency_cache", "idempotency_slots", "operator_acts", "relay_batches", "relay_lanes"}
     | {"relay_members", "relay_origin", "relaybox_alembic_version", "stream_tickets"}
-    | {"flow_event_keys", "flow_events", "flow_steps", "flow_waits", "work_schedules"}
+    | {"flow_event_keys", "flow_events", "flow_steps", "flow_waits", "park_requests", "work_schedules"}
     | {f"event_outbox_{slot}" for slot in range(4)}
     | {f"idempotency_bodies_{slot}" for slot in range(4)}
 )

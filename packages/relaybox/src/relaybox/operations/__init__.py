@@ -32,6 +32,7 @@ from relaybox.operations._errors import (
     LanesRefused,
     MarkerRefused,
     OperationError,
+    ParkingRefused,
     SelectionEmpty,
     TaskCommandSettled,
 )
@@ -69,6 +70,12 @@ from relaybox.operations._letters import (
     LetterStatus,
     list_letters,
     show_letter,
+)
+from relaybox.operations._park_actions import (
+    MessagePlace,
+    MessageToPark,
+    preview_parking,
+    request_parking,
 )
 from relaybox.operations._relays import (
     BACKLOG_ROWS_MAX,
@@ -149,7 +156,10 @@ __all__ = (
     "LetterStatus",
     "LettersDiscarded",
     "MarkerRefused",
+    "MessagePlace",
+    "MessageToPark",
     "OperationError",
+    "ParkingRefused",
     "PartitionPosition",
     "Pause",
     "Preview",
@@ -192,6 +202,7 @@ __all__ = (
     "preview",
     "preview_flow_cancellation",
     "preview_letters",
+    "preview_parking",
     "preview_resume",
     "preview_schedule_removal",
     "preview_task_cancellation",
@@ -202,6 +213,7 @@ __all__ = (
     "remove_schedule",
     "replay_letters",
     "request_lanes",
+    "request_parking",
     "resume_flow",
     "retry",
     "retry_tasks",

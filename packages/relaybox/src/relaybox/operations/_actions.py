@@ -66,7 +66,7 @@ class RecordedAction:
     at: datetime
     #: Name of the operator.
     actor: str
-    #: ``retry``, ``skip``, ``purge``, ``lanes`` or ``accept``.
+    #: Such as ``retry``, ``skip``, ``purge``, ``replay``, ``discard`` or ``park``.
     act: str
     reason: str | None
     #: The changed objects; for actions on rows ``selection``, ``count`` and ``rows``.

@@ -7,6 +7,7 @@ The *marker* of a lane is the id of its last batch in Kafka.
     RelayboxError
     └── OperationError
         ├── SelectionEmpty   no rows are selected, or the action applies to none of them
+        ├── ParkingRefused   the group has passed the message, or there is no such message
         ├── LanesRefused     the number of lanes is not allowed
         ├── MarkerRefused    the lane has no fault, or a fault with another marker
         ├── FlowAwaitsEvent  only an event ends the pause of a flow
@@ -29,6 +30,7 @@ __all__ = (
     "LanesRefused",
     "MarkerRefused",
     "OperationError",
+    "ParkingRefused",
     "SelectionEmpty",
     "TaskCommandSettled",
 )
@@ -44,6 +46,12 @@ class SelectionEmpty(OperationError):
     """Raised when no rows are selected or match; inspect the rows with ``relaybox outbox list``."""
 
     error_code = "SELECTION_EMPTY"
+
+
+class ParkingRefused(OperationError):
+    """Raised when a message cannot be parked: its group has passed it, or Kafka has no such message."""
+
+    error_code = "PARKING_REFUSED"
 
 
 class LanesRefused(OperationError):

@@ -29,6 +29,7 @@ from relaybox.kafka import (
     UNKNOWN_TOPIC,
     UNREACHABLE,
     ConnectionDiagnosis,
+    headers_of,
 )
 from relaybox.operations._errors import GroupUnreadable, KafkaUnavailable
 from relaybox.settings import KafkaSettings
@@ -76,6 +77,9 @@ class FirstMessage(NamedTuple):
     offset: int
     #: When it was created, in seconds since 1970; None if Kafka does not tell.
     created_at_s: float | None
+    key: bytes | None = None
+    #: Its ``ce_type`` header; None if it is missing.
+    event_type: str | None = None
 
 
 class GroupReader:
@@ -288,7 +292,10 @@ def _member(member: Any) -> MemberDescription:
 
 def _first(message: Any) -> FirstMessage:
     kind, created_at_ms = message.timestamp()
+    event_type = dict(headers_of(message)).get("ce_type")
     return FirstMessage(
         offset=message.offset(),
         created_at_s=None if kind == TIMESTAMP_NOT_AVAILABLE else created_at_ms / 1000,
+        key=message.key(),
+        event_type=None if event_type is None else event_type.decode(errors="replace"),
     )

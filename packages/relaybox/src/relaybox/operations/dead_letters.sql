@@ -158,3 +158,18 @@ WHERE next.id = (
     ORDER BY first.id LIMIT 1
   ) AND next.reason = 'BLOCKED' AND next.status = 'PARKED'
 RETURNING next.id
+
+-- name: parked_or_requested
+-- The dead letter of group $1, topic $2, partition $3, offset $4, and the operator who requested that the message be parked.
+SELECT (SELECT id FROM dead_letters
+        WHERE consumer_group = $1 AND topic = $2 AND partition = $3 AND message_offset = $4) AS letter_id,
+       (SELECT requested_by FROM park_requests
+        WHERE consumer_group = $1 AND topic = $2 AND partition = $3 AND message_offset = $4) AS requested_by
+
+-- name: request_parking
+-- Request for operator $5 with reason $6 that a consumer of group $1 parks the message at topic $2, partition $3, offset $4.
+-- No row if that was requested before.
+INSERT INTO park_requests (consumer_group, topic, partition, message_offset, requested_by, reason)
+VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT DO NOTHING
+RETURNING message_offset

@@ -1,0 +1,50 @@
+"""The messages that operators want parked, as the consumers of their group know them."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from relaybox.consumers._errors import ParkedByOperator
+from relaybox.consumers._message import Message, Partition
+from relaybox.db import Database, load_queries
+
+__all__ = ("ParkRequests",)
+
+_SQL: Final = load_queries(__package__ or "relaybox.consumers", "consumers.sql")
+#: Requests of a group that its consumers know at once; they read the next ones after these.
+_REQUESTS_MAX: Final = 1_000
+
+
+class ParkRequests:
+    """The messages of one group that operators want parked, as of the last :meth:`refresh`."""
+
+    def __init__(self, group: str) -> None:
+        self._group = group
+        #: Per message the operator and the reason.
+        self._requested: dict[tuple[Partition, int], tuple[str, str]] = {}
+
+    async def refresh(self, database: Database, positions: Mapping[Partition, int]) -> None:
+        """Read the requests, and delete those that are done.
+
+        Args:
+            database: The database.
+            positions: Per partition the offset before which every message is finished.
+        """
+        topics, numbers = [topic for topic, _ in positions], [number for _, number in positions]
+        async with database.service_connection() as connection:
+            rows = await connection.fetch(
+                _SQL["park_requests"], self._group, topics, numbers, list(positions.values()), _REQUESTS_MAX
+            )
+        self._requested = {
+            ((row["topic"], row["partition"]), row["message_offset"]): (row["requested_by"], row["reason"])
+            for row in rows
+        }
+
+    def check(self, message: Message) -> None:
+        """Raise the reason to park *message*, if an operator has requested that.
+
+        Raises:
+            ParkedByOperator: The handler must not be called.
+        """
+        if self._requested and (requested := self._requested.get((message.partition, message.offset))):
+            by, reason = requested
+            raise ParkedByOperator(by=by, reason=reason)

@@ -1,0 +1,140 @@
+"""Request that the consumers of a group park a message whose handler ends their process."""
+
+import asyncio
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from time import monotonic
+from typing import Final
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from relaybox.db import Database, Executor, executor_of, load_queries
+from relaybox.operations._errors import GroupUnknown, KafkaUnavailable, ParkingRefused
+from relaybox.operations._flow_actions import record_act
+from relaybox.operations._group_reader import FirstMessage, FirstMessages, GroupReader
+from relaybox.settings import KafkaSettings
+
+__all__ = ("MessagePlace", "MessageToPark", "preview_parking", "request_parking")
+
+_SQL: Final = load_queries(__package__ or "relaybox.operations", "dead_letters.sql")
+#: Time limit of reading the message.
+_READ_S: Final = 8.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MessagePlace:
+    """A message, and the group that must not pass it to its handler."""
+
+    group: str
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.partition}]@{self.offset}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MessageToPark:
+    """A message that a group has not passed, without its content, which may be personal data."""
+
+    place: MessagePlace
+    #: Bytes that are not UTF-8 are written as ``\\xff``; None for a message without a key.
+    key: str | None
+    #: The ``ce_type`` header; None if it is missing.
+    event_type: str | None
+    #: The first message that the group has not finished; None if it has committed no offset.
+    committed: int | None
+    #: The operator whose request waits already; None if there is none.
+    requested_by: str | None
+
+
+async def preview_parking(db: Executor, kafka: KafkaSettings, place: MessagePlace) -> MessageToPark:
+    """Return the message that :func:`request_parking` would have parked; change nothing.
+
+    Raises:
+        ParkingRefused: The group has passed or parked the message, or Kafka has no such message.
+        GroupUnknown: Kafka has no such group.
+        GroupUnreadable: Kafka refuses to describe the group.
+        KafkaUnavailable: No broker responds.
+        DatabaseError: PostgreSQL is unreachable or too busy.
+    """
+    [row] = await db.fetch(_SQL["parked_or_requested"], *asdict(place).values())
+    if row["letter_id"] is not None:
+        raise ParkingRefused(
+            f"{place} is the dead letter {row['letter_id']} of group {place.group!r} already"
+        )
+    committed, message = await asyncio.to_thread(_read, kafka, place)
+    if committed is not None and committed > place.offset:
+        raise ParkingRefused(
+            f"group {place.group!r} has passed {place}: its committed offset is {committed}; name the offset "
+            "of an unfinished message"
+        )
+    return MessageToPark(
+        place=place,
+        key=None if message.key is None else message.key.decode(errors="backslashreplace"),
+        event_type=message.event_type,
+        committed=committed,
+        requested_by=row["requested_by"],
+    )
+
+
+async def request_parking(
+    database: Database, kafka: KafkaSettings, place: MessagePlace, *, by: str, reason: str
+) -> MessageToPark:
+    """Request that a consumer of the group parks a message instead of calling its handler.
+
+    For a message whose handler ends the process, so that no attempt is ever counted. Running consumers know
+    the request within a second, a consumer that starts before it reads a message. The message becomes a dead
+    letter when its turn in its key comes, and the later messages of its key are parked behind it. A handler
+    that runs at this moment is not interrupted: if it is successful, the message is not parked.
+
+    Args:
+        database: The database; the call takes one transaction.
+        kafka: The brokers.
+        place: The message and the group.
+        by: Name of the operator, for the record of the action and the text of the letter's error.
+        reason: Reason, recorded as the name is.
+
+    Returns:
+        The message; ``requested_by`` is set if it was requested before, and nothing was changed.
+
+    Raises:
+        ParkingRefused, GroupUnknown, GroupUnreadable, KafkaUnavailable, DatabaseError: As
+            :func:`preview_parking` does.
+    """
+    async with database.connection() as connection:
+        message = await preview_parking(connection, kafka, place)
+
+    async def work(db: AsyncSession) -> None:
+        values = asdict(place)
+        if await executor_of(db).fetch(_SQL["request_parking"], *values.values(), by, reason):
+            await record_act(db, by, "park", reason, {**values, "event_type": message.event_type})
+
+    await database.run_in_transaction(work)
+    return message
+
+
+def _read(settings: KafkaSettings, place: MessagePlace) -> tuple[int | None, FirstMessage]:
+    """Return the committed offset of the group in the partition, and the message."""
+    at = (place.topic, place.partition)
+    with GroupReader(settings) as reader:
+        committed, known = reader.committed([place.group])[place.group], reader.describe([place.group])
+        if place.group in reader.refused:
+            raise reader.refused[place.group]
+        if not committed and place.group not in known:
+            raise GroupUnknown(
+                f"there is no consumer group {place.group!r}: compare the name with the list of `relaybox "
+                "consumer status`"
+            )
+        if at not in reader.partitions([place.topic]):
+            raise ParkingRefused(f"Kafka shows no partition {place.partition} of topic {place.topic!r}")
+    with closing(FirstMessages(settings, monotonic() + _READ_S)) as messages:
+        found, missing = messages.read({at: place.offset})
+    if missing is not None:
+        raise KafkaUnavailable(f"{place} cannot be read: {missing}; check the broker and the rights")
+    message = found[at]
+    if message is None or message.offset != place.offset:
+        after = "" if message is None else f"; the next message is at offset {message.offset}"
+        raise ParkingRefused(f"Kafka has no message {place}{after}")
+    return committed.get(at), message
