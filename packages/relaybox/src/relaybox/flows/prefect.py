@@ -250,7 +250,11 @@ async def _went_on(client: Any, run: EngineRun) -> bool:
 
 
 def _check_accepted(result: Any, run: EngineRun) -> None:
+    # The reason that Prefect gives is left out, because it may quote the input of the run.
     if result.status.value == "REJECT":
-        raise FlowRunRefused(f"Prefect refuses to change the flow run {run.run_id}: {result.details.reason}")
+        raise FlowRunRefused(
+            f"Prefect refuses to change the flow run {run.run_id}; its state, input and deployment are in "
+            "Prefect's user interface"
+        )
     if result.status.value != "ACCEPT":
-        raise FlowRunRunning(f"the flow run {run.run_id} has changed: {result.details.reason}")
+        raise FlowRunRunning(f"the flow run {run.run_id} has changed meanwhile ({result.status.value})")
