@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -13,11 +14,14 @@ from relaybox.settings import PostgresSettings
 from relaybox.tasks import fetch_task
 from relaybox_types.envelope import build_event_envelope
 
-from tests.fixtures.flow_process import PAID, killed, runner_of
+from tests.fixtures.dying_flows import RESULT, end_leases, play, play_and_die
+from tests.fixtures.flow_engine import PAID, status_of
+from tests.fixtures.flow_process import killed, runner_of
+from tests.fixtures.forked import exit_code_of as forked_exit_code_of
 from tests.fixtures.processes import python_process, server_environment
 from tests.fixtures.waiting import eventually
 
-_STATEMENTS_MAX = 100
+_STATEMENTS_MAX = 200
 
 
 async def ready_flow(database: Database, number: int) -> UUID:
@@ -82,3 +86,49 @@ async def completed(database: Database, flow_id: UUID) -> dict[str, Any]:
     finally:
         runner.stop()
         await running
+
+
+@pytest.mark.guarantee("G44")
+@pytest.mark.timeout(7_200)
+@pytest.mark.parametrize("rounds", [1, pytest.param(50, marks=pytest.mark.long)])
+async def test_transitions_killed_at_any_statement_happen_once(
+    database: Database, postgres_settings: PostgresSettings, superuser: Any, rounds: int
+) -> None:
+    await superuser.execute("CREATE TABLE effects (name TEXT)")
+    await superuser.execute("GRANT ALL ON effects TO PUBLIC")
+    for kills in range(rounds):
+        for number in range(1, _STATEMENTS_MAX):
+            flow_id = uuid4()
+            code = await asyncio.to_thread(
+                forked_exit_code_of, play_and_die, postgres_settings, flow_id, number
+            )
+            assert code in (0, -signal.SIGKILL)
+            await end_leases(database)
+            await play(database, flow_id)
+            await check_once(database, flow_id)
+            if code == 0:
+                sys.stdout.write(f"round {kills + 1}: killed at {number - 1} points\n")
+                break
+        else:
+            raise AssertionError(f"the transitions take over {_STATEMENTS_MAX} statements")
+
+
+async def check_once(database: Database, flow_id: UUID) -> None:
+    """Check that each step of the flow took effect once, and that each of its pauses ended once."""
+    assert await status_of(database, flow_id) == ("COMPLETED", RESULT)
+    async with database.connection() as connection:
+        [effects] = await connection.fetch(
+            "SELECT count(*) AS number FROM effects WHERE name = $1", str(flow_id)
+        )
+        ends = await connection.fetch(
+            "SELECT event_type FROM domain_events WHERE correlation_id = $1"
+            " AND event_type ~ '(Resumed|Expired|Cancelled)$' ORDER BY created_at",
+            flow_id,
+        )
+    assert effects["number"] == 2
+    assert [row["event_type"].rpartition(".")[2] for row in ends] == [
+        "Resumed",
+        "Resumed",
+        "Expired",
+        "Cancelled",
+    ]
