@@ -13,14 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from relaybox.db import executor_of, load_queries, map_database_errors
 from relaybox.flows._errors import FlowInvalid
-from relaybox.flows._json import json_of
+from relaybox.flows._json import NAME_CHARACTERS_MAX, check_text, json_of
 from relaybox.tasks import announce_tasks
 
 if TYPE_CHECKING:
     from relaybox.flows._flow import Flow
 
 __all__ = (
-    "NAME_CHARACTERS_MAX",
     "FlowDefinition",
     "FlowFunction",
     "flow",
@@ -29,7 +28,6 @@ __all__ = (
 )
 
 _SQL: Final = load_queries(__package__ or "relaybox.flows", "flows.sql")
-NAME_CHARACTERS_MAX: Final = 120
 _ARGUMENTS_BYTES_MAX: Final = 1_048_576
 
 #: The function of a flow; gets the flow and its arguments, and returns the flow's result.
@@ -69,10 +67,10 @@ def flow(
         FlowInvalid: The name or version is malformed.
         EventNameInvalid: An event type breaks the naming rule (G09).
     """
-    if not 1 <= len(name) <= NAME_CHARACTERS_MAX or "@" in name or version < 1:
+    check_text("the name of a flow", name, NAME_CHARACTERS_MAX)
+    if "@" in name or version < 1:
         raise FlowInvalid(
-            f"a flow needs a name of 1 to {NAME_CHARACTERS_MAX} characters without @ and a version from 1, "
-            f"not {name[:40]!r} and {version}"
+            f"a flow needs a name without @ and a version from 1, not {name[:40]!r} and {version}"
         )
     types = tuple(check_past_name(one) for one in event_types)
 

@@ -13,7 +13,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from relaybox.commands import Caller, CommandService
 from relaybox.db import Database, Executor, Isolation, constraint_of, executor_of, load_queries
-from relaybox.flows._definition import NAME_CHARACTERS_MAX
 from relaybox.flows._errors import FlowCancelled, FlowChanged, FlowExpired, FlowInvalid
 from relaybox.flows._guard import StepGuard, Suspended
 from relaybox.flows._handles import (
@@ -25,13 +24,15 @@ from relaybox.flows._handles import (
     pause,
     resume,
 )
-from relaybox.flows._json import json_of
+from relaybox.flows._json import NAME_CHARACTERS_MAX, check_text, check_wait, json_of
 from relaybox.tasks import Task, TaskLost, suspend_task
 
 __all__ = ("Flow", "StepFunction")
 
 _SQL: Final = load_queries(__package__ or "relaybox.flows", "flows.sql")
 _STEPS_MAX: Final = 1_000
+#: As of the id of an aggregate in an event; indexes of PostgreSQL take 2,704 bytes.
+_KEY_CHARACTERS_MAX: Final = 255
 _RESULT_BYTES_MAX: Final = 1_048_576
 _STEP_KEY: Final = "flow_steps_pkey"
 #: The shortest time of a pause.
@@ -156,8 +157,10 @@ class Flow:
             The payload of the resume.
 
         Raises:
-            FlowExpired: The flow was not resumed within *timeout*; it may catch this and continue.
+            FlowExpired: The flow was not resumed within *timeout*, or *timeout* is not positive; it may catch
+                this and continue.
             FlowCancelled: The wait was cancelled.
+            FlowInvalid: *timeout* is longer than 100 years.
         """
         return await self._wait(name, timeout, None)
 
@@ -178,8 +181,10 @@ class Flow:
         Raises:
             FlowExpired: No such event arrived within *timeout*; the flow may catch this and continue.
             FlowCancelled: The wait was cancelled.
-            FlowInvalid: *event_type* is not among the declared event types of the flow.
+            FlowInvalid: *event_type* is not among the declared event types of the flow; *key* is empty, has
+                over 255 characters or cannot be stored; *timeout* is longer than 100 years.
         """
+        check_text(f"the key of a wait for {event_type}", key, _KEY_CHARACTERS_MAX)
         if event_type not in self._event_types:
             raise FlowInvalid(
                 f"{self._task.task_type} waits for {event_type}, which its event types do not include; "
@@ -193,10 +198,11 @@ class Flow:
         """Suspend the flow until *time*; later calls of the flow's function keep the time of the first one.
 
         Raises:
-            FlowInvalid: *time* has no time zone.
+            FlowInvalid: *time* has no time zone, or is over 100 years away.
         """
         if time.tzinfo is None:
             raise FlowInvalid(f"the time of {name} has no time zone; use datetime.now(UTC) + …")
+        check_wait(f"the time of {name!r}", time - datetime.now(UTC))
 
         async def give(_: AsyncSession) -> str:
             return time.astimezone(UTC).isoformat()
@@ -214,10 +220,11 @@ class Flow:
         raise Suspended
 
     async def _wait(self, name: str, expires_in: timedelta, event: tuple[str, str] | None) -> dict[str, Any]:
+        check_wait(f"the timeout of {name!r}", expires_in)
         recorded = self._begin(name)
         if recorded is None:
             with self._guard.step(name):
-                recorded = await self._end_of_wait(name, expires_in, event)
+                recorded = await self._end_of_wait(name, max(expires_in, _MOMENT), event)
         if "cancelled" in recorded:
             raise FlowCancelled(self.correlation_id(name))
         if "expired" in recorded:
@@ -304,11 +311,12 @@ class Flow:
     def _begin(self, name: str) -> dict[str, Any] | None:
         """Return the record of the next step, which must be *name*; None if it is not done yet."""
         self._guard.check(name)
+        check_text(f"the name of a step of {self._task.task_type}", name, NAME_CHARACTERS_MAX)
         self._names[name] += 1
-        if not 1 <= len(name) <= NAME_CHARACTERS_MAX or self._names[name] > 1 or self._guard.in_step:
+        if self._names[name] > 1 or self._guard.in_step:
             raise FlowInvalid(
-                f"step {name[:40]!r} of {self._task.task_type}: names of steps have 1 to "
-                f"{NAME_CHARACTERS_MAX} characters and are unique in a flow; steps run one after the other"
+                f"step {name[:40]!r} of {self._task.task_type}: names of steps are unique in a flow, and "
+                "steps run one after the other"
             )
         if self._position >= _STEPS_MAX:
             raise FlowInvalid(

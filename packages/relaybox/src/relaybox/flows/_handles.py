@@ -44,7 +44,7 @@ from relaybox.flows._errors import (
     FlowExpired,
     FlowUnknown,
 )
-from relaybox.flows._json import json_of
+from relaybox.flows._json import check_text, check_wait, json_of
 from relaybox.tasks import announce_tasks, wake_tasks
 
 __all__ = (
@@ -167,11 +167,13 @@ async def pause(
         FlowAlreadyPaused: A pause of this correlation id waits.
         FlowDocumentInvalid: *resume_handle* or *correlation_id* is too long or cannot be stored, or the
             ``task_id`` is not a UUID.
+        FlowInvalid: *expires_in* is longer than 100 years.
         RetryTransaction: Another transaction changed the handle: repeat the whole transaction.
         ValueError: *expires_in* is not positive.
     """
     if expires_in <= timedelta():
         raise ValueError(f"expires_in must be positive, not {expires_in}")
+    check_wait("expires_in", expires_in)
     _check_task_id(resume_handle)
     document = json_of("resume_handle", resume_handle, _HANDLE_BYTES_MAX)
     arguments = (correlation_id, document, expires_in.total_seconds(), chain_id)
@@ -305,11 +307,7 @@ def chain_of(correlation_id: str) -> UUID:
 
 
 async def _transition(db: AsyncSession, query: str, correlation_id: str, *args: Any) -> Handle | None:
-    if not 1 <= len(correlation_id) <= _CORRELATION_CHARACTERS_MAX or "\0" in correlation_id:
-        raise FlowDocumentInvalid(
-            f"a correlation id has 1 to {_CORRELATION_CHARACTERS_MAX} characters and no NUL, "
-            f"not {len(correlation_id)} characters"
-        )
+    check_text("a correlation id", correlation_id, _CORRELATION_CHARACTERS_MAX, error=FlowDocumentInvalid)
     try:
         with map_database_errors():
             rows = await executor_of(db).fetch(_RETURNING_A_HANDLE[query], correlation_id, *args)

@@ -1,14 +1,20 @@
-"""Write the documents of flows as JSON that PostgreSQL can store and every reader accepts."""
+"""Check the arguments of flows: documents, texts and times that PostgreSQL can store."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, Final
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from relaybox.db import contains_nul
-from relaybox.flows._errors import FlowDocumentInvalid
+from relaybox.flows._errors import FlowDocumentInvalid, FlowError, FlowInvalid
 
-__all__ = ("json_of",)
+__all__ = ("NAME_CHARACTERS_MAX", "check_text", "check_wait", "json_of")
+
+#: Longest name of a flow and of a step.
+NAME_CHARACTERS_MAX: Final = 120
+#: Longest wait: 100 years, which no time that PostgreSQL or Python has exceeds.
+_WAIT_MAX: Final = timedelta(days=36_525)
 
 #: Levels that rows and events add around a document; a reader accepts 200 levels.
 _LEVELS_ADDED: Final = 20
@@ -37,3 +43,27 @@ def json_of(name: str, document: Mapping[str, Any], bytes_max: int) -> str:
     if contains_nul(value):
         raise FlowDocumentInvalid(f"{name} contains the NUL character (U+0000); remove it")
     return value.decode()
+
+
+def check_text(name: str, value: str, characters_max: int, *, error: type[FlowError] = FlowInvalid) -> None:
+    """Check that PostgreSQL can store *value*; errors call it *name*.
+
+    Raises:
+        FlowError: It is empty, has over *characters_max* characters, NUL or half a surrogate pair; *error*.
+    """
+    has_surrogate = any("\ud800" <= character <= "\udfff" for character in value[:characters_max])
+    if not 1 <= len(value) <= characters_max or "\0" in value or has_surrogate:
+        raise error(
+            f"{name} must have 1 to {characters_max} characters, without NUL and halves of surrogate pairs, "
+            f"not {value[:40]!r} of {len(value):,} characters"
+        )
+
+
+def check_wait(name: str, wait: timedelta) -> None:
+    """Check that *wait* has at most 100 years; errors call it *name*.
+
+    Raises:
+        FlowInvalid: It is longer.
+    """
+    if wait > _WAIT_MAX:
+        raise FlowInvalid(f"{name} is {wait.days:,} days away; a flow waits at most {_WAIT_MAX.days:,} days")
