@@ -138,7 +138,7 @@ async def cancel_flow(db: AsyncSession, flow_id: UUID) -> FlowCancellation | Non
 
     Args:
         db: Session of the caller's transaction.
-        flow_id: Id of the flow.
+        flow_id: Id of the flow, or of the driver of an external engine's run. The engine is not called.
 
     Returns:
         The cancellation; None, with nothing written, if there is no such flow or it has ended.

@@ -12,7 +12,7 @@ the driver's last call.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from typing import Any, Final, Protocol
 from uuid import UUID
@@ -23,7 +23,7 @@ from relaybox_types.enums import HandleStatus
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from relaybox.db import Database, executor_of, load_queries, map_database_errors
-from relaybox.flows._errors import FlowEngineUnavailable, FlowInvalid, FlowRunError, FlowRunRunning
+from relaybox.flows._errors import FlowEngineUnavailable, FlowExpired, FlowRunError, FlowRunRunning
 from relaybox.flows._handles import (
     Handle,
     confirm_paused,
@@ -32,6 +32,7 @@ from relaybox.flows._handles import (
     lock_handle,
     pause,
 )
+from relaybox.flows._json import check_text
 from relaybox.tasks import Progress, Task, Worker, complete_task, fail_task, suspend_task
 
 __all__ = ("EngineRun", "FlowEngine", "engine_workers", "pause_run")
@@ -107,16 +108,14 @@ async def pause_run(
         The handle. If its status is RESUMED, a resume had arrived before, and the run need not be suspended.
 
     Raises:
-        FlowInvalid: The name of the engine or the id of the run is too long, or empty.
+        FlowInvalid: The name of the engine or the id of the run is too long, or empty, or cannot be stored;
+            *expires_in* is longer than 100 years.
         FlowAlreadyPaused, RetryTransaction: Another transaction requests this pause: repeat the whole
             transaction.
         FlowDocumentInvalid: The correlation id is too long or cannot be stored.
     """
-    if not (1 <= len(run.engine) <= _ENGINE_CHARACTERS_MAX and 1 <= len(run.run_id) <= _RUN_CHARACTERS_MAX):
-        raise FlowInvalid(
-            f"an engine has a name of 1 to {_ENGINE_CHARACTERS_MAX} characters and its run an id of 1 to "
-            f"{_RUN_CHARACTERS_MAX}, not {run.engine[:60]!r} and {run.run_id[:60]!r}"
-        )
+    check_text("the name of an engine", run.engine, _ENGINE_CHARACTERS_MAX)
+    check_text("the id of a run", run.run_id, _RUN_CHARACTERS_MAX)
     handle = await fetch_handle(executor_of(db), run.correlation_id)
     if handle is not None and handle.registered:
         return handle
@@ -204,13 +203,20 @@ class _Driver:
         if handle is None:  # removed by retention
             return await self._complete(db)
         if handle.status is HandleStatus.PENDING_PAUSE and suspended:
-            handle = await confirm_paused(db, self._run.correlation_id)
+            handle = await self._confirm(db, handle)
         if handle.status is HandleStatus.EXPIRED:
             await expire_one(db, self._run.correlation_id)
         if handle.status is HandleStatus.PAUSED:
             await suspend_task(executor_of(db), self._task.fence, not_before=handle.expires_at)
             return None
         return handle
+
+    async def _confirm(self, db: AsyncSession, handle: Handle) -> Handle:
+        """Confirm the pause; return its handle, EXPIRED if its time was over after *handle* was read."""
+        try:
+            return await confirm_paused(db, handle.correlation_id)
+        except FlowExpired:
+            return replace(handle, status=HandleStatus.EXPIRED)
 
     async def _wait(self, db: AsyncSession, wait_s: float) -> None:
         """Let the task be claimed again after *wait_s* seconds, without counting the attempt."""

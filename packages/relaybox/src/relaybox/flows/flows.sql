@@ -83,10 +83,13 @@ FROM flow_resume_handles WHERE correlation_id = $1 ORDER BY generation DESC LIMI
 SELECT id FROM flow_resume_handles WHERE correlation_id = $1 ORDER BY generation DESC LIMIT 1 FOR UPDATE
 
 -- name: waiting_pauses
--- Return the correlation ids of the pauses for which the task $1 waits; there is one at most.
+-- Return the correlation ids of the pauses for which the task $1 waits; there is one at most. A flow's correlation ids begin with
+-- the id of its task; that of an external engine's run is in the input of its driver.
 SELECT correlation_id FROM flow_resume_handles
-WHERE split_part(correlation_id, '/', 1) = $1::uuid::text AND status IN ('PENDING_PAUSE', 'PAUSED') AND registered
-    AND resume_handle ->> 'task_id' = $1::uuid::text
+WHERE (split_part(correlation_id, '/', 1) = $1::uuid::text
+       OR correlation_id = (SELECT input_data ->> 'correlation_id' FROM async_tasks
+                            WHERE id = $1 AND task_type LIKE 'Relaybox.FlowEngine/%'))
+    AND status IN ('PENDING_PAUSE', 'PAUSED') AND registered AND resume_handle ->> 'task_id' = $1::uuid::text
 
 -- name: command_of_flow
 -- Return the command for which the flow $1 was started. No row: none, or the task is not a flow, so the application ends the

@@ -8,25 +8,29 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from relaybox.db import Database
+from relaybox.db import Database, executor_of
 from relaybox.events import fetch_chain
 from relaybox.flows import (
     EngineRun,
+    FlowCancelled,
     FlowEngineUnavailable,
     FlowInvalid,
     FlowRunEnded,
     FlowRunRunning,
+    Handle,
     cancel,
+    confirm_paused,
     engine_workers,
     expire_handles,
     park_flow,
     pause_run,
     resume,
 )
-from relaybox.operations import list_other_pauses
+from relaybox.operations import cancel_open_task, list_other_pauses
 from relaybox.settings import TaskSettings
 from relaybox.tasks import run_due_tasks
 from relaybox_types.enums import HandleStatus
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from tests.unit.test_docs import fences
 
@@ -240,5 +244,36 @@ async def test_engine_of_the_page_gives_a_message_to_its_run(database: Database)
 @pytest.mark.parametrize("changes", [{"engine": ""}, {"engine": "e" * 41}, {"run_id": "r" * 201}])
 async def test_run_without_engine_or_id_is_refused(database: Database, changes: dict[str, str]) -> None:
     run = EngineRun(**{"engine": "fake", "run_id": "1", "correlation_id": "c"} | changes)
-    with pytest.raises(FlowInvalid, match="name of 1 to 40"):
+    with pytest.raises(FlowInvalid, match="must have 1 to "):
         await request(database, run)
+
+
+async def test_pause_that_expires_while_it_is_confirmed_cancels_the_run(
+    database: Database, engine: FakeEngine, run: EngineRun, drive: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def confirm_late(db: AsyncSession, correlation_id: str) -> Handle:
+        await executor_of(db).fetch("UPDATE flow_resume_handles SET expires_at = now() - interval '1 s'")
+        return await confirm_paused(db, correlation_id)
+
+    await request(database, run)
+    # The time between the statement that reads the pause and the one that confirms it is too short to meet.
+    monkeypatch.setattr("relaybox.flows._external.confirm_paused", confirm_late)
+    await drive()
+    assert engine.calls == [
+        ("suspend", run.run_id),
+        ("cancel", run.run_id, f"the pause {run.correlation_id} expired"),
+    ]
+    assert await driver(database) == ("COMPLETED", None)
+    assert await transitions(database, run) == ["PauseRequested", "Expired"]
+
+
+async def test_cancelled_driver_ends_its_pause(database: Database, run: EngineRun, drive: Any) -> None:
+    await request(database, run)
+    await drive()
+    async with database.connection() as connection:
+        [driven] = await connection.fetch("SELECT id FROM async_tasks")
+    await cancel_open_task(database, driven["id"], by="ann", reason="the run is gone")
+    assert await driver(database) == ("CANCELLED", None)
+    assert await transitions(database, run) == ["PauseRequested", "Paused", "Cancelled"]
+    with pytest.raises(FlowCancelled):
+        await database.run_in_transaction(lambda db: resume(db, run.correlation_id, {}))
