@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
+from backend.cli import app
 from backend.genesis import SessionProjection, genesis
 from backend.genesis.session import SQL
 from backend.rebuilding import Difference, DifferenceKind, HistoryUnreadable
@@ -19,6 +20,7 @@ from relaybox.db import Database, Executor
 from relaybox.outbox import Notifier
 from relaybox.settings import PostgresSettings
 from shared_types.genesis import GenesisStage
+from typer.testing import CliRunner, Result
 
 from tests.fixtures.story import AGENT, STAGES, WRITER, content, proposal
 
@@ -223,56 +225,55 @@ async def test_unreadable_history_is_an_error_and_changes_nothing(
     assert await rows(database) == before
 
 
-async def backend(settings: PostgresSettings, *arguments: str) -> tuple[int, str, str]:
-    environment = {
+def variables_of(settings: PostgresSettings) -> dict[str, str]:
+    return {
         "POSTGRES_HOST": settings.host,
         "POSTGRES_PORT": str(settings.port),
         "POSTGRES_DB": settings.db,
         "POSTGRES_USER": settings.user,
         "POSTGRES_PASSWORD": settings.password.get_secret_value(),
     }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        "from backend.cli import app; app()",
-        *arguments,
-        env={**os.environ, **environment},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
+
+
+async def backend(settings: PostgresSettings, *arguments: str) -> Result:
+    # In a thread, because a command runs its own event loop.
+    return await asyncio.to_thread(CliRunner().invoke, app, arguments, env=variables_of(settings))
 
 
 async def test_rebuild_command_exits_1_until_rows_are_repaired(
     database: Database, postgres_settings: PostgresSettings, sessions: tuple[UUID, ...]
 ) -> None:
     await execute(database, "UPDATE genesis_sessions SET draft = NULL WHERE id = $1", sessions[1])
-    code, out, _ = await backend(postgres_settings, "rebuild", "genesis")
-    assert (code, out.splitlines()) == (
+    compared = await backend(postgres_settings, "rebuild", "genesis")
+    assert (compared.exit_code, compared.stdout.splitlines()) == (
         1,
         [f"{sessions[1]} DIFFERENT in draft", "3 sessions: 1 differ, 0 repaired"],
     )
-    code, out, _ = await backend(postgres_settings, "rebuild", "genesis", "--write", "--json")
-    difference, summary = map(from_json, out.splitlines())
-    assert (code, summary) == (0, {"sessions": 3, "differences": 1, "repaired": 1})
+    written = await backend(postgres_settings, "rebuild", "genesis", "--write", "--json")
+    difference, summary = map(from_json, written.stdout.splitlines())
+    assert (written.exit_code, summary) == (0, {"sessions": 3, "differences": 1, "repaired": 1})
     assert difference == {
         "session_id": str(sessions[1]),
         "kind": "DIFFERENT",
         "fields": ["draft"],
         "repaired": True,
     }
-    assert (await backend(postgres_settings, "rebuild", "genesis"))[0] == 0
+    assert (await backend(postgres_settings, "rebuild", "genesis")).exit_code == 0
 
 
 async def test_rebuild_command_reports_unreachable_postgresql_in_one_line(
     postgres_settings: PostgresSettings,
 ) -> None:
     away = postgres_settings.model_copy(update={"port": 1})
-    code, out, err = await backend(away, "rebuild", "genesis")
-    assert (code, out, len(err.splitlines())) == (1, "", 1)
-    assert "PostgreSQL cannot be reached" in err
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", "from backend.cli import app; app()", "rebuild", "genesis"),
+        env={**os.environ, **variables_of(away)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    assert (process.returncode, out, len(err.splitlines())) == (1, b"", 1)
+    assert b"PostgreSQL cannot be reached" in err
 
 
 async def test_session_list_is_paged_newest_first(database: Database, writer: Writer) -> None:
