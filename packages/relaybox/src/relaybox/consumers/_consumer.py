@@ -304,7 +304,7 @@ class Consumer:
             self._letters = await self._processor.count_letters()
 
     async def _find_requests(self) -> None:
-        """Schedule the dead letters that operators want replayed; read which messages they want parked."""
+        """Schedule the dead letters whose replay was requested; read which messages have to be parked."""
         if not self._partitions or self._scheduler.waits_for_database:
             return
         positions = {at: queue.offsets.position for at, queue in self._partitions.items()}

@@ -1,4 +1,4 @@
-"""The messages that operators want parked, as the consumers of their group know them."""
+"""Read which messages operators have requested to park."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -10,12 +10,12 @@ from relaybox.db import Database, load_queries
 __all__ = ("ParkRequests",)
 
 _SQL: Final = load_queries(__package__ or "relaybox.consumers", "consumers.sql")
-#: Requests of a group that its consumers know at once; they read the next ones after these.
+#: Requests of a group that its consumers read at a time; the next ones are read when these are done.
 _REQUESTS_MAX: Final = 1_000
 
 
 class ParkRequests:
-    """The messages of one group that operators want parked, as of the last :meth:`refresh`."""
+    """The messages that one group has to park on request, as of the last :meth:`refresh`."""
 
     def __init__(self, group: str) -> None:
         self._group = group

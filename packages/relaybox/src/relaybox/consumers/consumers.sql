@@ -92,7 +92,7 @@ FROM assigned CROSS JOIN LATERAL (
 ) AS single
 
 -- name: park_requests
--- Messages that operators want parked for group $1, the oldest $5 requests. Deletes the requests for messages before the
+-- Return the messages that group $1 has to park on request, the oldest $5 requests. Deletes the requests for messages before the
 -- offsets $4 of the partitions (topics $2, numbers $3): these messages are finished.
 WITH deleted AS (
     DELETE FROM park_requests AS request
