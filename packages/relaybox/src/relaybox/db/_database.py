@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from functools import cached_property, partial
@@ -25,6 +26,8 @@ _ATTEMPTS_MAX: Final = 10
 _BACKOFF_S: Final = 0.005
 _BACKOFF_S_MAX: Final = 0.25
 _CLOSE_S: Final = 2.0
+#: A statement that ends a transaction and begins another, so that the server's response shows no end.
+_CHAINED: Final = re.compile(r"\s*(COMMIT|END|ROLLBACK|ABORT)\s[\w\s]*\bAND\s+CHAIN\b", re.IGNORECASE)
 
 
 class Executor(Protocol):
@@ -74,7 +77,7 @@ def transaction_was_ended(db: AsyncSession) -> bool:
     """Return whether a statement such as ROLLBACK ended the transaction of *db*, unknown to SQLAlchemy.
 
     No round trip: each response of PostgreSQL says whether there is a transaction. False if the connection is
-    broken. A statement that begins another transaction at once (COMMIT AND CHAIN) is not recognised.
+    broken. Sessions refuse a statement that begins another transaction at once (COMMIT AND CHAIN).
     """
     connection = db.sync_session.connection()
     if connection.closed or connection.invalidated:
@@ -289,6 +292,7 @@ def _create_engine(settings: PostgresSettings, connector: Connector) -> AsyncEng
     )
     event.listen(engine.sync_engine, "checkout", partial(_refuse_unusable, connector))
     event.listen(engine.sync_engine, "handle_error", _drop_read_only)
+    event.listen(engine.sync_engine, "before_cursor_execute", _refuse_chained)
     return engine
 
 
@@ -302,3 +306,9 @@ def _drop_read_only(context: ExceptionContext) -> None:
     """Invalidate the whole pool after an error of a read-only server, to which all connections lead."""
     if is_read_only(context.original_exception):
         context.is_disconnect = True
+
+
+def _refuse_chained(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+    """Refuse COMMIT AND CHAIN in a session: the caller of the session could not see that it ended."""
+    if _CHAINED.match(statement):
+        raise exc.InvalidRequestError("AND CHAIN ends the session's transaction; commit the session instead")

@@ -69,6 +69,16 @@ async def roll_back_in_sql(unit: EventTransaction) -> None:
     await executor_of(unit.db).fetch("ROLLBACK")
 
 
+async def commit_and_chain(unit: EventTransaction) -> None:
+    await executor_of(unit.db).fetch(" commit and chain")
+    raise RuntimeError("the effect was committed in part")
+
+
+async def roll_back_and_chain(unit: EventTransaction) -> None:
+    await executor_of(unit.db).fetch("ROLLBACK WORK AND\nCHAIN")
+    await record_effect(unit.event, unit)
+
+
 async def close_session(unit: EventTransaction) -> None:
     await unit.db.close()
 
@@ -96,6 +106,8 @@ async def parked(database: Database) -> list[object]:
         hang_in_statement,
         roll_back,
         roll_back_in_sql,
+        commit_and_chain,
+        roll_back_and_chain,
         close_session,
     ],
 )
