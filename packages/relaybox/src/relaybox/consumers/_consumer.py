@@ -56,7 +56,7 @@ _FINISHED: Final = (
 _STOP_GRACE_S: Final = 5.0
 #: A poll that takes longer hangs. A poll that revokes partitions waits for the commit of their offsets.
 _POLL_S_MAX: Final = 90.0
-#: The consumer ends if more Kafka clients than this lost their group and could not be closed.
+#: The consumer ends if more Kafka clients than this lost their group and hang at the same time.
 _HUNG_CLIENTS_MAX: Final = 3
 #: How long leaving the group may take; if no broker responds, the session times out there.
 _CLOSE_S: Final = 3.0
@@ -130,7 +130,8 @@ class Consumer:
         self._opened: set[Partition] = set()  # since the last poll; may be paused from an earlier assignment
         self._committed: dict[Partition, int] = {}
         self._skipped, self._kafka_unavailable = 0, False
-        self._coordinator, self._hung_clients = CoordinatorClock(monotonic()), 0
+        self._coordinator = CoordinatorClock(monotonic())
+        self._hung: list[DaemonExecutor] = []
         self._stopping = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -247,9 +248,11 @@ class Consumer:
         lost_s = round(self._coordinator.lost_s)
         _log.error("no coordinator; Kafka client replaced", group=self.group, lost_s=lost_s)
         self._close_partitions(tuple(self._partitions))
-        self._hung_clients += not await self._leave(executor, member)
-        if self._hung_clients > _HUNG_CLIENTS_MAX:
-            raise KafkaClientHung(group=self.group, clients=self._hung_clients)
+        if not await self._leave(executor, member):
+            self._hung.append(executor)
+        self._hung = [each for each in self._hung if each.is_alive]
+        if len(self._hung) > _HUNG_CLIENTS_MAX:
+            raise KafkaClientHung(group=self.group, clients=len(self._hung))
         self._coordinator.replaced()
         self._signals.emit(ConsumerSignal.KAFKA_CLIENT_REPLACED)
 

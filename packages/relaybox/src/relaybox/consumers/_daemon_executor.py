@@ -45,6 +45,11 @@ class DaemonExecutor:
         """Let the thread end after the submitted calls; do not wait for it."""
         self._calls.put(None)
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether its thread runs: it has calls to make, or :meth:`shutdown` was not called."""
+        return self._thread.is_alive()
+
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
             call()

@@ -71,6 +71,26 @@ async def test_consumer_ends_after_several_clients_that_hang(
     hanging.released.set()
 
 
+async def test_clients_that_hang_for_a_while_do_not_end_the_consumer(
+    start_consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relaybox.consumers._consumer._HUNG_CLIENTS_MAX", 0)
+    hanging = hang(monkeypatch, clients=3)
+    # Each hanging call returns before the next client hangs.
+    leave = Consumer._leave
+
+    async def leave_late(consumer: Consumer, executor, member) -> bool:
+        left = await leave(consumer, executor, member)
+        hanging.released.set()
+        await asyncio.to_thread(executor._thread.join)
+        hanging.released.clear()
+        return left
+
+    monkeypatch.setattr(Consumer, "_leave", leave_late)
+    async with start_consumer(record_effect, assigned=False) as running:
+        await running.signals.wait_for(REPLACED, 3)
+
+
 @pytest.mark.slow
 async def test_consumer_reports_a_group_without_coordinator(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: str
