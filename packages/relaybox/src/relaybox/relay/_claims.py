@@ -1,7 +1,7 @@
 """Claims of batches in PostgreSQL: compared with the marker in Kafka, they show what was published (G31)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -19,6 +19,7 @@ __all__ = (
     "OwnedLane",
     "RecoveryPlan",
     "RejectionIsolator",
+    "Withdrawals",
     "assign_next_producers",
     "claim",
     "list_claims",
@@ -29,6 +30,7 @@ __all__ = (
     "record_recovery",
     "report_fault",
     "trim",
+    "unpublished_claims",
 )
 
 #: A missing marker in messages, and in ``accepted_marker`` if an operator accepts that it is missing.
@@ -81,12 +83,7 @@ def plan_recovery(
     Raises:
         LaneFaulty: The marker matches no claim, or is missing although something was published.
     """
-    known = {claim.batch_id: claim for claim in claims}
-    published: list[Claim] = []
-    at = marker
-    while at is not None and (claim := known.pop(at, None)):
-        published.append(claim)
-        at = claim.previous_id
+    published = _published_claims(marker, claims)
     if not published and not _agrees(marker, accepted, claims):
         raise LaneFaulty(
             f"lane {lane}: Kafka's marker is {marker or NO_MARKER}, the id of no batch that this database "
@@ -94,9 +91,26 @@ def plan_recovery(
         )
     return RecoveryPlan(
         published_seqs=[seq for claim in published for seq in claim.seqs],
-        obsolete=[claim.number for claim in (*known.values(), *published[1:])],
+        obsolete=[claim.number for claim in (*unpublished_claims(marker, claims), *published[1:])],
         last_id=marker,
     )
+
+
+def unpublished_claims(marker: UUID | None, claims: Sequence[Claim]) -> list[Claim]:
+    """Return those of a lane's *claims* that were not published if *marker* is the lane's last marker."""
+    published = {claim.number for claim in _published_claims(marker, claims)}
+    return [claim for claim in claims if claim.number not in published]
+
+
+def _published_claims(marker: UUID | None, claims: Sequence[Claim]) -> list[Claim]:
+    """Return the claim of *marker* and its predecessors by ``previous_id``, the last one first."""
+    known = {claim.batch_id: claim for claim in claims}
+    published: list[Claim] = []
+    at = marker
+    while at is not None and (claim := known.pop(at, None)):
+        published.append(claim)
+        at = claim.previous_id
+    return published
 
 
 def plan_recovery_after_history_change(marker: UUID | None, claims: Sequence[Claim]) -> RecoveryPlan:
@@ -228,6 +242,27 @@ async def trim(connection: DedicatedConnection, settled: Mapping[tuple[int, int]
     """
     lanes, epochs = [lane for lane, _ in settled], [epoch for _, epoch in settled]
     await fetch_rows(connection, _SQL["trim_batches"], lanes, epochs, list(settled.values()))
+
+
+class Withdrawals:
+    """Claims of batches whose commit this relay did not and will not request.
+
+    Such a claim would delay the next owner of the lane, which cannot know that (G36).
+    """
+
+    def __init__(self) -> None:
+        self._batches: list[LaneBatch] = []
+
+    def add(self, batch: LaneBatch) -> None:
+        """Withdraw the claim of the failed *batch* in the next call of :meth:`record`."""
+        self._batches.append(replace(batch, messages=()))
+
+    async def record(self, connection: DedicatedConnection) -> None:
+        """Delete the claims; a claim that is still being written is deleted by a later call."""
+        written = [batch for batch in self._batches if batch.number.done()]
+        if written:
+            await fetch_rows(connection, _SQL["withdraw_claims"], [batch.batch_id for batch in written])
+            self._batches = [batch for batch in self._batches if batch not in written]
 
 
 def _fences(lanes: Sequence[Lane]) -> tuple[list[int], list[int]]:

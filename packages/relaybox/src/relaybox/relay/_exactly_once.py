@@ -14,14 +14,15 @@ import structlog
 from relaybox.db import DatabaseError, DedicatedConnection
 from relaybox.kafka import CallThreads
 from relaybox.relay._batches import Batch, LaneBatch, Outcome, Prepared, TransactionResult, TransactionState
-from relaybox.relay._claims import RejectionIsolator, claim, origin_of, trim
+from relaybox.relay._claims import RejectionIsolator, Withdrawals, claim, origin_of, trim
 from relaybox.relay._errors import LinkDown
 from relaybox.relay._kafka import BATCH_BYTES_MAX, BrokerClient, batch_bytes_for, client_settings
 from relaybox.relay._lanes import LaneFailures, TransactionPause
 from relaybox.relay._messages import Message, screen, topics_exceeded, withhold
 from relaybox.relay._postgres import Connections, Lane
-from relaybox.relay._takeover import Reconciler, take_over
-from relaybox.relay._transaction import LaneProducer, Markers
+from relaybox.relay._reconcile import Reconciler
+from relaybox.relay._takeover import Takeover, take_over
+from relaybox.relay._transaction import INIT_S_MAX, LaneProducer, Markers
 from relaybox.settings import Compression, KafkaSettings
 from relaybox.topics import PartitionWatch, Replication
 
@@ -32,6 +33,8 @@ T = TypeVar("T")
 _THREADS: Final = 16
 #: Pause before the next takeover of a faulty lane, whose marker an operator may have accepted by then.
 _FAULTY_PAUSE_S: Final = 5.0
+#: Longest wait for the end of a lane's last transaction while a partition accepts no writes.
+_OPEN_S_MAX: Final = 2.0
 _UNKNOWN: Final = "the takeover did not end"
 _log = structlog.get_logger(__name__)
 
@@ -83,8 +86,7 @@ class ExactlyOnce:
         self._markers: Markers | None = None
         self._open: dict[int, _OpenLane] = {}
         self._failures = LaneFailures(time.monotonic)
-        #: Epoch by lane, of lanes whose last producer this relay closed when no commit was in doubt.
-        self._closed_without_doubt: dict[int, int] = {}
+        self._withdrawals = Withdrawals()
         self._isolator = RejectionIsolator()
         self._opening: asyncio.Task[None] | None = None
         self._link_failure: LinkDown | None = None
@@ -229,15 +231,7 @@ class ExactlyOnce:
         faulty: list[Lane] = []
         try:
             async with self._connections.connected() as connection:
-                takeover = await take_over(
-                    connection,
-                    lanes,
-                    await self._known_markers(connection),
-                    self._new_producer,
-                    self._threads,
-                    Reconciler(self._settings, self._connections.history_id),
-                    replaceable=self._replaceable(lanes),
-                )
+                takeover = await self._take_over(connection, lanes)
             for each in takeover.opened:
                 self._isolator.confirm(each.lane.lane, each.last_id)
                 self._open[each.lane.lane] = _OpenLane(
@@ -262,6 +256,18 @@ class ExactlyOnce:
                     pause_s = _FAULTY_PAUSE_S if lane in faulty else 0.0
                     self._pause(lane.lane, reasons.get(lane, _UNKNOWN), at_least_s=pause_s)
             self._wake()
+
+    async def _take_over(self, connection: DedicatedConnection, lanes: Sequence[Lane]) -> Takeover:
+        await self._withdrawals.record(connection)
+        return await take_over(
+            connection,
+            lanes,
+            await self._known_markers(connection),
+            self._new_producer,
+            self._threads,
+            Reconciler(self._settings, self._connections.history_id),
+            open_s_max=_OPEN_S_MAX if self._partitions.unavailable else INIT_S_MAX,
+        )
 
     async def _known_markers(self, connection: DedicatedConnection) -> Markers:
         if self._markers is None:
@@ -299,6 +305,8 @@ class ExactlyOnce:
             return Outcome(sent=list(batch.messages))
         if self._open.get(batch.lane) is not open_lane:
             return Outcome()  # the delivery was closed in the meantime
+        if result.state is not TransactionState.IN_DOUBT:
+            self._withdrawals.add(batch)
         if result.state is TransactionState.UNCLAIMED:
             self._drop(batch.lane)
             self._pause(batch.lane, "PostgreSQL did not confirm the claim of a batch")
@@ -309,7 +317,7 @@ class ExactlyOnce:
             state=result.state.value,
             reason=str(result.error),
         )
-        self._drop(batch.lane, in_doubt=result.state is TransactionState.IN_DOUBT)
+        self._drop(batch.lane)
         self._pause(batch.lane, f"a batch failed: {result.error}")
         self._partitions.check_now()
         # Read all limits again: one may have been lowered, or a topic deleted.
@@ -333,12 +341,6 @@ class ExactlyOnce:
     def _is_open(self, lane: Lane) -> bool:
         open_lane = self._open.get(lane.lane)
         return open_lane is not None and open_lane.epoch == lane.epoch
-
-    def _replaceable(self, lanes: Sequence[Lane]) -> list[Lane]:
-        """Return those of *lanes* that may get another ``transactional.id`` as a partition is unavailable."""
-        if not self._partitions.unavailable:
-            return []
-        return [lane for lane in lanes if self._closed_without_doubt.get(lane.lane) == lane.epoch]
 
     def _may_open(self, number: int) -> bool:
         """Return whether to open lane *number* now: its pause is over, and its marker can be read.
@@ -375,15 +377,9 @@ class ExactlyOnce:
         pause_s = self._failures.record(number, reason, at_least_s=at_least_s)
         asyncio.get_running_loop().call_later(pause_s, self._wake)
 
-    def _drop(self, number: int, *, in_doubt: bool = False) -> None:
-        """Close the lane's idle producer.
-
-        *in_doubt*: whether the outcome of a commit that the producer requested is unknown.
-        """
+    def _drop(self, number: int) -> None:
+        """Close the lane's idle producer."""
         open_lane = self._open.pop(number)
-        self._closed_without_doubt.pop(number, None)
-        if not in_doubt:
-            self._closed_without_doubt[number] = open_lane.epoch
         self._threads.submit(open_lane.producer.close)
         self._wake()
 

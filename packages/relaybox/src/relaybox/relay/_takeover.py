@@ -1,17 +1,14 @@
-"""Take lanes over: fence the former owner, find out what it published, and record that (G31, G35)."""
+"""Take lanes over: fence the former owner, find out what it published, and record that (G31, G36)."""
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from threading import Lock
-from typing import Final
 from uuid import UUID
 
 import structlog
 
-from relaybox.db import DedicatedConnection, load_queries
+from relaybox.db import DedicatedConnection
 from relaybox.relay._claims import (
     NO_MARKER,
     OwnedLane,
@@ -22,163 +19,23 @@ from relaybox.relay._claims import (
     plan_recovery_after_history_change,
     record_recovery,
     report_fault,
+    unpublished_claims,
 )
 from relaybox.relay._errors import LaneFaulty, LinkDown, PublishedUnknown, TransactionUnfinished
 from relaybox.relay._kafka import map_link_errors
-from relaybox.relay._postgres import Lane, explain_missing_right, fetch_rows, use_partial_indexes
+from relaybox.relay._postgres import Lane, use_partial_indexes
+from relaybox.relay._reconcile import Reconciler
 from relaybox.relay._transaction import INIT_S_MAX, PRODUCERS_PER_LANE, LaneProducer, Markers
-from relaybox.settings import KafkaSettings
-from relaybox.verify import Reader, TopicHeldBack, TopicMetadata, TopicUnreadable
 
 __all__ = (
     "OpenedLane",
-    "PublishedEvents",
-    "Reconciler",
     "Takeover",
     "take_over",
 )
 
-_SQL: Final = load_queries(__package__ or "relaybox.relay", "relay.sql")
-#: Topics are read from this time before the first claim: a record may be older than its claim, and clocks
-#: differ (records have the time of a relay's host, claims the time of PostgreSQL's host).
-_OLDER_S_MAX: Final = 300.0
 _log = structlog.get_logger(__name__)
 #: Creates a producer, without opening it, from the numbers of the lane and of the producer.
 NewProducer = Callable[[int, int], LaneProducer]
-#: Longest wait for the end of a lane's last transaction if the lane can get another producer instead.
-_REPLACEABLE_S: Final = 2.0
-
-
-class Reconciler:
-    """Mark published rows again whose mark was lost in a failover of PostgreSQL.
-
-    A failover can lose marks and claims of batches that are in Kafka. Their rows then look unpublished, and
-    the marker is the id of a batch that the database does not know. Therefore the relay reads the topics from
-    the time of the lanes' first stored claim to the end, and marks each row SENT whose event is there.
-    """
-
-    def __init__(self, kafka: KafkaSettings, history_id: UUID) -> None:
-        self._kafka = kafka
-        self.history_id = history_id
-
-    def is_from_another_history(self, lane: OwnedLane) -> bool:
-        """Return whether *lane* was last compared with Kafka in another history of PostgreSQL."""
-        return lane.history_id not in (None, self.history_id)
-
-    def is_needed(self, lane: OwnedLane, marker: UUID | None) -> bool:
-        """Return whether *lane* is from another history, and its *marker* was not accepted."""
-        return self.is_from_another_history(lane) and lane.accepted_marker != (marker or NO_MARKER)
-
-    async def settle(
-        self, connection: DedicatedConnection, lanes: Collection[Lane], threads: Executor
-    ) -> None:
-        """Mark the published rows of *lanes*; call this only after their former owners were fenced.
-
-        Raises:
-            LinkDown: The topics cannot be read now.
-            PublishedUnknown: Records that are needed may have been removed from a topic.
-            DatabaseError: PostgreSQL did not respond, or a right is missing.
-        """
-        if not lanes:
-            return
-        numbers, epochs = [lane.lane for lane in lanes], [lane.epoch for lane in lanes]
-        rows = await fetch_rows(connection, _SQL["unsettled_topics"], numbers, epochs)
-        if not rows:
-            return
-        since = {row["topic"]: row["since"] - timedelta(seconds=_OLDER_S_MAX) for row in rows}
-        _log.warning(
-            "relay reads from Kafka which events were published before the failover",
-            lanes=numbers,
-            topics=sorted(since),
-        )
-        with explain_missing_right("TEMPORARY on the database"):
-            await fetch_rows(connection, _SQL["create_found"])
-        in_thread = asyncio.get_running_loop().run_in_executor
-        events = PublishedEvents(self._kafka, since)
-        found = 0
-        try:
-            while (ids := await in_thread(threads, events.next_ids)) is not None:
-                if ids:
-                    await fetch_rows(connection, _SQL["add_found"], ids)
-                    found += len(ids)
-        finally:
-            threads.submit(events.close)
-        marked = await fetch_rows(connection, _SQL["mark_found"], numbers, epochs)
-        await fetch_rows(connection, _SQL["drop_found"])
-        _log.warning("relay has marked rows that were published", rows=len(marked), records=found)
-
-
-class PublishedEvents:
-    """Read the ids of events on topics in steps, from a time for each topic on. All methods block."""
-
-    def __init__(self, kafka: KafkaSettings, since: Mapping[str, datetime]) -> None:
-        self._kafka = kafka
-        self._since = since
-        self._reader: Reader | None = None
-        #: Held during each call: :meth:`close` may be called while the step of a cancelled caller still runs.
-        self._one_call = Lock()
-
-    def next_ids(self) -> list[str] | None:
-        """Return the next ids; an empty list if no record arrived yet; None after the last id.
-
-        A call returns within seconds even if an open transaction hides later records, because the relay exits
-        if a call to Kafka takes 60 s.
-
-        Raises:
-            LinkDown: The topics cannot be read now.
-            PublishedUnknown: Records that are needed may have been removed from a topic.
-        """
-        with self._one_call:
-            try:
-                if self._reader is None:
-                    self._reader = self._opened()
-                if self._reader.done:
-                    return None
-                return [record.event_id for record in self._reader.read() if record.event_id is not None]
-            except (TopicUnreadable, TopicHeldBack) as error:
-                raise LinkDown(f"the topics cannot be read after a failover: {error}") from error
-
-    def close(self) -> None:
-        """Close the connections to Kafka."""
-        with self._one_call:
-            if self._reader is not None:
-                self._reader.close()
-
-    def _opened(self) -> Reader:
-        with TopicMetadata(self._kafka) as topics:
-            partitions = topics.partitions(self._since)
-            starts = _starts(topics, partitions, self._since)
-            return Reader(self._kafka, starts, topics.ends(partitions), "read_committed")
-
-
-def _starts(
-    topics: TopicMetadata, partitions: Mapping[str, int], since: Mapping[str, datetime]
-) -> dict[tuple[str, int], int]:
-    """Return the offset of the first record of each partition since the time in *since* for its topic.
-
-    *partitions* has the number of partitions of each topic.
-
-    Raises:
-        PublishedUnknown: Some of the records since then may have been removed.
-    """
-    starts: dict[tuple[str, int], int] = {}
-    for topic, retention in topics.retention(partitions).items():
-        count = {topic: partitions[topic]}
-        first, found = topics.beginnings(count), topics.beginnings(count, since[topic])
-        age_s = (datetime.now(UTC) - since[topic]).total_seconds()
-        if retention.compacted:
-            raise PublishedUnknown(
-                f"topic {topic} is compacted (cleanup.policy), so that records of published rows may have "
-                "been removed; run relaybox verify, then relaybox relay accept"
-            )
-        cut = retention.by_size and any(found[place] == offset > 0 for place, offset in first.items())
-        if cut or age_s > retention.kept_s:
-            raise PublishedUnknown(
-                f"retention may have removed records of topic {topic} later than {since[topic]:%F %T %Z}, so "
-                "that published rows cannot be recognised; run relaybox verify, then relaybox relay accept"
-            )
-        starts |= found
-    return starts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -210,7 +67,7 @@ async def take_over(
     threads: Executor,
     reconciler: Reconciler,
     *,
-    replaceable: Collection[Lane] = (),
+    open_s_max: float = INIT_S_MAX,
 ) -> Takeover:
     """Open *lanes* in the only safe order: check the epoch, open the producer, read marker and claims.
 
@@ -218,9 +75,8 @@ async def take_over(
     opens its producer later fences this relay, finds its epoch outdated, and stops. The next transaction of
     this relay then fails, and the relay takes the lane over again.
 
-    *replaceable* are lanes whose last producer the caller opened, and of which it knows the outcome of each
-    commit. If the last transaction of such a lane does not end, because a partition accepts no writes, the
-    lane gets the next producer. Any other lane waits for that end, because a former owner could still commit.
+    If the last transaction of a lane does not end within *open_s_max*, because a partition accepts no writes,
+    the lane gets the next producer, unless one of its batches may still be committed.
 
     Raises:
         LinkDown: The control topic cannot be reached or created, or topics cannot be read after a failover.
@@ -233,18 +89,15 @@ async def take_over(
         return Takeover()
     in_thread = asyncio.get_running_loop().run_in_executor
     await in_thread(threads, markers.ensure_partitions, [lane.lane for lane in held])
-    producers, failed = await _open_lanes(
-        connection, known, held, new_producer, threads, reconciler, replaceable=replaceable
-    )
-    numbered = {lane.lane: lane for lane in producers if producers[lane].number > 0}
-    for number in await in_thread(threads, markers.lanes_with_open_transaction, list(numbered)):
-        lane = numbered[number]
-        failed[lane] = TransactionUnfinished(f"an open transaction hides the last marker of lane {number}")
-        threads.submit(producers.pop(lane).close)
-    for lane, down in failed.items():
-        _log.info("relay could not open a lane, trying again", lane=lane.lane, reason=str(down))
+    numbers = {lane: _numbers(known[lane.lane], reconciler) for lane in held}
+    producers, failed = await _open_all(new_producer, numbers, open_s_max, threads)
     takeover = Takeover(failed=failed)
     try:
+        next_numbers = await _next_numbers(connection, numbers, failed, markers, threads)
+        more, failed_again = await _open_all(new_producer, next_numbers, open_s_max, threads)
+        producers |= more
+        takeover.failed = {lane: failed[lane] for lane in failed if lane not in more} | failed_again
+        await _fail_hidden(producers, markers, threads, takeover)
         found = await in_thread(threads, markers.read_last, [lane.lane for lane in producers])
         await _settle(connection, producers, found, known, threads, reconciler, takeover)
     finally:
@@ -252,7 +105,25 @@ async def take_over(
         for lane, producer in producers.items():
             if lane not in kept:
                 threads.submit(producer.close)
+    for lane, down in takeover.failed.items():
+        _log.info("relay could not open a lane, trying again", lane=lane.lane, reason=str(down))
     return takeover
+
+
+async def _fail_hidden(
+    producers: dict[Lane, LaneProducer], markers: Markers, threads: Executor, takeover: Takeover
+) -> None:
+    """Move lanes whose last marker an open transaction may hide from *producers* to ``takeover.failed``.
+
+    Lanes that use their first ``transactional.id`` have none: opening the producer ended the transaction.
+    """
+    numbered = {lane.lane: lane for lane in producers if producers[lane].number > 0}
+    in_thread = asyncio.get_running_loop().run_in_executor
+    for number in await in_thread(threads, markers.lanes_with_open_transaction, list(numbered)):
+        lane = numbered[number]
+        reason = f"an open transaction hides the last marker of lane {number}"
+        takeover.failed[lane] = TransactionUnfinished(reason)
+        threads.submit(producers.pop(lane).close)
 
 
 async def _settle(
@@ -301,32 +172,54 @@ async def _stop_lane(connection: DedicatedConnection, lane: Lane, fault: LaneFau
     await report_fault(connection, lane, str(fault))
 
 
-async def _open_lanes(
+async def _next_numbers(
     connection: DedicatedConnection,
-    known: Mapping[int, OwnedLane],
-    lanes: Sequence[Lane],
-    new_producer: NewProducer,
+    numbers: Mapping[Lane, Sequence[int]],
+    failed: Mapping[Lane, LinkDown],
+    markers: Markers,
     threads: Executor,
-    reconciler: Reconciler,
-    *,
-    replaceable: Collection[Lane],
-) -> tuple[dict[Lane, LaneProducer], dict[Lane, LinkDown]]:
-    """Open a producer for each of *lanes*; if that of a *replaceable* lane cannot open, open the next."""
-    numbers = {lane: _numbers(known[lane.lane], reconciler) for lane in lanes}
-    limits_s = {lane: _REPLACEABLE_S if lane in replaceable else INIT_S_MAX for lane in lanes}
-    producers, failed = await _open_all(new_producer, numbers, limits_s, threads)
+) -> dict[Lane, list[int]]:
+    """Assign the next producer to each of the *failed* lanes whose last transaction has not ended.
+
+    Not to a lane with several *numbers*: after a failover PostgreSQL may have lost a claim of the lane.
+    """
     stuck = [
         lane
         for lane, down in failed.items()
-        if isinstance(down, TransactionUnfinished) and lane in replaceable
+        if isinstance(down, TransactionUnfinished) and len(numbers[lane]) == 1
     ]
-    if stuck:
-        assigned = await assign_next_producers(connection, stuck)
-        numbers = {lane: [assigned[lane.lane]] for lane in stuck if lane.lane in assigned}
-        more, failed_again = await _open_all(new_producer, numbers, limits_s, threads)
-        producers |= more
-        failed = {lane: down for lane, down in failed.items() if lane not in more} | failed_again
-    return producers, failed
+    if not stuck:
+        return {}
+    certain = await _lanes_without_doubt(connection, stuck, markers, threads)
+    assigned = await assign_next_producers(connection, certain)
+    return {lane: [assigned[lane.lane]] for lane in certain if lane.lane in assigned}
+
+
+async def _lanes_without_doubt(
+    connection: DedicatedConnection, lanes: Sequence[Lane], markers: Markers, threads: Executor
+) -> list[Lane]:
+    """Return those of *lanes* of which no claimed batch can be committed any more.
+
+    A relay commits only batches that it claimed, and former owners cannot claim since this relay has the
+    epoch. A claimed batch can no longer be committed if its marker was written, and no transaction is open
+    on the marker's partition. Without the marker a former owner, perhaps frozen, may still commit the batch.
+    """
+    numbers = [lane.lane for lane in lanes]
+    in_thread = asyncio.get_running_loop().run_in_executor
+    # First, because the transaction of a marker that is written later may still be open.
+    written = await in_thread(threads, markers.written, numbers)
+    hidden = await in_thread(threads, markers.lanes_with_open_transaction, numbers)
+    last = await in_thread(threads, markers.read_last, [number for number in numbers if number not in hidden])
+    claims = await list_claims(connection, numbers)
+    return [
+        lane
+        for lane in lanes
+        if lane.lane not in hidden
+        and all(
+            claim.batch_id in written[lane.lane]
+            for claim in unpublished_claims(last.get(lane.lane), claims[lane.lane])
+        )
+    ]
 
 
 def _numbers(lane: OwnedLane, reconciler: Reconciler) -> list[int]:
@@ -343,14 +236,14 @@ def _numbers(lane: OwnedLane, reconciler: Reconciler) -> list[int]:
 async def _open_all(
     new_producer: NewProducer,
     numbers: Mapping[Lane, Sequence[int]],
-    limits_s: Mapping[Lane, float],
+    limit_s: float,
     threads: Executor,
 ) -> tuple[dict[Lane, LaneProducer], dict[Lane, LinkDown]]:
     """Open the producers with each lane's *numbers*; return the last one of each lane, or the error."""
     in_thread = asyncio.get_running_loop().run_in_executor
     opening = await asyncio.gather(
         *(
-            in_thread(threads, _open_in_turn, new_producer, lane.lane, each, limits_s[lane])
+            in_thread(threads, _open_in_turn, new_producer, lane.lane, each, limit_s)
             for lane, each in numbers.items()
         )
     )

@@ -205,6 +205,19 @@ class Markers:
                 if self._watermarks(committed, lane)[1] < self._watermarks(all_records, lane)[1]
             }
 
+    def written(self, lanes: Sequence[int]) -> dict[int, list[UUID]]:
+        """Return the ids of the last batches of each of *lanes* whose marker was written, committed or not.
+
+        Raises:
+            LinkDown: The broker did not respond in time.
+        """
+        with self._consumer("read_uncommitted") as consumer:
+            starts: list[TopicPartition] = []
+            for lane in lanes:
+                first, end = self._watermarks(consumer, lane)
+                starts.append(TopicPartition(self.topic, lane, max(first, end - _LOOK_BACK)))
+            return self._read_to_end(consumer, starts)
+
     @contextmanager
     def _consumer(self, isolation: str) -> Generator[Consumer]:
         consumer = Consumer(
@@ -236,7 +249,7 @@ class Markers:
                 starts.append(TopicPartition(self.topic, lane, max(first, end - look_back)))
                 if end - look_back <= first:
                     left = [other for other in left if other != lane]
-            found.update(self._read_to_end(consumer, starts))
+            found.update((lane, ids[-1]) for lane, ids in self._read_to_end(consumer, starts).items() if ids)
             left = [lane for lane in left if lane not in found]
             look_back *= 16
         return found
@@ -250,11 +263,11 @@ class Markers:
             lambda: min(until_s, self._deadline()),
         )
 
-    def _read_to_end(self, consumer: Consumer, starts: Sequence[TopicPartition]) -> dict[int, UUID]:
-        """Read each partition from its start to its end; return the batch id in its last record, if any."""
+    def _read_to_end(self, consumer: Consumer, starts: Sequence[TopicPartition]) -> dict[int, list[UUID]]:
+        """Read each partition from its start to its end; return the batch ids in its records."""
         consumer.assign(list(starts))
-        found: dict[int, UUID] = {}
-        reading = {start.partition for start in starts}
+        found: dict[int, list[UUID]] = {start.partition: [] for start in starts}
+        reading = set(found)
         while reading:
             message = consumer.poll(self._response_s())
             if message is None:
@@ -262,7 +275,7 @@ class Markers:
             error, partition = message.error(), message.partition()
             if error is None:
                 assert partition is not None
-                found[partition] = UUID(bytes=message.value())
+                found[partition].append(UUID(bytes=message.value()))
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's local codes are spelled so
                 reading.discard(partition or 0)
             else:

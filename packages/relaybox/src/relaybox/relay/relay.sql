@@ -274,6 +274,10 @@ FROM unnest($1::int[], $3::uuid[], $4::uuid[], $5::text[]) AS claim (lane, batch
 JOIN held ON held.lane = claim.lane
 RETURNING lane, number
 
+-- name: withdraw_claims
+-- Delete the claims of the batches $1, which will never be committed. Their lanes may have another owner by now.
+DELETE FROM relay_batches WHERE batch_id = ANY ($1::uuid[])
+
 -- name: list_claims
 -- Return the claims of lanes $1: the last recorded one, those after it, and older ones that were not deleted yet.
 SELECT lane, number, batch_id, previous_id, seqs FROM relay_batches WHERE lane = ANY ($1::int[]) ORDER BY lane, number

@@ -14,7 +14,7 @@ from relaybox.db import Database, DatabaseRefused
 from relaybox.relay._errors import PublishedUnknown
 from relaybox.relay._lanes import Lanes
 from relaybox.relay._postgres import connected
-from relaybox.relay._takeover import PublishedEvents, Reconciler
+from relaybox.relay._reconcile import PublishedEvents, Reconciler
 from relaybox.settings import KafkaSettings
 
 from tests.fixtures.bounds import WAIT_S

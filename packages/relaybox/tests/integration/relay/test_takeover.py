@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from uuid import uuid4
 
 import asyncpg
@@ -12,18 +12,21 @@ import pytest
 from relaybox.db import Database, DedicatedConnection
 from relaybox.local import LocalKafka
 from relaybox.relay import _claims, _transaction
-from relaybox.relay._batches import LaneBatch, TransactionState
-from relaybox.relay._claims import claim, list_claims, origin_of
+from relaybox.relay._batches import LaneBatch, TransactionResult, TransactionState
+from relaybox.relay._claims import Withdrawals, claim, list_claims, origin_of
 from relaybox.relay._errors import LinkDown, TransactionUnfinished
 from relaybox.relay._kafka import BATCH_BYTES_MAX, client_settings
 from relaybox.relay._lanes import Lanes
 from relaybox.relay._postgres import Lane, connected, fetch_batch
-from relaybox.relay._takeover import NewProducer, Reconciler, Takeover, take_over
+from relaybox.relay._reconcile import Reconciler
+from relaybox.relay._takeover import NewProducer, Takeover, take_over
 from relaybox.relay._transaction import LaneProducer, Markers
 from relaybox.settings import KafkaSettings
 
 from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.relays import put_events, read_topic, rows_of
+
+LatePublish = tuple[LaneBatch, asyncio.Task[TransactionResult]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +39,7 @@ class Owner:
     reconciler: Reconciler
     threads: ThreadPoolExecutor
 
-    async def take_over(
-        self, lane: Lane, new_producer: NewProducer | None = None, *, replaceable: Sequence[Lane] = ()
-    ) -> Takeover:
+    async def take_over(self, lane: Lane, new_producer: NewProducer | None = None) -> Takeover:
         return await take_over(
             self.connection,
             [lane],
@@ -46,7 +47,6 @@ class Owner:
             new_producer or self.new_producer,
             self.threads,
             self.reconciler,
-            replaceable=replaceable,
         )
 
 
@@ -238,7 +238,7 @@ async def test_lane_whose_transaction_cannot_end_gets_the_next_producer(
     former = await opened(owner, lane)
     batch = await taken(owner, lane)
     assert (await asyncio.to_thread(former.publish, batch)).state is TransactionState.COMMITTED
-    takeover = await owner.take_over(lane, first_is_unfinished, replaceable=[lane])
+    takeover = await owner.take_over(lane, first_is_unfinished)
     [each] = takeover.opened
     assert each.last_id == batch.batch_id
     assert await producer_number(owner, lane) == 1
@@ -248,6 +248,16 @@ async def test_lane_whose_transaction_cannot_end_gets_the_next_producer(
     assert [each.last_id for each in again.opened] == [following.batch_id]
 
 
+async def in_open_transaction(owner: Owner, producer: LaneProducer, batch: LaneBatch) -> LatePublish:
+    """Publish *batch* up to the decision about its commit, which the returned batch's number makes."""
+    undecided = replace(batch, number=Future())
+    publishing = asyncio.create_task(asyncio.to_thread(producer.publish, undecided))
+    async with asyncio.timeout(WAIT_S):
+        while not await asyncio.to_thread(owner.markers.lanes_with_open_transaction, [batch.lane]):  # noqa: ASYNC110 - Kafka sends no signal
+            await asyncio.sleep(0.01)
+    return undecided, publishing
+
+
 @pytest.mark.guarantee("G36")
 async def test_lane_waits_while_an_open_transaction_hides_its_marker(
     topic: str, first_is_unfinished: NewProducer, owner: Owner
@@ -255,29 +265,91 @@ async def test_lane_waits_while_an_open_transaction_hides_its_marker(
     """A producer with the next transactional id does not end the transaction of the former producer."""
     lane = await owned(owner, topic)
     former = await opened(owner, lane)
-    batch = await unclaimed(owner, lane)
-    publishing = asyncio.create_task(asyncio.to_thread(former.publish, batch))
-    async with asyncio.timeout(WAIT_S):
-        while not await asyncio.to_thread(owner.markers.lanes_with_open_transaction, [lane.lane]):  # noqa: ASYNC110 - Kafka sends no signal
-            await asyncio.sleep(0.01)
-    takeover = await owner.take_over(lane, first_is_unfinished, replaceable=[lane])
+    takeover = await owner.take_over(lane, first_is_unfinished)
+    assert [each.last_id for each in takeover.opened] == [None]
+    undecided, publishing = await in_open_transaction(owner, former, await unclaimed(owner, lane))
+    takeover = await owner.take_over(lane, first_is_unfinished)
     assert takeover.opened == []
     assert isinstance(takeover.failed[lane], TransactionUnfinished)
-    batch.number.set_result(None)
+    undecided.number.set_result(None)
     assert (await publishing).state is TransactionState.UNCLAIMED
     takeover = await owner.take_over(lane, first_is_unfinished)
     assert [each.last_id for each in takeover.opened] == [None]
 
 
+async def aborted(producer: LaneProducer, batch: LaneBatch) -> LaneBatch:
+    """Publish *batch* in a transaction that is aborted; return the batch with its claim."""
+    unconfirmed = replace(batch, number=Future())
+    unconfirmed.number.set_result(None)
+    assert (await asyncio.to_thread(producer.publish, unconfirmed)).state is TransactionState.UNCLAIMED
+    return batch
+
+
 @pytest.mark.guarantee("G36")
-async def test_lane_of_another_owner_waits_for_the_transaction_to_end(
-    topic: str, first_is_unfinished: NewProducer, owner: Owner
+async def test_lane_of_a_former_owner_whose_batch_was_aborted_is_replaced(
+    database: Database, topic: str, first_is_unfinished: NewProducer, owner: Owner
 ) -> None:
     lane = await owned(owner, topic)
+    former = await opened(owner, lane)
+    first = await taken(owner, lane)
+    assert (await asyncio.to_thread(former.publish, first)).state is TransactionState.COMMITTED
+    await aborted(former, await taken(owner, lane, first))
+    takeover = await owner.take_over(lane, first_is_unfinished)
+    assert [each.last_id for each in takeover.opened] == [first.batch_id]
+    assert await producer_number(owner, lane) == 1
+    assert [row["status"] for row in await rows_of(database)] == ["SENT", "PENDING", "PENDING"]
+
+
+@pytest.mark.guarantee("G36")
+@pytest.mark.guarantee("G31")
+async def test_lane_whose_former_owner_may_still_commit_a_batch_waits(
+    topic: str, first_is_unfinished: NewProducer, owner: Owner
+) -> None:
+    """The former owner is frozen after the claim and before it writes the marker."""
+    lane = await owned(owner, topic)
+    former = await opened(owner, lane)
+    batch = await taken(owner, lane)
     takeover = await owner.take_over(lane, first_is_unfinished)
     assert takeover.opened == []
     assert isinstance(takeover.failed[lane], TransactionUnfinished)
     assert await producer_number(owner, lane) == 0
+    await aborted(former, batch)
+    takeover = await owner.take_over(lane, first_is_unfinished)
+    assert [each.last_id for each in takeover.opened] == [None]
+
+
+@pytest.mark.guarantee("G31")
+async def test_lane_whose_claim_is_in_an_open_transaction_waits(
+    topic: str, first_is_unfinished: NewProducer, owner: Owner
+) -> None:
+    lane = await owned(owner, topic)
+    former = await opened(owner, lane)
+    batch = await taken(owner, lane)
+    undecided, publishing = await in_open_transaction(owner, former, batch)
+    takeover = await owner.take_over(lane, first_is_unfinished)
+    assert takeover.opened == []
+    assert await producer_number(owner, lane) == 0
+    undecided.number.set_result(1)
+    assert (await publishing).state is TransactionState.COMMITTED
+    takeover = await owner.take_over(lane, first_is_unfinished)
+    assert [each.last_id for each in takeover.opened] == [batch.batch_id]
+
+
+@pytest.mark.guarantee("G36")
+async def test_withdrawn_claim_does_not_delay_the_next_producer(
+    topic: str, first_is_unfinished: NewProducer, owner: Owner
+) -> None:
+    lane = await owned(owner, topic)
+    await opened(owner, lane)
+    batch = await taken(owner, lane)
+    claimed, withdrawals = replace(batch, number=Future()), Withdrawals()
+    withdrawals.add(claimed)
+    await withdrawals.record(owner.connection)
+    assert (await owner.take_over(lane, first_is_unfinished)).opened == [], "the claim may still be written"
+    claimed.number.set_result(batch.number.result())
+    await withdrawals.record(owner.connection)
+    takeover = await owner.take_over(lane, first_is_unfinished)
+    assert [each.last_id for each in takeover.opened] == [None]
 
 
 async def producer_number(owner: Owner, lane: Lane) -> int:

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from pydantic import SecretStr
 from relaybox.db import Database, DatabaseUnavailable
-from relaybox.relay import _exactly_once
+from relaybox.relay import _claims, _exactly_once
 from relaybox.relay._batches import LaneBatch, TransactionResult, TransactionState
 from relaybox.relay._exactly_once import ExactlyOnce
 from relaybox.relay._messages import Message
@@ -28,12 +28,15 @@ CONNECTION: Any = None
 
 
 class Producer:
-    """A producer whose transactions are committed at once."""
+    """A producer whose transactions end at once."""
 
     batch_bytes = 1_000
 
+    def __init__(self, state: TransactionState) -> None:
+        self._state = state
+
     def publish(self, _batch: LaneBatch) -> TransactionResult:
-        return TransactionResult(state=TransactionState.COMMITTED)
+        return TransactionResult(state=self._state)
 
     def close(self) -> None:
         """Close nothing."""
@@ -48,9 +51,14 @@ class Takeovers:
         #: Lanes whose takeover finds a contradiction.
         self.faulty: set[int] = set()
         self.error: Exception | None = None
+        #: State of each transaction after its end.
+        self.state = TransactionState.COMMITTED
+        #: Ids of the batches whose claims were withdrawn.
+        self.withdrawn: list[UUID] = []
         self.woken = asyncio.Event()
         monkeypatch.setattr(_exactly_once, "take_over", self.take_over)
         monkeypatch.setattr(_exactly_once, "trim", self.trim)
+        monkeypatch.setattr(_claims, "fetch_rows", self.fetch_rows)
         monkeypatch.setattr(_exactly_once, "origin_of", self.origin_of)
 
     async def origin_of(self, _connection: None) -> UUID:
@@ -61,11 +69,14 @@ class Takeovers:
         if self.error is not None:
             raise self.error
         opened = [lane for lane in lanes if lane.lane not in self.faulty]
-        producer: Any = Producer()
+        producer: Any = Producer(self.state)
         return Takeover(
             opened=[OpenedLane(lane=lane, producer=producer, last_id=None) for lane in opened],
             faulty=[lane for lane in lanes if lane.lane in self.faulty],
         )
+
+    async def fetch_rows(self, _connection: None, _query: str, batch_ids: Sequence[UUID]) -> None:
+        self.withdrawn.extend(batch_ids)
 
     async def trim(self, _connection: None, settled: Mapping[tuple[int, int], int]) -> None:
         self.trimmed.append(settled)
@@ -87,6 +98,12 @@ class Limits:
 
     def cached_limits(self, topics: Iterable[str]) -> Mapping[str, int]:
         return dict.fromkeys(topics, 1_000_000)
+
+    def check(self) -> list[str]:
+        return []
+
+    def forget_limits(self) -> None:
+        """Forget nothing."""
 
     def close(self) -> None:
         """Close nothing."""
@@ -177,6 +194,21 @@ async def test_claims_before_the_last_recorded_batch_are_deleted_once(
     await delivery.trim_claims(CONNECTION)
     await delivery.trim_claims(CONNECTION)
     assert takeovers.trimmed == [{(0, 1): 8}]
+
+
+@pytest.mark.guarantee("G36")
+@pytest.mark.parametrize("state", TransactionState)
+async def test_takeover_withdraws_claims_of_batches_that_failed_before_commit(
+    delivery: ExactlyOnce, takeovers: Takeovers, state: TransactionState
+) -> None:
+    takeovers.state = state
+    await takeovers.opened_of(delivery, LANES[:1])
+    batch = LaneBatch(messages=[MESSAGE], lanes=frozenset({0}))
+    batch.number.set_result(7)
+    await delivery.publish(batch)
+    await takeovers.opened_of(delivery, LANES)
+    failed = state in (TransactionState.UNPUBLISHED, TransactionState.UNCLAIMED)
+    assert takeovers.withdrawn == ([batch.batch_id] if failed else [])
 
 
 async def test_lane_is_taken_over_again_after_a_failure_of_postgresql(

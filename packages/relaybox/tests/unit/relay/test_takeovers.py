@@ -7,11 +7,12 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from relaybox.relay import _takeover
+from relaybox.relay import _reconcile, _takeover
 from relaybox.relay._claims import Claim, OwnedLane, RecoveryPlan
 from relaybox.relay._errors import PublishedUnknown
 from relaybox.relay._postgres import Lane
-from relaybox.relay._takeover import Reconciler, Takeover, take_over
+from relaybox.relay._reconcile import Reconciler
+from relaybox.relay._takeover import Takeover, take_over
 from relaybox.relay._transaction import LaneProducer
 from relaybox.settings import KafkaSettings
 from relaybox.verify._topics import Retention
@@ -53,13 +54,13 @@ class Servers:
         self.threads = ThreadPoolExecutor(1)
         for replacement in (
             self.use_partial_indexes,
-            self.fetch_rows,
             self.owned_lanes,
             self.list_claims,
             self.record_recovery,
             self.report_fault,
         ):
             monkeypatch.setattr(_takeover, replacement.__name__, replacement)
+        monkeypatch.setattr(_reconcile, "fetch_rows", self.fetch_rows)
 
     async def use_partial_indexes(self, _connection: None) -> None:
         """Set nothing."""
@@ -163,10 +164,10 @@ class Topic:
 def test_topic_that_was_cut_at_the_wanted_time_may_lack_records() -> None:
     topic: Any = Topic(FOUND)
     with pytest.raises(PublishedUnknown, match="retention may have removed records of topic t"):
-        _takeover._starts(topic, {"t": 1}, {"t": datetime.now(UTC)})
+        _reconcile._starts(topic, {"t": 1}, {"t": datetime.now(UTC)})
 
 
 @pytest.mark.guarantee("G35")
 def test_topic_that_was_cut_before_the_wanted_time_has_all_records() -> None:
     topic: Any = Topic(FOUND + 1)
-    assert _takeover._starts(topic, {"t": 1}, {"t": datetime.now(UTC)}) == {("t", 0): FOUND + 1}
+    assert _reconcile._starts(topic, {"t": 1}, {"t": datetime.now(UTC)}) == {("t", 0): FOUND + 1}
