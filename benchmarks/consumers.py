@@ -246,22 +246,24 @@ async def poison(turns: Turns, events: int, rounds: int) -> dict[str, Any]:
         kind: await Topic.written(f"bench-poison-{kind}", events=events, partitions=8, poison=value)
         for kind, value in MESSAGE_POISON.items()
     }
-    per_s: dict[str, list[float]] = {kind: [] for kind in topics}
-    await turns.per_s("relaybox", clean)  # warms up the servers
-    for number in range(rounds):
-        for kind in list(topics)[:: -1 if number % 2 else 1]:
-            # Without poison the events of the key are handled too, but do not count either.
-            environment = {"BENCH_SLOW_KEY": topics[kind].order[0], "BENCH_DECLARED": "1"}
-            # A large event is one that the handler rejects: an event of 900 KB alone is no poison.
-            environment["BENCH_FAILURE"] = "raise" if kind == "large" else HANDLER_POISON.get(kind, "")
-            per_s[kind].append(await turns.per_s("relaybox", topics[kind], environment))
-    without = per_s.pop("")
-    return {
-        f"poison_{kind}_ratio": round(
-            statistics.median(one / other for one, other in zip(found, without, strict=True)), 2
-        )
-        for kind, found in per_s.items()
-    }
+
+    async def per_s(kind: str) -> float:
+        # Without poison the events of the key are handled too, but do not count either.
+        environment = {"BENCH_SLOW_KEY": topics[kind].order[0], "BENCH_DECLARED": "1"}
+        # A large event is one that the handler rejects: an event of 900 KB alone is no poison.
+        environment["BENCH_FAILURE"] = "raise" if kind == "large" else HANDLER_POISON.get(kind, "")
+        return await turns.per_s("relaybox", topics[kind], environment)
+
+    ratios: dict[str, list[float]] = {kind: [] for kind in topics if kind}
+    await per_s("")  # warms up the servers
+    for _ in range(rounds):
+        # Each kind between two turns without poison: the speed of the machine changes within a round.
+        before = await per_s("")
+        for kind, found in ratios.items():
+            poisoned, after = await per_s(kind), await per_s("")
+            found.append(2 * poisoned / (before + after))
+            before = after
+    return {f"poison_{kind}_ratio": round(statistics.median(found), 2) for kind, found in ratios.items()}
 
 
 async def parallel(turns: Turns, events: int, rounds: int) -> dict[str, Any]:
