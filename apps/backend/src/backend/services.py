@@ -156,8 +156,8 @@ async def _run_agent() -> None:
     from relaybox.consumers import Consumer, ConsumerCollector, check_consumer
     from relaybox.flows import flow_subscription
     from relaybox.idempotency import Sweeper
-    from relaybox.outbox import Notifier, OutboxSettings
-    from relaybox.service import run_until_signal, service_resources
+    from relaybox.outbox import OutboxSettings
+    from relaybox.service import notifications, run_until_signal, service_resources
     from relaybox.tasks import TaskCollector
 
     from backend.genesis.agent import AGENT
@@ -166,14 +166,14 @@ async def _run_agent() -> None:
     from backend.migrations import ALL
 
     needed = (TaskSettings, MuseSettings, OutboxSettings, DeadLetterSettings, GenesisSettings)
-    async with service_resources(
-        ServiceType.CONCEPT_AGENT.value, *ALL, settings=needed, postgres=ProductPostgresSettings
-    ) as resources:
-        notifier = Notifier(resources.database)
-        notifier.attach(resources.database.sessions)
+    async with (
+        service_resources(
+            ServiceType.CONCEPT_AGENT.value, *ALL, settings=needed, postgres=ProductPostgresSettings
+        ) as resources,
+        notifications(resources.database) as notifier,
+    ):
         commands = CommandService(resources.database, [genesis], notifier=notifier, source_service=AGENT)
         guided_runs, agent = _create_agent(resources, commands, notifier)
-        await notifier.start()
         try:
             requests = Consumer(resources.database, resources.kafka, agent.subscriptions())
             flows = flow_subscription([guided_runs.definition])
@@ -186,7 +186,6 @@ async def _run_agent() -> None:
             await run_until_signal(requests, decisions, agent.runner, guided_runs.metrics, sweeper)
         finally:
             await commands.close()
-            await notifier.stop()
 
 
 def _create_agent(
@@ -219,8 +218,8 @@ def _create_agent(
 async def _run_worker() -> None:
     from relaybox.flows import FlowExpiry
     from relaybox.idempotency import Sweeper
-    from relaybox.outbox import Notifier, OutboxSettings
-    from relaybox.service import run_until_signal, service_resources
+    from relaybox.outbox import OutboxSettings
+    from relaybox.service import notifications, run_until_signal, service_resources
     from relaybox.tasks import TaskCollector
     from relaybox.telemetry import CommandMetrics
 
@@ -232,8 +231,6 @@ async def _run_worker() -> None:
     async with service_resources(
         ServiceType.WORKSPACE_WORKER.value, *ALL, settings=needed, postgres=ProductPostgresSettings
     ) as resources:
-        notifier = Notifier(resources.database)
-        notifier.attach(resources.database.sessions)
         metrics = CommandMetrics(resources.registry)
         worker = WorkspaceWorker(
             resources.database,
@@ -242,13 +239,10 @@ async def _run_worker() -> None:
             metrics=metrics,
         )
         resources.registry.register(TaskCollector(worker.runner.statistics))
-        await notifier.start()
-        try:
+        async with notifications(resources.database):
             cleaners = (
                 TrashPurger(resources.database, metrics=metrics),
                 ExportFileCleaner(resources.database),
             )
             sweeper = Sweeper(resources.database, resources.registry)
             await run_until_signal(worker, *cleaners, sweeper, FlowExpiry(resources.database))
-        finally:
-            await notifier.stop()

@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from relaybox.db import Database, Migrations
 from relaybox.kafka import ConnectionDiagnosis
+from relaybox.outbox import Notifier
 from relaybox.settings import (
     HttpSettings,
     IdempotencySettings,
@@ -45,6 +46,7 @@ __all__ = (
     "ServiceResources",
     "ServiceSettings",
     "check_kafka",
+    "notifications",
     "run_until_signal",
     "service_resources",
 )
@@ -137,6 +139,21 @@ async def service_resources(
             yield ServiceResources(database=database, kafka=kafka, registry=registry, checks=checks)
     finally:
         await database.close()
+
+
+@asynccontextmanager
+async def notifications(database: Database) -> AsyncGenerator[Notifier]:
+    """Notify listeners of the commits of *database* during an ``async with`` block, the last ones at its end.
+
+    Without it, relays, live streams and task runners find what was committed at their next poll.
+    """
+    notifier = Notifier(database)
+    notifier.attach(database.sessions)
+    await notifier.start()
+    try:
+        yield notifier
+    finally:
+        await notifier.stop()
 
 
 def check_kafka(settings: KafkaSettings, *, when_unavailable: HealthState = HealthState.FAILED) -> Check:

@@ -70,6 +70,7 @@ class ConceptAgent:
             on_exhausted=self._end_exhausted,
             on_progress=self._notify_progress,
             settings=settings,
+            listens=True,
         )
 
     def __repr__(self) -> str:

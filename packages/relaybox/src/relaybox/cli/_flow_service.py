@@ -19,8 +19,8 @@ from relaybox.flows import (
     park_flow,
 )
 from relaybox.idempotency import Sweeper
-from relaybox.outbox import Notifier, OutboxSettings
-from relaybox.service import Service, ServiceResources, run_until_signal, service_resources
+from relaybox.outbox import OutboxSettings
+from relaybox.service import Service, ServiceResources, notifications, run_until_signal, service_resources
 from relaybox.settings import DeadLetterSettings, TaskSettings
 from relaybox.tasks import TaskCollector, TaskRunner
 
@@ -57,19 +57,16 @@ def run_flows(
 async def _run(definitions: Sequence[FlowDefinition], topics: Sequence[str], group: str) -> None:
     # Checked at the start, because steps may write to the outbox: with malformed settings the first would
     # fail.
-    async with service_resources(
-        "relaybox-flows", BACKBONE, settings=(OutboxSettings, DeadLetterSettings, TaskSettings)
-    ) as resources:
-        notifier = Notifier(resources.database)
-        notifier.attach(resources.database.sessions)
-        await notifier.start()
-        try:
-            services = _services(resources, definitions)
-            if any(one.event_types for one in definitions):
-                services.insert(0, _consumer(resources, definitions, topics, group))
-            await run_until_signal(*services)
-        finally:
-            await notifier.stop()
+    async with (
+        service_resources(
+            "relaybox-flows", BACKBONE, settings=(OutboxSettings, DeadLetterSettings, TaskSettings)
+        ) as resources,
+        notifications(resources.database),
+    ):
+        services = _services(resources, definitions)
+        if any(one.event_types for one in definitions):
+            services.insert(0, _consumer(resources, definitions, topics, group))
+        await run_until_signal(*services)
 
 
 def _services(resources: ServiceResources, definitions: Sequence[FlowDefinition]) -> list[Service]:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from relaybox.db import Database, Executor
+from relaybox.service import notifications
 from relaybox.settings import PostgresSettings, load_settings
 from relaybox.verify import map_table_errors
 
@@ -68,7 +69,8 @@ async def _run_with_database(settings: PostgresSettings, work: Callable[[Databas
     database = Database(settings, application_name="relaybox-operator")
     try:
         with map_table_errors():
-            return await work(database)
+            async with notifications(database):
+                return await work(database)
     finally:
         await database.close()
 

@@ -14,9 +14,9 @@ from relaybox.consumers import Consumer, ConsumerCollector, Subscription, check_
 from relaybox.db import BACKBONE
 from relaybox.flows import FlowExpiry
 from relaybox.idempotency import Sweeper
-from relaybox.outbox import Notifier, OutboxSettings
+from relaybox.outbox import OutboxSettings
 from relaybox.relay import Relay, RelayCollector, TopicsFirst, check_relay
-from relaybox.service import run_until_signal, service_resources
+from relaybox.service import notifications, run_until_signal, service_resources
 from relaybox.settings import DeadLetterSettings, RelaySettings, load_settings
 
 __all__ = ("consumer_commands", "relay_commands")
@@ -116,18 +116,15 @@ async def _relay() -> None:
 async def _consumer(subscriptions: Sequence[Subscription], options: _ConsumerOptions) -> None:
     # Checked at the start, because handlers may write to the outbox: with malformed settings the first event
     # would fail.
-    async with service_resources(
-        subscriptions[0].group, BACKBONE, settings=(OutboxSettings, DeadLetterSettings)
-    ) as resources:
-        notifier = Notifier(resources.database)
-        notifier.attach(resources.database.sessions)
-        await notifier.start()
-        try:
-            consumer = Consumer(resources.database, resources.kafka, subscriptions, **options)
-            resources.registry.register(ConsumerCollector(consumer.statistics))
-            resources.checks["consumer"] = check_consumer(consumer.statistics)
-            await run_until_signal(
-                consumer, Sweeper(resources.database, resources.registry), FlowExpiry(resources.database)
-            )
-        finally:
-            await notifier.stop()
+    async with (
+        service_resources(
+            subscriptions[0].group, BACKBONE, settings=(OutboxSettings, DeadLetterSettings)
+        ) as resources,
+        notifications(resources.database),
+    ):
+        consumer = Consumer(resources.database, resources.kafka, subscriptions, **options)
+        resources.registry.register(ConsumerCollector(consumer.statistics))
+        resources.checks["consumer"] = check_consumer(consumer.statistics)
+        await run_until_signal(
+            consumer, Sweeper(resources.database, resources.registry), FlowExpiry(resources.database)
+        )

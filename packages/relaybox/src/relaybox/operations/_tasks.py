@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any, Final, Self
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from relaybox.db import Database, Executor, executor_of, load_queries
 from relaybox.operations._errors import SelectionEmpty, TaskCommandSettled
 from relaybox.operations._flow_actions import cancel_and_record
+from relaybox.tasks import announce_tasks
 
 __all__ = (
     "TaskDetails",
@@ -214,10 +216,7 @@ async def retry_tasks(
     after_id: UUID | None = UUID(int=0)
     while after_id is not None:
         arguments = (*selection.arguments(), after_id, _STEP_TASKS_MAX, by, reason, selection.as_json())
-        [step] = await database.run_in_transaction(
-            lambda db, arguments=arguments: executor_of(db).fetch(_RETRY, *arguments),
-            isolation="READ COMMITTED",
-        )
+        step = await database.run_in_transaction(partial(_retry_step, arguments), isolation="READ COMMITTED")
         tasks += step["tasks"]
         after_id = step["last_id"]
     async with database.connection() as connection:
@@ -225,6 +224,12 @@ async def retry_tasks(
             await _raise_if_tasks_are_named(connection, selection)
         left = await connection.fetch(_PREVIEW, *selection.arguments(), 0)
     return TasksRetried(tasks_total=tasks, refused_total=left[0]["total_refused"])
+
+
+async def _retry_step(arguments: Sequence[Any], db: AsyncSession) -> Mapping[str, Any]:
+    [step] = await executor_of(db).fetch(_RETRY, *arguments)
+    announce_tasks(db, step["task_types"])
+    return step
 
 
 async def preview_task_cancellation(db: Executor, task_id: UUID) -> TaskSummary:

@@ -59,7 +59,8 @@ SELECT shown.*, counted.* FROM (
 ORDER BY shown.id
 
 -- name: retry_tasks
--- Make the first $5 selected FAILED tasks after id $4 that are not refused PENDING. Record operator $6, reason $7, selection $8.
+-- Make the first $5 selected FAILED tasks after id $4 that are not refused PENDING, and return their types. Record operator
+-- $6, reason $7, selection $8.
 WITH chosen AS MATERIALIZED (
     SELECT s.id FROM (
         -- include: selected_tasks
@@ -70,7 +71,7 @@ WITH chosen AS MATERIALIZED (
 ), changed AS (
     UPDATE async_tasks AS t SET status = 'PENDING', attempts = 0, not_before = NULL
     WHERE t.id = ANY (ARRAY(SELECT chosen.id FROM chosen))
-    RETURNING t.id
+    RETURNING t.id, t.task_type
 ), recorded AS (
     INSERT INTO operator_acts (actor, act, reason, target)
     SELECT $6, 'retry', $7::text, jsonb_build_object('selection', $8::text::jsonb, 'count', count(*),
@@ -78,4 +79,5 @@ WITH chosen AS MATERIALIZED (
     FROM changed
     HAVING count(*) > 0
 )
-SELECT (SELECT chosen.id FROM chosen ORDER BY chosen.id DESC LIMIT 1) AS last_id, (SELECT count(*) FROM changed) AS tasks
+SELECT (SELECT chosen.id FROM chosen ORDER BY chosen.id DESC LIMIT 1) AS last_id, (SELECT count(*) FROM changed) AS tasks,
+       ARRAY(SELECT DISTINCT changed.task_type FROM changed) AS task_types

@@ -35,6 +35,8 @@ _PAUSE_S_MIN: Final = 0.002
 #: Pause in multiples of the last notification's duration: under load, few notifications cover many commits.
 _PAUSES_PER_SEND: Final = 3
 _PAUSE_S_MAX: Final = 0.05
+#: Seconds that a stop waits for the last notification.
+_STOP_S: Final = 1.0
 _log = structlog.get_logger(__name__)
 
 
@@ -80,6 +82,7 @@ class Notifier:
         self._database = database
         self._keys: set[str] = set()
         self._has_keys = asyncio.Event()
+        self._stopping = False
         self._task: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -102,15 +105,20 @@ class Notifier:
         self._task = asyncio.create_task(self._run(), name="outbox-notifier")
 
     async def stop(self) -> None:
-        """Stop sending and drop queued keys; the listeners' polls find their events."""
+        """Send the queued keys and stop; drop the keys if PostgreSQL does not take them within 1 s."""
         if self._task is not None:
+            self._stopping = True
+            self._has_keys.set()
+            await asyncio.wait({self._task}, timeout=_STOP_S)
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
-        while True:
+        while not self._stopping or self._keys:
             await self._has_keys.wait()
             self._has_keys.clear()
+            if not self._keys:
+                continue
             keys, self._keys = self._keys, set()
             began_s = time.monotonic()
             try:

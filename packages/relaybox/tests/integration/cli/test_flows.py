@@ -3,20 +3,23 @@
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from relaybox.cli import app
 from relaybox.db import Database
-from relaybox.flows import pause
-from relaybox.settings import KafkaSettings, PostgresSettings
+from relaybox.flows import flow_workers, park_flow, pause
+from relaybox.settings import KafkaSettings, PostgresSettings, TaskSettings
+from relaybox.tasks import TaskRunner, TaskSignal
 from typer.testing import CliRunner, Result
 
 from tests.fixtures.flow_runs import HOUR, order_flow, run_flows, start
 from tests.fixtures.outbox_rows import operator_acts
 from tests.fixtures.processes import command_environment
+from tests.fixtures.signal_recorder import SignalRecorder
 
 Command = Callable[..., Awaitable[Result]]
 
@@ -28,9 +31,9 @@ def flows(postgres_settings: PostgresSettings, kafka_settings: KafkaSettings) ->
         "LOGNAME": "night-shift",
     }
 
-    async def run(*arguments: str, **more: str) -> Result:
+    async def run(*arguments: str, group: str = "flow", **more: str) -> Result:
         # In a thread, because a command runs its own event loop.
-        return await asyncio.to_thread(CliRunner().invoke, app, ["flow", *arguments], env=variables | more)
+        return await asyncio.to_thread(CliRunner().invoke, app, [group, *arguments], env=variables | more)
 
     return run
 
@@ -117,3 +120,43 @@ async def test_flow_cancel_command_previews_then_cancels(database: Database, flo
     assert (again.exit_code, again.stderr.count("\n")) == (1, 1)
     assert (await flows("cancel", str(flow_id), "--reason", " ")).exit_code == 2
     assert (await flows("cancel", str(flow_id))).exit_code == 2
+
+
+#: Less than the interval at which the runner of ``signals`` polls.
+NOTIFIED_S = 30.0
+
+
+@pytest.fixture
+async def signals(database: Database) -> AsyncIterator[SignalRecorder]:
+    """Run flows in a runner that polls once in a minute."""
+    recorder = SignalRecorder()
+    runner = TaskRunner(
+        database,
+        flow_workers(database, [order_flow]),
+        on_exhausted=partial(park_flow, database),
+        settings=TaskSettings(poll_s=60),
+        listens=True,
+        on_signal=recorder,
+    )
+    running = asyncio.create_task(runner.run())
+    await recorder.wait_for(TaskSignal.IDLE, 2)  # at its start, and when it listens
+    yield recorder
+    runner.stop()
+    await running
+
+
+@pytest.mark.parametrize("action", ["resume", "retry"])
+async def test_operators_command_notifies_runners(
+    database: Database, flows: Command, signals: SignalRecorder, action: str
+) -> None:
+    flow_id = await start(database, order_flow)
+    await run_flows(database)
+    claimed = signals.wait_for_next(TaskSignal.CLAIMED)
+    if action == "resume":
+        parsed(await flows("resume", f"{flow_id}/approval", "--payload", "{}", "--yes", "--json"))
+    else:
+        async with database.connection() as connection:
+            await connection.fetch("UPDATE async_tasks SET status = 'FAILED', not_before = NULL")
+        parsed(await flows("retry", "--id", str(flow_id), "--yes", "--json", group="task"))
+    async with asyncio.timeout(NOTIFIED_S):
+        await claimed
