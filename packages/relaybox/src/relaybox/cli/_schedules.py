@@ -62,7 +62,10 @@ def remove(
     by: By = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove a schedule that no program declares any more; without --yes, only look for it."""
+    """Remove a schedule that no program declares any more; without --yes, only look for it.
+
+    A running process that still declares the schedule creates no more tasks of it until it is restarted.
+    """
     require_reason(reason)
     if yes:
         run_with_database(lambda database: remove_schedule(database, name, by=actor_name(by), reason=reason))
@@ -72,6 +75,9 @@ def remove(
         print_json({"act": "remove", "done": yes, "schedule": name})
     else:
         typer.echo(f"removed {name}" if yes else f"dry run: {name} would be removed; add --yes to do it")
+        typer.echo(
+            "a running process that still declares it creates no more tasks of it until it is restarted"
+        )
 
 
 def _print_schedules(schedules: Sequence[ScheduleSummary]) -> None:

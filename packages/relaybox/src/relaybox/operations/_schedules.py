@@ -82,7 +82,8 @@ async def preview_schedule_removal(db: Executor, name: str) -> None:
 async def remove_schedule(database: Database, name: str, *, by: str, reason: str) -> None:
     """Remove a schedule that no program declares any more; its tasks stay.
 
-    A program that still declares the schedule records it again when the program starts.
+    A running process that still declares the schedule creates no more tasks of it. A program that declares
+    the schedule records it again when the program starts.
 
     Args:
         database: The database; the call takes one transaction.

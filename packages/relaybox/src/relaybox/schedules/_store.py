@@ -80,7 +80,10 @@ async def _tick(executor: Executor, schedule: Mapping[str, Any]) -> int:
             at = cron.last_tick(at, now)
         following = cron.next_tick(at)
     except ScheduleInvalid as error:
-        _log.error("schedule not advanced", schedule=name, error_code=error.error_code, reason=str(error))
+        # Such as a rule of a later release. Each poll of each process comes here; the first one logs it.
+        unusable = {"error_code": error.error_code, "message": str(error)}
+        if await executor.fetch(_SQL["record_unusable"], name, to_json(unusable).decode()):
+            _log.error("schedule not advanced", schedule=name, error_code=error.error_code, reason=str(error))
         return 0
     previous = schedule["last_tick_at"]
     document = {"tick_at": at.astimezone(UTC), "previous_tick_at": previous and previous.astimezone(UTC)}

@@ -60,3 +60,9 @@ WITH created AS (
     WHERE name = $1
 )
 SELECT id FROM created
+
+-- name: record_unusable
+-- Record the error $2 of the schedule $1, whose expression or zone cannot be used. No row: it is recorded already.
+UPDATE work_schedules SET last_error = $2::text::jsonb
+WHERE name = $1 AND last_error IS DISTINCT FROM $2::text::jsonb
+RETURNING name

@@ -82,8 +82,11 @@ async def test_schedule_remove_is_recorded_and_needs_yes(database: Database, rel
     async with database.connection() as connection:
         await declare_schedules(connection, [every_minute()])
     arguments = ("schedule", "remove", NAME, "--reason", "old")
-    assert (await relaybox(*arguments)).stdout == f"dry run: {NAME} would be removed; add --yes to do it\n"
-    assert (await relaybox(*arguments, "--yes")).stdout == f"removed {NAME}\n"
+    assert (await relaybox(*arguments)).stdout == (
+        f"dry run: {NAME} would be removed; add --yes to do it\n"
+        "a running process that still declares it creates no more tasks of it until it is restarted\n"
+    )
+    assert (await relaybox(*arguments, "--yes")).stdout.startswith(f"removed {NAME}\na running process")
     [act] = await operator_acts(database)
     assert (act["actor"], act["act"], act["reason"]) == ("night-shift", "remove", "old")
     for options in ((), ("--yes", "--json")):

@@ -203,7 +203,12 @@ async def test_unreadable_expression_holds_back_only_its_schedule(
     await superuser.execute("UPDATE work_schedules SET cron = '@newer' WHERE name = $1", newer.name)
     with capture_logs() as logs:
         assert await tick(newer, other, at=NOON + MINUTE) == 1
+        assert await tick(newer, at=NOON + 2 * MINUTE) == 0
     assert [(one["event"], one["schedule"]) for one in logs] == [("schedule not advanced", newer.name)]
+    await superuser.execute("UPDATE work_schedules SET cron = '@newest' WHERE name = $1", newer.name)
+    with capture_logs() as logs:
+        await tick(newer, at=NOON + 3 * MINUTE)
+    assert "'@newest'" in logs[0]["reason"]
 
 
 @pytest.mark.parametrize("missed", MissedTicks)
