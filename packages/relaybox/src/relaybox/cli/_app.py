@@ -41,7 +41,7 @@ class _RelayboxGroup(LazyGroup):
             ),
             "dead-letters": LazyCommand(
                 target="relaybox.cli._dead_letters:letter_commands",
-                help="Inspect messages that consumers parked; replay and discard them.",
+                help="Inspect messages that consumers parked; replay and discard them; park a message.",
             ),
             "flow": LazyCommand(
                 target="relaybox.cli._flows:flow_commands",
