@@ -205,9 +205,10 @@ def _reasons(topic: str, partitions: Sequence[Any], min_isr: int) -> dict[int, s
             reasons[each.id] = (
                 f"partition {each.id} of topic {topic} has no leader; start one of the brokers {brokers}"
             )
-        elif len(each.isr) < min_isr:
+        # Kafka requires at most as many replicas in sync as the partition has (Partition.effectiveMinIsr).
+        elif len(each.isr) < (required := min(min_isr, len(each.replicas))):
             reasons[each.id] = (
-                f"partition {each.id} of topic {topic} has {len(each.isr)} of {min_isr} required replicas "
+                f"partition {each.id} of topic {topic} has {len(each.isr)} of {required} required replicas "
                 f"in sync (min.insync.replicas); start the missing ones of the brokers {brokers}"
             )
     return reasons

@@ -16,12 +16,12 @@ BROKERS = [SimpleNamespace(id=number) for number in (0, 1, 2)]
 NO_BROKER = SimpleNamespace(id=-1)
 
 
-def partition(number: int, leader: Any, in_sync: int) -> SimpleNamespace:
-    return SimpleNamespace(id=number, leader=leader, replicas=BROKERS, isr=BROKERS[:in_sync])
+def partition(number: int, leader: Any, in_sync: int, *, replicas: int = 3) -> SimpleNamespace:
+    return SimpleNamespace(id=number, leader=leader, replicas=BROKERS[:replicas], isr=BROKERS[:in_sync])
 
 
 class Admin:
-    """An admin client that describes four partitions of each topic."""
+    """An admin client that describes five partitions of each topic."""
 
     def __init__(self, _settings: Any) -> None:
         pass
@@ -39,6 +39,8 @@ class Admin:
             partition(1, BROKERS[1], 1),
             partition(2, NO_BROKER, 2),
             partition(3, None, 2),
+            # Kafka requires at most as many replicas in sync as the partition has.
+            partition(4, BROKERS[0], 1, replicas=1),
         ]
         described.set_result(SimpleNamespace(partitions=partitions))
         return {"orders": described}
