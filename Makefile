@@ -73,7 +73,7 @@ check: $(STAMP) ## Check format, types and imports, and run the unit tests (unde
 unit: $(STAMP)
 	@$(PYTEST) --quiet $(UNIT_TESTS) $(ARGS)
 
-test: $(STAMP) ## Check everything and run all tests except the slow ones (about eleven minutes; ARGS= for pytest)
+test: $(STAMP) ## Check everything and run all tests except the slow ones (under ten minutes; ARGS= for pytest)
 	@$(MAKE) --no-print-directory --jobs 2 lint measured
 	@for part in packages:90 apps:85; do name=$(COVERAGE)/$${part%:*}; \
 	  slipcover --branch --skip-covered --fail-under $${part#*:} --out $$name.json --merge $$name.gw*.json || exit 1; done

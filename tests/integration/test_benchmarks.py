@@ -188,4 +188,4 @@ def test_run_refuses_an_unknown_benchmark(repository: Repository) -> None:
 @pytest.mark.parametrize("script", sorted(BENCHMARKS.glob("[a-z]*.py")), ids=lambda path: path.stem)
 def test_benchmark_has_a_short_form_and_a_line_in_the_readme(script: Path) -> None:
     assert '"--short"' in script.read_text()
-    assert f"benchmarks/{script.name}`" in (BENCHMARKS / "README.md").read_text()
+    assert f"`{script.name}`" in (BENCHMARKS / "README.md").read_text()

@@ -56,7 +56,8 @@ async def test_offset_is_never_committed_before_the_effect(
     database: Database, kafka_settings: KafkaSettings, topic: str, group: str, start_consumer
 ) -> None:
     """Also not at a stop: an event that takes too long is rolled back, and comes again."""
-    held, others = make_event(aggregate_id="a"), [make_event(aggregate_id="b") for _ in range(5)]
+    # The keys are in different partitions.
+    held, others = make_event(aggregate_id="a"), [make_event(aggregate_id="c") for _ in range(5)]
     in_hand = asyncio.Event()
 
     async def handler(event: EventEnvelope, unit: EventTransaction) -> None:
