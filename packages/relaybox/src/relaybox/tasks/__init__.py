@@ -7,7 +7,7 @@ transaction of its command. A :class:`TaskRunner` passes the task to a worker, w
 
 from relaybox.tasks._announcement import announce_tasks
 from relaybox.tasks._attempt import AttemptOutcome, retry_pause_s
-from relaybox.tasks._errors import TaskError, TaskLost, TaskUnfinished
+from relaybox.tasks._errors import TaskError, TaskLost, TaskUnfinished, WorkerAborted
 from relaybox.tasks._progress import should_record_progress
 from relaybox.tasks._runner import TaskRunner, TaskSignal
 from relaybox.tasks._statistics import RunnerStatistics, TaskBacklog, TaskCollector
@@ -39,6 +39,7 @@ __all__ = (
     "TaskSignal",
     "TaskUnfinished",
     "Worker",
+    "WorkerAborted",
     "announce_tasks",
     "cancel_task",
     "complete_task",

@@ -1,24 +1,26 @@
 """Run one attempt at a task, and postpone the task when the worker fails."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum, auto
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
 from relaybox.db import Database, DatabaseError
 from relaybox.errors import RelayboxError
-from relaybox.tasks._errors import TaskLost, TaskUnfinished
+from relaybox.tasks._errors import TaskLost, TaskUnfinished, WorkerAborted
 from relaybox.tasks._progress import ProgressReport
 from relaybox.tasks._store import postpone_task
 from relaybox.tasks._task import OnProgress, Task, Worker
 from relaybox.telemetry import traceback_of
 
-__all__ = ("Attempt", "AttemptOutcome", "retry_pause_s")
+__all__ = ("Attempt", "AttemptOutcome", "await_worker", "retry_pause_s")
 
 _log: Final = structlog.stdlib.get_logger(__name__)
 _PAUSE_S_MAX: Final = 30.0
+Result = TypeVar("Result")
 
 
 class AttemptOutcome(StrEnum):
@@ -35,6 +37,32 @@ def retry_pause_s(attempts: int) -> float:
     return min(2.0 ** (attempts - 1), _PAUSE_S_MAX)
 
 
+async def await_worker(call: Awaitable[Result], is_cancelled: Callable[[], bool]) -> Result:
+    """Await a function of the application, and raise nothing but instances of ``Exception``.
+
+    Args:
+        call: The function, called.
+        is_cancelled: Returns whether the caller has cancelled the function.
+
+    Raises:
+        CancelledError: The caller has cancelled the function.
+        WorkerAborted: It raised an exception that ends a program, or cancelled its own task.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    try:
+        result = await call
+        if task.cancelling():  # a cancellation by the function itself arrives here, not at the next statement
+            await asyncio.sleep(0)
+    except Exception:
+        raise
+    except BaseException as error:
+        if is_cancelled() and isinstance(error, asyncio.CancelledError):
+            raise
+        raise WorkerAborted(error) from error
+    return result
+
+
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
     """One attempt at a claimed task."""
@@ -47,15 +75,18 @@ class Attempt:
     attempts_max: int
     #: Called after progress was recorded; None for no call.
     on_progress: OnProgress | None
+    #: Returns whether the runner has cancelled the attempt.
+    is_cancelled: Callable[[], bool]
 
     async def run(self) -> AttemptOutcome:
         """Call the worker or ``on_exhausted``; postpone the task if neither has ended it."""
         try:
             if self.task.attempts > self.attempts_max:
-                await self.on_exhausted(self.task)
+                await await_worker(self.on_exhausted(self.task), self.is_cancelled)
             else:
                 progress = ProgressReport(self.database, self.task, self.on_progress)
-                if (outcome := await self.worker(self.task, progress)) is not None:
+                call = self.worker(self.task, progress)
+                if (outcome := await await_worker(call, self.is_cancelled)) is not None:
                     return outcome
             failure: Exception = TaskUnfinished(
                 f"the worker of {self.task.task_type} did not end its task; "

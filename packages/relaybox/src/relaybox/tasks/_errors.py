@@ -5,14 +5,15 @@
     RelayboxError
     └── TaskError
         ├── TaskLost         cancelled, ended, or taken over by another runner
-        └── TaskUnfinished   the worker returned and did not end the task
+        ├── TaskUnfinished   the worker returned and did not end the task
+        └── WorkerAborted    the worker raised SystemExit, KeyboardInterrupt or CancelledError
 """
 
 from uuid import UUID
 
 from relaybox.errors import RelayboxError
 
-__all__ = ("TaskError", "TaskLost", "TaskUnfinished")
+__all__ = ("TaskError", "TaskLost", "TaskUnfinished", "WorkerAborted")
 
 
 class TaskError(RelayboxError):
@@ -43,3 +44,15 @@ class TaskUnfinished(TaskError):
     """
 
     error_code = "TASK_UNFINISHED"
+
+
+class WorkerAborted(TaskError):
+    """Raised for a worker that raised an exception meant to end a process or a task.
+
+    For example ``CancelledError``, because the worker awaited work that was cancelled.
+    """
+
+    error_code = "WORKER_ABORTED"
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(f"the worker raised {type(error).__name__}, which ended its attempt")

@@ -87,6 +87,8 @@ class TaskRunner:
         self._held: dict[UUID, tuple[Task, asyncio.Task[None]]] = {}
         self._woken = asyncio.Event()
         self._stopping = asyncio.Event()
+        #: Whether the stop has cancelled the workers that still run.
+        self._is_releasing = False
         #: Whether there may be tasks that the last claim left because the runner had no place for them.
         self._left_some = False
         self._listener = Listener(database, self._on_keys) if listens else None
@@ -199,6 +201,7 @@ class TaskRunner:
             on_exhausted=self._on_exhausted,
             attempts_max=self._settings.attempts_max,
             on_progress=self._on_progress,
+            is_cancelled=lambda: self._is_releasing or not self._holds(task),
         )
         running = asyncio.create_task(self._work(task, attempt), name=f"task {task.id}")
         running.add_done_callback(self._stop_on_fault)
@@ -220,10 +223,13 @@ class TaskRunner:
             self._fault = error
             self.stop()
 
-    def _remove(self, task: Task, outcome: AttemptOutcome) -> None:
-        held = self._held.get(task.id)
+    def _holds(self, task: Task) -> bool:
         # This runner may have claimed a lost task again, with a new token.
-        if held is None or held[0].lease_token != task.lease_token:
+        held = self._held.get(task.id)
+        return held is not None and held[0].lease_token == task.lease_token
+
+    def _remove(self, task: Task, outcome: AttemptOutcome) -> None:
+        if not self._holds(task):
             return
         del self._held[task.id]
         self._signals.emit(TaskSignal[outcome.name])
@@ -273,6 +279,7 @@ class TaskRunner:
 
     async def _release_all(self) -> None:
         left = list(self._held.values())
+        self._is_releasing = True
         for _, work in left:
             work.cancel()
         if left:

@@ -1,12 +1,13 @@
 """Run the tasks that are due now, one after the other: for tests of workers."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from relaybox.db import Database
 from relaybox.settings import TaskSettings
-from relaybox.tasks._attempt import Attempt, AttemptOutcome
+from relaybox.tasks._attempt import Attempt, AttemptOutcome, await_worker
 from relaybox.tasks._store import claim_tasks
 from relaybox.tasks._task import Progress, Task, Worker
 
@@ -60,6 +61,7 @@ async def run_due_tasks(
             on_exhausted=on_exhausted,
             attempts_max=settings.attempts_max,
             on_progress=None,
+            is_cancelled=_is_cancelled,
         )
         outcome = await attempt.run()
         runs.append(TaskRun(task=task, outcome=outcome, failure=worker.failure))
@@ -75,7 +77,13 @@ class _ObservedWorker:
 
     async def __call__(self, task: Task, progress: Progress) -> AttemptOutcome | None:
         try:
-            return await self._worker(task, progress)
+            return await await_worker(self._worker(task, progress), _is_cancelled)
         except Exception as error:
             self.failure = error
             raise
+
+
+def _is_cancelled() -> bool:
+    """Return whether the current task was cancelled, perhaps by a time limit of the test."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
