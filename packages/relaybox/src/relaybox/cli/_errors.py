@@ -25,6 +25,17 @@ class ErrorsAsLines(TyperGroup):
     :class:`RelayboxError` one line. Other exceptions are defects of the program and keep their traceback.
     """
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments; refuse one that is not UTF-8, which no server could store.
+
+        Raises:
+            UsageError: An argument is not UTF-8.
+        """
+        for argument in args:
+            if any("\ud800" <= character <= "\udfff" for character in argument):
+                raise typer.BadParameter(f"{argument!r} is not UTF-8", ctx=ctx)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the selected command; print its :class:`RelayboxError`, if any, and exit with code 1."""
         try:

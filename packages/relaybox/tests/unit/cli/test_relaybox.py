@@ -46,6 +46,17 @@ def test_token_refuses_an_invalid_subject(jwt_settings: JwtSettings) -> None:
     assert "printable" in result.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [("flow", "list", "a\udcff"), ("dead-letters", "discard", "1", "--by", "ann", "--reason", "\udcff")],
+    ids=" ".join,
+)
+def test_argument_that_is_not_utf_8_is_refused(arguments: tuple[str, ...]) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert "is not UTF-8" in result.stderr
+
+
 def test_token_without_secret_names_the_setting() -> None:
     result = run("token", "--sub", "ann")
     assert result.exit_code == 1
