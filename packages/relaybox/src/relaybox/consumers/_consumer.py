@@ -26,7 +26,7 @@ from relaybox.consumers._statistics import (
     PartitionLag,
     ProgressClock,
 )
-from relaybox.consumers._subscription import Subscription, one_group
+from relaybox.consumers._subscription import Subscription, check_reading, one_group
 from relaybox.db import Database
 from relaybox.periodic import PeriodicJob, wait_at_most
 from relaybox.settings import DeadLetterSettings, KafkaSettings
@@ -102,11 +102,12 @@ class Consumer:
             on_signal: Receives each step of the consumer, for tests.
 
         Raises:
-            SubscriptionInvalid: No subscription, several groups, two handlers of one event type, or the
-                topic of dead letters is one of *topics*.
+            SubscriptionInvalid: No subscription, several groups, two handlers of one event type, no topic,
+                a limit below 1, or the topic of dead letters is one of *topics*.
             TopicUndeclared: The topic of dead letters is not in ``OUTBOX_TOPICS``.
             SettingsError: A setting in the environment is malformed.
         """
+        check_reading(topics, concurrency, message_bytes_max)
         declared = tuple(subscriptions)
         self.group = one_group(declared)
         self._database, self._settings = database, settings

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from inspect import iscoroutinefunction
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import structlog
 from relaybox_types.envelope import EventEnvelope
@@ -23,11 +23,14 @@ __all__ = (
     "Order",
     "ParkedHandler",
     "Subscription",
+    "check_reading",
     "one_group",
     "subscribe",
 )
 
 _GROUP_CHARACTERS_MAX: Final = 200
+#: A day: PostgreSQL does not let a transaction be idle for over 24 days.
+_HANDLER_S_MAX: Final = 86_400.0
 _log: Final = structlog.stdlib.get_logger(__name__)
 
 
@@ -126,12 +129,13 @@ def subscribe(
     Args:
         event_types: Names of events or their declarations, at least one. The payload of a declared type is
             brought to its declared version; a name stands for events of any version, which stay as they are.
-        group: Name of the consumer group, 1 to 200 characters.
+        group: Name of the consumer group, 1 to 200 printable characters.
         naming: Checks a name by the convention of the events' domain, and returns it.
         on_failure: After the fourth attempt ``"park"`` records the message as a dead letter and goes on,
             ``"stop"`` ends the consumer before the message.
         order: ``"key"`` parks the later messages of the key behind a dead letter, ``"none"`` processes them.
-        handler_timeout_s: Seconds after which an attempt is rolled back and counts as failed. A time that
+        handler_timeout_s: Seconds, at most 86,400, after which an attempt is rolled back and counts as
+            failed. A time that
             PostgreSQL would not let a transaction be idle (``POSTGRES_IDLE_IN_TRANSACTION_TIMEOUT_MS``, 30 s)
             costs a round trip per event.
         transaction_events_max: How many events of different keys may share one transaction, which is faster.
@@ -143,17 +147,23 @@ def subscribe(
 
     Raises:
         EventNameInvalid: An event type breaks *naming* (G09).
-        SubscriptionInvalid: No event type, a group name that is empty or too long, or a limit below 1 event
-            or not above 0 s.
+        SubscriptionInvalid: No event type, a group name that is empty, too long or not printable, or an
+            argument outside of its range.
     """
     if not event_types:
         raise SubscriptionInvalid("a subscription needs at least one event type")
-    if not 1 <= len(group) <= _GROUP_CHARACTERS_MAX:
-        raise SubscriptionInvalid(f"group {group[:40]!r} must have 1 to {_GROUP_CHARACTERS_MAX} characters")
-    if transaction_events_max < 1 or handler_timeout_s <= 0:
+    if not 1 <= len(group) <= _GROUP_CHARACTERS_MAX or not group.isprintable():
         raise SubscriptionInvalid(
-            f"transaction_events_max must be at least 1 and handler_timeout_s above 0, "
-            f"not {transaction_events_max} and {handler_timeout_s:g}"
+            f"group {group[:40]!r} must have 1 to {_GROUP_CHARACTERS_MAX} printable characters"
+        )
+    if on_failure not in get_args(OnFailure) or order not in get_args(Order):
+        raise SubscriptionInvalid(
+            f"on_failure must be 'park' or 'stop' and order 'key' or 'none', not {on_failure!r} and {order!r}"
+        )
+    if transaction_events_max < 1 or not 0 < handler_timeout_s <= _HANDLER_S_MAX:
+        raise SubscriptionInvalid(
+            f"transaction_events_max must be at least 1 and handler_timeout_s above 0 and at most "
+            f"{_HANDLER_S_MAX:g}, not {transaction_events_max} and {handler_timeout_s:g}"
         )
     declared = tuple(one for one in event_types if isinstance(one, EventType))
     types = frozenset(naming(one.name if isinstance(one, EventType) else one) for one in event_types)
@@ -172,6 +182,20 @@ def subscribe(
         )
 
     return declare
+
+
+def check_reading(topics: Sequence[str], concurrency: int, message_bytes_max: int) -> None:
+    """Check what a consumer reads.
+
+    Raises:
+        SubscriptionInvalid: No topic, a string in place of topics, or a limit below 1.
+    """
+    if isinstance(topics, str) or not topics:
+        raise SubscriptionInvalid(f"topics must be a list of at least one topic, not {topics!r}")
+    if concurrency < 1 or message_bytes_max < 1:
+        raise SubscriptionInvalid(
+            f"concurrency and message_bytes_max must be at least 1, not {concurrency} and {message_bytes_max}"
+        )
 
 
 def one_group(subscriptions: Sequence[Subscription]) -> str:

@@ -1,5 +1,7 @@
 """What can be declared, and what a consumer can be composed of."""
 
+from typing import Any
+
 import pytest
 import relaybox.consumers
 import relaybox.http
@@ -16,8 +18,8 @@ CREATED = "Genesis.Session.Created"
 async def handler(event: EventEnvelope, unit: EventTransaction) -> None: ...
 
 
-def compose(*subscriptions: Subscription) -> Consumer:
-    return Consumer(Database(PostgresSettings()), KafkaSettings(), subscriptions)
+def compose(*subscriptions: Subscription, **arguments: Any) -> Consumer:
+    return Consumer(Database(PostgresSettings()), KafkaSettings(), subscriptions, **arguments)
 
 
 def test_a_new_consumer_is_one_function() -> None:
@@ -47,6 +49,36 @@ def test_subscription_uses_the_naming_rule_of_the_domain() -> None:
 def test_a_subscription_that_cannot_work_is_refused(types: tuple[str, ...], group: str) -> None:
     with pytest.raises(SubscriptionInvalid):
         subscribe(*types, group=group)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"group": "a\0b"},
+        {"group": "a\udc00"},
+        {"order": "keys"},
+        {"on_failure": "ignore"},
+        {"transaction_events_max": 0},
+        {"handler_timeout_s": 0.0},
+        {"handler_timeout_s": float("nan")},
+        {"handler_timeout_s": float("inf")},
+        {"handler_timeout_s": 86_401.0},
+    ],
+    ids=str,
+)
+def test_an_argument_out_of_its_range_is_refused(arguments: dict[str, Any]) -> None:
+    with pytest.raises(SubscriptionInvalid, match="must"):
+        subscribe(CREATED, **{"group": "g", **arguments})
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"topics": "domain-events"}, {"topics": ()}, {"concurrency": 0}, {"message_bytes_max": 0}],
+    ids=str,
+)
+def test_a_consumer_that_would_read_nothing_is_refused(arguments: dict[str, Any]) -> None:
+    with pytest.raises(SubscriptionInvalid, match="must"):
+        compose(subscribe(CREATED, group="g")(handler), **arguments)
 
 
 def test_a_consumer_has_subscriptions_of_exactly_one_group() -> None:
