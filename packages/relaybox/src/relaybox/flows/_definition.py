@@ -29,6 +29,8 @@ __all__ = (
 
 _SQL: Final = load_queries(__package__ or "relaybox.flows", "flows.sql")
 _ARGUMENTS_BYTES_MAX: Final = 1_048_576
+#: Operators' commands recognise a flow by a version of at most nine digits in its task type.
+_VERSION_MAX: Final = 999_999_999
 
 #: The function of a flow; gets the flow and its arguments, and returns the flow's result.
 FlowFunction = Callable[["Flow", dict[str, Any]], Awaitable[Mapping[str, Any] | None]]
@@ -60,7 +62,7 @@ def flow(
 
     Args:
         name: Name of the flow, 1 to 120 characters without ``@``.
-        version: Version of the code, from 1.
+        version: Version of the code, 1 to 999,999,999.
         event_types: The types of events for which the flow waits.
 
     Raises:
@@ -68,9 +70,10 @@ def flow(
         EventNameInvalid: An event type breaks the naming rule (G09).
     """
     check_text("the name of a flow", name, NAME_CHARACTERS_MAX)
-    if "@" in name or version < 1:
+    if "@" in name or not 1 <= version <= _VERSION_MAX:
         raise FlowInvalid(
-            f"a flow needs a name without @ and a version from 1, not {name[:40]!r} and {version}"
+            f"a flow needs a name without @ and a version of 1 to {_VERSION_MAX:,}, "
+            f"not {name[:40]!r} and {version}"
         )
     types = tuple(check_past_name(one) for one in event_types)
 

@@ -21,7 +21,7 @@ from relaybox.commands import settle_command
 from relaybox.consumers import EventTransaction, Subscription, subscribe
 from relaybox.db import Database, executor_of, load_queries, map_database_errors
 from relaybox.flows._definition import FlowDefinition
-from relaybox.flows._errors import FlowCancelled, FlowExpired
+from relaybox.flows._errors import FlowCancelled, FlowExpired, FlowInvalid
 from relaybox.flows._flow import Flow
 from relaybox.flows._guard import Suspended
 from relaybox.flows._handles import cancel, expire_handles, record_resumes
@@ -84,8 +84,14 @@ def flow_workers(
         database: Where the flows are stored.
         definitions: The flows.
         metrics: Counts failed steps and expired waits; None: they are not counted.
+
+    Raises:
+        FlowInvalid: Two flows have the same name and version.
     """
-    runs = _Runs(database, metrics)
+    runs, by_type = _Runs(database, metrics), dict[str, FlowDefinition]()
+    for one in definitions:
+        if by_type.setdefault(one.task_type, one) is not one:
+            raise FlowInvalid(f"two flows are {one.task_type}; give one of them another name or version")
 
     def worker(definition: FlowDefinition) -> Worker:
         async def work(task: Task, _progress: Progress) -> AttemptOutcome:
@@ -101,7 +107,7 @@ def flow_workers(
 
         return work
 
-    return {definition.task_type: worker(definition) for definition in definitions}
+    return {task_type: worker(definition) for task_type, definition in by_type.items()}
 
 
 async def park_flow(database: Database, task: Task) -> None:

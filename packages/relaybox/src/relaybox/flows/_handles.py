@@ -290,7 +290,11 @@ async def fetch_handle(executor: Executor, correlation_id: str) -> Handle | None
     """Return the last handle of *correlation_id*, None if there is none.
 
     A waiting handle whose time is over is EXPIRED here, even before :func:`expire_handles` has recorded this.
+
+    Raises:
+        FlowDocumentInvalid: The correlation id is too long or cannot be stored.
     """
+    _check_correlation_id(correlation_id)
     rows = await executor.fetch(_RETURNING_A_HANDLE["fetch"], correlation_id)
     return Handle.from_row(rows[0]) if rows else None
 
@@ -306,8 +310,12 @@ def chain_of(correlation_id: str) -> UUID:
         return uuid5(EVENT_ID_NAMESPACE, correlation_id)
 
 
+def _check_correlation_id(text: str) -> None:
+    check_text("a correlation id", text, _CORRELATION_CHARACTERS_MAX, error=FlowDocumentInvalid)
+
+
 async def _transition(db: AsyncSession, query: str, correlation_id: str, *args: Any) -> Handle | None:
-    check_text("a correlation id", correlation_id, _CORRELATION_CHARACTERS_MAX, error=FlowDocumentInvalid)
+    _check_correlation_id(correlation_id)
     try:
         with map_database_errors():
             rows = await executor_of(db).fetch(_RETURNING_A_HANDLE[query], correlation_id, *args)

@@ -61,6 +61,20 @@ def test_flow_with_an_unusable_name_is_refused(text: str) -> None:
         flow(text)
 
 
+@pytest.mark.parametrize("version", [0, 1_000_000_000])
+def test_flow_with_a_version_out_of_range_is_refused(version: int) -> None:
+    with pytest.raises(FlowInvalid, match="a version of 1 to 999,999,999"):
+        flow("Test.Call", version=version)
+
+
+def test_two_flows_with_one_name_and_version_are_refused(database: Database) -> None:
+    async def function(_current: Flow, _arguments: dict[str, Any]) -> None:
+        raise AssertionError
+
+    with pytest.raises(FlowInvalid, match=r"two flows are Test\.Call@1"):
+        flow_workers(database, [flow("Test.Call")(function), flow("Test.Call")(function)])
+
+
 @each_text
 async def test_step_with_an_unusable_name_is_refused(database: Database, text: str) -> None:
     failure = await failure_of(database, lambda current: current.step(text, _nothing))
@@ -81,6 +95,13 @@ async def test_wait_for_an_unusable_key_is_refused(database: Database, text: str
 async def test_resume_of_an_unusable_correlation_id_is_refused(database: Database, text: str) -> None:
     with pytest.raises(FlowDocumentInvalid, match="a correlation id must have 1 to 200 characters"):
         await database.run_in_transaction(lambda db: resume(db, text, {}))
+
+
+@each_text
+async def test_pause_of_an_unusable_correlation_id_is_refused(database: Database, text: str) -> None:
+    run = EngineRun(engine="list", run_id="1", correlation_id=text)
+    with pytest.raises(FlowDocumentInvalid, match="a correlation id must have 1 to 200 characters"):
+        await database.run_in_transaction(lambda db: pause_run(db, run, expires_in=HOUR))
 
 
 async def test_longest_key_of_four_byte_characters_is_stored(database: Database) -> None:
