@@ -167,6 +167,20 @@ async def test_lane_is_open_in_the_epoch_of_its_takeover_only(
 
 
 @pytest.mark.guarantee("G31")
+@pytest.mark.parametrize("epoch", [1, 3])
+async def test_lane_with_a_batch_of_another_epoch_is_kept_but_not_open(
+    delivery: ExactlyOnce, takeovers: Takeovers, epoch: int
+) -> None:
+    owned, other = [Lane(lane=0, epoch=number, valid_until_s=0.0) for number in (2, epoch)]
+    assert await takeovers.opened_of(delivery, [owned]) == [0]
+    batch = LaneBatch(messages=[MESSAGE], lanes=frozenset({0}))
+    transaction = delivery.publish(batch)
+    assert delivery.ready([other]) == []
+    assert (await transaction).sent == [MESSAGE], "its producer was not closed"
+    assert takeovers.asked == [[0]]
+
+
+@pytest.mark.guarantee("G31")
 async def test_lane_in_contradiction_waits_while_other_lanes_open(
     delivery: ExactlyOnce, takeovers: Takeovers
 ) -> None:
