@@ -182,7 +182,8 @@ class Flow:
             FlowExpired: No such event arrived within *timeout*; the flow may catch this and continue.
             FlowCancelled: The wait was cancelled.
             FlowInvalid: *event_type* is not among the declared event types of the flow; *key* is empty, has
-                over 255 characters or cannot be stored; *timeout* is longer than 100 years.
+                over 255 characters or cannot be stored; *timeout* is longer than 100 years; the step's
+                *name*, which is ``event_type/key`` if none is given, has over 120 characters.
         """
         check_text(f"the key of a wait for {event_type}", key, _KEY_CHARACTERS_MAX)
         if event_type not in self._event_types:
