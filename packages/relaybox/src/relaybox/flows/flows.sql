@@ -57,11 +57,12 @@ RETURNING status::text AS status,
 
 -- name: expire
 -- Expire at most $1 waiting handles whose time is over, oldest first; handles that another transaction has locked are skipped.
+-- The CASE is that of the index; the time is read once, because an index cannot be searched for a volatile value.
 UPDATE flow_resume_handles SET status = 'EXPIRED', version = version + 1
 WHERE id = ANY(ARRAY(
     SELECT id FROM flow_resume_handles
-    WHERE status IN ('PENDING_PAUSE', 'PAUSED') AND expires_at < clock_timestamp()
-    ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED))
+    WHERE CASE WHEN status IN ('PENDING_PAUSE', 'PAUSED') THEN expires_at END < (SELECT clock_timestamp())
+    ORDER BY CASE WHEN status IN ('PENDING_PAUSE', 'PAUSED') THEN expires_at END LIMIT $1 FOR UPDATE SKIP LOCKED))
 RETURNING status::text AS status,
     -- include: handle
 
@@ -85,11 +86,12 @@ SELECT id FROM flow_resume_handles WHERE correlation_id = $1 ORDER BY generation
 -- name: waiting_pauses
 -- Return the correlation ids of the pauses for which the task $1 waits; there is one at most. A flow's correlation ids begin with
 -- the id of its task; that of an external engine's run is in the input of its driver.
+-- The status is compared as text: otherwise the planner may read all waiting handles by a partial index.
 SELECT correlation_id FROM flow_resume_handles
 WHERE (split_part(correlation_id, '/', 1) = $1::uuid::text
        OR correlation_id = (SELECT input_data ->> 'correlation_id' FROM async_tasks
                             WHERE id = $1 AND task_type LIKE 'Relaybox.FlowEngine/%'))
-    AND status IN ('PENDING_PAUSE', 'PAUSED') AND registered AND resume_handle ->> 'task_id' = $1::uuid::text
+    AND status::text IN ('PENDING_PAUSE', 'PAUSED') AND registered AND resume_handle ->> 'task_id' = $1::uuid::text
 
 -- name: command_of_flow
 -- Return the command for which the flow $1 was started. No row: none, or the task is not a flow, so the application ends the
@@ -198,14 +200,14 @@ FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS given (event_
 -- name: deliver_events
 -- Give the events $3 to the flows that wait for an event of its type in $1 and its key in $2, the first one if several match,
 -- and resume those whose pause has not ended. Run after record_events, as a statement of its own: its snapshot has the waits
--- that began before the locks.
+-- that began before the locks. The CASE is that of the index of open waits.
 WITH event AS (
     SELECT DISTINCT ON (event_type, key) event_type, key, envelope::jsonb AS envelope
     FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS given (event_type, key, envelope, place)
     ORDER BY event_type, key, place
 ), given AS (
     UPDATE flow_waits AS wait SET event = event.envelope FROM event
-    WHERE wait.event_type = event.event_type AND wait.key = event.key AND wait.event IS NULL
+    WHERE wait.event_type = event.event_type AND CASE WHEN wait.event IS NULL THEN wait.key END = event.key
     RETURNING wait.correlation_id
 )
 UPDATE flow_resume_handles AS handle SET status = 'RESUMED', resume_payload = '{}', version = version + 1

@@ -29,7 +29,8 @@ WITH chosen AS MATERIALIZED (
 SELECT chosen.*, h.correlation_id,
        (SELECT count(*) FROM flow_steps AS step WHERE step.task_id = chosen.id) AS steps
 FROM chosen
-LEFT JOIN flow_resume_handles AS h ON h.expires_at = chosen.not_before AND h.status IN ('PENDING_PAUSE', 'PAUSED')
+LEFT JOIN flow_resume_handles AS h
+    ON CASE WHEN h.status IN ('PENDING_PAUSE', 'PAUSED') THEN h.expires_at END = chosen.not_before
     AND chosen.status = 'PENDING' AND h.resume_handle ->> 'task_id' = chosen.id::text
 ORDER BY chosen.created_at, chosen.id
 

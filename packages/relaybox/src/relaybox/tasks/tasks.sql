@@ -16,10 +16,13 @@ RETURNING id
 
 -- name: claim_tasks
 -- Claim at most $2 tasks that are PENDING or whose lease has expired; each gets a new fencing token. First those that had to
--- wait for a time that has come, which an index of their own finds among any number of waiting tasks.
+-- wait for a time that has come, which an index of their own finds among any number of waiting tasks. They are PENDING, as a
+-- constraint says; a condition on the status would let the planner choose the index of the status, with all waiting tasks.
+-- The update finds the rows by an array: it cannot be planned as a join that reads the whole table, which it was, because
+-- the planner does not know how small the second LIMIT is.
 WITH waited AS MATERIALIZED (
     SELECT id FROM async_tasks
-    WHERE task_type = ANY($1::text[]) AND status = 'PENDING' AND not_before <= now()
+    WHERE task_type = ANY($1::text[]) AND not_before <= now()
     ORDER BY not_before
     LIMIT $2
     FOR UPDATE SKIP LOCKED
@@ -30,14 +33,11 @@ WITH waited AS MATERIALIZED (
     ORDER BY coalesce(claim_order_at, created_at), created_at
     LIMIT $2 - (SELECT count(*) FROM waited)
     FOR UPDATE SKIP LOCKED
-), due AS (
-    SELECT id FROM waited UNION ALL SELECT id FROM ready
 )
 UPDATE async_tasks AS task
 SET status = 'RUNNING', attempts = task.attempts + 1, lease_token = gen_random_uuid(),
     lease_until = now() + make_interval(secs => $3), not_before = NULL
-FROM due
-WHERE task.id = due.id
+WHERE task.id = ANY(ARRAY(SELECT id FROM waited UNION ALL SELECT id FROM ready))
 RETURNING task.id, task.task_type, task.triggered_by_command_id, task.aggregate_id, task.input_data::text AS input_data,
     task.progress, task.attempts, task.lease_token
 
@@ -131,7 +131,12 @@ WHERE id = $1 AND lease_token = $2 AND status = 'RUNNING'
 RETURNING id
 
 -- name: wake_tasks
--- Let the suspended tasks $1 be claimed at once, and return their types. RUNNING tasks are updated too: under REPEATABLE READ a
--- task that was suspended after the snapshot looks RUNNING, and the update raises SQLSTATE 40001 instead of missing the task.
-UPDATE async_tasks SET not_before = NULL WHERE id = ANY($1::uuid[]) AND status IN ('PENDING', 'RUNNING')
+-- Let the suspended tasks $1 be claimed at once, and return their types. They are claimed in the order in which they are woken:
+-- in the order of their creation, a young task would wait until no older one is woken any more. RUNNING tasks are updated too:
+-- under REPEATABLE READ a task that was suspended after the snapshot looks RUNNING, and the update raises SQLSTATE 40001
+-- instead of missing the task.
+UPDATE async_tasks
+SET claim_order_at = CASE WHEN not_before IS NULL THEN claim_order_at ELSE greatest(claim_order_at, clock_timestamp()) END,
+    not_before = NULL
+WHERE id = ANY($1::uuid[]) AND status IN ('PENDING', 'RUNNING')
 RETURNING task_type

@@ -325,3 +325,18 @@ async def test_task_suspended_beside_a_wake_is_woken(database: Database) -> None
     await database.run_in_transaction(wake)
     row = await task_row(database, task_id)
     assert (row["status"], row["not_before"]) == ("PENDING", None)
+
+
+async def test_woken_tasks_are_claimed_in_the_order_of_their_wake(database: Database) -> None:
+    tasks = [await add_task(database) for _ in range(3)]
+    later = datetime.now(UTC) + timedelta(hours=1)
+    async with database.connection() as connection:
+        for task in await claim_tasks(connection, [TASK_TYPE], tasks_max=3, lease_s=60):
+            await suspend_task(connection, task.fence, not_before=later)
+        await wake_tasks(connection, [tasks[2]])
+        await wake_tasks(connection, [tasks[0]])
+        created = await add_task(database)
+        await wake_tasks(connection, [tasks[1]])
+        order = [tasks[2], tasks[0], created, tasks[1]]
+        claimed = [(await claim_tasks(connection, [TASK_TYPE], tasks_max=1, lease_s=60))[0].id for _ in order]
+    assert claimed == order
