@@ -36,7 +36,9 @@ NAMES = st.sampled_from(["a", "b", "c"])
 NUMBERS = st.integers(0, 3)
 RULES = 50
 EXAMPLES = 4
+#: More statements than three flows that begin need; a runner that wakes a single flow needs about ten.
 STATEMENTS_MAX = 60
+STATEMENTS = st.integers(1, 10) | st.integers(1, STATEMENTS_MAX)
 Outcome = str | type[FlowError]
 
 
@@ -180,7 +182,6 @@ class Machine(RuleBasedStateMachine):
     database: Database
     postgres: PostgresSettings
     runner: asyncio.Runner
-    kills = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -223,12 +224,11 @@ class Machine(RuleBasedStateMachine):
         rows = await self._fetch("SELECT name FROM effects WHERE flow = $1 ORDER BY ctid", flow_id)
         return status, result, [row["name"] for row in rows]
 
-    @rule(number=st.integers(1, STATEMENTS_MAX), name=NAMES, between=st.sampled_from(["", "event", "resume"]))
+    @rule(number=STATEMENTS, name=NAMES, between=st.sampled_from(["", "event", "resume"]))
     def is_killed_then_runs(self, number: int, name: str, between: str) -> None:
         """Kill the runner before a statement; an event or a resume comes before the next runner."""
         code = exit_code_of(run_and_die, self.postgres, number)
         assert code in (0, -signal.SIGKILL)
-        Machine.kills += code != 0
         if between == "event":
             self.gets_event(name, number)
         elif between == "resume":
@@ -345,7 +345,6 @@ def compare(postgres: PostgresSettings, examples: int) -> None:
             )
         finally:
             runner.run(Machine.database.close())
-    assert Machine.kills > 0
 
 
 @pytest.fixture
@@ -353,6 +352,20 @@ async def tables(superuser: Any) -> None:
     await superuser.execute("CREATE TABLE effects (flow UUID, name TEXT)")
     await superuser.execute("CREATE TABLE broken (flow UUID)")
     await superuser.execute("GRANT ALL ON effects, broken TO PUBLIC")
+
+
+@pytest.mark.usefixtures("tables")
+@pytest.mark.parametrize(
+    ("number", "code"), [(1, -signal.SIGKILL), (10, -signal.SIGKILL), (STATEMENTS_MAX, 0)]
+)
+async def test_model_kills_the_runner_before_a_statement_that_it_reaches(
+    database: Database, postgres_settings: PostgresSettings, number: int, code: int
+) -> None:
+    flow_id = uuid4()
+    await database.run_in_transaction(
+        lambda db: start_flow(db, modelled, {"key": str(flow_id)}, flow_id=flow_id)
+    )
+    assert await asyncio.to_thread(exit_code_of, run_and_die, postgres_settings, number) == code
 
 
 @pytest.mark.usefixtures("tables")
