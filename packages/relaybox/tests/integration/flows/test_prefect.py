@@ -18,7 +18,7 @@ from relaybox.settings import PostgresSettings
 from relaybox.testing import SteppedConsumers, SteppedRelay, make_event, run_in_own_loop
 
 from tests.fixtures.bounds import READY_S
-from tests.fixtures.prefect_server import PrefectServer, prefect_python
+from tests.fixtures.prefect_server import WITHOUT_RETRIES, PrefectServer, prefect_python
 from tests.fixtures.processes import server_environment
 from tests.fixtures.waiting import eventually
 from tests.unit.test_docs import fences
@@ -112,7 +112,7 @@ def driver(server: PrefectServer, environment: dict[str, str]) -> Any:
     """``async with driver():`` runs a driver; ``driver("before")`` one that kills itself before a resume."""
 
     def start(*point: str) -> AbstractAsyncContextManager[ServerProcess]:
-        return server.program("-m", DRIVER, *point, environment=environment)
+        return server.program("-m", DRIVER, *point, environment=environment | WITHOUT_RETRIES)
 
     return start
 
@@ -172,7 +172,7 @@ async def test_run_of_the_page_survives_a_restart_and_finishes(
     names: dict[str, Any] = {}
     exec(compile(handler, "page", "exec", dont_inherit=True), names)
     payments = relaybox_consumer(names["continue_order"])
-    async with server.program("engine.py", environment=environment):
+    async with server.program("engine.py", environment=environment | WITHOUT_RETRIES):
         async with server.program("order.py", environment=environment):
             run_id = await start_order(server)
             await paused(relaybox_database, run_id)
