@@ -30,7 +30,7 @@ _DRAIN_S: Final = 300.0
 _WARM_UP_DRAINS: Final = 12
 #: Untimed drains that warm up the broker in a short form. Fewer than in full runs: figures of short forms are
 #: only compared with each other.
-SHORT_DRAINS: Final = 4
+SHORT_DRAINS: Final = 3
 
 
 @asynccontextmanager

@@ -51,12 +51,14 @@ SEQUENTIAL_SHARE: Final = 10
 ROUND_TRIP_EVENTS: Final = 500
 #: Letters of one replay, seconds of the live rate before it, and the limit of a replay.
 LETTERS: Final = 100_000
-LETTERS_SHORT: Final = 1_500
+LETTERS_SHORT: Final = 600
 BEFORE_S: Final = 20.0
-BEFORE_SHORT_S: Final = 4.0
+BEFORE_SHORT_S: Final = 2.0
 REPLAY_S_MAX: Final = 600.0
 #: Poison by the name of its figure: how the handler fails for the events of one key, or None.
 HANDLER_POISON: Final = {"failing": "raise", "hanging": "hang", "exiting": "exit"}
+#: Kinds of poison that a short form measures between two turns without poison.
+POISON_AT_ONCE: Final = 3
 _LOOK_S: Final = 0.1
 _TURN_S: Final = 300.0
 _GROUPS: Final = count()
@@ -239,8 +241,11 @@ async def slow_key(turns: Turns, events: int, rounds: int) -> dict[str, Any]:
     return {"slow_key_ratio": round(statistics.median(ratios), 2)}
 
 
-async def poison(turns: Turns, events: int, rounds: int) -> dict[str, Any]:
-    """Return the rate of the other keys with each kind of poison, divided by their rate without."""
+async def poison(turns: Turns, events: int, rounds: int, *, at_once: int) -> dict[str, Any]:
+    """Return the rate of the other keys with each kind of poison, divided by their rate without.
+
+    *at_once* kinds are measured between two turns without poison.
+    """
     clean = await Topic.written("bench-poison", events=events, partitions=8)
     topics = {"": clean, **dict.fromkeys(HANDLER_POISON, clean)} | {
         kind: await Topic.written(f"bench-poison-{kind}", events=events, partitions=8, poison=value)
@@ -257,11 +262,14 @@ async def poison(turns: Turns, events: int, rounds: int) -> dict[str, Any]:
     ratios: dict[str, list[float]] = {kind: [] for kind in topics if kind}
     await per_s("")  # warms up the servers
     for _ in range(rounds):
-        # Each kind between two turns without poison: the speed of the machine changes within a round.
+        # Between turns without poison: the speed of the machine changes within a round.
         before = await per_s("")
-        for kind, found in ratios.items():
-            poisoned, after = await per_s(kind), await per_s("")
-            found.append(2 * poisoned / (before + after))
+        for first in range(0, len(ratios), at_once):
+            kinds = list(ratios)[first : first + at_once]
+            poisoned = {kind: await per_s(kind) for kind in kinds}
+            after = await per_s("")
+            for kind in kinds:
+                ratios[kind].append(2 * poisoned[kind] / (before + after))
             before = after
     return {f"poison_{kind}_ratio": round(statistics.median(found), 2) for kind, found in ratios.items()}
 
@@ -313,7 +321,7 @@ async def main(parts: list[str], events: int, rounds: int, *, short: bool) -> No
         if "slow_key" in parts:
             figures |= await slow_key(turns, events, rounds)
         if "poison" in parts:
-            figures |= await poison(turns, events, rounds)
+            figures |= await poison(turns, events, rounds, at_once=POISON_AT_ONCE if short else 1)
         if "replay" in parts:
             letters, before_s = (LETTERS_SHORT, BEFORE_SHORT_S) if short else (LETTERS, BEFORE_S)
             async with connected(postgres) as connection:

@@ -28,7 +28,7 @@ VALID_RATIO: Final = 0.35
 RELAYS: Final = (1, 2, 4)
 #: Number of sequences on, off, off, on of the notifier's switch in a round.
 _TURNS_PER_ROUND: Final = 4
-_SHORT_TURNS: Final = 2
+_SHORT_TURNS: Final = 1
 
 Rates = dict[str, list[float]]
 

@@ -38,7 +38,7 @@ SETTLE_S: Final = 6.0
 #: between.
 WARM_UP_S_MIN: Final = 30.0
 WARM_UP_S_MAX: Final = 60.0
-WARM_UP_SHORT_S_MAX: Final = 36.0
+WARM_UP_SHORT_S_MAX: Final = 15.0
 WARM_UP_TURN_S: Final = 3.0
 #: The median is stable after this number of turns without a median below 0.8 times the previous minimum.
 STABLE_TURNS: Final = 3
@@ -180,7 +180,8 @@ async def main(events: int, per_s: float, *, warm_up_s_max: float, steady_s: flo
                 figures[f"{name}_warm_up_s"] = await warm_up_s(
                     writer, watcher, per_s, seconds_min=warm_up_s_min, seconds_max=warm_up_s_max
                 )
-                warm_up_s_min = 0.0  # the second delivery uses the same broker, which is warm
+                # The second delivery uses the same broker, which is warm.
+                warm_up_s_min, warm_up_s_max = 0.0, warm_up_s_max / 2
                 note(figures, name, await single_ms(writer, watcher, events))
                 note(figures, f"{name}_steady", await steady_ms(writer, watcher, per_s, steady_s))
         watcher.stop()

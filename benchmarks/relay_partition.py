@@ -180,9 +180,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--per-s", type=float, default=300.0, help="events written each second")
     parser.add_argument("--away-s", type=float, default=120.0, help="seconds without the killed broker")
-    parser.add_argument("--short", action="store_true", help="exactly once only, and 20 s")
+    parser.add_argument("--short", action="store_true", help="exactly once only, and 15 s")
     given = parser.parse_args()
     if given.short:
-        asyncio.run(main(["exactly_once"], given.per_s, 5.0, 20.0))
+        asyncio.run(main(["exactly_once"], given.per_s, 5.0, 15.0))
     else:
         asyncio.run(main(list(DELIVERIES), given.per_s, 10.0, given.away_s))
