@@ -73,13 +73,19 @@ WHERE id = $1
 -- name: renew_leases
 -- Renew the leases whose fencing token is valid, and return the tasks that were cancelled or claimed by another runner.
 -- A task that its worker has just ended is not returned: the worker may still be running.
+-- A locked task keeps its lease for now: nobody can claim it either, and the others must not wait for it.
 WITH held AS (
     SELECT id, lease_token FROM unnest($1::uuid[], $2::uuid[]) AS held (id, lease_token)
+), renewable AS (
+    SELECT task.id
+    FROM held JOIN async_tasks AS task ON task.id = held.id
+    WHERE task.lease_token = held.lease_token AND task.status = 'RUNNING'
+    FOR NO KEY UPDATE OF task SKIP LOCKED
 ), renewed AS (
     UPDATE async_tasks AS task
     SET lease_until = now() + make_interval(secs => $3)
-    FROM held
-    WHERE task.id = held.id AND task.lease_token = held.lease_token AND task.status = 'RUNNING'
+    FROM renewable
+    WHERE task.id = renewable.id
 )
 SELECT task.id
 FROM held JOIN async_tasks AS task ON task.id = held.id

@@ -158,6 +158,23 @@ async def test_renewal_returns_lost_and_cancelled_tasks(
         assert await renew_leases(connection, [fence], lease_s=60) == {task_id}
 
 
+async def test_renewal_does_not_wait_for_a_locked_task(database: Database) -> None:
+    locked_id, free_id = await add_task(database), await add_task(database)
+    fences = [await claim_one(database, lease_s=1), await claim_one(database, lease_s=1)]
+    before = {id_: (await task_row(database, id_))["lease_until"] for id_ in (locked_id, free_id)}
+    async with (
+        database.connection() as other,
+        other.transaction(),
+        database.connection() as connection,
+        connection.transaction(),
+    ):
+        await other.fetch("SELECT id FROM async_tasks WHERE id = $1 FOR UPDATE", locked_id)
+        await connection.fetch("SET LOCAL lock_timeout = '1s'")
+        assert await renew_leases(connection, fences, lease_s=60) == set()
+    assert (await task_row(database, locked_id))["lease_until"] == before[locked_id]
+    assert (await task_row(database, free_id))["lease_until"] > before[free_id]
+
+
 async def test_task_that_its_worker_has_just_ended_is_not_lost(database: Database) -> None:
     await add_task(database)
     fence = await claim_one(database)
