@@ -12,6 +12,7 @@ from relaybox.db import Database, Executor, executor_of, load_queries
 from relaybox.operations._errors import GroupUnknown, KafkaUnavailable, ParkingRefused
 from relaybox.operations._flow_actions import record_act
 from relaybox.operations._group_reader import FirstMessage, FirstMessages, GroupReader
+from relaybox.outbox import is_topic_name
 from relaybox.settings import KafkaSettings
 
 __all__ = ("MessagePlace", "MessageToPark", "preview_parking", "request_parking")
@@ -53,12 +54,17 @@ async def preview_parking(db: Executor, kafka: KafkaSettings, place: MessagePlac
     """Return the message that :func:`request_parking` would have parked; change nothing.
 
     Raises:
-        ParkingRefused: The group has passed or parked the message, or Kafka has no such message.
+        ParkingRefused: The group has passed or parked the message, or Kafka has no such message or topic.
         GroupUnknown: Kafka has no such group.
         GroupUnreadable: Kafka refuses to describe the group.
         KafkaUnavailable: No broker responds.
         DatabaseError: PostgreSQL is unreachable or too busy.
     """
+    if not is_topic_name(place.topic):
+        raise ParkingRefused(
+            f"{place.topic!r} is not a topic name: Kafka takes 1 to 249 of the characters A-Z a-z 0-9 . _ -; "
+            "name the topic as `relaybox consumer status` does"
+        )
     [row] = await db.fetch(_SQL["parked_or_requested"], *asdict(place).values())
     if row["letter_id"] is not None:
         raise ParkingRefused(

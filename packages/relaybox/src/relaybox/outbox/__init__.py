@@ -17,6 +17,7 @@ from relaybox.outbox._rules import (
     OutboxSettings,
     TopicUndeclared,
     is_cloudevent_attribute,
+    is_topic_name,
     source_of,
 )
 
@@ -36,6 +37,7 @@ __all__ = (
     "append_record",
     "channel_of",
     "is_cloudevent_attribute",
+    "is_topic_name",
     "notify_on_commit",
     "parse_record",
     "retain",

@@ -18,12 +18,13 @@ __all__ = (
     "OutboxSettings",
     "TopicUndeclared",
     "is_cloudevent_attribute",
+    "is_topic_name",
     "source_of",
 )
 
 #: ``OUTBOX_ROUTES`` replaces this topic by that of the event's domain.
 _DEFAULT_TOPIC: Final = "domain-events"
-#: Kafka's rule (https://kafka.apache.org/documentation/#topicconfigs): at most 249 characters, not . or ..
+#: At most 249 characters, not . or ..
 _TOPIC: Final = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,249}")
 _DOMAIN: Final = re.compile(r"[^\s.,=]+")
 #: A number with an exponent in JSON. JSONB writes all its digits: 309 for 1e308, 325 for 5e-324.
@@ -82,7 +83,7 @@ class OutboxSettings(BaseSettings):
     @classmethod
     def _topics_have_names_that_kafka_takes(cls, value: str) -> str:
         for name in _split(value):
-            if not _TOPIC.fullmatch(name):
+            if not is_topic_name(name):
                 raise _wrong(
                     f"{name!r} is not a topic name; write names of A-Z a-z 0-9 . _ - with commas between them"
                 )
@@ -157,6 +158,11 @@ class OutboxSettings(BaseSettings):
     def _by_domain(self) -> Mapping[str, str]:
         pairs = (route.partition("=") for route in _split(self.routes or ""))
         return {domain.strip(): topic.strip() for domain, _, topic in pairs}
+
+
+def is_topic_name(name: str) -> bool:
+    """Return whether Kafka accepts *name* as the name of a topic (https://kafka.apache.org/documentation/#topicconfigs)."""
+    return _TOPIC.fullmatch(name) is not None
 
 
 def is_cloudevent_attribute(text: str) -> bool:

@@ -92,6 +92,15 @@ async def test_parking_requests_name_an_unfinished_message(
             await request_parking(database, kafka_settings, place, by="ann", reason="test")
 
 
+@pytest.mark.parametrize("name", ["", "bad topic!", "..", "x" * 250])
+async def test_parking_refuses_a_name_that_no_topic_can_have(
+    database: Database, kafka_settings: KafkaSettings, group: str, name: str
+) -> None:
+    place = MessagePlace(group=group, topic=name, partition=0, offset=0)
+    with pytest.raises(ParkingRefused, match="is not a topic name"):
+        await request_parking(database, kafka_settings, place, by="ann", reason="test")
+
+
 async def test_parking_is_requested_once_and_recorded(
     database: Database, kafka_settings: KafkaSettings, topic: str, group: str
 ) -> None:
