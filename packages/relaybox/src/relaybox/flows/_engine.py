@@ -5,6 +5,7 @@ recorded result instead of taking effect again, so the function must call the sa
 and do everything else in a step: read the clock, draw a random number, call another service.
 """
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -97,9 +98,9 @@ def flow_workers(
         async def work(task: Task, _progress: Progress) -> AttemptOutcome:
             try:
                 await runs.run(definition, task)
-            except TaskLost:
+            except (TaskLost, asyncio.CancelledError):
                 raise
-            except Exception:
+            except BaseException:
                 if metrics is not None:
                     metrics.count_failure(definition.name)
                 raise

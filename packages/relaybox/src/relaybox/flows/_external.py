@@ -23,7 +23,13 @@ from relaybox_types.enums import HandleStatus
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from relaybox.db import Database, executor_of, load_queries, map_database_errors
-from relaybox.flows._errors import FlowEngineUnavailable, FlowExpired, FlowRunError, FlowRunRunning
+from relaybox.flows._errors import (
+    FlowEngineUnavailable,
+    FlowExpired,
+    FlowInvalid,
+    FlowRunError,
+    FlowRunRunning,
+)
 from relaybox.flows._handles import (
     Handle,
     confirm_paused,
@@ -133,7 +139,19 @@ async def pause_run(
 
 
 def engine_workers(database: Database, engines: Iterable[FlowEngine]) -> dict[str, Worker]:
-    """Return the workers that call *engines*, by task type, for a :class:`~relaybox.tasks.TaskRunner`."""
+    """Return the workers that call *engines*, by task type, for a :class:`~relaybox.tasks.TaskRunner`.
+
+    Args:
+        database: Where the pauses are stored.
+        engines: The engines.
+
+    Raises:
+        FlowInvalid: Two engines have the same name.
+    """
+    by_type = dict[str, FlowEngine]()
+    for one in engines:
+        if by_type.setdefault(_task_type(one.name), one) is not one:
+            raise FlowInvalid(f"two engines are called {one.name!r}; give one of them another name")
 
     def worker(engine: FlowEngine) -> Worker:
         async def work(task: Task, _progress: Progress) -> None:
@@ -141,7 +159,7 @@ def engine_workers(database: Database, engines: Iterable[FlowEngine]) -> dict[st
 
         return work
 
-    return {_task_type(engine.name): worker(engine) for engine in engines}
+    return {task_type: worker(engine) for task_type, engine in by_type.items()}
 
 
 def _task_type(engine: str) -> str:

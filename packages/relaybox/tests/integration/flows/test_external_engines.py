@@ -248,6 +248,11 @@ async def test_run_without_engine_or_id_is_refused(database: Database, changes: 
         await request(database, run)
 
 
+def test_engines_of_one_name_are_refused(database: Database) -> None:
+    with pytest.raises(FlowInvalid, match="two engines are called 'fake'"):
+        engine_workers(database, [FakeEngine(), FakeEngine()])
+
+
 async def test_pause_that_expires_while_it_is_confirmed_cancels_the_run(
     database: Database, engine: FakeEngine, run: EngineRun, drive: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

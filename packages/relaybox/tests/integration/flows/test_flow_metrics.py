@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import Any, Never
 
 import pytest
 from prometheus_client import CollectorRegistry
 from relaybox.db import Database
-from relaybox.flows import FlowMetrics
+from relaybox.flows import Flow, FlowMetrics, flow, flow_workers
+from relaybox.tasks import WorkerAborted, run_due_tasks
 from relaybox.testing import Tasks
 
 from tests.fixtures.flow_runs import fail_flow, order_flow, run_flows, sleep_flow, start
@@ -66,3 +68,22 @@ async def test_failed_steps_and_expired_waits_are_counted(database: Database, me
     await run_flows(database, metrics=metrics.job)
     assert metrics.value("_expired_total") == 1
     assert metrics.value("_expired_total", "Test.Sleep") == 0
+
+
+async def test_step_that_aborts_is_counted(database: Database, metrics: Metrics) -> None:
+    async def abort(_: Any) -> None:
+        raise SystemExit
+
+    @flow("Test.Order")
+    async def aborting_flow(current: Flow, _arguments: dict[str, Any]) -> dict[str, Any]:
+        await current.step("abort", abort)
+        return {}
+
+    async def refuse(_: Any) -> Never:
+        raise AssertionError("the flow has another attempt")
+
+    await start(database, aborting_flow)
+    workers = flow_workers(database, [aborting_flow], metrics=metrics.job)
+    [attempt] = await run_due_tasks(database, workers, on_exhausted=refuse)
+    assert isinstance(attempt.failure, WorkerAborted)
+    assert metrics.value("_steps_failed_total") == 1
