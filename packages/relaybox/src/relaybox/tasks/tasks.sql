@@ -73,7 +73,7 @@ WHERE id = $1
 -- name: renew_leases
 -- Renew the leases whose fencing token is valid, and return the tasks that were cancelled or claimed by another runner.
 -- A task that its worker has just ended is not returned: the worker may still be running.
--- A locked task keeps its lease for now: nobody can claim it either, and the others must not wait for it.
+-- A locked task keeps its lease for now: no runner can claim it either, and the others must not wait for it.
 WITH held AS (
     SELECT id, lease_token FROM unnest($1::uuid[], $2::uuid[]) AS held (id, lease_token)
 ), renewable AS (
