@@ -1,7 +1,7 @@
 """Limits of topics whose configuration the brokers do not return; the brokers are imitated."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Never
 
 import pytest
 from confluent_kafka import KafkaError
@@ -43,4 +43,14 @@ def test_topic_that_does_not_exist_has_no_limit(configs: dict[str, Any]) -> None
 def test_other_error_of_the_brokers_is_a_failure_of_the_link(configs: dict[str, Any]) -> None:
     configs["a"] = KafkaError(KafkaError.REQUEST_TIMED_OUT)
     with pytest.raises(LinkDown, match="no broker returns the configuration of 'a'"):
+        TopicLimits(ADMIN).of(["a"])
+
+
+@pytest.mark.guarantee("G25")
+def test_silent_brokers_are_a_failure_of_the_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    def time_out(*_: object) -> Never:
+        raise TimeoutError
+
+    monkeypatch.setattr(_kafka, "topic_configs", time_out)
+    with pytest.raises(LinkDown, match="no broker returned the topics' configuration in time"):
         TopicLimits(ADMIN).of(["a"])

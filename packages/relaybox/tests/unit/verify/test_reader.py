@@ -1,8 +1,9 @@
 """How many records the reader returns at once, and when it stops reading; the consumer is imitated."""
 
 import pytest
+from confluent_kafka import KafkaError
 from relaybox.settings import KafkaSettings
-from relaybox.verify import _topics
+from relaybox.verify import TopicUnreadable, _topics
 from relaybox.verify._topics import Reader
 
 PARTITION = ("t", 0)
@@ -13,11 +14,9 @@ RECORDS_MAX = 5_000
 class Message:
     """A record of the partition."""
 
-    def __init__(self, offset: int) -> None:
+    def __init__(self, offset: int, error: KafkaError | None = None) -> None:
         self.offset = lambda: offset
-
-    def error(self) -> None:
-        return None
+        self.error = lambda: error
 
     def topic(self) -> str:
         return PARTITION[0]
@@ -74,3 +73,27 @@ def test_reader_stops_at_the_end_that_it_was_given(monkeypatch: pytest.MonkeyPat
     assert [record.offset for record in reader.read()] == [0, 1, 2]
     assert (reader.done, topic.calls) == (True, 3)
     assert (reader.read(), topic.calls) == ([], 3)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED), id="forbidden"),
+        pytest.param(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART), id="deleted"),
+        pytest.param(KafkaError(KafkaError._FATAL, "fenced", fatal=True), id="fatal"),
+    ],
+)
+def test_reader_fails_at_an_error_that_stays(error: KafkaError, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, topic = reader_to(3, monkeypatch)
+    answers = iter([[Message(0, error)]])
+    monkeypatch.setattr(topic, "consume", lambda *_: next(answers, []))
+    with pytest.raises(TopicUnreadable):
+        reader.read()
+
+
+def test_reader_goes_on_after_an_error_that_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, topic = reader_to(3, monkeypatch)
+    consume = topic.consume
+    answers = iter([[Message(0, KafkaError(KafkaError._TRANSPORT))]])
+    monkeypatch.setattr(topic, "consume", lambda *call: next(answers, None) or consume(*call))
+    assert [record.offset for record in reader.read()] == [0, 1, 2]
