@@ -13,6 +13,7 @@ from relaybox.settings import KafkaSettings, PostgresSettings
 from relaybox_types.envelope import EventEnvelope
 
 from tests.fixtures.bounds import WAIT_S
+from tests.fixtures.crashing_process import ENDED_BY_HANDLER
 from tests.fixtures.events import REQUESTED, effects, make_effects_table, make_event, publish
 from tests.fixtures.parking_process import NO_RETRY_PAUSES, POISON, poisoned_handler
 from tests.fixtures.processes import python_process, server_environment
@@ -41,6 +42,20 @@ class Scene:
         )
         publish(self._kafka, self.topic, [one for pair in zip(poisoned, good, strict=True) for one in pair])
         return poisoned, good
+
+    async def exit_codes(self, signal_: ConsumerSignal, occurrences: int) -> list[int]:
+        """Run one consumer process after the other until one stops by itself; return their exit codes.
+
+        The handler ends each process at the first event of a poisoned key.
+        """
+        arguments = (self.group, self.topic, signal_, str(occurrences))
+        codes: list[int] = []
+        while 0 not in codes:
+            assert len(codes) < 10, "the processes end again and again"
+            module = "tests.fixtures.crashing_process"
+            async with python_process(module, *arguments, environment=self._environment) as process:
+                codes.append(await process.exit_code())
+        return codes
 
     async def kill_at(self, point: str, occurrence: int, state: str) -> None:
         """Run a consumer process until it kills itself."""
@@ -153,3 +168,40 @@ async def test_consumer_killed_while_replaying_loses_and_doubles_nothing(
         async with scene.consumer(repaired):
             await scene.wait_until_effective(poisoned)
         await scene.check(poisoned, good)
+
+
+@pytest.mark.guarantee("G41", "G42")
+async def test_message_whose_handler_ends_the_process_is_parked_and_replayed(scene: Scene) -> None:
+    """Four processes end: the first does not watch its messages, the others call this handler alone."""
+    poisoned, good = scene.publish()
+    codes = await scene.exit_codes(ConsumerSignal.PARKED, len(poisoned))
+    assert codes == [*[ENDED_BY_HANDLER] * 4, 0]
+    async with scene.database.connection() as connection:
+        letters = await connection.fetch("SELECT error_code FROM dead_letters ORDER BY id")
+    assert [row["error_code"] for row in letters] == ["HANDLER_ENDED_PROCESS", "KEY_BLOCKED", "KEY_BLOCKED"]
+    repaired = asyncio.Event()
+    repaired.set()
+    async with scene.consumer(repaired):
+        await scene.wait_until_finished(good)
+        await scene.request_replay()
+        await scene.wait_until_effective(poisoned)
+    await scene.check(poisoned, good)
+
+
+@pytest.mark.guarantee("G41", "G42")
+async def test_letter_whose_replay_ends_the_process_is_parked_again(scene: Scene) -> None:
+    poisoned, good = scene.publish()
+    async with scene.consumer(asyncio.Event()):
+        await scene.wait_until_finished([*poisoned, *good])
+    await scene.request_replay()
+    codes = await scene.exit_codes(ConsumerSignal.REPLAY_FAILED, 1)
+    assert codes == [*[ENDED_BY_HANDLER] * 4, 0]
+    async with scene.database.connection() as connection:
+        letters = await connection.fetch("SELECT error_code, status FROM dead_letters ORDER BY id")
+    assert dict(letters[0]) == {"error_code": "HANDLER_ENDED_PROCESS", "status": "PARKED"}
+    repaired = asyncio.Event()
+    repaired.set()
+    async with scene.consumer(repaired):
+        await scene.request_replay()
+        await scene.wait_until_effective(poisoned)
+    await scene.check(poisoned, good)

@@ -23,7 +23,6 @@ from relaybox.consumers._statistics import (
     ConsumerSignal,
     ConsumerStatistics,
     LetterCounts,
-    PartitionLag,
     ProgressClock,
 )
 from relaybox.consumers._subscription import Subscription, check_reading, one_group
@@ -115,7 +114,7 @@ class Consumer:
         self._signals = signals = SignalEmitter(on_signal)
         letters = DeadLetters(self.group, dead_letter_topic(dead_letters, self._topics))
         self._processor = Processor(
-            database, declared, letters, message_bytes_max=message_bytes_max, signals=signals
+            database, declared, letters, signals, concurrency=concurrency, message_bytes_max=message_bytes_max
         )
         self._scheduler = Scheduler(
             self._processor, group=self.group, concurrency=concurrency, signals=signals, on_stop=self._fail
@@ -125,7 +124,6 @@ class Consumer:
         self._letters = LetterCounts()
         self._progress = ProgressClock(monotonic())
         self._partitions: dict[Partition, PartitionQueue] = {}
-        self._ends: dict[Partition, int] = {}
         self._failure: BaseException | None = None
         self._paused: set[Partition] = set()
         self._opened: set[Partition] = set()  # since the last poll; may be paused from an earlier assignment
@@ -146,7 +144,7 @@ class Consumer:
         return ConsumerStatistics(
             group=self.group,
             partitions=len(self._partitions),
-            lags=tuple(self._partition_lag(queue) for queue in self._partitions.values()),
+            lags=tuple(queue.measure_lag(time()) for queue in self._partitions.values()),
             buffered=self._unfinished,
             waiting=self._scheduler.waiting,
             running=self._scheduler.running,
@@ -165,20 +163,6 @@ class Consumer:
             coordinator_lost_s=self._coordinator.lost_s,
             clients_replaced=counts[ConsumerSignal.KAFKA_CLIENT_REPLACED],
         )
-
-    def _partition_lag(self, queue: PartitionQueue) -> PartitionLag:
-        topic, partition = queue.partition
-        created_at_s = 0.0 if (oldest := queue.oldest_unfinished) is None else oldest.created_at_s
-        return PartitionLag(
-            topic=topic,
-            partition=partition,
-            messages=self._lag(queue),
-            seconds=max(0.0, time() - created_at_s) if created_at_s else 0.0,
-        )
-
-    def _lag(self, queue: PartitionQueue) -> int | None:
-        first, end = queue.offsets.first_unfinished, self._ends.get(queue.partition)
-        return None if first is None or end is None else max(0, end - first)
 
     @property
     def _unfinished(self) -> int:
@@ -213,7 +197,9 @@ class Consumer:
             for job in jobs:
                 job.cancel()
             await self._scheduler.close(_STOP_GRACE_S)
-            await self._leave(executor, member)
+            await asyncio.gather(
+                self._processor.crash_watch.close(tuple(self._partitions)), self._leave(executor, member)
+            )
         if self._failure is not None:
             raise self._failure
 
@@ -248,7 +234,9 @@ class Consumer:
         """Close a client that has lost its group; its partitions may be another member's."""
         lost_s = round(self._coordinator.lost_s)
         _log.error("no coordinator; Kafka client replaced", group=self.group, lost_s=lost_s)
-        self._close_partitions(tuple(self._partitions))
+        lost = tuple(self._partitions)
+        self._close_partitions(lost)
+        await self._processor.crash_watch.close(lost)
         if not await self._leave(executor, member):
             self._hung.append(executor)
         self._hung = [each for each in self._hung if each.is_alive]
@@ -282,7 +270,7 @@ class Consumer:
                 if not poll.done():
                     poll.cancel()
                     return self._stopping.is_set()
-                self._apply(poll.result())
+                await self._apply(poll.result())
                 self._observe(member, poll.result())
         finally:
             stop_requested.cancel()
@@ -296,7 +284,7 @@ class Consumer:
         self._observe_progress()
 
     def _observe_progress(self) -> None:
-        has_work = self._unfinished > 0 or any(self._lag(queue) for queue in self._partitions.values())
+        has_work = self._unfinished > 0 or any(queue.lag for queue in self._partitions.values())
         self._progress.observe(
             monotonic(),
             finished=self._skipped + sum(self._signals.counts[signal] for signal in _FINISHED),
@@ -362,20 +350,23 @@ class Consumer:
         self._opened = set()
         return PollRequest(positions=positions, pause=tuple(pause), resume=tuple(resume))
 
-    def _apply(self, result: PollResult) -> None:
+    async def _apply(self, result: PollResult) -> None:
         for change in result.changes:
             match change:
                 case Assigned():
+                    await self._processor.crash_watch.open(change.partitions)
                     self._open_partitions(change.partitions)
                 case Revoked():
                     self._close_partitions(change.partitions)
+                    await self._processor.crash_watch.close(change.partitions)
                 case _:
                     assert_never(change)
         for message in result.messages:
             self._scheduler.offer(self._partitions[message.partition].add(message))
         for at, offset in result.read_to.items():
             self._partitions[at].offsets.read_to(offset)
-        self._ends.update(result.ends)
+        for at, end in result.ends.items():
+            self._partitions[at].end = end
         self._scheduler.dispatch()
         self._skipped += result.skipped
         if result.committed:
@@ -395,6 +386,5 @@ class Consumer:
             self._paused.discard(partition)
             self._opened.discard(partition)
             self._committed.pop(partition, None)
-            self._ends.pop(partition, None)
         _log.info("partitions revoked", group=self.group, held=len(self._partitions))
         self._signals.emit(ConsumerSignal.REVOKED)

@@ -10,6 +10,7 @@
         ├── HandlerTimedOut       a handler did not end in time
         ├── HandlerAborted        a handler raised SystemExit, KeyboardInterrupt or CancelledError
         ├── HandlerEndedTransaction   a handler committed, rolled back or closed its session
+        ├── HandlerEndedProcess   a handler ended the process several times
         ├── HandlerMissing        a letter's event type has no handler any more
         ├── KeyBlocked            an earlier message of the key is parked
         ├── ParkedByOperator      an operator requested that the message be parked
@@ -26,6 +27,7 @@ __all__ = (
     "ConsumerError",
     "EnvelopeInvalid",
     "HandlerAborted",
+    "HandlerEndedProcess",
     "HandlerEndedTransaction",
     "HandlerFailed",
     "HandlerMissing",
@@ -108,6 +110,19 @@ class HandlerEndedTransaction(ConsumerError):
             "the handler committed, rolled back or closed its session, which only the consumer may do; "
             "execute a statement that may fail in a savepoint: async with unit.db.begin_nested()"
         )
+
+
+class HandlerEndedProcess(ConsumerError):
+    """Recorded for a message in whose handler several processes ended, one after the other."""
+
+    error_code = "HANDLER_ENDED_PROCESS"
+
+    def __init__(self, processes: int) -> None:
+        super().__init__(
+            f"{processes} processes ended while they called only the handler of this message; look for a "
+            "crash in a C library, memory that ran out or a call of os._exit, then replay the letter"
+        )
+        self.processes = processes
 
 
 class HandlerMissing(ConsumerError):

@@ -8,6 +8,7 @@ from typing import Final
 
 from relaybox.consumers._message import Message, Partition
 from relaybox.consumers._offsets import OffsetWindow
+from relaybox.consumers._statistics import PartitionLag
 
 __all__ = (
     "Item",
@@ -143,6 +144,8 @@ class PartitionQueue:
         self.messages = 0
         self.bytes = 0
         self.replays = 0
+        #: The offset after the last message of the partition, as of the last fetch; None if it is not known.
+        self.end: int | None = None
         #: Where the next search for requested replays begins, as :class:`RequestedReplays` returns it.
         #: Each search reads some keys after those of the previous one: otherwise keys whose first letter is
         #: not requested would hide the keys behind them.
@@ -168,6 +171,19 @@ class PartitionQueue:
             and self.bytes <= _BYTES_MAX // 2
             and self.offsets.finished_above <= _FINISHED_ABOVE_MAX // 2
         )
+
+    @property
+    def lag(self) -> int | None:
+        """Messages from the first unfinished one to the end of the partition; None if not known."""
+        first = self.offsets.first_unfinished
+        return None if first is None or self.end is None else max(0, self.end - first)
+
+    def measure_lag(self, now_s: float) -> PartitionLag:
+        """Return the lag at *now_s*, in seconds since 1970; looks at each key."""
+        topic, partition = self.partition
+        created_at_s = 0.0 if (oldest := self.oldest_unfinished) is None else oldest.created_at_s
+        seconds = max(0.0, now_s - created_at_s) if created_at_s else 0.0
+        return PartitionLag(topic=topic, partition=partition, messages=self.lag, seconds=seconds)
 
     @property
     def has_room_for_replays(self) -> bool:

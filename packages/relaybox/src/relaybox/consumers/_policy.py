@@ -5,6 +5,7 @@ from typing import Final
 
 from relaybox.consumers._errors import (
     EnvelopeInvalid,
+    HandlerEndedProcess,
     HandlerMissing,
     KeyBlocked,
     MessageTooLarge,
@@ -32,7 +33,7 @@ DATABASE_DOWN: Final = (DatabaseUnavailable, DatabaseRefused)
 #: Errors of the message itself, which no further attempt changes.
 PERMANENT_ERRORS: Final = (
     *(EnvelopeInvalid, MessageTooLarge, HandlerMissing, KeyBlocked, ParkedByOperator),
-    *(EventVersionUnknown, EventUpcastFailed),
+    *(EventVersionUnknown, EventUpcastFailed, HandlerEndedProcess),
 )
 #: Pauses before the second, third and fourth attempt.
 _RETRY_PAUSES_S: Final = (1.0, 2.0, 4.0)

@@ -1,6 +1,5 @@
 """The transactions of a consumer: handle events, park a message."""
 
-import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from enum import Enum, auto
 from functools import partial
@@ -14,9 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.contextvars import bound_contextvars
 
 from relaybox.consumers._application import await_application
+from relaybox.consumers._crash_watch import ON_PARKED_PROCESSES_MAX, CrashWatch
 from relaybox.consumers._dead_letters import DeadLetters
 from relaybox.consumers._errors import (
     EnvelopeInvalid,
+    HandlerEndedProcess,
     HandlerEndedTransaction,
     HandlerFailed,
     HandlerMissing,
@@ -97,15 +98,18 @@ class Processor:
         database: Database,
         subscriptions: Iterable[Subscription],
         letters: DeadLetters,
-        *,
-        message_bytes_max: int,
         signals: SignalEmitter[ConsumerSignal],
+        *,
+        concurrency: int,
+        message_bytes_max: int,
     ) -> None:
         self._database = database
         self._by_type = {
             name: subscription for subscription in subscriptions for name in subscription.event_types
         }
         self._group = letters.group
+        begun_max = concurrency * max(one.transaction_events_max for one in self._by_type.values())
+        self.crash_watch = CrashWatch(database, self._group, messages=begun_max)
         self._signals = signals
         self._message_bytes_max = message_bytes_max
         self.event_types = frozenset(self._by_type)
@@ -115,7 +119,12 @@ class Processor:
         self._closing = False
         self.park_requests = ParkRequests(letters.group)
         self.replayer = Replayer(
-            database, letters, read=self._read_subscribed, call_handler=self._call_handler, signals=signals
+            database,
+            letters,
+            read=self._read_subscribed,
+            call_handler=self._call_handler,
+            crash_watch=self.crash_watch,
+            signals=signals,
         )
 
     def subscription(self, event: EventEnvelope) -> Subscription:
@@ -129,11 +138,15 @@ class Processor:
     def transaction_events_max(self, message: Message) -> int:
         """Return how many events may share a transaction with *message*; 1 if its type is unknown."""
         subscription = self._by_type.get(message.header_type or "")
-        return 1 if subscription is None else subscription.transaction_events_max
+        if subscription is None or self.crash_watch.is_watching:
+            return 1
+        return subscription.transaction_events_max
 
     @property
     def replay_letters_max(self) -> int:
         """How many letters of a key may share a transaction; their events may be of any subscription."""
+        if self.crash_watch.is_watching:
+            return 1
         return min(subscription.transaction_events_max for subscription in self._by_type.values())
 
     def stops_at(self, message: Message) -> bool:
@@ -225,22 +238,9 @@ class Processor:
         for outcome in outcomes:
             self._emit(outcome)
         for one in claimed:
+            self.crash_watch.finished(one.message)
             one.unit.run_commit_actions()
         return outcomes
-
-    def _log_call(self, message: Message, unit: EventTransaction) -> None:
-        """Log where an event is, with LOG_LEVEL=DEBUG: its handler may end the process."""
-        if not logging.getLogger(__name__).isEnabledFor(logging.DEBUG):
-            return
-        topic, partition = message.partition
-        _log.debug(
-            "handler called",
-            group=self._group,
-            topic=topic,
-            partition=partition,
-            offset=message.offset,
-            event_id=str(unit.event.event_id),
-        )
 
     def _emit(self, outcome: Outcome) -> None:
         if (signal := _SIGNALS.get(outcome)) is not None:
@@ -268,12 +268,12 @@ class Processor:
             joint = self.subscription(units[0].event).joint_handler
             if joint is not None and len(units) > 1:
                 for one in alike:
-                    self._log_call(*one)
+                    self.crash_watch.log_call(one.message, one.unit.event.event_id)
                 await self._call(units[0], partial(joint, units))
             else:
                 for one in alike:
-                    self._log_call(*one)
-                    await self._call_handler(one.unit)
+                    async with self.crash_watch.calling(one.message, one.unit.event.event_id):
+                        await self._call_handler(one.unit)
 
     async def _call_handler(self, unit: EventTransaction) -> None:
         event = unit.event
@@ -346,6 +346,8 @@ class Processor:
                 lambda db: self._park(db, message, event, parking)
             )
         self._emit(outcome)
+        if outcome is Outcome.PARKED:
+            self.crash_watch.finished(message)
         for unit in units:
             unit.run_commit_actions()
         return outcome
@@ -373,6 +375,9 @@ class Processor:
     ) -> None:
         subscription = self.subscription(unit.event)
         if subscription.on_parked is None or isinstance(failure, KeyBlocked):
+            return
+        if isinstance(failure, HandlerEndedProcess) and failure.processes >= ON_PARKED_PROCESSES_MAX:
+            _log.error("on_parked ended the process; parked without it", event_id=str(unit.event.event_id))
             return
         await self._allow_idle(unit.db, subscription.handler_timeout_s)
         try:

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 from relaybox_types.envelope import EventEnvelope
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from relaybox.consumers._crash_watch import CrashWatch
 from relaybox.consumers._dead_letters import DeadLetters
 from relaybox.consumers._key_queue import Parking, Replay, RequestedReplays
 from relaybox.consumers._message import Message, Partition
@@ -45,15 +46,15 @@ class _Attempt:
 
     #: The letter that was claimed last.
     letter_id: int | None = None
-    #: One for each letter whose handler has ended.
-    units: list[EventTransaction] = field(default_factory=list[EventTransaction])
+    #: The letters whose handlers have ended.
+    replayed: list[tuple[int, EventTransaction]] = field(default_factory=list[tuple[int, EventTransaction]])
     #: Whether no further letter follows: only the COMMIT can fail.
     complete: bool = False
 
     @property
     def smaller(self) -> int:
         """The number of letters to try next after this attempt failed; 0 if its one letter failed alone."""
-        return len(self.units) // 2 if self.complete else len(self.units)
+        return len(self.replayed) // 2 if self.complete else len(self.replayed)
 
 
 class Replayer:
@@ -66,6 +67,7 @@ class Replayer:
         *,
         read: Callable[[Message], EventEnvelope],
         call_handler: Callable[[EventTransaction], Awaitable[None]],
+        crash_watch: CrashWatch,
         signals: SignalEmitter[ConsumerSignal],
     ) -> None:
         """*read* returns the event of a message, and *call_handler* calls its handler; both may raise."""
@@ -73,6 +75,7 @@ class Replayer:
         self._letters = letters
         self._read = read
         self._call_handler = call_handler
+        self._crash_watch = crash_watch
         self._signals = signals
 
     async def requested(self, starts: Mapping[Partition, bytes]) -> list[RequestedReplays]:
@@ -115,16 +118,17 @@ class Replayer:
                 raise ReplayFailed(attempt.letter_id) from error
             self._signals.emit(ConsumerSignal.SPLIT)
             return await self.replay(replay, after_id=after_id, letters_max=attempt.smaller)
-        for unit in attempt.units:
+        for letter_id, unit in attempt.replayed:
+            self._crash_watch.finished(letter_id)
             self._signals.emit(ConsumerSignal.REPLAYED)
             unit.run_commit_actions()
-        return Replayed(len(attempt.units), attempt.letter_id or 0)
+        return Replayed(len(attempt.replayed), attempt.letter_id or 0)
 
     async def _replay_next(
         self, db: AsyncSession, replay: Replay, after_id: int, letters_max: int, attempt: _Attempt
     ) -> None:
         until_s = monotonic() + _SHARED_S
-        while len(attempt.units) < letters_max and (not attempt.units or monotonic() < until_s):
+        while len(attempt.replayed) < letters_max and (not attempt.replayed or monotonic() < until_s):
             letter = await self._letters.claim_next(executor_of(db), replay, attempt.letter_id or after_id)
             if letter is None:
                 break
@@ -132,11 +136,13 @@ class Replayer:
             unit = EventTransaction(db=db, event=self._read(letter.message))
             if not letter.has_event_id:
                 await self._letters.record_replayed(executor_of(db), unit.event.event_id)
-            await self._call_handler(unit)
-            attempt.units.append(unit)
+            async with self._crash_watch.calling(letter.message, unit.event.event_id, letter.id):
+                await self._call_handler(unit)
+            attempt.replayed.append((letter.id, unit))
         attempt.complete = True
 
     async def park_again(self, parking: Parking) -> None:
         """Put a letter back to PARKED after its replay failed; it waits for the next request."""
         async with self._database.service_connection() as connection:
             await self._letters.park_again(connection, parking)
+        self._crash_watch.finished(parking.letter_id or 0)

@@ -95,7 +95,8 @@ class Scheduler:
     def dispatch(self) -> None:
         """Begin as much ready work as concurrency and database allow."""
         # While the database fails, one transaction at a time tries it.
-        limit = 1 if self._database_failures else self._concurrency
+        alone = self._database_failures or self._processor.crash_watch.is_watching
+        limit = 1 if alone else self._concurrency
         while not self._closed and self._database_pause is None and len(self._running) < limit:
             queues = self._take()
             if not queues:

@@ -109,8 +109,9 @@ class MessageStepper:
             database,
             declared,
             DeadLetters(self.group, dead_letter_topic(None, ())),
+            SignalEmitter[ConsumerSignal](),
+            concurrency=1,
             message_bytes_max=message_bytes_max,
-            signals=SignalEmitter[ConsumerSignal](),
         )
 
     async def handle(self, event: EventEnvelope, *, topic: str = "domain-events") -> MessageOutcome:

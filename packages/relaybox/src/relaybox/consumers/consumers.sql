@@ -93,16 +93,68 @@ FROM assigned CROSS JOIN LATERAL (
 
 -- name: park_requests
 -- Return the messages that group $1 has to park on request, the oldest $5 requests. Deletes the requests for messages before the
--- offsets $4 of the partitions (topics $2, numbers $3): these messages are finished.
-WITH deleted AS (
-    DELETE FROM park_requests AS request
-    USING unnest($2::text[], $3::int[], $4::bigint[]) AS finished (topic, partition, before_offset)
+-- offsets $4 of the partitions (topics $2, numbers $3), and what was recorded about their handlers: these messages are finished.
+-- A record of a letter is deleted when its replay is not requested any more.
+WITH finished AS MATERIALIZED (
+    SELECT * FROM unnest($2::text[], $3::int[], $4::bigint[]) AS finished (topic, partition, before_offset)
+), deleted AS (
+    DELETE FROM park_requests AS request USING finished
     WHERE request.consumer_group = $1 AND request.topic = finished.topic AND request.partition = finished.partition
       AND request.message_offset < finished.before_offset
+), forgotten AS (
+    DELETE FROM watched_messages AS watched USING finished
+    WHERE watched.consumer_group = $1 AND watched.topic = finished.topic AND watched.partition = finished.partition
+      AND watched.message_offset < finished.before_offset
+      AND NOT EXISTS (SELECT FROM dead_letters AS letter
+                      WHERE letter.id = watched.letter_id AND letter.status = 'REPLAY_REQUESTED')
 )
 SELECT topic, partition, message_offset, requested_by, reason FROM park_requests
 WHERE consumer_group = $1
 ORDER BY requested_at, topic, partition, message_offset LIMIT $5::int
+
+-- name: open_partitions
+-- Record that the process $4 of group $1 reads these partitions (topics $2, numbers $3), and return whether another process
+-- has not recorded that it stopped reading one of them.
+WITH opened AS MATERIALIZED (
+    SELECT * FROM unnest($2::text[], $3::int[]) AS opened (topic, partition)
+), left_open AS MATERIALIZED (
+    SELECT FROM opened JOIN consumer_partitions AS reader USING (topic, partition)
+    WHERE reader.consumer_group = $1 AND reader.process <> $4::uuid
+), recorded AS (
+    INSERT INTO consumer_partitions (consumer_group, topic, partition, process)
+    SELECT $1, topic, partition, $4::uuid FROM opened ORDER BY topic, partition
+    ON CONFLICT (consumer_group, topic, partition) DO UPDATE SET process = excluded.process
+)
+SELECT EXISTS (SELECT FROM left_open) AS left_open
+
+-- name: close_partitions
+-- Record that the process $4 of group $1 has stopped reading these partitions (topics $2, numbers $3): its watched messages did
+-- not end it.
+WITH closed AS MATERIALIZED (
+    SELECT * FROM unnest($2::text[], $3::int[]) AS closed (topic, partition)
+), stopped AS (
+    DELETE FROM consumer_partitions AS reader USING closed
+    WHERE reader.consumer_group = $1 AND reader.topic = closed.topic AND reader.partition = closed.partition
+      AND reader.process = $4::uuid
+)
+UPDATE watched_messages AS watched SET process = NULL FROM closed
+WHERE watched.consumer_group = $1 AND watched.topic = closed.topic AND watched.partition = closed.partition
+  AND watched.process = $4::uuid
+
+-- name: watch_message
+-- Record that the process $6 of group $1 calls the handler of the message at topic $2, partition $3 and offset $4, or of the
+-- letter $5 (0 for a message), and return how many other processes ended in that handler.
+INSERT INTO watched_messages AS watched (consumer_group, topic, partition, message_offset, letter_id, process)
+VALUES ($1, $2, $3::int, $4::bigint, $5::bigint, $6::uuid)
+ON CONFLICT (consumer_group, topic, partition, message_offset, letter_id) DO UPDATE
+SET processes_ended = watched.processes_ended + (coalesce(watched.process, $6::uuid) <> $6::uuid)::int, process = $6::uuid
+RETURNING processes_ended
+
+-- name: release_message
+-- Record that the handler that watch_message recorded has failed without ending its process $6.
+UPDATE watched_messages SET process = NULL
+WHERE consumer_group = $1 AND topic = $2 AND partition = $3::int AND message_offset = $4::bigint AND letter_id = $5::bigint
+  AND process = $6::uuid
 
 -- name: count_unresolved
 -- Count the unresolved letters of group $1 and the keys that they block; reads at most $2 letters.

@@ -16,6 +16,7 @@ TABLES: Final = frozenset(
         "async_tasks",
         "command_inbox",
         "consumed_events",
+        "consumer_partitions",
         "dead_letters",
         "domain_events",
     }
@@ -23,6 +24,7 @@ TABLES: Final = frozenset(
     | {"idempotency_cache", "idempotency_slots", "operator_acts", "relay_batches", "relay_lanes"}
     | {"relay_members", "relay_origin", "relaybox_alembic_version", "stream_tickets"}
     | {"flow_event_keys", "flow_events", "flow_steps", "flow_waits", "park_requests", "work_schedules"}
+    | {"watched_messages"}
     | {f"event_outbox_{slot}" for slot in range(4)}
     | {f"idempotency_bodies_{slot}" for slot in range(4)}
 )

@@ -87,7 +87,7 @@ async def test_markers_of_transactions_are_no_lag(
         consumer = running.consumer
 
         async def read_to_the_marker() -> bool:
-            return 2 in consumer._ends.values()
+            return 2 in [queue.end for queue in consumer._partitions.values()]
 
         async def level() -> bool:
             return all(one.messages == 0 for one in consumer.statistics().lags)

@@ -59,6 +59,10 @@ class Model:
 
     def close(self) -> None: ...
 
+    @property
+    def crash_watch(self) -> SimpleNamespace:
+        return SimpleNamespace(is_watching=False)
+
     def transaction_events_max(self, message: Message) -> int:
         return self.shared_events_max
 

@@ -1,0 +1,215 @@
+"""Consumers find the message whose handler ends the process; the process of these tests does not end."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from relaybox.consumers import ConsumerSignal, EventTransaction, HandlerEndedProcess, subscribe
+from relaybox.db import Database, executor_of
+from relaybox.kafka import partition_of
+from relaybox.settings import KafkaSettings
+from relaybox_types.envelope import EventEnvelope
+
+from tests.fixtures.events import REQUESTED, effects, make_event, publish, record_effect
+from tests.fixtures.letters import letter_rows
+from tests.fixtures.waiting import eventually
+
+_PARTITIONS = 4
+
+
+async def record_crash(database: Database, group: str, topic: str) -> None:
+    """Record partitions as a process does that then ends without stopping."""
+    async with database.connection() as connection:
+        await connection.fetch(
+            "INSERT INTO consumer_partitions SELECT $1, $2, number, $3 "
+            "FROM generate_series(0, $4 - 1) AS number",
+            group,
+            topic,
+            uuid4(),
+            _PARTITIONS,
+        )
+
+
+async def record_crashes_in_handler(
+    database: Database, group: str, topic: str, event: EventEnvelope, *, processes: int
+) -> None:
+    """Record that *processes* processes ended in the handler of *event*, the first of its partition."""
+    await record_crash(database, group, topic)
+    async with database.connection() as connection:
+        await connection.fetch(
+            "INSERT INTO watched_messages VALUES ($1, $2, $3::int, 0, 0, $4, $5::int - 1)",
+            group,
+            topic,
+            partition_of(event.aggregate_id, _PARTITIONS),
+            uuid4(),
+            processes,
+        )
+
+
+async def watched(database: Database) -> list[Mapping[str, Any]]:
+    async with database.connection() as connection:
+        return [dict(row) for row in await connection.fetch("SELECT * FROM watched_messages")]
+
+
+async def read_partitions(database: Database) -> list[Any]:
+    async with database.connection() as connection:
+        return list(await connection.fetch("SELECT * FROM consumer_partitions"))
+
+
+@pytest.mark.guarantee("G41")
+async def test_message_in_whose_handler_three_processes_ended_is_parked(
+    database: Database, kafka_settings: KafkaSettings, topic: str, group: str, start_consumer
+) -> None:
+    poison, follower = (make_event(aggregate_id="a", version=version) for version in (1, 2))
+    other = make_event(aggregate_id="b")
+    await record_crashes_in_handler(database, group, topic, poison, processes=3)
+    publish(kafka_settings, topic, [poison, follower, other])
+    async with start_consumer(record_effect) as running:
+        await running.signals.wait_for(ConsumerSignal.PARKED, 2)
+        await running.signals.wait_for(ConsumerSignal.COMMITTED)
+    assert await effects(database) == [other.event_id]
+    letters = await letter_rows(database)
+    assert [(row["event_id"], row["error_code"]) for row in letters] == [
+        (poison.event_id, "HANDLER_ENDED_PROCESS"),
+        (follower.event_id, "KEY_BLOCKED"),
+    ]
+
+
+@pytest.mark.guarantee("G41")
+async def test_message_in_whose_handler_two_processes_ended_gets_another_attempt(
+    database: Database, kafka_settings: KafkaSettings, topic: str, group: str, start_consumer
+) -> None:
+    event = make_event(aggregate_id="a")
+    await record_crashes_in_handler(database, group, topic, event, processes=2)
+    publish(kafka_settings, topic, [event])
+    async with start_consumer(record_effect) as running:
+        await running.signals.wait_for(ConsumerSignal.COMMITTED)
+    assert await effects(database) == [event.event_id]
+
+
+@pytest.mark.guarantee("G41")
+async def test_consumer_that_stops_leaves_no_sign_of_a_crash(
+    database: Database, kafka_settings: KafkaSettings, topic: str, group: str, start_consumer
+) -> None:
+    """Also if it stops while it calls a watched handler."""
+    called = asyncio.Event()
+
+    async def handler(event: EventEnvelope, unit: EventTransaction) -> None:
+        called.set()
+        await asyncio.Event().wait()
+
+    await record_crash(database, group, topic)
+    publish(kafka_settings, topic, [make_event(aggregate_id="a")])
+    async with start_consumer(handler) as running:
+        await called.wait()
+        assert len(await read_partitions(database)) == _PARTITIONS
+        [before] = await watched(database)
+        assert before["process"] is not None
+        await running.stopped()
+    assert await read_partitions(database) == []
+    [after] = await watched(database)
+    assert (after["process"], after["processes_ended"]) == (None, 0)
+
+
+@pytest.mark.guarantee("G41")
+async def test_handler_that_raises_does_not_count_as_end_of_a_process(
+    database: Database,
+    kafka_settings: KafkaSettings,
+    topic: str,
+    group: str,
+    start_consumer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is retried while other messages are handled, one of which may end the process."""
+    monkeypatch.setattr("relaybox.consumers._policy._RETRY_PAUSES_S", (3_600.0,))
+
+    async def handler(event: EventEnvelope, unit: EventTransaction) -> None:
+        raise ValueError
+
+    await record_crash(database, group, topic)
+    publish(kafka_settings, topic, [make_event(aggregate_id="a")])
+    async with start_consumer(handler) as running:
+        await running.signals.wait_for(ConsumerSignal.RETRYING)
+        [row] = await watched(database)
+    assert (row["process"], row["processes_ended"]) == (None, 0)
+
+
+@pytest.mark.guarantee("G41")
+async def test_handlers_are_called_one_at_a_time_after_a_crash(
+    database: Database, kafka_settings: KafkaSettings, topic: str, group: str, start_consumer
+) -> None:
+    """Until as many are handled as the crashed process may have begun: two transactions of three events."""
+    calls, transactions, running_calls = list[int](), list[str](), 0
+
+    async def handler(event: EventEnvelope, unit: EventTransaction) -> None:
+        nonlocal running_calls
+        running_calls += 1
+        calls.append(running_calls)
+        [row] = await executor_of(unit.db).fetch("SELECT pg_current_xact_id()::text AS id, pg_sleep(0.01)")
+        transactions.append(row["id"])
+        running_calls -= 1
+
+    await record_crash(database, group, topic)
+    publish(kafka_settings, topic, [make_event(aggregate_id=str(key)) for key in range(8)])
+    subscription = subscribe(REQUESTED, group=group, transaction_events_max=3)(handler)
+    async with start_consumer(subscription, concurrency=2) as running:
+        await running.signals.wait_for(ConsumerSignal.COMMITTED, 6)
+    assert calls[:6] == [1] * 6
+    assert len(set(transactions[:6])) == 6
+
+
+@pytest.mark.guarantee("G41")
+@pytest.mark.parametrize(("processes", "calls"), [(3, 1), (6, 0)])
+async def test_on_parked_is_not_called_if_it_ends_the_process(
+    database: Database,
+    kafka_settings: KafkaSettings,
+    topic: str,
+    group: str,
+    start_consumer,
+    processes: int,
+    calls: int,
+) -> None:
+    parked: list[BaseException] = []
+
+    async def on_parked(event: EventEnvelope, failure: BaseException, unit: EventTransaction) -> None:
+        parked.append(failure)
+
+    event = make_event(aggregate_id="a")
+    await record_crashes_in_handler(database, group, topic, event, processes=processes)
+    publish(kafka_settings, topic, [event])
+    subscription = subscribe(REQUESTED, group=group, on_parked=on_parked)(record_effect)
+    async with start_consumer(subscription) as running:
+        await running.signals.wait_for(ConsumerSignal.PARKED)
+    assert [type(failure) for failure in parked] == [HandlerEndedProcess] * calls
+
+
+@pytest.mark.guarantee("G41")
+async def test_consumer_with_on_failure_stop_ends_before_the_message(
+    database: Database, kafka_settings: KafkaSettings, topic: str, group: str, start_consumer
+) -> None:
+    event = make_event(aggregate_id="a")
+    await record_crashes_in_handler(database, group, topic, event, processes=3)
+    publish(kafka_settings, topic, [event])
+    subscription = subscribe(REQUESTED, group=group, on_failure="stop")(record_effect)
+    async with start_consumer(subscription) as running:
+        with pytest.raises(HandlerEndedProcess, match="3 processes ended"):
+            await running.ended()
+    assert await effects(database) == []
+
+
+@pytest.mark.guarantee("G41")
+async def test_records_of_finished_messages_are_deleted(
+    database: Database, kafka_settings: KafkaSettings, topic: str, group: str, start_consumer
+) -> None:
+    event = make_event(aggregate_id="a")
+    await record_crashes_in_handler(database, group, topic, event, processes=1)
+    publish(kafka_settings, topic, [event])
+    async with start_consumer(record_effect) as running:
+        await running.signals.wait_for(ConsumerSignal.COMMITTED)
+
+        async def deleted() -> bool:
+            return await watched(database) == []
+
+        await eventually("the record deleted", deleted)
