@@ -21,13 +21,14 @@ _PREFIX: Final = "relaybox_tasks_"
 class TaskBacklog:
     """Open tasks of a runner's types in the database, measured every 10 s; each count is at most 10,000."""
 
-    #: PENDING tasks.
+    #: PENDING tasks that a runner may claim; not those that wait for a time or to be woken.
     pending: int = 0
     #: RUNNING tasks with a valid lease, including failed ones that wait for their next attempt.
     running: int = 0
     #: RUNNING tasks whose lease has ended; a runner claims them again.
     expired: int = 0
-    #: Age in seconds of the oldest PENDING task; 0 if there is none.
+    #: Seconds for which the oldest of them could have been claimed: since its creation, the end of its wait,
+    #: its release or its retry; 0 if there is none.
     oldest_pending_s: float = 0.0
 
 
@@ -70,7 +71,10 @@ _GAUGES: Final[dict[str, tuple[str, Callable[[RunnerStatistics], float]]]] = {
     "pending": ("PENDING tasks, counted up to 10,000.", lambda now: now.backlog.pending),
     "running": ("RUNNING tasks with a valid lease, counted up to 10,000.", lambda now: now.backlog.running),
     "expired_leases": ("RUNNING tasks whose lease has ended.", lambda now: now.backlog.expired),
-    "oldest_pending_seconds": ("Age of the oldest PENDING task.", lambda now: now.backlog.oldest_pending_s),
+    "oldest_pending_seconds": (
+        "Longest time for which a PENDING task could have been claimed.",
+        lambda now: now.backlog.oldest_pending_s,
+    ),
 }
 
 

@@ -42,19 +42,28 @@ RETURNING task.id, task.task_type, task.triggered_by_command_id, task.aggregate_
     task.progress, task.attempts, task.lease_token
 
 -- name: measure_backlog
--- Count the open tasks of the types $1 by state, at most $2 of each status, and return the age of the oldest PENDING task.
+-- Count the open tasks of the types $1 by state, at most $2 of each state, and return for how long a runner could have claimed
+-- the oldest PENDING one. A PENDING task was last updated when it was created, released, retried or woken. Its place in the
+-- order of claims is no such time: a fairness key moves it too. PENDING tasks are read by the indexes by which they are
+-- claimed. The index of the status has all waiting tasks too; the array, whose size the planner does not know, makes a search
+-- of this index expensive, also if old statistics say that no task waits.
 WITH pending AS (
-    SELECT coalesce(not_before, created_at) AS since FROM async_tasks
-    WHERE status = 'PENDING' AND task_type = ANY($1::text[]) AND (not_before IS NULL OR not_before <= now())
-    ORDER BY created_at LIMIT $2::int
+    (SELECT greatest(not_before, updated_at) AS since FROM async_tasks
+     WHERE task_type = ANY($1::text[]) AND not_before <= now()
+     ORDER BY not_before LIMIT $2::int)
+    UNION ALL
+    (SELECT updated_at FROM async_tasks
+     WHERE task_type = ANY($1::text[]) AND status IN ('PENDING', 'RUNNING') AND not_before IS NULL
+       AND status = ANY(ARRAY(SELECT 'PENDING'::task_status))
+     ORDER BY coalesce(claim_order_at, created_at) LIMIT $2::int)
 ), running AS (
     SELECT lease_until < now() AS expired FROM async_tasks WHERE status = 'RUNNING' AND task_type = ANY($1::text[])
     LIMIT $2::int
 )
-SELECT (SELECT count(*) FROM pending)::int AS pending,
+SELECT least((SELECT count(*) FROM pending), $2::int)::int AS pending,
     (SELECT count(*) FROM running WHERE NOT expired)::int AS running,
     (SELECT count(*) FROM running WHERE expired)::int AS expired,
-    coalesce((SELECT extract(epoch FROM now() - min(since)) FROM pending), 0)::float8 AS oldest_pending_s
+    greatest((SELECT extract(epoch FROM now() - min(since)) FROM pending), 0)::float8 AS oldest_pending_s
 
 -- name: cancel_task
 -- Cancel an open task, and clear its fencing token, so that its worker cannot write. No row: the task has ended already.

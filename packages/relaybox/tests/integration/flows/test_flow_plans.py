@@ -142,6 +142,19 @@ async def test_claim_reads_only_the_tasks_that_it_claims(
     assert rows_of(nodes) < 100
 
 
+@pytest.mark.parametrize("ready", [0, 50])
+@pytest.mark.parametrize("plan", ["force_custom_plan", "force_generic_plan"])
+async def test_measurement_of_tasks_reads_no_waiting_flow(
+    database: Database, superuser: asyncpg.Connection, flow_id: UUID, plan: str, ready: int
+) -> None:
+    await superuser.execute(_FILL_READY, ready)
+    async with database.connection() as connection:
+        await connection.fetch(f"SET plan_cache_mode = {plan}")
+        nodes = await nodes_of(connection, TASKS["measure_backlog"], ["Test.Waits@1"], 10_000)
+    assert not [one for one in nodes if one["Node Type"] == "Seq Scan"]
+    assert rows_of(nodes) < 20 + 10 * ready
+
+
 async def test_expiry_reads_only_the_pauses_that_it_expires(
     database: Database, superuser: asyncpg.Connection, flow_id: UUID
 ) -> None:
