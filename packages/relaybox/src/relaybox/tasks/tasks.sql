@@ -148,10 +148,14 @@ RETURNING id
 -- name: wake_tasks
 -- Let the suspended tasks $1 be claimed at once, and return their types. They are claimed in the order in which they are woken:
 -- in the order of their creation, a young task would wait until no older one is woken any more. RUNNING tasks are updated too:
--- under REPEATABLE READ a task that was suspended after the snapshot looks RUNNING, and the update raises SQLSTATE 40001
--- instead of missing the task.
-UPDATE async_tasks
+-- under REPEATABLE READ a task that was suspended after the snapshot looks RUNNING, and the lock raises SQLSTATE 40001
+-- instead of missing the task. The tasks are locked in the order of their ids, so that two wakes cannot deadlock.
+WITH open AS MATERIALIZED (
+    SELECT id FROM async_tasks WHERE id = ANY($1::uuid[]) AND status IN ('PENDING', 'RUNNING')
+    ORDER BY id FOR NO KEY UPDATE
+)
+UPDATE async_tasks AS task
 SET claim_order_at = CASE WHEN not_before IS NULL THEN claim_order_at ELSE greatest(claim_order_at, clock_timestamp()) END,
     not_before = NULL
-WHERE id = ANY($1::uuid[]) AND status IN ('PENDING', 'RUNNING')
+WHERE task.id = ANY(ARRAY(SELECT id FROM open))
 RETURNING task_type
