@@ -185,7 +185,8 @@ async def postpone_task(
 async def suspend_task(executor: Executor, fence: Fence, *, not_before: datetime) -> None:
     """Give the task back inside the caller's transaction; no runner claims it before *not_before*.
 
-    :func:`wake_tasks` lets it be claimed earlier. The worker must return after the transaction has committed.
+    :func:`wake_tasks` lets the task be claimed earlier. Tasks are claimed in the order in which they became
+    due; a *not_before* in the past counts as now. The worker must return after the transaction has committed.
 
     Raises:
         TaskLost: The worker does not hold the task any more; the caller's transaction must not commit.

@@ -15,16 +15,33 @@ FROM command
 RETURNING id
 
 -- name: claim_tasks
--- Claim at most $2 tasks that are PENDING or whose lease has expired; each gets a new fencing token. First those that had to
--- wait for a time that has come, which an index of their own finds among any number of waiting tasks. They are PENDING, as a
--- constraint says; a condition on the status would let the planner choose the index of the status, with all waiting tasks.
+-- Claim at most $2 tasks that are PENDING or whose lease has expired; each gets a new fencing token. Two kinds of tasks, each
+-- with an index of its own, are claimed in one order: those that had to wait for a time that has come, by this time, and the
+-- others. "share" counts the first kind among the first $2 tasks; if tasks of the other kind are locked, "more" claims further
+-- ones of the first. If one kind always came first, a steady supply of it would delay the other kind without bound.
+-- Tasks that had to wait are PENDING, as a constraint says; a condition on the status would let the planner choose the index
+-- of the status, with all waiting tasks. For the array of "share", see measure_backlog.
 -- The update finds the rows by an array: it cannot be planned as a join that reads the whole table, which it was, because
--- the planner does not know how small the second LIMIT is.
-WITH waited AS MATERIALIZED (
+-- the planner does not know how small the later limits are.
+WITH timers AS MATERIALIZED (
+    SELECT not_before FROM async_tasks WHERE task_type = ANY($1::text[]) AND not_before <= now() ORDER BY not_before LIMIT $2
+), share AS MATERIALIZED (
+    SELECT count(*) FILTER (WHERE has_waited) AS waited FROM (
+        SELECT not_before AS due_at, true AS has_waited FROM timers
+        UNION ALL
+        (SELECT coalesce(claim_order_at, created_at), false FROM async_tasks
+         WHERE EXISTS (SELECT FROM timers) AND task_type = ANY($1::text[])
+           AND status IN ('PENDING', 'RUNNING') AND not_before IS NULL
+           AND status = ANY(ARRAY(SELECT unnest('{PENDING,RUNNING}'::task_status[])))
+           AND (status = 'PENDING' OR lease_until < now())
+         ORDER BY coalesce(claim_order_at, created_at) LIMIT $2)
+        ORDER BY due_at LIMIT $2
+    ) AS due
+), waited AS MATERIALIZED (
     SELECT id FROM async_tasks
     WHERE task_type = ANY($1::text[]) AND not_before <= now()
     ORDER BY not_before
-    LIMIT $2
+    LIMIT (SELECT waited FROM share)
     FOR UPDATE SKIP LOCKED
 ), ready AS MATERIALIZED (
     SELECT id FROM async_tasks
@@ -33,11 +50,17 @@ WITH waited AS MATERIALIZED (
     ORDER BY coalesce(claim_order_at, created_at), created_at
     LIMIT $2 - (SELECT count(*) FROM waited)
     FOR UPDATE SKIP LOCKED
+), more AS MATERIALIZED (
+    SELECT id FROM async_tasks
+    WHERE task_type = ANY($1::text[]) AND not_before <= now() AND id <> ALL(ARRAY(SELECT id FROM waited))
+    ORDER BY not_before
+    LIMIT $2 - (SELECT count(*) FROM waited) - (SELECT count(*) FROM ready)
+    FOR UPDATE SKIP LOCKED
 )
 UPDATE async_tasks AS task
 SET status = 'RUNNING', attempts = task.attempts + 1, lease_token = gen_random_uuid(),
     lease_until = now() + make_interval(secs => $3), not_before = NULL
-WHERE task.id = ANY(ARRAY(SELECT id FROM waited UNION ALL SELECT id FROM ready))
+WHERE task.id = ANY(ARRAY(SELECT id FROM waited UNION ALL SELECT id FROM ready UNION ALL SELECT id FROM more))
 RETURNING task.id, task.task_type, task.triggered_by_command_id, task.aggregate_id, task.input_data::text AS input_data,
     task.progress, task.attempts, task.lease_token
 
@@ -139,9 +162,11 @@ RETURNING id
 
 -- name: suspend_task
 -- Return a task to PENDING that is not claimed before $3; its next claim counts as the first attempt, and errors of earlier
--- attempts are over. No row: the task is lost.
+-- attempts are over. A time in the past counts as the present, and does not put the task before others that wait for a
+-- runner. No row: the task is lost.
 UPDATE async_tasks
-SET status = 'PENDING', attempts = 0, error_data = NULL, lease_until = NULL, lease_token = NULL, not_before = $3::timestamptz
+SET status = 'PENDING', attempts = 0, error_data = NULL, lease_until = NULL, lease_token = NULL,
+    not_before = greatest($3::timestamptz, now())
 WHERE id = $1 AND lease_token = $2 AND status = 'RUNNING'
 RETURNING id
 

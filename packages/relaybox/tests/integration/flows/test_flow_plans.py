@@ -123,7 +123,7 @@ async def test_statements_of_one_flow_scan_no_table(database: Database, flow_id:
             scans += [f"{name}: {one['Relation Name']}" for one in nodes if one["Node Type"] == "Seq Scan"]
             rows_read[name] = rows_of(nodes)
     assert not scans
-    assert {name: read for name, read in rows_read.items() if read >= 20} == {}
+    assert {name: read for name, read in rows_read.items() if read >= 30} == {}
 
 
 @pytest.mark.parametrize("plan", ["force_custom_plan", "force_generic_plan"])
@@ -140,6 +140,22 @@ async def test_claim_reads_only_the_tasks_that_it_claims(
     assert not [one for one in nodes if one["Node Type"] == "Seq Scan"]
     # An incremental sort reads at least 32 rows.
     assert rows_of(nodes) < 100
+
+
+@pytest.mark.parametrize("plan", ["force_custom_plan", "force_generic_plan"])
+async def test_claim_beside_waiting_flows_reads_only_due_tasks(
+    database: Database, superuser: asyncpg.Connection, flow_id: UUID, plan: str
+) -> None:
+    await superuser.execute(_FILL_READY, 20)
+    await superuser.execute(
+        "UPDATE async_tasks SET not_before = now() WHERE id IN"
+        " (SELECT id FROM async_tasks WHERE not_before > now() LIMIT 20)"
+    )
+    async with database.connection() as connection:
+        await connection.fetch(f"SET plan_cache_mode = {plan}")
+        nodes = await nodes_of(connection, TASKS["claim_tasks"], ["Test.Waits@1"], 10, 30.0)
+    assert not [one for one in nodes if one["Node Type"] == "Seq Scan"]
+    assert rows_of(nodes) < 500
 
 
 @pytest.mark.parametrize("ready", [0, 50])
