@@ -64,7 +64,8 @@ def remove(
 ) -> None:
     """Remove a schedule that no program declares any more; without --yes, only look for it.
 
-    A running process that still declares the schedule creates no more tasks of it until it is restarted.
+    A running process that still declares the schedule creates no more tasks of it until it is restarted. The
+    next run of a job records the job again.
     """
     require_reason(reason)
     if yes:
@@ -76,7 +77,8 @@ def remove(
     else:
         typer.echo(f"removed {name}" if yes else f"dry run: {name} would be removed; add --yes to do it")
         typer.echo(
-            "a running process that still declares it creates no more tasks of it until it is restarted"
+            "a running process that still declares it creates no more tasks of it until it is restarted;"
+            " a job is recorded again by its next run"
         )
 
 

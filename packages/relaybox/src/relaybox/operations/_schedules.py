@@ -83,7 +83,8 @@ async def remove_schedule(database: Database, name: str, *, by: str, reason: str
     """Remove a schedule that no program declares any more; its tasks stay.
 
     A running process that still declares the schedule creates no more tasks of it. A program that declares
-    the schedule records it again when the program starts.
+    the schedule records it again when the program starts. A job is recorded again by its next run. The
+    database does not know which processes declare a schedule.
 
     Args:
         database: The database; the call takes one transaction.

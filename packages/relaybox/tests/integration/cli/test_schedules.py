@@ -40,6 +40,10 @@ async def fail() -> None:
     raise ValueError("private")
 
 
+async def _nothing() -> None:
+    """Stand for a job's work."""
+
+
 async def test_schedule_list_shows_tasks_and_jobs(
     database: Database, superuser: asyncpg.Connection, relaybox: Command
 ) -> None:
@@ -84,7 +88,8 @@ async def test_schedule_remove_is_recorded_and_needs_yes(database: Database, rel
     arguments = ("schedule", "remove", NAME, "--reason", "old")
     assert (await relaybox(*arguments)).stdout == (
         f"dry run: {NAME} would be removed; add --yes to do it\n"
-        "a running process that still declares it creates no more tasks of it until it is restarted\n"
+        "a running process that still declares it creates no more tasks of it until it is restarted;"
+        " a job is recorded again by its next run\n"
     )
     assert (await relaybox(*arguments, "--yes")).stdout.startswith(f"removed {NAME}\na running process")
     [act] = await operator_acts(database)
@@ -92,3 +97,17 @@ async def test_schedule_remove_is_recorded_and_needs_yes(database: Database, rel
     for options in ((), ("--yes", "--json")):
         unknown = await relaybox(*arguments, *options)
         assert (unknown.exit_code, "there is no schedule" in unknown.stderr) == (1, True)
+
+
+async def test_removed_job_of_a_running_process_is_recorded_again(
+    database: Database, relaybox: Command
+) -> None:
+    async def run() -> None:
+        assert await run_if_due(database, "A.job", 3_600, _nothing) > 0
+
+    await run()
+    removed = await relaybox("schedule", "remove", "A.job", "--reason", "old", "--yes")
+    assert "a job is recorded again by its next run" in removed.stdout
+    assert (await relaybox("schedule", "list")).stdout == "there is no schedule\n"
+    await run()
+    assert "A.job" in (await relaybox("schedule", "list")).stdout
