@@ -175,7 +175,7 @@ def test_several_postgresql_hosts_may_have_ports(host: str, addresses: list[tupl
 def test_host_without_a_name_or_port_is_refused(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTGRES_HOST", host)
     (line,) = refusal(PostgresSettings)
-    assert line.startswith("POSTGRES_HOST: must be host names, comma-separated")
+    assert line.startswith("POSTGRES_HOST: must be a comma-separated list of host names")
 
 
 def test_transaction_pooler_needs_a_direct_address(monkeypatch: pytest.MonkeyPatch) -> None:

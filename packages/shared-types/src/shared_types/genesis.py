@@ -201,7 +201,9 @@ class PlotOutline(StageContent):
             raise ValueError("chapters must be numbered 1, 2, 3 … in the order in which they are listed")
         acts = [chapter.act for chapter in self.chapters]
         if acts[0] != 1 or any(later - earlier not in (0, 1) for earlier, later in pairwise(acts)):
-            raise ValueError("acts must start at 1 and go up by one, without gaps and without going back")
+            raise ValueError(
+                "acts must start at 1, and each chapter must have the same act as the last or the next"
+            )
         return self
 
 

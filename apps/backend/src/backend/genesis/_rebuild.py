@@ -71,7 +71,9 @@ class SessionProjection(Projection[GenesisSession, Document]):
             else:
                 rows = await executor.fetch(SQL["discard"], change.aggregate_id, version)
             if not rows:
-                raise RetryTransaction(f"session {change.aggregate_id} was changed while it was repaired")
+                raise RetryTransaction(
+                    f"session {change.aggregate_id} was changed during the repair; repeat the transaction"
+                )
 
     async def ids_without_events(self, executor: Executor, after: UUID, limit: int) -> list[UUID]:
         """Return up to *limit* ids above *after* of sessions that have a row but no events."""

@@ -217,7 +217,7 @@ def park(
 def _require_selection(selection: LetterSelection, select_all: bool) -> None:
     if selection.selects_every_letter() and not select_all:
         raise SelectionEmpty(
-            "no letters are selected; use --id, --key, --event-type, --group, --cause, --status or --all"
+            "no dead letters are selected; use --id, --key, --event-type, --group, --cause, --status or --all"
         )
 
 

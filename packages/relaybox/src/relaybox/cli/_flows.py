@@ -136,7 +136,7 @@ def resume(
 def cancel(
     flow_id: FlowId,
     reason: Annotated[
-        str, typer.Option("--reason", help="Why the flow must not go on; recorded with the action.")
+        str, typer.Option("--reason", help="Why the flow must not continue; recorded with the action.")
     ],
     yes: Yes = False,
     by: By = None,

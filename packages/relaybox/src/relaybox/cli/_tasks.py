@@ -97,7 +97,7 @@ def show(
 def cancel(
     task_id: TaskId,
     reason: Annotated[
-        str, typer.Option("--reason", help="Why the task must not go on; recorded with the action.")
+        str, typer.Option("--reason", help="Why the task must not continue; recorded with the action.")
     ],
     yes: Yes = False,
     by: By = None,

@@ -75,7 +75,7 @@ class CommandService:
                     )
                 self._domains[command_type] = domain
             if domain.name in self._statements:
-                raise TypeError(f"two domains have the name {domain.name}")
+                raise TypeError(f"two domains have the name {domain.name}; rename one of them")
             self._statements[domain.name] = Statements(domain)
             self._batchers[domain.name] = CommandBatcher(
                 database, domain, self._statements[domain.name], notifier, self._outbox

@@ -218,7 +218,8 @@ async def _run(engine: AsyncEngine, sequence: Migrations, action: Any, revision:
         raise
     except Exception as error:
         raise MigrationFailed(
-            f"{sequence.version_table}: the migration failed and was rolled back: {error}"
+            f"{sequence.version_table}: the migration failed and was rolled back; correct the cause, then "
+            f"migrate again: {error}"
         ) from error
 
 

@@ -92,7 +92,7 @@ def flow_workers(
     runs, by_type = _Runs(database, metrics), dict[str, FlowDefinition]()
     for one in definitions:
         if by_type.setdefault(one.task_type, one) is not one:
-            raise FlowInvalid(f"two flows are {one.task_type}; give one of them another name or version")
+            raise FlowInvalid(f"two flows have the name and version {one.task_type}; change one of them")
 
     def worker(definition: FlowDefinition) -> Worker:
         async def work(task: Task, _progress: Progress) -> AttemptOutcome:

@@ -151,7 +151,7 @@ def engine_workers(database: Database, engines: Iterable[FlowEngine]) -> dict[st
     by_type = dict[str, FlowEngine]()
     for one in engines:
         if by_type.setdefault(_task_type(one.name), one) is not one:
-            raise FlowInvalid(f"two engines are called {one.name!r}; give one of them another name")
+            raise FlowInvalid(f"two engines have the name {one.name!r}; rename one of them")
 
     def worker(engine: FlowEngine) -> Worker:
         async def work(task: Task, _progress: Progress) -> None:
@@ -182,7 +182,7 @@ class _Driver:
             await self._database.run_in_transaction(lambda db: self._wait(db, _RUNNING_S))
         except FlowEngineUnavailable as error:
             _log.warning(
-                "flow engine unavailable; called again",
+                "flow engine unavailable; the call is repeated",
                 engine=self._run.engine,
                 run_id=self._run.run_id,
                 pause_s=_UNAVAILABLE_S,

@@ -66,4 +66,6 @@ def check_wait(name: str, wait: timedelta) -> None:
         FlowInvalid: It is longer.
     """
     if wait > _WAIT_MAX:
-        raise FlowInvalid(f"{name} is {wait.days:,} days away; a flow waits at most {_WAIT_MAX.days:,} days")
+        raise FlowInvalid(
+            f"{name} is {wait.days:,} days away; choose a time in at most {_WAIT_MAX.days:,} days"
+        )

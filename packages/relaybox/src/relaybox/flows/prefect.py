@@ -165,7 +165,7 @@ async def wait_for_resume(
     prefect = _prefect()
     context = prefect.context.FlowRunContext.get()
     if context is None or context.flow_run is None:
-        raise RuntimeError("wait_for_resume works only in a flow run of Prefect")
+        raise RuntimeError("wait_for_resume works only in a flow run of Prefect; call it in a Prefect flow")
     run_id = str(context.flow_run.id)
     run = EngineRun(engine=_NAME, run_id=run_id, correlation_id=f"{run_id}/{name}")
     handle = await database.run_in_transaction(
@@ -181,7 +181,7 @@ async def wait_for_resume(
         if handle.status is HandleStatus.PAUSED:
             await _catch_up(database, run)
         raise
-    raise RuntimeError(f"Prefect did not suspend the flow run {run_id}; retry it")
+    raise RuntimeError(f"Prefect did not suspend the flow run {run_id}; retry the run in Prefect")
 
 
 async def _catch_up(database: Database, run: EngineRun) -> None:
@@ -257,4 +257,4 @@ def _check_accepted(result: Any, run: EngineRun) -> None:
             "Prefect's user interface"
         )
     if result.status.value != "ACCEPT":
-        raise FlowRunRunning(f"the flow run {run.run_id} has changed meanwhile ({result.status.value})")
+        raise FlowRunRunning(f"the flow run {run.run_id} was changed by another call ({result.status.value})")

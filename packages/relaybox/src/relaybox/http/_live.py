@@ -188,7 +188,7 @@ class LiveStreams:
             try:
                 page = await self._read(subscriber, position)
             except DatabaseError as error:
-                _log.warning("live stream ended by a database error", error_code=error.error_code)
+                _log.warning("live stream ended after a database error", error_code=error.error_code)
                 return
             for one in page:
                 yield one
@@ -244,10 +244,10 @@ class LiveStreams:
                 async with self._database.connection() as connection:
                     rows = await connection.fetch(_SQL["positions"], types, ids)
             except DatabaseError as error:
-                _log.warning("live stream poll failed", error_code=error.error_code)
+                _log.warning("poll for live streams failed; trying again", error_code=error.error_code)
                 continue
             except Exception as error:  # noqa: BLE001 - without the poll, lost notifications are never found
-                _log.error("live stream poll failed", traceback=traceback_of(error))
+                _log.error("poll for live streams failed; trying again", traceback=traceback_of(error))
                 continue
             now = {row["id"]: (row["version"], row["worked_at"]) for row in rows}
             moved = frozenset(key for key, position in now.items() if self._positions.get(key) != position)
@@ -263,7 +263,11 @@ def _readable(events: Sequence[RecordedEvent], event_types: EventTypes) -> list[
         try:
             readable.append(event_types.upcast_recorded(event))
         except EventUnreadable as error:
-            _log.warning("live stream ended before an event", error_code=error.error_code, reason=str(error))
+            _log.warning(
+                "live stream ended before an event that this release cannot read",
+                error_code=error.error_code,
+                reason=str(error),
+            )
             break
     return readable
 

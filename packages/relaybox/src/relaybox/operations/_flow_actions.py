@@ -92,7 +92,7 @@ async def preview_flow_cancellation(db: Executor, flow_id: UUID) -> FlowSummary:
     """
     found = (await show_flow(db, flow_id)).flow
     if found.status not in ("PENDING", "RUNNING"):
-        raise SelectionEmpty(f"flow {flow_id} is {found.status}; only a flow that has not ended is cancelled")
+        raise SelectionEmpty(f"flow {flow_id} is {found.status}; only an open flow can be cancelled")
     return found
 
 

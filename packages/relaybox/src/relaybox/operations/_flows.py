@@ -184,7 +184,7 @@ async def show_flow(db: Executor, flow_id: UUID, *, with_payload: bool = False) 
     """
     found = await db.fetch(_SHOW, flow_id, with_payload)
     if not found:
-        raise SelectionEmpty(f"there is no flow {flow_id}; `relaybox flow list` shows them")
+        raise SelectionEmpty(f"there is no flow {flow_id}; `relaybox flow list` shows the flows")
     [record] = found
     steps = await db.fetch(_SQL["steps_of_flow"], flow_id, with_payload)
     pauses = [Pause.from_record(row) for row in await db.fetch(_PAUSES_OF_FLOW, flow_id, _PAUSES_MAX)]

@@ -176,5 +176,5 @@ def _raise_if_letters_are_named(action: LetterAction, selection: LetterSelection
     if selection.ids:
         expected = {LetterAction.REPLAY: "PARKED", LetterAction.DISCARD: "PARKED or REPLAY_REQUESTED"}[action]
         raise SelectionEmpty(
-            f"none of the named letters is {expected}; `relaybox dead-letters show` prints their status"
+            f"none of the named dead letters is {expected}; `relaybox dead-letters show` prints their status"
         )

@@ -167,7 +167,9 @@ async def show_letter(db: Executor, letter_id: int, *, with_payload: bool = Fals
     """
     found = await db.fetch(_SHOW, letter_id, with_payload)
     if not found:
-        raise SelectionEmpty(f"there is no dead letter {letter_id}; `relaybox dead-letters list` shows them")
+        raise SelectionEmpty(
+            f"there is no dead letter {letter_id}; `relaybox dead-letters list` shows the dead letters"
+        )
     [record] = found
     headers = dict(record["headers"])
     return LetterDetails(

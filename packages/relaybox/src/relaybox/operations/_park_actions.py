@@ -134,7 +134,10 @@ def _read(settings: KafkaSettings, place: MessagePlace) -> tuple[int | None, Fir
                 "consumer status`"
             )
         if at not in reader.partitions([place.topic]):
-            raise ParkingRefused(f"Kafka shows no partition {place.partition} of topic {place.topic!r}")
+            raise ParkingRefused(
+                f"Kafka shows no partition {place.partition} of topic {place.topic!r}; name a partition that "
+                "`relaybox consumer lag` lists"
+            )
     with closing(FirstMessages(settings, monotonic() + _READ_S)) as messages:
         found, missing = messages.read({at: place.offset})
     if missing is not None:
@@ -142,5 +145,5 @@ def _read(settings: KafkaSettings, place: MessagePlace) -> tuple[int | None, Fir
     message = found[at]
     if message is None or message.offset != place.offset:
         after = "" if message is None else f"; the next message is at offset {message.offset}"
-        raise ParkingRefused(f"Kafka has no message {place}{after}")
+        raise ParkingRefused(f"Kafka has no message {place}{after}; name the offset of an unfinished message")
     return committed.get(at), message

@@ -106,4 +106,4 @@ async def remove_schedule(database: Database, name: str, *, by: str, reason: str
 
 
 def _unknown(name: str) -> SelectionEmpty:
-    return SelectionEmpty(f"there is no schedule {name!r}; `relaybox schedule list` shows them")
+    return SelectionEmpty(f"there is no schedule {name!r}; `relaybox schedule list` shows the schedules")

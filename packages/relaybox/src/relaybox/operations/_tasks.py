@@ -167,7 +167,7 @@ async def show_task(db: Executor, task_id: UUID, *, with_payload: bool = False) 
     """
     found = await db.fetch(_SHOW, task_id, with_payload)
     if not found:
-        raise SelectionEmpty(f"there is no task {task_id}; `relaybox task list` shows them")
+        raise SelectionEmpty(f"there is no task {task_id}; `relaybox task list` shows the tasks")
     [record] = found
     return TaskDetails(
         task=TaskSummary.from_record(record),
@@ -241,7 +241,7 @@ async def preview_task_cancellation(db: Executor, task_id: UUID) -> TaskSummary:
     """
     found = (await show_task(db, task_id)).task
     if found.status not in (TaskStatus.PENDING, TaskStatus.RUNNING):
-        raise SelectionEmpty(f"task {task_id} is {found.status}; only a task that has not ended is cancelled")
+        raise SelectionEmpty(f"task {task_id} is {found.status}; only an open task can be cancelled")
     return found
 
 

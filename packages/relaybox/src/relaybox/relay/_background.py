@@ -235,7 +235,11 @@ class Recorder:
             self._counters.late_total += len(disorder.late)
             self._counters.order_violations_total += len(disorder.violations)
             for m in disorder.violations:
-                _log.error("relay published a row after a later row of its key", seq=m.seq, lane=m.lane)
+                _log.error(
+                    "relay published a row after a later row of its key; run `relaybox verify`",
+                    seq=m.seq,
+                    lane=m.lane,
+                )
         tried = [message for message, _ in outcome.faulty] if batch is None else batch.messages
         if len(tried) > len(outcome.sent):
             sent = {message.seq for message in outcome.sent}

@@ -145,7 +145,10 @@ class TopicLimits:
             return
         if error.code() not in UNAUTHORIZED:
             raise LinkDown(f"no broker returns the configuration of {topic!r}: {error.str()}; check Kafka")
-        _log.warning("relay assumes Kafka's default limit; grant DESCRIBE_CONFIGS on the topic", topic=topic)
+        _log.warning(
+            "relay cannot read max.message.bytes, and uses the default; grant DESCRIBE_CONFIGS on the topic",
+            topic=topic,
+        )
         self._bytes_max[topic] = _LIMIT_BYTES
 
 

@@ -271,7 +271,7 @@ class Relay:
             await self._session.run(self._stopping)
         except* HistoryChanged as changed:
             _log.error(
-                "relay starts over in another history of PostgreSQL",
+                "relay starts a new session: the history of PostgreSQL has changed",
                 error_code=HistoryChanged.error_code,
                 reason=str(changed.exceptions[0]),
             )

@@ -168,7 +168,12 @@ async def _settle(
 
 
 async def _stop_lane(connection: DedicatedConnection, lane: Lane, fault: LaneFaulty) -> None:
-    _log.error("relay stops a lane", lane=lane.lane, error_code=fault.error_code, reason=str(fault))
+    _log.error(
+        "lane stopped; see `relaybox relay status`",
+        lane=lane.lane,
+        error_code=fault.error_code,
+        reason=str(fault),
+    )
     await report_fault(connection, lane, str(fault))
 
 

@@ -85,5 +85,7 @@ def validate_addresses(hosts: str) -> str:
     """
     pairs = parse_addresses(hosts, _PORT_MAX)
     if not pairs or not all(host and 1 <= port <= _PORT_MAX for host, port in pairs):
-        raise invalid_setting("must be host names, comma-separated, each may have its own port (a:5433)")
+        raise invalid_setting(
+            "must be a comma-separated list of host names, each with an optional port (a:5433)"
+        )
     return hosts

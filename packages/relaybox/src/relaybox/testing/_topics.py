@@ -104,14 +104,16 @@ def _read_to_the_end(
     while left:
         messages: list[Any] = consumer.consume(1, timeout=WAIT_S)
         if not messages:
-            raise AssertionError(f"{sorted(left)} cannot be read to their ends within {WAIT_S:g} s")
+            raise AssertionError(f"partitions {sorted(left)} were not read to their ends within {WAIT_S:g} s")
         for message in messages:
             at = (message.topic(), message.partition())
             error = message.error()
             if error is None and message.offset() < end[at]:
                 found[at].append(message)
             elif error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's local code
-                raise AssertionError(f"{at[0]}[{at[1]}] cannot be read: {error.str()}")
+                raise AssertionError(
+                    f"partition {at[1]} of topic {at[0]!r} cannot be read: {error.str()}; see Kafka's log"
+                )
             if error is not None or message.offset() >= end[at] - 1:
                 left.discard(at)
 

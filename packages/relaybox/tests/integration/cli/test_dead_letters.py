@@ -116,7 +116,7 @@ async def test_discard_command_previews_then_discards(database: Database, letter
 async def test_dead_letter_action_needs_a_selection(database: Database, letters: Command) -> None:
     refused = await letters("replay", "--yes")
     assert refused.exit_code == 1
-    assert "no letters are selected; use --id" in refused.stderr
+    assert "no dead letters are selected; use --id" in refused.stderr
 
 
 async def test_acts_command_lists_actions_on_letters(

@@ -249,7 +249,7 @@ async def test_run_without_engine_or_id_is_refused(database: Database, changes: 
 
 
 def test_engines_of_one_name_are_refused(database: Database) -> None:
-    with pytest.raises(FlowInvalid, match="two engines are called 'fake'"):
+    with pytest.raises(FlowInvalid, match="two engines have the name 'fake'"):
         engine_workers(database, [FakeEngine(), FakeEngine()])
 
 

@@ -71,7 +71,7 @@ def test_two_flows_with_one_name_and_version_are_refused(database: Database) -> 
     async def function(_current: Flow, _arguments: dict[str, Any]) -> None:
         raise AssertionError
 
-    with pytest.raises(FlowInvalid, match=r"two flows are Test\.Call@1"):
+    with pytest.raises(FlowInvalid, match=r"two flows have the name and version Test\.Call@1"):
         flow_workers(database, [flow("Test.Call")(function), flow("Test.Call")(function)])
 
 

@@ -43,4 +43,6 @@ async def test_unexpected_poll_failure_is_logged_and_repeated(
     again.cancel()
     await asyncio.gather(polling, again, return_exceptions=True)
     assert database.asked_again.is_set()
-    assert {(line["event"], line["log_level"]) for line in lines} == {("live stream poll failed", "error")}
+    assert {(line["event"], line["log_level"]) for line in lines} == {
+        ("poll for live streams failed; trying again", "error")
+    }

@@ -136,7 +136,7 @@ async def _lock_with_folder(tx: CommandTransaction, node_id: UUID, *, titled: bo
     parent_id = (await tx.access(node_id)).node.parent_id
     access = await lock_in_place(tx, node_id, *([parent_id] if parent_id else []))
     if access.node.parent_id != parent_id:
-        raise RetryTransaction(f"node {node_id} was moved before it was locked")
+        raise RetryTransaction(f"node {node_id} was moved during the command; repeat the transaction")
     access.require(Role.EDITOR)
     return access
 

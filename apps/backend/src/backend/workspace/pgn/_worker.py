@@ -175,7 +175,9 @@ class WorkspaceWorker:
             if await self._end_export(task, task_input.asker, content, file):
                 self._count(task, CommandStatus.COMPLETED)
                 return
-        raise RetryTransaction(f"nodes below {node_id} were purged during each of {_EXPORTS_MAX} exports")
+        raise RetryTransaction(
+            f"nodes below {node_id} were purged during each of {_EXPORTS_MAX} exports; start the task again"
+        )
 
     async def _archive(self, studies: Sequence["ArchivedStudy"], progress: Progress) -> bytes:
         from backend.workspace.pgn._archives import Archive

@@ -127,7 +127,9 @@ async def _lock_with_place(tx: CommandTransaction, node_id: UUID) -> tuple[Acces
     if place != before and not await _is_locked(tx, place):
         # Retry the whole transaction: locking a second tree while holding the first may deadlock. A savepoint
         # would not help: other transactions that wait for a lock wait for the end of the whole transaction.
-        raise RetryTransaction(f"the former parent of node {node_id} was moved before it was locked")
+        raise RetryTransaction(
+            f"the former parent of node {node_id} was moved during the command; repeat the transaction"
+        )
     await lock_nodes(tx, node_id, *place)
     access, *parents = [await tx.access(one) for one in (node_id, *place)]
     access.require_restoring()

@@ -111,7 +111,7 @@ class TrashPurger(SharedJob):
                 for _ in range(2)
             ]
             if due != again:
-                raise RetryTransaction("the bin has changed during the query; run the transaction again")
+                raise RetryTransaction("the bin has changed during the query; repeat the transaction")
             if not due:
                 return False
             node_id: UUID = due[0]["id"]
