@@ -117,8 +117,9 @@ _ADDRESS_SETTINGS: Final = "KAFKA_HOST, KAFKA_PORT and KAFKA_SECURITY_PROTOCOL"
 class ConnectionDiagnosis:
     """Find out why one client cannot connect; pass :meth:`record` to the client as ``error_cb``.
 
-    A failed call has only the error "transport failure", whether the broker is stopped, the password is wrong
-    or the certificate is not trusted. librdkafka passes the cause to the callback, before or after the call.
+    A failed call has the same error, "transport failure", if the broker is stopped, if the password is wrong
+    and if the certificate is not trusted. librdkafka passes the cause to the callback, before or after the
+    call.
     """
 
     def __init__(self, bootstrap_servers: str) -> None:
@@ -179,8 +180,8 @@ def retry_on_stale_metadata(request: Callable[[], T], give_up_at_s: Callable[[],
 def wait_for_leaders(admin: AdminClient, topics: Mapping[str, int], until_s: float) -> None:
     """Wait until each partition of new topics has a leader that accepts requests.
 
-    Blocks the thread. Call this after creating topics: until then the brokers may tell other clients that the
-    topics do not exist.
+    Blocks the thread. Call this after creating topics: until then the brokers may respond to other clients
+    that the topics do not exist.
 
     Args:
         admin: The client.

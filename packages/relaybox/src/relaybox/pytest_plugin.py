@@ -263,7 +263,7 @@ def relaybox_topics(_relaybox_topic_client: TopicClient) -> Topics:
 def relaybox_relay(
     relaybox_database: Database, relaybox_kafka_settings: KafkaSettings, _relaybox_topic_client: TopicClient
 ) -> SteppedRelay:
-    """Return a real relay that publishes when the test says so: ``await relaybox_relay.publish_all()``."""
+    """Return a real relay that publishes when the test calls ``await relaybox_relay.publish_all()``."""
     from relaybox.testing import SteppedRelay
 
     return SteppedRelay(relaybox_database, relaybox_kafka_settings)

@@ -177,7 +177,7 @@ class HeadTimeoutProtocol(_Protocol):
             super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """Tell uvicorn that the body is complete; after an ignored upgrade the body is parsed later."""
+        """Pass the end of the body to uvicorn; after an ignored upgrade the body is parsed later."""
         if self._plain_head is None:
             super().on_message_complete()
 

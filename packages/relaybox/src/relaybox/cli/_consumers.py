@@ -67,7 +67,7 @@ def group_lag(
     group: Annotated[str, typer.Argument(metavar="GROUP", help="Name of the group.")],
     as_json: AsJson = False,
 ) -> None:
-    """Show how far a group is in each partition: messages that wait, and the age of the oldest one.
+    """Show the lag of a group in each partition: its unfinished messages, and the age of the oldest one.
 
     Reads Kafka only, so it also works while PostgreSQL is down.
     """

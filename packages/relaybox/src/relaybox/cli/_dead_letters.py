@@ -94,7 +94,7 @@ with_letter_options: Final = with_options(_options)
 @letter_commands.command("list")
 @with_letter_options
 def list_(selection: LetterSelection, limit: Limit = 50, as_json: AsJson = False) -> None:
-    """List letters by id, without content; replayed and discarded ones only with --id or --status."""
+    """List dead letters by id, without content; replayed and discarded ones only with --id or --status."""
     letters = run_on_database(lambda db: list_letters(db, selection, letters_max=limit))
     if as_json:
         print_json([asdict(letter) for letter in letters])
@@ -113,7 +113,7 @@ def show(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show one letter: its message, its error, the letters behind it, and the actions of operators on it."""
+    """Show one dead letter: its message, its error, the letters behind it, and actions of operators on it."""
     details = run_on_database(lambda db: show_letter(db, letter_id, with_payload=with_payload))
     if as_json:
         print_json(asdict(details))
@@ -131,7 +131,7 @@ def replay(
     reason: Reason = None,
     as_json: AsJson = False,
 ) -> None:
-    """Request the replay of PARKED letters; the running consumers replay them in the order of their key.
+    """Request the replay of PARKED dead letters; the running consumers replay them in the order of their key.
 
     Letters that only wait behind a replayed letter follow automatically. Without --yes, only shows the
     letters.
@@ -161,7 +161,7 @@ def discard(
     by: By = None,
     as_json: AsJson = False,
 ) -> None:
-    """Discard unresolved letters: their group never processes them, and their keys continue.
+    """Discard unresolved dead letters: their group never processes them, and their keys continue.
 
     The letters stay, with the status DISCARDED. Without --yes, only shows the letters.
     """

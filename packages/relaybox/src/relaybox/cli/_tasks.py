@@ -133,7 +133,7 @@ def retry(
     reason: Reason = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make FAILED tasks PENDING, with attempts 0; a flow goes on at the step that failed.
+    """Make FAILED tasks PENDING, with attempts 0; a flow continues at the step that failed.
 
     Tasks whose command is settled are refused: their result would be rejected. Without --yes, only shows the
     tasks.

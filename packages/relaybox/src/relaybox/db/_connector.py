@@ -226,7 +226,8 @@ def _limits(settings: PostgresSettings) -> dict[str, str]:
 async def _require_limits(connection: Any, settings: PostgresSettings, limits: dict[str, str]) -> None:
     """Check that the connection behind the pooler has *limits*.
 
-    They cannot be set here: a pooler in transaction mode passes the connection to other clients.
+    Relaybox cannot set the limits, because a pooler in transaction mode passes the connection to other
+    clients.
 
     Raises:
         DatabaseUnavailable: One of *limits* is not set; the message has the statement that sets it.
@@ -274,7 +275,7 @@ def _named(setting: str, file: Path) -> Generator[None]:
 
 
 def _is_about_tls(error: Exception) -> bool:
-    """Return whether *error* means that the server rejects TLS, so that an attempt without may succeed."""
+    """Return whether *error* means that the server rejects TLS; an attempt without TLS may then succeed."""
     if isinstance(error, ssl.SSLError) or sqlstate_of(error) == INVALID_AUTHORIZATION:
         return True
     # asyncpg raises a ConnectionError without errno for a server without TLS; the system's errors have one.

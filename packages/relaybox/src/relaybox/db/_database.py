@@ -309,6 +309,6 @@ def _drop_read_only(context: ExceptionContext) -> None:
 
 
 def _refuse_chained(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-    """Refuse COMMIT AND CHAIN in a session: the caller of the session could not see that it ended."""
+    """Refuse COMMIT AND CHAIN in a session: the caller could not see that the transaction ended."""
     if _CHAINED.match(statement):
         raise exc.InvalidRequestError("AND CHAIN ends the session's transaction; commit the session instead")

@@ -175,7 +175,7 @@ def _up_file(sequence: Migrations, revision: str) -> Path:
 
 
 def _owner(settings: PostgresSettings) -> AsyncEngine:
-    """Return an engine that bypasses the pooler as owner of the tables, without a statement timeout."""
+    """Return an engine that connects as the owner of the tables, without pooler and statement timeout."""
     owner = (
         settings.direct().as_owner().model_copy(update={"statement_timeout_ms": 0, "lock_timeout_ms": 60_000})
     )

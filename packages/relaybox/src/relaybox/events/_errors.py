@@ -7,7 +7,7 @@
         ├── EventIdInvalid           the id cannot be mapped to a UUID
         ├── EventIdReused            another event has the id
         ├── EventTypeInvalid         an event type is declared wrongly; raised at import
-        └── EventUnreadable          the payload cannot be brought to the declared version
+        └── EventUnreadable          the payload cannot be converted to the declared version
             ├── EventVersionUnknown  a later release has written the event
             └── EventUpcastFailed    an upcaster raised an exception, or returned no JSON object
 """
@@ -66,7 +66,7 @@ class EventTypeInvalid(EventError):
 
 
 class EventUnreadable(EventError):
-    """Base of the errors of reading an event whose payload cannot be brought to the declared version.
+    """Base of the errors of reading an event whose payload cannot be converted to its declared version.
 
     A retry cannot help. The message never contains the payload. ``event_id`` is None for an event that is not
     recorded yet.

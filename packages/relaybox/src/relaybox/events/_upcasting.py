@@ -1,4 +1,4 @@
-"""Bring the payloads of events to the newest declared version, for every reader of events."""
+"""Convert the payloads of events to the newest declared version, for every reader of events."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -21,10 +21,11 @@ _JSON_OBJECT: Final = TypeAdapter(
 
 
 class EventTypes:
-    """The event types that a reader knows: brings each event to the declared version of its payload.
+    """The event types that a reader knows: converts the payload of each event to its declared version.
 
-    Events of the declared version, of undeclared types, and events whose content was erased are returned as
-    they are: the first costs one look-up in a dictionary. No stored event changes.
+    Events of the declared version, of undeclared types, and events whose content was erased are returned
+    unchanged. For an event of the declared version, this costs one look-up in a dictionary. No stored event
+    changes.
     """
 
     def __init__(self, types: Iterable[EventType] = ()) -> None:

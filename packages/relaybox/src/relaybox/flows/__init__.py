@@ -1,4 +1,4 @@
-"""Pause work until something happens outside: an event, a command, a person, a deadline (G44).
+"""Pause work until an event, a command, a person's decision or a deadline ends the pause (G44).
 
 A flow runs in an engine, such as Prefect or Relaybox's own. The engine requests a pause, suspends the flow
 and confirms this. Code that knows the correlation id resumes or cancels the pause; a sweeper expires it.

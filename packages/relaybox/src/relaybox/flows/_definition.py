@@ -58,7 +58,7 @@ def flow(
     """Declare the decorated function as a flow.
 
     A flow keeps the version with which it was started. Change the order, the names or the number of
-    steps only in a new version, and keep the former function as long as flows of it are open.
+    steps only in a new version, and keep the former function as long as flows of the former version are open.
 
     Args:
         name: Name of the flow, 1 to 120 characters without ``@``.

@@ -1,6 +1,6 @@
 """Relaybox's own engine: a flow is a task that no runner holds while it waits.
 
-The flow's function is called from its start each time the flow goes on. A step that is done returns its
+The flow's function is called from its start each time the flow continues. A step that is done returns its
 recorded result instead of taking effect again, so the function must call the same steps in the same order,
 and do everything else in a step: read the clock, draw a random number, call another service.
 """
@@ -59,7 +59,7 @@ _DELIVERY_S: Final = 20.0
 
 
 class FlowExpiry(SharedJob):
-    """Expire pauses whose time is over, every 5 s; each service runs one object.
+    """Expire pauses whose time is over, every 5 s; create one object per service.
 
     A flow of Relaybox's own engine does not need it: its task is due when the pause expires.
     """

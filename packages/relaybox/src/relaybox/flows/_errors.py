@@ -123,7 +123,7 @@ class FlowInvalid(FlowError):
 class FlowChanged(FlowError):
     """Raised when a flow's function calls another step than an earlier run of the same flow.
 
-    Its recorded results then belong to other steps, so the flow cannot go on.
+    Its recorded results then belong to other steps, so the flow cannot continue.
     """
 
     error_code = "FLOW_CHANGED"

@@ -68,11 +68,12 @@ class FlowEngine(Protocol):
     """What an engine offers so that pauses suspend, resume and cancel its runs.
 
     The driver calls the methods at least once for each transition: after a crash, a second call follows the
-    first, perhaps when the run has gone on, paused again or ended. A repeated call must change nothing.
+    first, perhaps when the run has continued, paused again or ended. A repeated call must change nothing.
 
-    Each method raises :class:`FlowEngineUnavailable` if the engine does not respond; the driver then calls it
-    every 5 s, without limit. It raises a :class:`FlowRunError` if the call can never succeed; the driver's
-    task is then FAILED. After any other error the task is tried ``TASK_ATTEMPTS_MAX`` times.
+    Each method raises :class:`FlowEngineUnavailable` if the engine does not respond; the driver then repeats
+    the call every 5 s, without limit. The method raises a :class:`FlowRunError` if the call can never
+    succeed; the driver's task is then FAILED. After any other error the task is tried ``TASK_ATTEMPTS_MAX``
+    times.
     """
 
     @property

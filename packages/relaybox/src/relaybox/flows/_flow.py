@@ -121,13 +121,13 @@ class Flow:
         *,
         name: str | None = None,
     ) -> dict[str, Any]:
-        """Execute a command as a step of its own, called *name* or else as the type of the command.
+        """Execute a command as a step; *name* is the name of the step, by default the type of the command.
 
         Returns:
             ``command_id``, ``status`` and ``message`` of the command.
 
         Raises:
-            CommandError: The command was refused; the step is not recorded. To go on after a refusal, call
+            CommandError: The command was refused; the step is not recorded. To continue after a refusal, call
                 ``service.process_command`` in a :meth:`step`, catch the error there and return a value.
         """
         caller = Caller(
@@ -157,8 +157,8 @@ class Flow:
             The payload of the resume.
 
         Raises:
-            FlowExpired: The flow was not resumed within *timeout*, or *timeout* is not positive; it may catch
-                this and continue.
+            FlowExpired: The flow was not resumed within *timeout*, or *timeout* is not positive; the flow may
+                catch this and continue.
             FlowCancelled: The wait was cancelled.
             FlowInvalid: *timeout* is longer than 100 years.
         """

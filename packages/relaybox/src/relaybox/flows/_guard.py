@@ -26,11 +26,11 @@ class StepGuard:
         self._task_type = task_type
         #: Whether a step runs now.
         self.in_step = False
-        #: The step that ended the run, and what it raised; None while the run goes on.
+        #: The step that ended the run, and what it raised; None while the run continues.
         self._ended_by: tuple[str, BaseException] | None = None
 
     def check(self, name: str) -> None:
-        """Check that the run has not ended, before it calls the step *name*.
+        """Check that the run has not ended; call this before the step *name*.
 
         Raises:
             FlowInvalid: A step has raised an error, which the function has caught.
@@ -51,7 +51,7 @@ class StepGuard:
 
     @contextmanager
     def step(self, name: str) -> Generator[None]:
-        """Run the step *name*; end the run if it raises."""
+        """Run the step *name*; end the run if the step raises."""
         self.in_step = True
         try:
             yield

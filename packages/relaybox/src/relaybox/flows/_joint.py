@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 
 
 class JointCalls(Generic[Argument, Result]):
-    """Execute calls together: those that arrive while a statement runs share the next one.
+    """Execute calls together: calls that arrive while a statement runs share the next statement.
 
     A round trip and a COMMIT cost more than the work of one flow. If the statement of several calls fails,
     each is executed alone, so that one call does not fail the others.
@@ -29,7 +29,7 @@ class JointCalls(Generic[Argument, Result]):
         self._running: asyncio.Task[None] | None = None
 
     async def call(self, argument: Argument) -> Result:
-        """Execute one call; cancelling it does not end a statement that it shares."""
+        """Execute one call; cancelling the call does not end a statement that other calls share."""
         result: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((argument, result))
         if self._running is None or self._running.done():

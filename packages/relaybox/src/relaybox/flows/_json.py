@@ -21,11 +21,11 @@ _LEVELS_ADDED: Final = 20
 
 
 def json_of(name: str, document: Mapping[str, Any], bytes_max: int) -> str:
-    """Return *document* as JSON; errors call it *name*.
+    """Return *document* as JSON; *name* is the name of the document in error messages.
 
     Raises:
-        FlowDocumentInvalid: It has over *bytes_max* bytes or over 180 levels, or contains NUL or a value that
-            JSON cannot represent, such as NaN.
+        FlowDocumentInvalid: *document* has over *bytes_max* bytes or over 180 levels, or contains NUL or a
+            value that JSON cannot represent, such as NaN.
     """
     try:
         value = to_json(document)
@@ -46,10 +46,11 @@ def json_of(name: str, document: Mapping[str, Any], bytes_max: int) -> str:
 
 
 def check_text(name: str, value: str, characters_max: int, *, error: type[FlowError] = FlowInvalid) -> None:
-    """Check that PostgreSQL can store *value*; errors call it *name*.
+    """Check that PostgreSQL can store *value*; *name* is the name of the value in error messages.
 
     Raises:
-        FlowError: It is empty, has over *characters_max* characters, NUL or half a surrogate pair; *error*.
+        FlowError: *value* is empty, has over *characters_max* characters, NUL or half a surrogate pair; the
+            class is *error*.
     """
     has_surrogate = any("\ud800" <= character <= "\udfff" for character in value[:characters_max])
     if not 1 <= len(value) <= characters_max or "\0" in value or has_surrogate:
@@ -60,10 +61,10 @@ def check_text(name: str, value: str, characters_max: int, *, error: type[FlowEr
 
 
 def check_wait(name: str, wait: timedelta) -> None:
-    """Check that *wait* has at most 100 years; errors call it *name*.
+    """Check that *wait* has at most 100 years; *name* is the name of the wait in error messages.
 
     Raises:
-        FlowInvalid: It is longer.
+        FlowInvalid: *wait* is longer.
     """
     if wait > _WAIT_MAX:
         raise FlowInvalid(

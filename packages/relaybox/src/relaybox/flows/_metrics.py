@@ -20,7 +20,7 @@ _STATES: Final = ("waiting", "running", "failed")
 
 
 class FlowMetrics(PeriodicJob):
-    """Measure flows every 10 s, and count their failures; each service with flow workers runs one object.
+    """Measure flows every 10 s, and count their failures; create one object per service with flow workers.
 
     Pass the object to :func:`flow_workers` too, so that failed steps and expired waits are counted.
     """

@@ -45,7 +45,7 @@ def _prefect() -> Any:
     """Import Prefect, which takes seconds and is installed by the extra alone.
 
     Raises:
-        SettingsError: It is not installed.
+        SettingsError: Prefect is not installed.
     """
     try:
         import prefect.client.orchestration  # pyright: ignore[reportMissingImports]
@@ -204,7 +204,7 @@ def _payload_of(handle: Handle) -> dict[str, Any]:
 
 @asynccontextmanager
 async def _client(run: EngineRun) -> AsyncGenerator[Any]:
-    """Connect to the server that Prefect's settings name; raise errors of :class:`FlowEngine` alone."""
+    """Connect to the server that Prefect's settings name; map its errors to those of :class:`FlowEngine`."""
     prefect = _prefect()
     httpx = prefect.client.orchestration.httpx
     try:

@@ -149,8 +149,8 @@ class LiveStreams:
 
         A cursor beyond *current_version* refers to events that a restore or failover of PostgreSQL has lost:
         ``reset`` is sent and the stream ends; the client reads the state again. The stream ends before an
-        event that cannot be brought to its declared version; the client reconnects, and a process of a later
-        release may send that event.
+        event whose payload cannot be converted to the declared version; the client reconnects, and a process
+        of a later release may send that event.
 
         Args:
             aggregate_type: Type of the aggregate.

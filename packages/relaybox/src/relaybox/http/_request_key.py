@@ -138,9 +138,10 @@ class RequestKey:
     async def _fingerprints(
         self, request: Request, *, is_secret: bool
     ) -> tuple[str, Callable[[], str] | None]:
-        """Return the fingerprint by the body's JSON value, and a function for that by its bytes.
+        """Return the fingerprint of the request, and a function that computes its fingerprint by bytes.
 
-        The first is the fingerprint by bytes, and the second None, if the body is not compared by value.
+        The first is computed from the JSON value of the body. If the body is not compared by its JSON value,
+        the first is computed from the bytes of the body, and the second is None.
         """
         content_type = request.headers.get("content-type", "")
         where = (self._scope["method"], self._scope["path"], self._scope["query_string"], content_type)

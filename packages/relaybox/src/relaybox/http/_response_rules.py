@@ -46,7 +46,7 @@ def final_outcome(outcome: Outcome, status: int, *, has_claim: bool) -> Outcome:
 def outcome_headers(
     outcome: Outcome, status: int, *, refusal: object, expires_at_s: float
 ) -> Iterable[tuple[bytes, bytes]]:
-    """Return the headers that tell a client how its key was used.
+    """Return the headers that show a client how its key was used.
 
     Args:
         outcome: How the request ended.

@@ -124,7 +124,7 @@ class IdempotencyService:
     generate_key_from_request = staticmethod(generate_key_from_request)
 
     async def try_lock(self, key: str, *, scope: str = "") -> bool:
-        """Lock *key* until the transaction ends, without waiting; return False if another has the lock.
+        """Lock *key* until the transaction ends; return False at once if another transaction has the lock.
 
         The lock is an advisory lock of the transaction, so PostgreSQL releases it when the process dies.
 

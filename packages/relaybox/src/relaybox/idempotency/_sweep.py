@@ -89,7 +89,7 @@ async def _removed(db: Executor) -> int:
 
 
 class Sweeper(SharedJob):
-    """Remove expired and old rows every ``IDEMPOTENCY_SWEEP_S``; each service runs one object.
+    """Remove expired and old rows every ``IDEMPOTENCY_SWEEP_S``; create one object per service.
 
     One of the services does the work each time; each of them measures the stored responses and all schedules
     (:class:`relaybox.periodic.ScheduleMetrics`).

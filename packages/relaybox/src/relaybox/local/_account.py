@@ -33,7 +33,7 @@ class Account:
     gid: int
 
     def can_enter(self, path: Path) -> bool:
-        """Return whether the account may traverse those of *path* and its parents that exist."""
+        """Return whether the account may enter *path* and its parents, as far as these directories exist."""
         path = path.resolve()
         return all(self._may_traverse(directory) for directory in (path, *path.parents) if directory.exists())
 

@@ -259,7 +259,7 @@ class SupervisedServer:
         return tail(self._server.log, lines_max=_LAST_LINES_MAX)
 
     def ready_note(self) -> str:
-        """Return the directory of the data, because for root it may not be the configured directory."""
+        """Return the data directory, which may differ from the configured directory if the user is root."""
         return f", data in {self._server.resolved_data_dir}"
 
 

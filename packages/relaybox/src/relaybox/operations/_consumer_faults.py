@@ -30,7 +30,7 @@ class GroupState(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PartitionPosition:
-    """How far a consumer group is in one partition."""
+    """The committed offset and the lag of a consumer group in one partition."""
 
     topic: str
     partition: int
@@ -75,7 +75,7 @@ def find_consumer_faults(
     Args:
         group: Name of the group.
         state: State of the group.
-        positions: How far the group is in each partition.
+        positions: The committed offset and the lag of the group in each partition.
         topics_missing: Topics of the group that do not exist, or that this account may not describe.
         letters: Number of its unresolved dead letters.
         keys_blocked: Number of keys that these letters block.

@@ -109,7 +109,7 @@ class ConsumerStatus:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _KafkaGroup:
-    """What Kafka has of a group."""
+    """Lag and members of a group, as read from Kafka."""
 
     lag: ConsumerLag
     members: tuple[ConsumerMember, ...]
@@ -335,8 +335,8 @@ def _position(
 
     Args:
         at: The partition.
-        owner: Id of the member that has it.
-        offsets: Its offsets.
+        owner: Id of the member that the partition is assigned to.
+        offsets: Offsets of the partition.
         first: The oldest unfinished message; None if there is none, ``_UNREAD`` if it is not known.
         now_s: The time, in seconds since 1970.
     """

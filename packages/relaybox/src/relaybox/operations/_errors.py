@@ -67,7 +67,7 @@ class MarkerRefused(OperationError):
 
 
 class FlowAwaitsEvent(OperationError):
-    """Raised when a pause is resumed that only an event ends: the flow could not go on without the event."""
+    """Raised when a pause is resumed that only an event ends: without the event the flow cannot continue."""
 
     error_code = "FLOW_AWAITS_EVENT"
 

@@ -53,17 +53,18 @@ async def preview_resume(db: Executor, correlation_id: str) -> Pause | None:
 async def resume_flow(
     database: Database, correlation_id: str, payload: Mapping[str, Any], *, by: str, reason: str | None = None
 ) -> Handle:
-    """Resume a pause of any engine for an operator; the payload is not recorded with the action.
+    """Resume a paused flow of any engine for an operator; the payload is not recorded with the action.
 
     Args:
         database: The database; the call takes one transaction.
         correlation_id: Correlation id of the pause.
         payload: A JSON object of at most 64 KiB, which the flow gets.
         by: Name of the operator, for the record of the action.
-        reason: Reason, recorded as the name is.
+        reason: Reason, for the record of the action.
 
     Returns:
-        The handle; PENDING_PAUSE if the resume is kept, see :func:`relaybox.flows.resume`.
+        The handle of the pause. Its status is PENDING_PAUSE if the resume is kept until the pause is
+        confirmed, see :func:`relaybox.flows.resume`.
 
     Raises:
         FlowAwaitsEvent: Only an event ends the pause.
@@ -106,7 +107,7 @@ async def cancel_flow(database: Database, flow_id: UUID, *, by: str, reason: str
         database: The database.
         flow_id: Id of the flow.
         by: Name of the operator, for the record of the action.
-        reason: Reason, recorded as the name is.
+        reason: Reason, for the record of the action.
 
     Raises:
         SelectionEmpty: There is no such flow, or it has ended.

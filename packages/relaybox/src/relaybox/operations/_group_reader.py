@@ -75,7 +75,7 @@ class FirstMessage(NamedTuple):
     """The first message at or after an offset."""
 
     offset: int
-    #: When it was created, in seconds since 1970; None if Kafka does not tell.
+    #: When it was created, in seconds since 1970; None if Kafka does not report the time.
     created_at_s: float | None
     key: bytes | None = None
     #: Its ``ce_type`` header; None if it is missing.

@@ -112,7 +112,7 @@ async def replay_letters(
         database: The database; each transaction changes at most 1,000 letters.
         selection: The letters; letters of other statuses are left out.
         by: Name of the operator, for the record of the action and of each letter.
-        reason: Reason, recorded as the name is.
+        reason: Reason, for the same records.
 
     Raises:
         SelectionEmpty: The selection names letters by id, and none of them is PARKED.

@@ -100,7 +100,7 @@ async def request_parking(
         kafka: The brokers.
         place: The message and the group.
         by: Name of the operator, for the record of the action and the text of the letter's error.
-        reason: Reason, recorded as the name is.
+        reason: Reason, for the same records.
 
     Returns:
         The message; ``requested_by`` is set if it was requested before, and nothing was changed.

@@ -90,7 +90,7 @@ async def remove_schedule(database: Database, name: str, *, by: str, reason: str
         database: The database; the call takes one transaction.
         name: Name of the schedule.
         by: Name of the operator, for the record of the action.
-        reason: Reason, recorded as the name is.
+        reason: Reason, for the record of the action.
 
     Raises:
         SelectionEmpty: There is no such schedule.

@@ -199,14 +199,14 @@ async def retry_tasks(
 ) -> TasksRetried:
     """Make the selected FAILED tasks PENDING, with attempts 0.
 
-    A flow goes on at the step that failed, with the recorded results of the steps before. A task whose
-    command is settled is refused, because its result would be rejected; so is one whose input was erased.
+    A flow continues at the step that failed, with the recorded results of the steps before. A task whose
+    command is settled is refused, because its result would be rejected; so is a task whose input was erased.
 
     Args:
         database: The database; each transaction changes at most 1,000 tasks.
         selection: The tasks; tasks of other statuses are left out.
         by: Name of the operator, for the record of the action.
-        reason: Reason, recorded as the name is.
+        reason: Reason, for the record of the action.
 
     Raises:
         TaskCommandSettled, SelectionEmpty: The selection names tasks by id, and none of them can be retried.
@@ -257,7 +257,7 @@ async def cancel_open_task(database: Database, task_id: UUID, *, by: str, reason
         database: The database; the call takes one transaction.
         task_id: Id of the task.
         by: Name of the operator, for the record of the action.
-        reason: Reason, recorded as the name is.
+        reason: Reason, for the record of the action.
 
     Returns:
         The task as it was.

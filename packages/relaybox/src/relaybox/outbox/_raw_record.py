@@ -88,7 +88,7 @@ async def append_record(
 
 
 def parse_record(payload: bytes) -> RawRecord | None:
-    """Return the record in the payload of an outbox row; None if the payload has none."""
+    """Return the record in the payload of an outbox row; None if the payload contains no record."""
     try:
         stored = _Payload.model_validate_json(payload).record
         return RawRecord(

@@ -15,7 +15,7 @@ __all__ = ("SharedJob", "run_if_due")
 
 _log: Final = structlog.stdlib.get_logger(__name__)
 _SQL: Final = load_queries(__package__ or "relaybox.periodic", "periodic.sql")
-#: Shortest pause before a process looks again whether a run is due.
+#: Shortest pause before a process checks again whether a run is due.
 _PAUSE_S_MIN: Final = 0.02
 
 
@@ -24,14 +24,15 @@ async def run_if_due(
 ) -> float:
     """Run *action* unless a process of the installation has begun it less than *interval_s* ago.
 
-    Start and end of the run are recorded in the row *name* of ``work_schedules``, and its error, which is
-    raised afterwards. If the process is killed during a run, the next run begins an interval after its start.
+    The row *name* of ``work_schedules`` records the start and the end of the run, and the error of *action*,
+    which is raised afterwards. If the process is killed during a run, the next run begins *interval_s* after
+    the start of that run.
 
     Args:
         database: The database of the installation.
         name: Name of the job; each process that has the job uses the same name.
         interval_s: Seconds from the start of one run to the start of the next.
-        action: What to run. A run may begin while a run that takes longer than the interval goes on in
+        action: What to run. A run may begin while a run that takes longer than the interval continues in
             another process.
 
     Returns:
@@ -74,9 +75,9 @@ def _describe(error: Exception) -> dict[str, str]:
 class SharedJob(PeriodicJob):
     """Run an action every *interval_s* seconds in one of the processes that have the job.
 
-    Each process looks when the next run is due; one of them runs the action, and records how it ended
-    (:func:`run_if_due`). The job continues in the others if a process ends or is killed. An error never ends
-    the job.
+    Each process reads from the database when the next run is due. One process runs the action and records the
+    result (:func:`run_if_due`). If that process ends or is killed, the other processes continue the job. An
+    error never ends the job.
     """
 
     def __init__(

@@ -140,7 +140,8 @@ class _PendingOutcome:
 class Recorder:
     """Record outcomes of rows in PostgreSQL; each outcome is kept until its statement has succeeded.
 
-    The recorder has its own connection: marking takes as long as fetching, and each would wait for the other.
+    The recorder has its own connection, because marking takes as long as fetching: on one connection each
+    would wait for the other.
 
     Invariant: all rows of unrecorded outcomes are PENDING in the table. So until the outcomes are recorded,
     the relay must not publish these rows, nor later rows of a faulty row's key.

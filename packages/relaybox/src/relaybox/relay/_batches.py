@@ -1,4 +1,4 @@
-"""Fetched rows, batches in flight, and the interface that both deliveries implement."""
+"""Fetched rows, batches in flight, and the interface that both delivery modes implement."""
 
 import asyncio
 import time

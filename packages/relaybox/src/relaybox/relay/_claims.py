@@ -127,7 +127,7 @@ def plan_recovery_after_history_change(marker: UUID | None, claims: Sequence[Cla
 
 
 def _agrees(marker: UUID | None, accepted: UUID | None, claims: Sequence[Claim]) -> bool:
-    """Return whether *marker* is that of a lane none of whose *claims* was published, or was *accepted*."""
+    """Return whether *marker* shows that none of *claims* was published, or was accepted by an operator."""
     if marker is None:
         return accepted == NO_MARKER or all(claim.previous_id is None for claim in claims)
     return marker == accepted or any(claim.previous_id == marker for claim in claims)

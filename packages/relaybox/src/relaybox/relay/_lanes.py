@@ -139,7 +139,7 @@ class Lanes:
         return any(now >= lane.valid_until_s for lane in self._owned.values())
 
     def has_idle_surplus(self) -> bool:
-        """Return whether :meth:`renew` can release a lane: it is above the relay's share and not busy."""
+        """Return whether :meth:`renew` can release a lane: one above the relay's share that is not busy."""
         return bool(self._surplus & self._owned.keys() - self._busy)
 
     async def renew(self, connection: DedicatedConnection, report: Report = NOTHING_TO_REPORT) -> bool:

@@ -224,7 +224,7 @@ def _key_of(message: Message) -> str | bytes | None:
 
 
 def _raw_record(message: Message) -> RawRecord | None:
-    """Return the record that *message* has as bytes; None if *message* is an event, or neither."""
+    """Return the record in the payload of *message*; None if the payload is an event, or faulty."""
     return parse_record(message.envelope) if message.attributes[1] is None else None
 
 

@@ -170,7 +170,7 @@ class Connections:
             yield connection
 
     async def _confirm(self, connection: DedicatedConnection) -> None:
-        """Store the history at the first connection, and compare it at later ones."""
+        """Store the server's history at the first connection; raise HistoryChanged if a later one differs."""
         with explain_missing_right(_RIGHT):
             [row] = await fetch_rows(connection, _SQL["confirm_history"])
             if row["history_id"] is None:  # another relay has stored the history at the same time

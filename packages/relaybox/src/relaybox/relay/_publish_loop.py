@@ -322,7 +322,7 @@ class PublishLoop:
         )
 
     async def _publish(self, connection: DedicatedConnection, messages: Sequence[Message]) -> Sequence[Batch]:
-        """Start the batches of *messages* that the delivery accepts, claim them, and return them."""
+        """Divide *messages* into batches, start and claim these, and return them; record faulty rows."""
         prepared = await self._delivery.prepare(messages)
         if prepared.outcome.faulty:
             self._fetches.invalidate(message.lane for message, _ in prepared.outcome.faulty)
@@ -341,7 +341,7 @@ class PublishLoop:
         return prepared.batches
 
     def _recorded(self) -> None:
-        """Update the busy lanes after outcomes were recorded; wake the loop if it waited for that."""
+        """Update the busy lanes after outcomes were recorded; wake the loop if it waited for this."""
         self._update_busy_lanes()
         if self._held_back or self._requeue_waits:
             self._heartbeat.work_available.set()

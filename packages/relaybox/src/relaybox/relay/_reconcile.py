@@ -89,7 +89,7 @@ class Reconciler:
 
 
 class PublishedEvents:
-    """Read the ids of events on topics in steps, from a time for each topic on. All methods block."""
+    """Read the ids of the events on topics, from a start time of each topic, in steps. All methods block."""
 
     def __init__(self, kafka: KafkaSettings, since: Mapping[str, datetime]) -> None:
         self._kafka = kafka

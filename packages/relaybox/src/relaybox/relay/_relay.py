@@ -195,7 +195,7 @@ class Session:
 
 
 def _ignore(_signal: RelaySignal) -> None:
-    """Do nothing."""
+    """Ignore a signal."""
 
 
 class Relay:

@@ -323,7 +323,7 @@ class RelayCollector(Collector):
 def check_relay(statistics: Callable[[], Statistics]) -> Check:
     """Return a check for ``/readyz`` that is DEGRADED while some rows of a relay cannot be published (G36).
 
-    Not FAILED, because the rows of all other keys are published.
+    The check never returns FAILED, because the rows of all other keys are published.
 
     Args:
         statistics: Returns the relay's statistics, as :meth:`Relay.statistics`.

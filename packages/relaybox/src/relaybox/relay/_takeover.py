@@ -76,7 +76,8 @@ async def take_over(
     this relay then fails, and the relay takes the lane over again.
 
     If the last transaction of a lane does not end within *open_s_max*, because a partition accepts no writes,
-    the lane gets the next producer, unless one of its batches may still be committed.
+    the lane switches to its next producer, which has another ``transactional.id``, unless one of the lane's
+    batches may still be committed.
 
     Raises:
         LinkDown: The control topic cannot be reached or created, or topics cannot be read after a failover.
@@ -113,9 +114,10 @@ async def take_over(
 async def _fail_hidden(
     producers: dict[Lane, LaneProducer], markers: Markers, threads: Executor, takeover: Takeover
 ) -> None:
-    """Move lanes whose last marker an open transaction may hide from *producers* to ``takeover.failed``.
+    """Move each lane whose last marker may be hidden by an open transaction to ``takeover.failed``.
 
-    Lanes that use their first ``transactional.id`` have none: opening the producer ended the transaction.
+    Such a lane is removed from *producers*. A lane that uses its first ``transactional.id`` has no open
+    transaction, because opening its producer ended the transaction.
     """
     numbered = {lane.lane: lane for lane in producers if producers[lane].number > 0}
     in_thread = asyncio.get_running_loop().run_in_executor
@@ -186,7 +188,8 @@ async def _next_numbers(
 ) -> dict[Lane, list[int]]:
     """Assign the next producer to each of the *failed* lanes whose last transaction has not ended.
 
-    Not to a lane with several *numbers*: after a failover PostgreSQL may have lost a claim of the lane.
+    A lane with several *numbers* gets none, because after a failover PostgreSQL may have lost a claim of the
+    lane.
     """
     stuck = [
         lane
@@ -231,7 +234,8 @@ def _numbers(lane: OwnedLane, reconciler: Reconciler) -> list[int]:
     """Return the numbers of the producers to open; the relay uses the last one.
 
     After a failover the database may have an old number of the lane's producer. Then producers with all four
-    numbers are opened, because a producer with any of the lane's ids could still commit.
+    numbers are opened, because a producer with any of the lane's four ``transactional.id``s could still
+    commit.
     """
     if not reconciler.is_from_another_history(lane):
         return [lane.producer_number]
@@ -244,7 +248,7 @@ async def _open_all(
     limit_s: float,
     threads: Executor,
 ) -> tuple[dict[Lane, LaneProducer], dict[Lane, LinkDown]]:
-    """Open the producers with each lane's *numbers*; return the last one of each lane, or the error."""
+    """Open the producers *numbers* of each lane in turn; return the last of each lane, and errors by lane."""
     in_thread = asyncio.get_running_loop().run_in_executor
     opening = await asyncio.gather(
         *(
@@ -262,7 +266,7 @@ async def _open_all(
 def _open_in_turn(
     new_producer: NewProducer, lane: int, numbers: Sequence[int], limit_s: float
 ) -> LaneProducer | LinkDown:
-    """Open the lane's producers with *numbers*, close all but the last; return the last, or the error."""
+    """Open the producers *numbers* in turn, closing the one before; return the last, or the first error."""
     opened: LaneProducer | LinkDown | None = None
     for number in numbers:
         if isinstance(opened, LaneProducer):

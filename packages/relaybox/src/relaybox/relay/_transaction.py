@@ -89,10 +89,11 @@ def markers_topic(origin: UUID) -> str:
 
 
 class Markers:
-    """Read and write the control topic of an outbox: compacted, one partition and one key for each lane.
+    """Read and write markers, the ids of published batches, in the control topic of an outbox.
 
-    Consumer offsets would be the usual place for markers, but offsets of a group without members expire, and
-    a transaction with offsets takes ten times as long. All methods block; each opens the clients it needs.
+    The topic is compacted, and has one partition and one key for each lane. Committed consumer offsets could
+    store the ids too, but Kafka expires offsets of a group without members, and a transaction that commits
+    offsets takes ten times as long. All methods block; each opens the clients it needs.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Consumers that process messages when the test says so."""
+"""Consumers that process messages only while a test calls them."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ class SteppedConsumer:
         return self._stepper.group
 
     async def step(self) -> ProcessedMessage | None:
-        """Process the next message; return what became of it, or None if there is no message.
+        """Process the next message; return the outcome, or None if there is no message.
 
         Raises:
             HandlerFailed, EnvelopeInvalid: Handlers with ``on_failure="stop"`` failed on every attempt.
@@ -59,7 +59,7 @@ class SteppedConsumer:
         """Replay the requested dead letters, then process all messages that are on the topics now.
 
         Returns:
-            What became of each letter and message, in this order.
+            The outcome of each dead letter, then of each message.
 
         Raises:
             HandlerFailed, EnvelopeInvalid, DatabaseError: As :meth:`step`. The next call begins with the
@@ -131,7 +131,7 @@ class HandlerRunner:
 
         Args:
             subscription: The handler, declared by :func:`~relaybox.consumers.subscribe`.
-            event: The event; :func:`make_event` makes one. It is brought to the declared version.
+            event: The event; :func:`make_event` makes one. Its payload is converted to the declared version.
             topic: The topic from which a consumer would have read the event.
 
         Returns:

@@ -104,7 +104,7 @@ class PublishedAssertion:
 
 
 def _may_match(row: Row, event_type: str, key: object, topic: str | None) -> bool:
-    """Return whether an outbox row is such an event, whatever its payload."""
+    """Return whether an outbox row has this event type, key and topic; the payload is not compared."""
     same_key = key is None or row.key == str(key)
     return row.event_type == event_type and same_key and (topic is None or row.topic == topic)
 

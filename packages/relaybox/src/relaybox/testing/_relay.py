@@ -1,4 +1,4 @@
-"""A relay that publishes when the test says so."""
+"""A relay that publishes only while a test calls it."""
 
 import asyncio
 from collections.abc import Sequence

@@ -12,7 +12,7 @@ _SQL: Final = load_queries(__package__ or "relaybox.testing", "testing.sql")
 
 
 class Tasks:
-    """The tasks of a test: time passes and workers run when the test says so; the fixture ``relaybox_tasks``.
+    """The tasks of a test, which controls their time and runs their workers; the fixture ``relaybox_tasks``.
 
     Example::
 
