@@ -325,7 +325,7 @@ class StartGuidedRun(Preferences):
 
 
 class StopGuidedRun(_Strict):
-    """Stop the guided run. A proposal that is being made is still recorded; the session goes on without."""
+    """Stop the guided run. A proposal in progress is still recorded. The session continues."""
 
 
 class AbandonSession(_Strict):

@@ -129,14 +129,14 @@ class ThreadPage(BaseModel):
 
 
 class ReplyView(BaseModel):
-    """A reply with the replies that answer it, oldest first."""
+    """A reply with the replies to it, oldest first."""
 
     id: UUID
     thread_id: UUID
     parent_id: UUID | None
     #: 1 for a reply to the thread itself, at most 5.
     depth: int
-    #: Empty for a deleted reply, which is listed as long as other replies answer it.
+    #: Empty for a deleted reply, which is listed as long as there are replies to it.
     body: str
     mentions: list[str]
     #: Null for a deleted reply.

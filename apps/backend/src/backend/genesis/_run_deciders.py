@@ -66,7 +66,7 @@ _REPORTED: Final[Mapping[GuidedRunStatus, EventType]] = {
 
 @genesis.command(refuses=[SessionErased, SessionClosed, GuidedRunActive])
 def start_guided_run(session: GenesisSession, command: StartGuidedRun, command_id: UUID) -> Events:
-    """Request a guided run from the current stage to the last; given preferences apply to its requests.
+    """Request a guided run from the current stage to the last; it uses the preferences in *command*, if any.
 
     Raises:
         SessionErased, SessionClosed: The session has ended.

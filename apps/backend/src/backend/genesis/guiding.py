@@ -1,9 +1,9 @@
 """Guided runs: a flow requests the proposals of a session, one stage after the other.
 
-Each time the flow goes on, it reads the session and does what the session needs now: report that the run has
-begun, request a proposal, or report the end. Then it waits for GuidedRunUpdated, which every decision of the
-writer and every failed proposal records. Because the flow looks at the state, and not at the events that it
-got, it does not matter how many of them arrived in the meantime.
+Each time the flow continues, it reads the session and does what the session needs now: report that the run
+has begun, request a proposal, or report the end. Then it waits for GuidedRunUpdated, which every decision of
+the writer and every failed proposal records. The flow decides from the state of the session, and not
+from the events, so the number of events that arrived in the meantime does not matter.
 """
 
 from collections.abc import Callable, Mapping
@@ -110,7 +110,7 @@ class GuidedRuns:
         await park_flow(self._database, task)
 
     async def _fail_parked(self, event: EventEnvelope, _: BaseException, unit: EventTransaction) -> None:
-        """Fail a run in the transaction that parks its request."""
+        """Report a guided run as FAILED in the transaction that parks the request of the run."""
         if not event.erased:
             caller = _caller(event.correlation_id, event.event_id)
             await self._fail(unit.db, UUID(event.aggregate_id), UUID(event.payload["run_id"]), caller)
@@ -168,7 +168,7 @@ class GuidedRuns:
 
 
 def _end_of(session: GenesisSession, run: GuidedRun, *, expired: bool) -> ReportGuidedRun | None:
-    """Return the report that ends the run; None if the run goes on."""
+    """Return the report that ends the run; None if the run continues."""
     if session.status is GenesisStatus.COMPLETED:
         return ReportGuidedRun(run_id=run.run_id, status=GuidedRunStatus.FINISHED)
     if run.failures >= _FAILURES_MAX:

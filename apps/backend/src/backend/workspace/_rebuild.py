@@ -108,7 +108,7 @@ class NodeProjection(Projection[NodeState, NodeState]):
 
 
 def _sharing_equal_rows(stored: NodeState, rebuilt: NodeState) -> NodeState:
-    """Return *stored*, where each row that equals a row of *rebuilt* is that object.
+    """Return *stored*; each row that equals a row of *rebuilt* is replaced by the object in *rebuilt*.
 
     ``collect_changes`` compares rows by identity.
     """

@@ -156,7 +156,7 @@ class _Composer:
         ]
 
     def _worldviews(self) -> list[Worldview]:
-        """Return the story's world with two different societies; the last rule is that of the motif."""
+        """Return two worldviews of one world; their societies differ, and their last rule is the motif's."""
         self._brief.content(StoryConception)  # only checks that this stage is confirmed
         story = self._story()
         world, motif = story.world, story.motif

@@ -75,7 +75,7 @@ class Antagonist(Item):
 
 
 class World(Item):
-    """Place and time of a story; `name` is the marker. `thing` is a noun for titles."""
+    """Place and time of a story; `name` is the marker, and `thing` a noun that titles contain."""
 
     name: str
     where: str

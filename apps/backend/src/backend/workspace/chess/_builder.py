@@ -50,9 +50,9 @@ class _AnnotationParts:
     """The comments and glyphs of one move during parsing.
 
     A file may contain a move twice, mostly because a variation begins with the move that it should replace.
-    The tree has the move once: with the comments and glyphs of the line in which the move is a continuation,
-    called the leading line; the comments of repetitions are appended, and the glyphs of repetitions are
-    dropped.
+    The tree has the move once. One line of the file has the move as a continuation, and is called the leading
+    line. Its comments and glyphs are kept. The comments of repetitions of the move are appended, and their
+    glyphs are dropped.
     """
 
     __slots__ = ("after", "at", "before", "chars", "later", "nags", "repeated_nags")
@@ -89,7 +89,7 @@ class _AnnotationParts:
         self.nags = {}
 
     def take_first(self, waiting: "_AnnotationParts", *, repeats: bool) -> None:
-        """Add the comments and glyphs *waiting*, which precede this move, the first of a variation.
+        """Add *waiting*, the comments and glyphs before this move, which is the first of a variation.
 
         Raises:
             GameRefused: The comments have too many characters.

@@ -88,7 +88,7 @@ def delete_move(tree: MoveTree, path: str) -> MoveTree:
 
 
 def promote(tree: MoveTree, path: str) -> MoveTree:
-    """Swap the variation that begins with the move at *path* with the one above it.
+    """Swap the variation that begins with the move at *path* with the previous variation.
 
     PGN has no place for a text before the first move of a main line. If the variation becomes the main line,
     its text ``before`` is moved to the start of ``text``.
@@ -101,11 +101,11 @@ def promote(tree: MoveTree, path: str) -> MoveTree:
 
 
 def demote(tree: MoveTree, path: str) -> MoveTree:
-    """Swap the variation that begins with the move at *path* with the one below it.
+    """Swap the variation that begins with the move at *path* with the next variation.
 
     Raises:
         MoveNotFound: No move has the path.
-        VariationLast: No variation is below it.
+        VariationLast: The variation is the last one of its position.
     """
     return _stepped(tree, path, _DOWN)
 

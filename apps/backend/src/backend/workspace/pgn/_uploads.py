@@ -1,4 +1,4 @@
-"""Limit the number of large PGN files that a process receives, and share the parser of files."""
+"""Limit how many large PGN files a process receives at the same time, and provide the parser of files."""
 
 from collections.abc import AsyncGenerator
 from typing import Annotated, Final

@@ -58,8 +58,9 @@ class FoundLink:
 class LinkOpener:
     """Opens share links; an application has one object of this class.
 
-    An attempt counts as a wrong password while it is checked. A process checks the passwords of one link one
-    after the other, so that concurrent attempts with the correct password never reach the limit.
+    While the password of an attempt is being checked, the attempt counts as a wrong password. A process
+    checks the passwords of one link one after the other, so that concurrent attempts with the correct
+    password never reach the limit.
     """
 
     def __init__(self, database: Database, share_tokens: ShareTokens, passwords: PasswordHasher) -> None:

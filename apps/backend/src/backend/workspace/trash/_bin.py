@@ -114,8 +114,8 @@ def visibility_after_move(
 async def _lock_with_place(tx: CommandTransaction, node_id: UUID) -> tuple[Access, Access | None]:
     """Lock the topmost node of a batch, and the live node that becomes its parent; return the access to both.
 
-    The parent is None if no former ancestor is live. It is determined before and after the lock on the trees,
-    which excludes moves.
+    The parent is None if no former ancestor is live. The parent is determined before the trees are
+    locked, and again afterwards, when the lock excludes moves.
 
     Raises:
         NodeNotFound, RoleMissing, NodeNotTrashed, NodeTrashedWithAncestor: As for :func:`restore_node`.

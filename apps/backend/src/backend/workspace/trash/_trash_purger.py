@@ -100,7 +100,8 @@ class TrashPurger(SharedJob):
     async def _purge_next(self, excluded: Sequence[UUID], chosen: list[UUID]) -> bool:
         """Purge the oldest batch that is due; return False if there is none.
 
-        Append its topmost node to *chosen* before the purge, so that the caller knows it even after an error.
+        Append its topmost node to *chosen* before the purge, so that the caller knows the node even after an
+        error.
         """
 
         async def purge(db: AsyncSession) -> bool:
