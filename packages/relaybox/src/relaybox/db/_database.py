@@ -74,10 +74,11 @@ def executor_of(db: AsyncSession) -> Executor:
 
 
 def transaction_was_ended(db: AsyncSession) -> bool:
-    """Return whether a statement such as ROLLBACK ended the transaction of *db*, unknown to SQLAlchemy.
+    """Return whether a statement such as ROLLBACK ended the transaction of *db*, unnoticed by SQLAlchemy.
 
-    No round trip: each response of PostgreSQL says whether there is a transaction. False if the connection is
-    broken. Sessions refuse a statement that begins another transaction at once (COMMIT AND CHAIN).
+    Takes no round trip, because each response of PostgreSQL contains the state of the transaction. Returns
+    False if the connection is broken. Sessions refuse COMMIT AND CHAIN, which begins another transaction at
+    once.
     """
     connection = db.sync_session.connection()
     if connection.closed or connection.invalidated:

@@ -233,7 +233,7 @@ class IdempotencyService:
 
         Raises:
             DatabaseUnavailable: PostgreSQL is unreachable; the session may have been committed or not. A
-                retry with the same key shows which: it is replayed or executed.
+                retry with the same key is replayed if the session was committed, and executed otherwise.
         """
         with map_database_errors():
             await self._session.commit()

@@ -50,7 +50,7 @@ class PeriodicJob:
         self._woken.set()
 
     def wake(self) -> None:
-        """Run the action now, or once more if it is running."""
+        """Run the action now; if the action is running, run it once more afterwards."""
         self._woken.set()
 
     async def run(self) -> None:

@@ -259,7 +259,7 @@ class PendingFetch:
 
 
 class Fetches:
-    """Queries for rows: one, and in a backlog a second one that reads ahead while the first one's rows wait.
+    """The queries for rows: one at a time, but in a backlog a second query reads ahead of the first.
 
     Invariant: fetched rows are published only if all rows of their lane that the relay had fetched before are
     published. Code that does not publish a fetched row must invalidate the row's lane.

@@ -222,7 +222,7 @@ class TreeBuilder:
             self._at(index).take_first(waiting, repeats=line.repeats)
 
     def _add_sibling(self, siblings: list[int], uci: str, index: int, *, leads: bool) -> int:
-        """Return the index of an equal sibling; if there is none, add *index* to *siblings* and return it."""
+        """Return the index of an equal sibling; if there is none, add and return *index*."""
         self._branched = True
         twin = next((one for one in siblings if self._ucis[one] == uci), index)
         if leads:

@@ -134,7 +134,7 @@ class IdempotentClient:
 
 
 def _retry_after_of(response: httpx2.Response) -> float | None:
-    """Return the seconds of ``Retry-After``; if it is a date, those from the response's ``Date`` to it."""
+    """Return the seconds of ``Retry-After``; a date is counted from the ``Date`` of the response."""
     text = response.headers.get("Retry-After")
     if text is None:
         return None
