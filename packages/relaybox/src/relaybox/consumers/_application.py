@@ -18,8 +18,8 @@ async def await_application(call: Awaitable[None], timeout_s: float, is_closing:
 
     Raises:
         CancelledError: The consumer ends.
-        HandlerTimedOut: It did not end in *timeout_s* seconds.
-        HandlerAborted: It raised an exception that ends a program, or cancelled its own task.
+        HandlerTimedOut: The function did not end in *timeout_s* seconds.
+        HandlerAborted: The function raised an exception that ends a program, or cancelled its own task.
     """
     task = asyncio.current_task()
     assert task is not None

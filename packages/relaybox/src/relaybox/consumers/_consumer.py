@@ -38,7 +38,7 @@ _log: Final = structlog.stdlib.get_logger(__name__)
 _IDLE_S: Final = 0.5
 #: The same while messages are being processed: a paused partition has to be resumed soon.
 _BUSY_S: Final = 0.1
-#: How often the consumer looks for requests of operators: letters to replay, messages to park.
+#: How often the consumer reads requests of operators: dead letters to replay, messages to park.
 _REQUESTS_S: Final = 1.0
 #: How often the consumer counts the unresolved dead letters of its group, for metrics.
 _LETTERS_S: Final = 10.0
@@ -70,7 +70,8 @@ class Consumer:
     events of different keys at once (G42). A message whose handler fails on every attempt is parked as a dead
     letter, and the later messages of its key behind it (G41). Slow handlers or a slow database do not end
     the membership in the group. If Kafka is unavailable, at the start or later, the consumer waits. It joins
-    the group when its database responds; if the database fails later, it waits and keeps its partitions.
+    the group when its database responds; if the database fails later, the consumer waits and keeps its
+    partitions.
     """
 
     def __init__(
@@ -216,7 +217,11 @@ class Consumer:
                     await self._processor.park_requests.refresh(self._database, {})
             except (TimeoutError, *DATABASE_ERRORS) as error:
                 failures += 1
-                _log.warning("waiting for the database before joining", group=self.group, reason=str(error))
+                _log.warning(
+                    "consumer waits for the database before it joins the group",
+                    group=self.group,
+                    reason=str(error),
+                )
                 self._signals.emit(ConsumerSignal.WAITING_FOR_DATABASE)
             else:
                 break

@@ -120,7 +120,7 @@ class HandlerEndedProcess(ConsumerError):
     def __init__(self, processes: int) -> None:
         super().__init__(
             f"{processes} processes ended while they called only the handler of this message; look for a "
-            "crash in a C library, memory that ran out or a call of os._exit, then replay the letter"
+            "crash in a C library, memory that ran out or a call of os._exit, then replay the dead letter"
         )
         self.processes = processes
 
@@ -132,7 +132,7 @@ class HandlerMissing(ConsumerError):
 
     def __init__(self, *, group: str, event_type: str) -> None:
         super().__init__(
-            f"group {group} has no handler of {event_type}; subscribe again, or discard the letter"
+            f"group {group} has no handler of {event_type}; subscribe again, or discard the dead letter"
         )
 
 

@@ -49,7 +49,7 @@ class Revoked:
 
 @dataclass(frozen=True, kw_only=True)
 class PollRequest:
-    """What to do before the next messages are read."""
+    """Changes that the member applies before it reads the next messages."""
 
     #: Offsets to commit.
     positions: dict[Partition, int] = field(default_factory=dict[Partition, int])
@@ -187,7 +187,7 @@ class GroupMember:
                 self._result.ends[partition.topic, partition.partition] = end
 
     def _probe_brokers(self) -> None:
-        """Ask for metadata, because an idle member is not notified when brokers are available again."""
+        """Request metadata, because an idle member is not notified when brokers are available again."""
         try:
             self._kafka.list_topics(next(iter(self._topics)), timeout=_PROBE_S)
         except KafkaException:

@@ -179,7 +179,7 @@ class PartitionQueue:
         return None if first is None or self.end is None else max(0, self.end - first)
 
     def measure_lag(self, now_s: float) -> PartitionLag:
-        """Return the lag at *now_s*, in seconds since 1970; looks at each key."""
+        """Return the lag at *now_s*, in seconds since 1970; iterates over all keys."""
         topic, partition = self.partition
         created_at_s = 0.0 if (oldest := self.oldest_unfinished) is None else oldest.created_at_s
         seconds = max(0.0, now_s - created_at_s) if created_at_s else 0.0
@@ -192,7 +192,7 @@ class PartitionQueue:
 
     @property
     def oldest_unfinished(self) -> Message | None:
-        """The unfinished message with the lowest offset; looks at each key."""
+        """The unfinished message with the lowest offset; iterates over all keys."""
         messages = (
             next((item.work for item in queue.items if isinstance(item.work, Message)), None)
             for queue in self._keys.values()
@@ -212,7 +212,7 @@ class PartitionQueue:
         return queue
 
     def add_replay(self, replay: Replay) -> KeyQueue | None:
-        """Put *replay* before the waiting messages of its key; None if it is there already."""
+        """Put *replay* before the waiting messages of its key; None if its queue has *replay* already."""
         # Offsets are not negative, so a letter without a key shares its queue with no message.
         queue = self._queue(-(replay.letter_id or 0) if replay.key is None else replay.key)
         if any(item.work == replay for item in queue.items):
@@ -261,7 +261,7 @@ class ReadyKeys:
         return len(self._messages) + len(self._replays)
 
     def add(self, queue: KeyQueue, *, first: bool = False) -> None:
-        """Add *queue* behind the others, or with *first* before them."""
+        """Add *queue* at the end, or with *first* at the front."""
         keys = self._replays if isinstance(queue.first.work, Replay) else self._messages
         if first:
             keys.appendleft(queue)
@@ -269,7 +269,7 @@ class ReadyKeys:
             keys.append(queue)
 
     def next_keys(self, replaying: int) -> deque[KeyQueue]:
-        """Return the keys to begin with, none if none may begin; *replaying*: number of running replays."""
+        """Return the queues of the keys whose work may begin; *replaying*: number of running replays."""
         while self._messages and isinstance(self._messages[0].first.work, Replay):
             self._replays.append(self._messages.popleft())  # a replay was put before its messages
         if not self._replays or replaying >= self._replays_max:

@@ -53,7 +53,7 @@ _log: Final = structlog.stdlib.get_logger(__name__)
 
 
 class Outcome(Enum):
-    """What became of an event or a message."""
+    """The outcome of an event or a message."""
 
     COMMITTED = auto()
     #: The group had processed or parked it before.
@@ -91,7 +91,7 @@ class _OnParkedFailed(Exception):
 
 
 class Processor:
-    """Execute the transactions of one group: handle events, park a message; ``replayer`` replays letters."""
+    """Execute the transactions of one group: handle events, park messages; ``replayer`` replays letters."""
 
     def __init__(
         self,
@@ -295,7 +295,7 @@ class Processor:
         """Await a function of the application, which must leave the transaction of *unit* open.
 
         Raises:
-            HandlerEndedTransaction: It committed, rolled back or closed the session.
+            HandlerEndedTransaction: The function committed, rolled back or closed the session.
             HandlerTimedOut, HandlerAborted: See :func:`await_application`.
         """
         transaction = unit.db.sync_session.get_transaction()

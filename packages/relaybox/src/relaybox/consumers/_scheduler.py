@@ -333,7 +333,10 @@ class Scheduler:
                 if not database_down:
                     reason = str(failure)
                     _log.warning(
-                        "waiting for the database", **self._place(item), pause_s=step.pause_s, reason=reason
+                        "consumer waits for the database",
+                        **self._place(item),
+                        pause_s=step.pause_s,
+                        reason=reason,
                     )
                     self._signals.emit(ConsumerSignal.WAITING_FOR_DATABASE)
                 # Also if the database is down: attempts of other keys then show whether only this key fails.
@@ -375,7 +378,7 @@ class Scheduler:
             return
         self._database_failures += 1
         pause_s = database_pause_s(self._database_failures)
-        _log.warning("waiting for the database", pause_s=pause_s, reason=str(error))
+        _log.warning("consumer waits for the database", pause_s=pause_s, reason=str(error))
         self._signals.emit(ConsumerSignal.WAITING_FOR_DATABASE)
         self._database_pause = asyncio.get_running_loop().call_later(pause_s, self._try_database)
 

@@ -26,7 +26,7 @@ _MESSAGE_BYTES_MAX: Final = 1_048_576
 
 
 class MessageOutcome(StrEnum):
-    """What became of a message or of a replayed dead letter."""
+    """The outcome of a message or of a replayed dead letter."""
 
     #: The handler's transaction has committed.
     HANDLED = "HANDLED"
@@ -55,7 +55,7 @@ _OUTCOMES: Final = {
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ProcessedMessage:
-    """A message, or a replayed dead letter, and what became of it."""
+    """A message, or a replayed dead letter, and its outcome."""
 
     outcome: MessageOutcome
     topic: str

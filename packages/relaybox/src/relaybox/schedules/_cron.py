@@ -52,7 +52,7 @@ class Cron:
                 "month, month and day of week, such as '*/5 * * * *' or '0 6 * * MON-FRI', and a sixth for "
                 "seconds"
             ) from error
-        raise ScheduleInvalid(f"cron expression {self.expression!r} has no tick in the next 50 years")
+        raise ScheduleInvalid(f"cron expression {self.expression!r} matches no time in the next 50 years")
 
     def last_tick(self, first: datetime, now: datetime) -> datetime:
         """Return the latest tick from the tick *first* to *now*, in UTC.
