@@ -202,7 +202,7 @@ class PlotOutline(StageContent):
         acts = [chapter.act for chapter in self.chapters]
         if acts[0] != 1 or any(later - earlier not in (0, 1) for earlier, later in pairwise(acts)):
             raise ValueError(
-                "acts must start at 1, and each chapter must have the same act as the last or the next"
+                "acts start at 1, and each chapter has the act of the previous chapter or the next act"
             )
         return self
 
