@@ -1,11 +1,27 @@
 """Await functions of the application, which may do anything."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
+from typing import Final
+from uuid import UUID
+
+import structlog
 
 from relaybox.consumers._errors import HandlerAborted, HandlerTimedOut
+from relaybox.consumers._message import Message
 
-__all__ = ("await_application",)
+__all__ = ("await_application", "log_call")
+
+_log: Final = structlog.stdlib.get_logger(__name__)
+
+
+def log_call(group: str, message: Message, event_id: UUID) -> None:
+    """Log where an event is, with LOG_LEVEL=DEBUG, before its handler is called: it may end the process."""
+    if logging.getLogger(__name__).isEnabledFor(logging.DEBUG):
+        topic, partition = message.partition
+        place = {"topic": topic, "partition": partition, "offset": message.offset}
+        _log.debug("handler called", group=group, **place, event_id=str(event_id))
 
 
 async def await_application(call: Awaitable[None], timeout_s: float, is_closing: Callable[[], bool]) -> None:

@@ -180,6 +180,7 @@ class Consumer:
 
         Raises:
             HandlerFailed: A handler with ``on_failure="stop"`` failed on every attempt.
+            HandlerEndedProcess: A handler with ``on_failure="stop"`` ended several processes.
             EnvelopeInvalid: A message is not an event, and every subscription has ``on_failure="stop"``.
             KafkaRefused: Kafka rejects this consumer, and waiting cannot change that.
             KafkaClientHung: The Kafka client found no coordinator and could not be closed, several times.
@@ -199,7 +200,8 @@ class Consumer:
                 job.cancel()
             await self._scheduler.close(_STOP_GRACE_S)
             await asyncio.gather(
-                self._processor.crash_watch.close(tuple(self._partitions)), self._leave(executor, member)
+                self._processor.crash_watch.close(tuple(self._partitions), stops=True),
+                self._leave(executor, member),
             )
         if self._failure is not None:
             raise self._failure
@@ -315,6 +317,7 @@ class Consumer:
             if partition is None:
                 continue
             partition.replays_start = found.next_start
+            partition.replays_searched = True
             for replay in found.replays:
                 queue = partition.add_replay(replay)
                 if queue is not None:
@@ -372,6 +375,7 @@ class Consumer:
             self._partitions[at].offsets.read_to(offset)
         for at, end in result.ends.items():
             self._partitions[at].end = end
+        self._processor.crash_watch.end(at for at, queue in self._partitions.items() if queue.is_finished)
         self._scheduler.dispatch()
         self._skipped += result.skipped
         if result.committed:

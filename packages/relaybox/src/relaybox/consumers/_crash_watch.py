@@ -1,11 +1,10 @@
 """Find the message whose handler ends the process, so that it is parked and the group goes on (G41)."""
 
 import asyncio
-import logging
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
-from uuid import UUID, uuid4
+from typing import Final
+from uuid import uuid4
 
 import structlog
 
@@ -24,7 +23,7 @@ _PROCESSES_MAX: Final = 3
 #: Then its ``on_parked`` is called. If processes end there too, the message is parked without it.
 ON_PARKED_PROCESSES_MAX: Final = 2 * _PROCESSES_MAX
 #: How long recording assigned or revoked partitions may take; meanwhile the consumer polls no messages.
-_RECORD_S_MAX: Final = 3.0
+_RECORD_S_MAX: Final = 1.0
 
 
 class CrashWatch:
@@ -32,14 +31,15 @@ class CrashWatch:
 
     A process that crashes cannot record why. So each process records which partitions it reads, and deletes
     the record when it stops reading them. A process that is assigned a partition with a record of another
-    process watches its messages: it calls one handler at a time, and commits before each call that it calls
-    this handler. It ends the watch when it has handled as many messages as the other process may have begun.
-    Without a crash this costs one statement for each change of the assignment.
+    process watches this partition: it calls one handler at a time, and commits before each call which
+    message it is for. The watch of a partition ends when as many of its messages are finished as the other
+    process may have begun (called a handler without a COMMIT), or when all its messages are finished. Without
+    a crash this costs one statement for each change of the assignment.
 
     ::
 
-                 ┌── a partition with another process's record ──┐
-        not watching ◄──────── messages handled ──────────── watching
+                 ┌── a partition has the record of another process ──┐
+        not watching ◄──── its messages are finished ──────────── watching
     """
 
     def __init__(self, database: Database, group: str, *, messages: int) -> None:
@@ -48,88 +48,107 @@ class CrashWatch:
         self._group = group
         self._process = uuid4()
         self._messages = messages
-        self._remaining = 0
-        #: Messages (by their place) and letters (by their id) that this process has watched and not finished;
-        #: their further attempts are watched too.
-        self._unfinished: set[tuple[Partition, int] | int] = set()
+        #: Per watched partition the number of messages that remain to be finished.
+        self._remaining: dict[Partition, int] = {}
+        #: Partition and offset of watched messages whose handlers have failed: the watch lasts until they are
+        #: finished.
+        self._failed: set[tuple[Partition, int]] = set()
 
     @property
     def is_watching(self) -> bool:
         """Whether handlers have to be called one at a time."""
-        return self._remaining > 0
+        return bool(self._remaining or self._failed)
 
     async def open(self, partitions: Collection[Partition]) -> None:
-        """Record that this process reads *partitions*; watch if another process may have crashed."""
+        """Record that this process reads *partitions*; watch those that a crashed process may have read."""
         try:
             async with asyncio.timeout(_RECORD_S_MAX), self._database.service_connection() as connection:
-                [row] = await connection.fetch(
+                rows = await connection.fetch(
                     _SQL["open_partitions"], self._group, *_columns(partitions), self._process
                 )
         except (TimeoutError, *DATABASE_ERRORS) as error:
             _log.warning("assigned partitions not recorded", group=self._group, reason=str(error))
             return
-        if row["left_open"]:
-            self._remaining = self._messages
+        for row in rows:
+            self._remaining[row["topic"], row["partition"]] = self._messages
+        if rows:
             _log.warning(
-                "another process ended without stopping; handlers are called one at a time",
+                "another process may have ended without stopping; handlers are called one at a time",
                 group=self._group,
+                partitions=len(rows),
                 messages=self._messages,
             )
 
-    async def close(self, partitions: Collection[Partition]) -> None:
-        """Record that this process has stopped reading *partitions*."""
-        self._unfinished.clear()
+    async def close(self, partitions: Collection[Partition], *, stops: bool = False) -> None:
+        """Record that this process has stopped reading *partitions*, except those that it watches.
+
+        Their next process has to watch them too. With *stops*, also record that no handler has ended this
+        process: its handlers have returned or were cancelled.
+        """
+        closed = [partition for partition in partitions if partition not in self._remaining]
+        for partition in partitions:
+            self._remaining.pop(partition, None)
+        self._failed = {place for place in self._failed if place[0] not in partitions}
         try:
             async with asyncio.timeout(_RECORD_S_MAX), self._database.service_connection() as connection:
                 await connection.fetch(
-                    _SQL["close_partitions"], self._group, *_columns(partitions), self._process
+                    _SQL["close_partitions"],
+                    self._group,
+                    *_columns(closed),
+                    self._process,
+                    stops,
+                    _PROCESSES_MAX,
                 )
         except (TimeoutError, *DATABASE_ERRORS) as error:
             # The next process watches although this one has not crashed.
             _log.warning("revoked partitions not recorded", group=self._group, reason=str(error))
 
+    def end(self, partitions: Iterable[Partition]) -> None:
+        """End the watch of *partitions*, whose messages are all finished."""
+        for partition in partitions:
+            self._remaining.pop(partition, None)
+
     @asynccontextmanager
-    async def calling(self, message: Message, event_id: UUID, letter_id: int = 0) -> AsyncGenerator[None]:
+    async def calling(self, messages: Sequence[Message], letter_id: int = 0) -> AsyncGenerator[None]:
         """Record the call of a handler, and later its failure, if this process watches.
 
         Args:
-            message: The message, or that of the dead letter.
-            event_id: The event in it.
+            messages: The message, or that of the dead letter. Several share a transaction that was begun
+                before this process watched; nothing is recorded for them.
             letter_id: The dead letter that is replayed; 0 for a message.
 
         Raises:
             HandlerEndedProcess: The handler must not be called: too many processes have ended in it.
         """
-        self.log_call(message, event_id)
-        work = letter_id or (message.partition, message.offset)
-        if not self.is_watching and work not in self._unfinished:
+        if not self.is_watching or len(messages) != 1:
             yield
             return
-        call = (self._group, *message.partition, message.offset, letter_id, self._process)
+        partition, offset = messages[0].partition, messages[0].offset
+        call = (self._group, *partition, offset, letter_id, self._process)
         async with self._database.service_connection() as connection:
             [row] = await connection.fetch(_SQL["watch_message"], *call)
-        self._unfinished.add(work)
         if row["processes_ended"] >= _PROCESSES_MAX:
             raise HandlerEndedProcess(row["processes_ended"])
         try:
             yield
         except Exception:
+            if not letter_id:  # the watch lasts until the partition has no replay
+                self._failed.add((partition, offset))
             await self._release(call)
             raise
 
-    def finished(self, work: Message | int) -> None:
-        """Count a message that was handled or parked, or a letter that was replayed or parked again."""
-        self._remaining = max(0, self._remaining - 1)
-        self._unfinished.discard(work if isinstance(work, int) else (work.partition, work.offset))
+    def finished(self, message: Message, *, handled: bool = True) -> None:
+        """Note that a message or letter is finished; *handled*: it was handled or parked just now."""
+        self._failed.discard((message.partition, message.offset))
+        remaining = self._remaining.get(message.partition)
+        if remaining is None or not handled:
+            return
+        if remaining > 1:
+            self._remaining[message.partition] = remaining - 1
+        else:
+            del self._remaining[message.partition]
 
-    def log_call(self, message: Message, event_id: UUID) -> None:
-        """Log where an event is, with LOG_LEVEL=DEBUG: its handler may end the process."""
-        if logging.getLogger(__name__).isEnabledFor(logging.DEBUG):
-            topic, partition = message.partition
-            place = {"topic": topic, "partition": partition, "offset": message.offset}
-            _log.debug("handler called", group=self._group, **place, event_id=str(event_id))
-
-    async def _release(self, call: tuple[Any, ...]) -> None:
+    async def _release(self, call: tuple[object, ...]) -> None:
         try:
             async with self._database.service_connection() as connection:
                 await connection.fetch(_SQL["release_message"], *call)

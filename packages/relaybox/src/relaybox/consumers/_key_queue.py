@@ -144,6 +144,8 @@ class PartitionQueue:
         self.messages = 0
         self.bytes = 0
         self.replays = 0
+        #: Whether requested replays were searched since the partition was assigned.
+        self.replays_searched = False
         #: The offset after the last message of the partition, as of the last fetch; None if it is not known.
         self.end: int | None = None
         #: Where the next search for requested replays begins, as :class:`RequestedReplays` returns it.
@@ -177,6 +179,11 @@ class PartitionQueue:
         """Messages from the first unfinished one to the end of the partition; None if not known."""
         first = self.offsets.first_unfinished
         return None if first is None or self.end is None else max(0, self.end - first)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether every message and every requested replay, as far as known, is finished."""
+        return self.lag == 0 and self.replays == 0 and self.replays_searched
 
     def measure_lag(self, now_s: float) -> PartitionLag:
         """Return the lag at *now_s*, in seconds since 1970; iterates over all keys."""

@@ -12,7 +12,7 @@ from relaybox_types.envelope import EventEnvelope
 from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.contextvars import bound_contextvars
 
-from relaybox.consumers._application import await_application
+from relaybox.consumers._application import await_application, log_call
 from relaybox.consumers._crash_watch import ON_PARKED_PROCESSES_MAX, CrashWatch
 from relaybox.consumers._dead_letters import DeadLetters
 from relaybox.consumers._errors import (
@@ -234,11 +234,14 @@ class Processor:
             await self._call_handlers(claimed)
             return outcomes
 
-        outcomes = await self._database.run_in_transaction(work)
-        for outcome in outcomes:
+        messages = [message for message, _ in deliveries]
+        async with self.crash_watch.calling(messages):
+            outcomes = await self._database.run_in_transaction(work)
+        for message, outcome in zip(messages, outcomes, strict=True):
+            if outcome is not Outcome.BLOCKED:
+                self.crash_watch.finished(message, handled=outcome is Outcome.COMMITTED)
             self._emit(outcome)
         for one in claimed:
-            self.crash_watch.finished(one.message)
             one.unit.run_commit_actions()
         return outcomes
 
@@ -267,13 +270,13 @@ class Processor:
             units = [one.unit for one in alike]
             joint = self.subscription(units[0].event).joint_handler
             if joint is not None and len(units) > 1:
-                for one in alike:
-                    self.crash_watch.log_call(one.message, one.unit.event.event_id)
+                for message, unit in alike:
+                    log_call(self._group, message, unit.event.event_id)
                 await self._call(units[0], partial(joint, units))
             else:
-                for one in alike:
-                    async with self.crash_watch.calling(one.message, one.unit.event.event_id):
-                        await self._call_handler(one.unit)
+                for message, unit in alike:
+                    log_call(self._group, message, unit.event.event_id)
+                    await self._call_handler(unit)
 
     async def _call_handler(self, unit: EventTransaction) -> None:
         event = unit.event

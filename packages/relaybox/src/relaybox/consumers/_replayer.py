@@ -9,7 +9,7 @@ from relaybox_types.envelope import EventEnvelope
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from relaybox.consumers._crash_watch import CrashWatch
-from relaybox.consumers._dead_letters import DeadLetters
+from relaybox.consumers._dead_letters import ClaimedLetter, DeadLetters
 from relaybox.consumers._key_queue import Parking, Replay, RequestedReplays
 from relaybox.consumers._message import Message, Partition
 from relaybox.consumers._policy import DATABASE_DOWN
@@ -47,7 +47,9 @@ class _Attempt:
     #: The letter that was claimed last.
     letter_id: int | None = None
     #: The letters whose handlers have ended.
-    replayed: list[tuple[int, EventTransaction]] = field(default_factory=list[tuple[int, EventTransaction]])
+    replayed: list[tuple[ClaimedLetter, EventTransaction]] = field(
+        default_factory=list[tuple[ClaimedLetter, EventTransaction]]
+    )
     #: Whether no further letter follows: only the COMMIT can fail.
     complete: bool = False
 
@@ -118,8 +120,8 @@ class Replayer:
                 raise ReplayFailed(attempt.letter_id) from error
             self._signals.emit(ConsumerSignal.SPLIT)
             return await self.replay(replay, after_id=after_id, letters_max=attempt.smaller)
-        for letter_id, unit in attempt.replayed:
-            self._crash_watch.finished(letter_id)
+        for letter, unit in attempt.replayed:
+            self._crash_watch.finished(letter.message)
             self._signals.emit(ConsumerSignal.REPLAYED)
             unit.run_commit_actions()
         return Replayed(len(attempt.replayed), attempt.letter_id or 0)
@@ -136,13 +138,13 @@ class Replayer:
             unit = EventTransaction(db=db, event=self._read(letter.message))
             if not letter.has_event_id:
                 await self._letters.record_replayed(executor_of(db), unit.event.event_id)
-            async with self._crash_watch.calling(letter.message, unit.event.event_id, letter.id):
+            # On a second connection: the handler may end the process before this transaction commits.
+            async with self._crash_watch.calling([letter.message], letter.id):
                 await self._call_handler(unit)
-            attempt.replayed.append((letter.id, unit))
+            attempt.replayed.append((letter, unit))
         attempt.complete = True
 
     async def park_again(self, parking: Parking) -> None:
         """Put a letter back to PARKED after its replay failed; it waits for the next request."""
         async with self._database.service_connection() as connection:
             await self._letters.park_again(connection, parking)
-        self._crash_watch.finished(parking.letter_id or 0)

@@ -113,23 +113,24 @@ WHERE consumer_group = $1
 ORDER BY requested_at, topic, partition, message_offset LIMIT $5::int
 
 -- name: open_partitions
--- Record that the process $4 of group $1 reads these partitions (topics $2, numbers $3), and return whether another process
--- has not recorded that it stopped reading one of them.
+-- Record that the process $4 of group $1 reads these partitions (topics $2, numbers $3), and return those of which another
+-- process has not recorded that it stopped reading them.
 WITH opened AS MATERIALIZED (
     SELECT * FROM unnest($2::text[], $3::int[]) AS opened (topic, partition)
 ), left_open AS MATERIALIZED (
-    SELECT FROM opened JOIN consumer_partitions AS reader USING (topic, partition)
+    SELECT topic, partition FROM opened JOIN consumer_partitions AS reader USING (topic, partition)
     WHERE reader.consumer_group = $1 AND reader.process <> $4::uuid
 ), recorded AS (
     INSERT INTO consumer_partitions (consumer_group, topic, partition, process)
     SELECT $1, topic, partition, $4::uuid FROM opened ORDER BY topic, partition
     ON CONFLICT (consumer_group, topic, partition) DO UPDATE SET process = excluded.process
 )
-SELECT EXISTS (SELECT FROM left_open) AS left_open
+SELECT topic, partition FROM left_open
 
 -- name: close_partitions
--- Record that the process $4 of group $1 has stopped reading these partitions (topics $2, numbers $3): its watched messages did
--- not end it.
+-- Record that the process $4 of group $1 has stopped reading these partitions (topics $2, numbers $3). If the process stops
+-- ($5), no handler has ended it. A message in whose handler $6 processes had ended gets as many attempts again: the consumer
+-- stopped before it, to be repaired, or parked it.
 WITH closed AS MATERIALIZED (
     SELECT * FROM unnest($2::text[], $3::int[]) AS closed (topic, partition)
 ), stopped AS (
@@ -137,9 +138,8 @@ WITH closed AS MATERIALIZED (
     WHERE reader.consumer_group = $1 AND reader.topic = closed.topic AND reader.partition = closed.partition
       AND reader.process = $4::uuid
 )
-UPDATE watched_messages AS watched SET process = NULL FROM closed
-WHERE watched.consumer_group = $1 AND watched.topic = closed.topic AND watched.partition = closed.partition
-  AND watched.process = $4::uuid
+UPDATE watched_messages SET process = NULL, processes_ended = CASE WHEN processes_ended < $6::int THEN processes_ended ELSE 0 END
+WHERE $5::boolean AND consumer_group = $1 AND process = $4::uuid
 
 -- name: watch_message
 -- Record that the process $6 of group $1 calls the handler of the message at topic $2, partition $3 and offset $4, or of the

@@ -174,7 +174,8 @@ RETURNING id
 -- Let the suspended tasks $1 be claimed at once, and return their types. They are claimed in the order in which they are woken:
 -- in the order of their creation, a young task would wait until no older one is woken any more. RUNNING tasks are updated too:
 -- under REPEATABLE READ a task that was suspended after the snapshot looks RUNNING, and the lock raises SQLSTATE 40001
--- instead of missing the task. The tasks are locked in the order of their ids, so that two wakes cannot deadlock.
+-- instead of missing the task. The tasks are locked in the order of their ids, so that two wakes cannot deadlock. A task that
+-- waits for no time is not updated: its age counts from its last update.
 WITH open AS MATERIALIZED (
     SELECT id FROM async_tasks WHERE id = ANY($1::uuid[]) AND status IN ('PENDING', 'RUNNING')
     ORDER BY id FOR NO KEY UPDATE
@@ -182,5 +183,5 @@ WITH open AS MATERIALIZED (
 UPDATE async_tasks AS task
 SET claim_order_at = CASE WHEN not_before IS NULL THEN claim_order_at ELSE greatest(claim_order_at, clock_timestamp()) END,
     not_before = NULL
-WHERE task.id = ANY(ARRAY(SELECT id FROM open))
+WHERE task.id = ANY(ARRAY(SELECT id FROM open)) AND (task.not_before IS NOT NULL OR task.status = 'RUNNING')
 RETURNING task_type

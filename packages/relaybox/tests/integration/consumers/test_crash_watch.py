@@ -7,6 +7,8 @@ from uuid import uuid4
 
 import pytest
 from relaybox.consumers import ConsumerSignal, EventTransaction, HandlerEndedProcess, subscribe
+from relaybox.consumers._crash_watch import CrashWatch
+from relaybox.consumers._message import Message
 from relaybox.db import Database, executor_of
 from relaybox.kafka import partition_of
 from relaybox.settings import KafkaSettings
@@ -93,24 +95,88 @@ async def test_message_in_whose_handler_two_processes_ended_gets_another_attempt
 async def test_consumer_that_stops_leaves_no_sign_of_a_crash(
     database: Database, kafka_settings: KafkaSettings, topic: str, group: str, start_consumer
 ) -> None:
-    """Also if it stops while it calls a watched handler."""
+    async with start_consumer(record_effect) as running:
+        assert len(await read_partitions(database)) == _PARTITIONS
+        await running.stopped()
+    assert await read_partitions(database) == []
+
+
+@pytest.mark.guarantee("G41")
+async def test_watched_consumer_that_stops_lets_the_next_one_watch(
+    database: Database, kafka_settings: KafkaSettings, topic: str, group: str, start_consumer
+) -> None:
+    """It stops during a handler, which does not count as the end of a process."""
     called = asyncio.Event()
 
     async def handler(event: EventEnvelope, unit: EventTransaction) -> None:
         called.set()
         await asyncio.Event().wait()
 
-    await record_crash(database, group, topic)
-    publish(kafka_settings, topic, [make_event(aggregate_id="a")])
+    event = make_event(aggregate_id="a")
+    await record_crashes_in_handler(database, group, topic, event, processes=2)
+    publish(kafka_settings, topic, [event])
     async with start_consumer(handler) as running:
         await called.wait()
-        assert len(await read_partitions(database)) == _PARTITIONS
         [before] = await watched(database)
-        assert before["process"] is not None
+        assert (before["process"] is None, before["processes_ended"]) == (False, 2)
+        await running.stopped()
+    [after] = await watched(database)
+    assert (after["process"], after["processes_ended"]) == (None, 2)
+    left = [row["partition"] for row in await read_partitions(database)]
+    assert partition_of("a", _PARTITIONS) in left
+
+
+@pytest.mark.guarantee("G41")
+async def test_watch_ends_when_all_messages_are_finished(
+    database: Database, kafka_settings: KafkaSettings, topic: str, group: str, start_consumer
+) -> None:
+    """Otherwise partitions without new messages would make the consumer slow for ever."""
+    await record_crash(database, group, topic)
+    publish(kafka_settings, topic, [make_event(aggregate_id="a")])
+    async with start_consumer(record_effect) as running:
+        await running.signals.wait_for(ConsumerSignal.COMMITTED)
+        watch = running.consumer._processor.crash_watch
+
+        async def ended() -> bool:
+            return not watch.is_watching
+
+        await eventually("the end of the watch", ended)
         await running.stopped()
     assert await read_partitions(database) == []
-    [after] = await watched(database)
-    assert (after["process"], after["processes_ended"]) == (None, 0)
+
+
+@pytest.mark.guarantee("G41")
+async def test_messages_of_other_partitions_do_not_end_the_watch(
+    database: Database, topic: str, group: str
+) -> None:
+    watch = CrashWatch(database, group, messages=2)
+    await record_crash(database, group, topic)
+    await watch.open([(topic, 0)])
+    for offset in range(3):
+        watch.finished(Message(partition=(topic, 1), offset=offset, value=b""))
+    watch.finished(Message(partition=(topic, 0), offset=0, value=b""))
+    watch.finished(Message(partition=(topic, 0), offset=1, value=b""), handled=False)
+    assert watch.is_watching
+    watch.finished(Message(partition=(topic, 0), offset=2, value=b""))
+    assert not watch.is_watching
+
+
+@pytest.mark.guarantee("G41")
+async def test_watch_lasts_while_a_failed_handler_is_retried(
+    database: Database, topic: str, group: str
+) -> None:
+    """The next attempt may end the process."""
+    watch = CrashWatch(database, group, messages=1)
+    await record_crash(database, group, topic)
+    await watch.open([(topic, 0)])
+    failed, other = (Message(partition=(topic, 0), offset=offset, value=b"") for offset in (0, 1))
+    with pytest.raises(ValueError, match="failed"):
+        async with watch.calling([failed]):
+            raise ValueError("failed")
+    watch.finished(other)
+    assert watch.is_watching
+    watch.finished(failed)
+    assert not watch.is_watching
 
 
 @pytest.mark.guarantee("G41")
@@ -197,6 +263,9 @@ async def test_consumer_with_on_failure_stop_ends_before_the_message(
         with pytest.raises(HandlerEndedProcess, match="3 processes ended"):
             await running.ended()
     assert await effects(database) == []
+    repaired = subscribe(REQUESTED, group=group, on_failure="stop")(record_effect)
+    async with start_consumer(repaired) as running:
+        await running.signals.wait_for(ConsumerSignal.COMMITTED)
 
 
 @pytest.mark.guarantee("G41")

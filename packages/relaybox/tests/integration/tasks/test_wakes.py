@@ -33,7 +33,7 @@ async def test_wakes_that_read_in_different_orders_do_not_deadlock(
         async with database.connection() as connection, connection.transaction():
             for method in disabled:
                 await connection.execute(f"SET LOCAL enable_{method} = off")
-            assert await wake_tasks(connection, [LAST, FIRST, MIDDLE]) == {TASK_TYPE}
+            assert await wake_tasks(connection, [LAST, FIRST, MIDDLE]) <= {TASK_TYPE}
 
     async def waiting(number: int) -> bool:
         return await superuser.fetchval(_WAITING) == number
