@@ -27,8 +27,8 @@ class TaskBacklog:
     running: int = 0
     #: RUNNING tasks whose lease has ended; a runner claims them again.
     expired: int = 0
-    #: Seconds for which the oldest of them could have been claimed: since its creation, the end of its wait,
-    #: its release or its retry; 0 if there is none.
+    #: The longest time in seconds for which a PENDING task could have been claimed: since its creation, the
+    #: end of its wait, its release or its retry; 0 if no task is PENDING.
     oldest_pending_s: float = 0.0
 
 

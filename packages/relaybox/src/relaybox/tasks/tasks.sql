@@ -20,7 +20,7 @@ RETURNING id
 -- others. "share" counts the first kind among the first $2 tasks; if tasks of the other kind are locked, "more" claims further
 -- ones of the first. If one kind always came first, a steady supply of it would delay the other kind without bound.
 -- Tasks that had to wait are PENDING, as a constraint says; a condition on the status would let the planner choose the index
--- of the status, with all waiting tasks. For the array of "share", see measure_backlog.
+-- of the status, with all waiting tasks. "share" has an array, whose size the planner does not know, for the same reason.
 -- The update finds the rows by an array: it cannot be planned as a join that reads the whole table, which it was, because
 -- the planner does not know how small the later limits are.
 WITH timers AS MATERIALIZED (
@@ -66,9 +66,8 @@ RETURNING task.id, task.task_type, task.triggered_by_command_id, task.aggregate_
 
 -- name: measure_backlog
 -- Count the open tasks of the types $1 by state, at most $2 of each state, and return for how long a runner could have claimed
--- the oldest PENDING one. A PENDING task was last updated when it was created, released, retried or woken. Its place in the
--- order of claims is no such time: a fairness key moves it too. PENDING tasks are read by the indexes by which they are
--- claimed. The index of the status has all waiting tasks too; the array, whose size the planner does not know, makes a search
+-- the oldest PENDING one. A PENDING task was last updated when it was created, released, retried or woken. claim_order_at is
+-- not used, because a fairness key changes it as well. PENDING tasks are read by the indexes by which they are claimed. The index of the status has all waiting tasks too; the array, whose size the planner does not know, makes a search
 -- of this index expensive, also if old statistics say that no task waits.
 WITH pending AS (
     (SELECT greatest(not_before, updated_at) AS since FROM async_tasks
