@@ -67,8 +67,9 @@ RETURNING task.id, task.task_type, task.triggered_by_command_id, task.aggregate_
 -- name: measure_backlog
 -- Count the open tasks of the types $1 by state, at most $2 of each state, and return for how long a runner could have claimed
 -- the oldest PENDING one. A PENDING task was last updated when it was created, released, retried or woken. claim_order_at is
--- not used, because a fairness key changes it as well. PENDING tasks are read by the indexes by which they are claimed. The index of the status has all waiting tasks too; the array, whose size the planner does not know, makes a search
--- of this index expensive, also if old statistics say that no task waits.
+-- not used, because a fairness key changes it as well. PENDING tasks are read by the indexes by which they are claimed. The
+-- index of the status has all waiting tasks too; the array, whose size the planner does not know, makes a search of this index
+-- expensive, also if old statistics say that no task waits.
 WITH pending AS (
     (SELECT greatest(not_before, updated_at) AS since FROM async_tasks
      WHERE task_type = ANY($1::text[]) AND not_before <= now()
@@ -176,11 +177,11 @@ RETURNING id
 -- instead of missing the task. The tasks are locked in the order of their ids, so that two wakes cannot deadlock. A task that
 -- waits for no time is not updated: its age counts from its last update.
 WITH open AS MATERIALIZED (
-    SELECT id FROM async_tasks WHERE id = ANY($1::uuid[]) AND status IN ('PENDING', 'RUNNING')
+    SELECT id, status, not_before FROM async_tasks WHERE id = ANY($1::uuid[]) AND status IN ('PENDING', 'RUNNING')
     ORDER BY id FOR NO KEY UPDATE
 )
 UPDATE async_tasks AS task
 SET claim_order_at = CASE WHEN not_before IS NULL THEN claim_order_at ELSE greatest(claim_order_at, clock_timestamp()) END,
     not_before = NULL
-WHERE task.id = ANY(ARRAY(SELECT id FROM open)) AND (task.not_before IS NOT NULL OR task.status = 'RUNNING')
+WHERE task.id = ANY(ARRAY(SELECT id FROM open WHERE not_before IS NOT NULL OR status = 'RUNNING'))
 RETURNING task_type

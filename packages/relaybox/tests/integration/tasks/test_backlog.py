@@ -75,6 +75,15 @@ async def test_released_task_is_as_old_as_its_release(database: Database) -> Non
     assert (await measured(database)).oldest_pending_s < _HOUR_S
 
 
+async def test_wake_of_a_task_that_waits_for_no_time_keeps_its_age(database: Database) -> None:
+    """Otherwise repeated wakes would hide that no runner claims the task."""
+    async with database.connection() as connection:
+        await connection.execute(_INSERT, TASK_TYPE, 0)
+        [row] = await connection.fetch("SELECT id FROM async_tasks")
+        assert await wake_tasks(connection, [row["id"]]) == frozenset()
+    assert (await measured(database)).oldest_pending_s >= 2 * _HOUR_S
+
+
 @pytest.mark.parametrize("order_s", [-_HOUR_S, _HOUR_S])
 async def test_delay_of_a_fairness_key_makes_no_task_younger(database: Database, order_s: int) -> None:
     async with database.connection() as connection:
