@@ -123,7 +123,9 @@ async def test_statements_of_one_flow_scan_no_table(database: Database, flow_id:
             scans += [f"{name}: {one['Relation Name']}" for one in nodes if one["Node Type"] == "Seq Scan"]
             rows_read[name] = rows_of(nodes)
     assert not scans
-    assert {name: read for name, read in rows_read.items() if read >= 30} == {}
+    # Rows of all nodes of a plan: that of claim_tasks has more nodes, and reads 23.
+    assert rows_read.pop("claim_tasks") < 30
+    assert {name: read for name, read in rows_read.items() if read >= 20} == {}
 
 
 @pytest.mark.parametrize("plan", ["force_custom_plan", "force_generic_plan"])
