@@ -52,5 +52,5 @@ def until_frozen() -> Callable[[Iterable[int]], Awaitable[None]]:
 def _state(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return "Z"

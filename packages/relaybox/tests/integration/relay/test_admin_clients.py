@@ -1,5 +1,6 @@
 """Functions that create topics free their Kafka client on return, also if the caller keeps the error."""
 
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -13,8 +14,12 @@ from relaybox.topics import TopicsNotReady, ensure_topics, raise_message_limit
 
 def client_threads() -> set[int]:
     """Return the ids of the threads of this process that belong to a client of librdkafka."""
-    tasks = Path("/proc/self/task")
-    return {int(task.name) for task in tasks.iterdir() if (task / "comm").read_text().startswith("rdk:")}
+    found: set[int] = set()
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended
+            if (task / "comm").read_text().startswith("rdk:"):
+                found.add(int(task.name))
+    return found
 
 
 async def test_refused_topic_leaves_no_admin_client(kafka_settings: KafkaSettings) -> None:
