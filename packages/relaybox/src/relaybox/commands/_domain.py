@@ -41,7 +41,7 @@ class Aggregate(BaseModel):
     def apply(self, event: Event) -> Self:
         """Return the state after *event*; the library increments the version of the aggregate.
 
-        The payload of *event* has the declared version, also if the event was recorded with an earlier one.
+        The payload of *event* has the declared version, even if the event was recorded with an earlier one.
         Replace a field that changes, never modify its list or dictionary in place: a field that is the same
         object as before is not written to the snapshot.
         """

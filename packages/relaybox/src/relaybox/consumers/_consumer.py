@@ -67,10 +67,10 @@ class Consumer:
     Guarantees (G40): an event's effect and the record that the group has processed it commit together;
     its offset is committed after that. Redelivery – after a crash, a rebalance, a reset of the
     group's offsets – has no second effect. Events of one key are processed one after the other, in order;
-    events of different keys at once (G42). A message whose handler fails on every attempt is parked as a dead
-    letter, and the later messages of its key behind it (G41). Slow handlers or a slow database do not end
-    the membership in the group. If Kafka is unavailable, at the start or later, the consumer waits. It joins
-    the group when its database responds; if the database fails later, the consumer waits and keeps its
+    events of different keys in parallel (G42). A message whose handler fails on every attempt is parked as a
+    dead letter, and the later messages of its key behind it (G41). Slow handlers or a slow database do not
+    end the membership in the group. If Kafka is unavailable, at the start or later, the consumer waits. It
+    joins the group when its database responds; if the database fails later, the consumer waits and keeps its
     partitions.
     """
 

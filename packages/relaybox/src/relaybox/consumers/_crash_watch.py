@@ -82,8 +82,8 @@ class CrashWatch:
     async def close(self, partitions: Collection[Partition], *, stops: bool = False) -> None:
         """Record that this process has stopped reading *partitions*, except those that it watches.
 
-        Their next process has to watch them too. With *stops*, also record that no handler has ended this
-        process: its handlers have returned or were cancelled.
+        The next process that reads a watched partition has to watch it too. *stops*: the process ends
+        regularly, so also record that no handler ended it.
         """
         closed = [partition for partition in partitions if partition not in self._remaining]
         for partition in partitions:

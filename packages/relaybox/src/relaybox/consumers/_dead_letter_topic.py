@@ -22,9 +22,9 @@ _OMITTED: Final = "dead_letter_omitted"
 class DeadLetterTopic:
     """Write parked messages to the outbox, each as one record for the topic.
 
-    The record has the key, the value and the headers of the message, byte for byte, after headers with the
-    failure. A record that would exceed the limit of the outbox is published without the value, or also
-    without the key and the headers of the message: parking never fails because of its size.
+    The record has the key, the value and the headers of the message, byte for byte, after headers that
+    describe the failure. A record that would exceed the limit of the outbox is published without the value,
+    or also without the key and the headers of the message: parking never fails because of its size.
     """
 
     def __init__(self, name: str, *, bytes_max: int) -> None:
@@ -48,7 +48,7 @@ class DeadLetterTopic:
             message: The message.
             aggregate: Type and id of its event's aggregate; None if the message is not an event.
             group: The consumer group that parked it.
-            failure: The other headers with the failure, by name without prefix.
+            failure: Values of the other headers that describe the failure, by name without prefix.
         """
         topic, partition = message.partition
         place = {"group": group, "topic": topic, "partition": partition, "offset": message.offset}

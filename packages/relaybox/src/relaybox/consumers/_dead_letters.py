@@ -102,7 +102,7 @@ class DeadLetters:
 
         Args:
             db: The connection.
-            starts: The partitions, each with the hash after which the search for keys begins.
+            starts: Maps each partition to the key hash after which the search for requested keys begins.
         """
         topics, numbers = [topic for topic, _ in starts], [number for _, number in starts]
         rows = await db.fetch(
@@ -137,7 +137,7 @@ class DeadLetters:
         )
 
     async def record_replayed(self, db: Executor, event_id: UUID) -> None:
-        """Record a replayed event that could not be read when it was parked, so that its letter has no id."""
+        """Record that the event of a letter was replayed; it could not be read when it was parked."""
         with map_service_errors():
             await db.fetch(_SQL["record_replayed"], self.group, event_id)
 

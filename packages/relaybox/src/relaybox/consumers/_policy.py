@@ -69,8 +69,8 @@ def is_database_failure(failure: BaseException, *, isolated_failures: int) -> bo
 
     Args:
         failure: The error of the last attempt.
-        isolated_failures: Database errors of this message although other keys had committed since its last
-            attempt, this one included.
+        isolated_failures: Attempts at this message that ended with a database error, this one included,
+            although other keys had committed since the attempt before.
     """
     return isinstance(failure, DATABASE_ERRORS) and isolated_failures <= _ISOLATED_FAILURES_MAX
 
@@ -82,7 +82,7 @@ def decide_after_failure(
 
     A handler gets four attempts, 1 s, 2 s and 4 s apart. A database that is unavailable, overloaded, or
     rejects the consumer's own statement is retried without limit, in pauses that double up to 5 s. After 20
-    such errors of a message although other keys committed meanwhile, further ones count as failures of the
+    such errors of one message, each while other keys committed, further ones count as failures of its
     handler. A message that cannot be read gets one attempt.
 
     Args:

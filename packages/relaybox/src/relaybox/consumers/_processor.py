@@ -132,7 +132,7 @@ class Processor:
         return self._by_type[event.event_type]
 
     def close(self) -> None:
-        """Regard a later cancellation as the end of the consumer, not as an act of a handler."""
+        """Treat a later cancellation as the end of the consumer, not as an error of a handler."""
         self._closing = True
 
     def transaction_events_max(self, message: Message) -> int:

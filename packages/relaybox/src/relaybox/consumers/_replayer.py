@@ -83,7 +83,7 @@ class Replayer:
     async def requested(self, starts: Mapping[Partition, bytes]) -> list[RequestedReplays]:
         """Return the replays that operators have requested and that can begin now, for each partition.
 
-        *starts* has the partitions, each with the hash after which the search for keys begins.
+        *starts* maps each partition to the key hash after which the search for requested keys begins.
         """
         async with self._database.service_connection() as connection:
             return await self._letters.requested(connection, starts)

@@ -267,7 +267,8 @@ def _lags(consumers: list[ConsumerStatistics]) -> Iterator[Metric]:
 def check_consumer(statistics: Callable[[], ConsumerStatistics]) -> Check:
     """Return a check for ``/readyz``: DEGRADED while a consumer with work has finished nothing for 60 s.
 
-    Also while its Kafka client finds no coordinator of the group for that time although brokers respond.
+    It is DEGRADED too if its Kafka client has found no coordinator of the group for 60 s although brokers
+    respond.
 
     It is OK while the consumer waits for the database or for Kafka, which have checks of their own.
 

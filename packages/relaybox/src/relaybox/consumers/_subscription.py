@@ -128,22 +128,21 @@ def subscribe(
 
     Args:
         event_types: Names of events or their declarations, at least one. The payload of a declared type is
-            brought to its declared version; a name stands for events of any version, which stay as they are.
+            upcast to its declared version; a name stands for events of any version, which stay as they are.
         group: Name of the consumer group, 1 to 200 printable characters.
-        naming: Checks a name by the convention of the events' domain, and returns it.
+        naming: Checks that a name follows the convention of the events' domain, and returns the name.
         on_failure: After the fourth attempt ``"park"`` records the message as a dead letter and goes on,
             ``"stop"`` ends the consumer before the message.
         order: ``"key"`` parks the later messages of the key behind a dead letter, ``"none"`` processes them.
         handler_timeout_s: Seconds, at most 86,400, after which an attempt is rolled back and counts as
-            failed. A time that
-            PostgreSQL would not let a transaction be idle (``POSTGRES_IDLE_IN_TRANSACTION_TIMEOUT_MS``, 30 s)
-            costs a round trip per event.
+            failed. If PostgreSQL lets a transaction be idle for less time than that
+            (``POSTGRES_IDLE_IN_TRANSACTION_TIMEOUT_MS``, 30 s), each event costs one more round trip.
         transaction_events_max: How many events of different keys may share one transaction, which is faster.
             If one of them fails, all are rolled back and each is tried in a transaction of its own. Also how
             many replayed dead letters of one key may share one, in their order, for at most 0.25 s.
         on_parked: Called in the transaction that parks an event of this subscription, for example to record
             the failure in the application. After a database error parking is repeated, 10 times at most. If
-            it still fails, or raises another error, the event is parked without its effect.
+            it still fails, or raises another error, the event is parked without the changes of this function.
 
     Raises:
         EventNameInvalid: An event type breaks *naming* (G09).

@@ -237,7 +237,7 @@ def sqlstate_of(error: BaseException) -> str | None:
 
 
 def constraint_of(error: BaseException) -> str | None:
-    """Return the name of the violated constraint, also if SQLAlchemy wrapped *error*; None for others."""
+    """Return the name of the violated constraint, even if SQLAlchemy wrapped *error*; None for others."""
     return getattr(_server_error(error), "constraint_name", None)
 
 

@@ -145,7 +145,7 @@ async def start_flow_for_command(
         events_since: As for :func:`start_flow`.
 
     Returns:
-        The flow's id, also if the command has its flow already; None, with nothing written, if the command
+        The flow's id, even if the command has its flow already; None, with nothing written, if the command
         is not RECEIVED any more.
 
     Raises:

@@ -77,7 +77,7 @@ _UTF8: Final = frozenset({"utf-8", "utf8"})
 
 
 class BodyLimitMiddleware:
-    """Limit each request body in bytes and time, also if FastAPI or the endpoint reads the body.
+    """Limit each request body in bytes and time, whether FastAPI or the endpoint reads the body.
 
     A client has ``HTTP_BODY_TIMEOUT_S`` to send its body, and a second more for each
     ``HTTP_BODY_RATE_MIN_BYTES_S`` bytes that have arrived. Only time spent waiting for the client counts.

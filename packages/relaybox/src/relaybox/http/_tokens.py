@@ -19,7 +19,7 @@ __all__ = ("Principal", "SharedSecretVerifier", "TokenVerifier", "make_token")
 
 _TOKEN_BYTES_MAX: Final = 8 * 1024
 _SUBJECT_CHARS_MAX: Final = 255
-#: The only accepted algorithm, also if the token names another (RFC 8725, section 3.1).
+#: The only accepted algorithm, even if the token names another (RFC 8725, section 3.1).
 _ALGORITHM: Final = "HS256"
 _REQUIRED: Final = ("exp", "iat", "iss", "aud", "sub")
 #: The end of year 9999 in seconds since 1970; a later time is an error, such as a time in milliseconds.

@@ -57,7 +57,7 @@ class Cron:
     def last_tick(self, first: datetime, now: datetime) -> datetime:
         """Return the latest tick from the tick *first* to *now*, in UTC.
 
-        A binary search: a year has 25 steps, also if each second of a long time was a tick.
+        A binary search over the seconds: 25 steps for a year, however many ticks it has.
         """
         last, end = first.astimezone(UTC), now.astimezone(UTC)  # no tick from `end` to `now`
         while end - last >= _RESOLUTION:

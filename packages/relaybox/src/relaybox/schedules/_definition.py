@@ -19,7 +19,7 @@ _RESERVED: Final = "relaybox."
 
 
 class MissedTicks(StrEnum):
-    """What happens if several ticks are due at once: no runner was running, or the former task took long."""
+    """What happens to several ticks that are due at once, after a time without a runner or a long task."""
 
     LATEST = auto()  # one task, for the latest of them
     EACH = auto()  # one task for each of them, in order
@@ -71,9 +71,9 @@ def recurring_task(
 ) -> Callable[[RecurringFunction], RecurringTask]:
     """Declare the decorated function as the task of a schedule.
 
-    The function runs in one READ COMMITTED transaction with the record that its task has ended: its changes
-    of the database take effect once per tick, whatever process is killed. An error rolls them back, and the
-    task is tried again as other tasks are.
+    The function runs in one READ COMMITTED transaction with the record that its task has ended: its database
+    changes take effect once per tick, even if processes are killed. An error rolls them back, and the task is
+    tried again as other tasks are.
 
     Args:
         name: Name of the schedule, 1 to 120 characters; names with the prefix ``relaybox.`` are reserved.

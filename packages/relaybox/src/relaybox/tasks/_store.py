@@ -198,8 +198,9 @@ async def suspend_task(executor: Executor, fence: Fence, *, not_before: datetime
 async def wake_tasks(executor: Executor, task_ids: Sequence[UUID]) -> frozenset[str]:
     """Let suspended tasks be claimed at once, inside the caller's transaction; return the types of the tasks.
 
-    A transaction that suspends a task because something has not happened yet, and one that lets it happen and
-    wakes the task, must both lock one row first: else the task may be suspended after it was woken. The tasks
+    One transaction may suspend a task because something has not happened yet, while another makes it happen
+    and wakes the task. Both must begin by locking the same row: otherwise the task may be suspended after it
+    was woken. The tasks
     are locked in the order of their ids; a transaction that calls this twice can deadlock with another one,
     and is repeated (:class:`relaybox.db.RetryTransaction`). Pass the types to
     :func:`relaybox.tasks.announce_tasks`.

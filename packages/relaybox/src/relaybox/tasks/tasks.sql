@@ -69,7 +69,7 @@ RETURNING task.id, task.task_type, task.triggered_by_command_id, task.aggregate_
 -- the oldest PENDING one. A PENDING task was last updated when it was created, released, retried or woken. claim_order_at is
 -- not used, because a fairness key changes it as well. PENDING tasks are read by the indexes by which they are claimed. The
 -- index of the status has all waiting tasks too; the array, whose size the planner does not know, makes a search of this index
--- expensive, also if old statistics say that no task waits.
+-- expensive, even if old statistics say that no task waits.
 WITH pending AS (
     (SELECT greatest(not_before, updated_at) AS since FROM async_tasks
      WHERE task_type = ANY($1::text[]) AND not_before <= now()
