@@ -74,9 +74,10 @@ def relaybox_server_directory(_relaybox_extra: None) -> Iterator[Path]:
 def _relaybox_kafka_start(
     request: pytest.FixtureRequest, relaybox_server_directory: Path
 ) -> Iterator[Callable[[], LocalKafka]]:
-    """Return a function that starts the session's Kafka, or waits for its start, which may have begun here.
+    """Return a function that starts the session's Kafka unless started, and waits until it is ready.
 
-    If a test of the session uses Kafka, Kafka starts beside PostgreSQL and the tests that do not use it.
+    If a selected test uses Kafka, this fixture begins the start already, in a thread: Kafka then starts while
+    PostgreSQL starts and tests without Kafka run.
     """
     from relaybox.local import LocalKafka
     from relaybox.testing import run_in_own_loop
@@ -122,7 +123,7 @@ def relaybox_postgres_server(
 
 @pytest.fixture(scope="session")
 def relaybox_kafka_server(_relaybox_kafka_start: Callable[[], LocalKafka]) -> LocalKafka:
-    """Return the session's Kafka, which runs."""
+    """Return the session's Kafka, started and ready."""
     return _relaybox_kafka_start()
 
 

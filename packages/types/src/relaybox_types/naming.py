@@ -19,7 +19,7 @@ _NAME_CHARACTERS_MAX: Final = 200
 
 
 class OfficialVerb(StrEnum):
-    """The past participles in which a name must end that :func:`check_event_name` accepts."""
+    """Past participles: :func:`check_event_name` accepts a name only if the name ends in one of them."""
 
     REQUESTED = "Requested"
     CREATED = "Created"

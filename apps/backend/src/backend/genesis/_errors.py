@@ -118,7 +118,7 @@ class GuidedRunActive(CommandRefused):
 
 
 class GuidedRunInactive(CommandRefused):
-    """Raised when a guided run is stopped or changed that has ended or never existed."""
+    """Raised when a command stops or changes a guided run that has ended or never existed."""
 
     error_code = "GUIDED_RUN_INACTIVE"
 

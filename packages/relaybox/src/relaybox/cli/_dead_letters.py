@@ -196,8 +196,9 @@ def park(
 ) -> None:
     """Request that a group parks a message that it has not finished, without calling its handler.
 
-    For a message whose handler ends the process. Consumers park it, and the later messages of its key behind
-    it, whether they run now or start later. Without --yes, only shows the message.
+    For a message whose handler ends the process. The consumers of the group, those that run now and those
+    that start later, park the message and, behind it, the later messages of its key. Without --yes, only
+    shows the message.
     """
     require_reason(reason)
     kafka = load_settings(KafkaSettings)

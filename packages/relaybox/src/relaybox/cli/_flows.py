@@ -62,9 +62,10 @@ def list_(
     limit: Limit = 50,
     as_json: AsJson = False,
 ) -> None:
-    """List flows by age, then waiting pauses of other engines; ended flows only with --status.
+    """List flows by age, then waiting pauses of other engines.
 
-    FAILED flows are listed too. Pauses of other engines are listed only without --name and --status.
+    COMPLETED and CANCELLED flows are listed only with --status, pauses of other engines only without --name
+    and --status.
     """
     selection = FlowSelection(names=names or (), statuses=statuses or (), waiting=waiting)
 

@@ -69,7 +69,7 @@ def print_flow(details: FlowDetails, *, with_payload: bool) -> None:
 
 
 def print_pause(correlation_id: str, pause: Pause | None) -> None:
-    """Print the pause that would be resumed, or that the resume would be kept."""
+    """Print the pause that would be resumed; for None, print that the resume would be kept for 24 hours."""
     if pause is None:
         typer.echo(
             f"no pause has the correlation id {correlation_id!r}\n"

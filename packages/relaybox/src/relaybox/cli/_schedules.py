@@ -65,7 +65,7 @@ def remove(
     """Remove a schedule that no program declares any more; without --yes, only look for it.
 
     A running process that still declares the schedule creates no more tasks of it until it is restarted. The
-    next run of a job records the job again.
+    schedule of a shared job is recorded again by the next run of the job.
     """
     require_reason(reason)
     if yes:

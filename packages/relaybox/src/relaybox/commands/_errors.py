@@ -113,7 +113,8 @@ class ConstraintViolated(CommandError):
 
     def __init__(self, command_type: str, constraint: str | None) -> None:
         self.constraint = constraint
-        super().__init__(f"{command_type} violates the constraint {constraint}; read the state again")
+        what = "a constraint" if constraint is None else f"the constraint {constraint}"
+        super().__init__(f"{command_type} violates {what}; read the state again")
 
 
 class CommandRefused(CommandError):

@@ -137,7 +137,7 @@ class DeadLetters:
         )
 
     async def record_replayed(self, db: Executor, event_id: UUID) -> None:
-        """Record that the event of a letter was replayed; it could not be read when it was parked."""
+        """Record that the group has processed *event_id*, whose letter was parked without an event id."""
         with map_service_errors():
             await db.fetch(_SQL["record_replayed"], self.group, event_id)
 

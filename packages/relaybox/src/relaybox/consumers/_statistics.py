@@ -163,7 +163,7 @@ class ProgressClock:
         self._finished, self._can_work = finished, can_work
 
     def stalled_s(self, now_s: float) -> float:
-        """Return the seconds since the last progress; 0 if the consumer cannot work."""
+        """Return the seconds since the last progress; 0 if idle, or if database or Kafka is unavailable."""
         return now_s - self._since_s if self._can_work else 0.0
 
 

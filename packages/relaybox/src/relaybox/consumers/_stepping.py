@@ -233,7 +233,7 @@ class MessageStepper:
 
 
 def _message_of(event: EventEnvelope, topic: str) -> Message:
-    """Return the message that a relay publishes for *event*, at the beginning of the topic."""
+    """Return the message that a relay would publish for *event*, with partition 0 and offset 0."""
     return Message(
         partition=(topic, 0),
         offset=0,

@@ -66,8 +66,8 @@ class EventBus:
             EventIdInvalid: See :func:`~relaybox.events.event_uuid`.
             EventIncomplete, TopicUndeclared, MessageTooLarge: See :func:`relaybox.outbox.save_to_outbox`.
             RetryTransaction: Another transaction recorded the same version or id, or this one does not see
-                the preceding version: roll back, and repeat the whole transaction with the query of the
-                version.
+                the preceding version: roll back, and repeat the whole transaction, including the query
+                of the last version.
             DatabaseBusy: Another transaction with the same id did not end in time.
             DatabaseUnavailable: PostgreSQL is unreachable.
         """

@@ -62,12 +62,12 @@ async def erase(
 
     Record events that must keep their content, such as an event about the erasure, afterwards. Takes four
     round-trips per 100 aggregates, two per 20 dead letters, and one per 1,000 outbox rows. Outbox rows are
-    erased last, in the order in which relays mark them, because a relay that marks one of them waits until
-    the transaction ends.
+    erased last, because a relay that marks one of them waits until the transaction ends, and in the order in
+    which relays mark them, so that no deadlock occurs.
 
     Args:
-        db: A READ COMMITTED transaction with the locks that writers of these aggregates take; rows that they
-            commit meanwhile would not be erased.
+        db: A READ COMMITTED transaction that holds the locks that writers of these aggregates take.
+            Otherwise a writer could commit rows during the erasure, and these would not be erased.
         aggregate_type: Type of the aggregates.
         aggregate_ids: Ids of the aggregates.
         actor: Recorded in ``event_erasures``; must not contain erased content.

@@ -60,7 +60,7 @@ class EventIdReused(EventError):
 
 
 class EventTypeInvalid(EventError):
-    """Raised when an event type is declared: its version is below 1, or its upcasters do not match it."""
+    """Raised at a wrong declaration of an event type, such as upcasters that do not match its version."""
 
     error_code = "EVENT_TYPE_INVALID"
 

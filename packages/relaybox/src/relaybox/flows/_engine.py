@@ -61,7 +61,7 @@ _DELIVERY_S: Final = 20.0
 class FlowExpiry(SharedJob):
     """Expire pauses whose time is over, every 5 s; create one object per service.
 
-    A flow of Relaybox's own engine does not need it: its task is due when the pause expires.
+    Only pauses of other engines need it: the task of Relaybox's own flow is due when its pause expires.
     """
 
     def __init__(self, database: Database) -> None:

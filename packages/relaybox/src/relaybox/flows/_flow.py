@@ -174,9 +174,9 @@ class Flow:
     ) -> EventEnvelope:
         """Wait for an event of *event_type* whose aggregate has the id *key*.
 
-        Events count that arrived since the flow was started, or since its ``events_since``. Each event ends
-        one wait of a flow. The subscription of :func:`flow_subscription` has to read the topic. A resume
-        without the event does not end the wait.
+        An event that arrived before this call ends the wait too, if it arrived after the start of the flow or
+        after its ``events_since``. Each event ends one wait of a flow. The subscription of
+        :func:`flow_subscription` has to read the topic. A resume without the event does not end the wait.
 
         Raises:
             FlowExpired: No such event arrived within *timeout*; the flow may catch this and continue.

@@ -159,7 +159,8 @@ async def wait_for_resume(
         The payload of the resume.
 
     Raises:
-        FlowCancelled, FlowExpired: The pause has ended otherwise; Prefect is about to cancel the run.
+        FlowCancelled, FlowExpired: The pause was cancelled or has expired; Prefect is about to cancel the
+            run.
         RuntimeError: The run cannot be suspended: it is not a run of a deployment.
     """
     prefect = _prefect()
@@ -185,7 +186,11 @@ async def wait_for_resume(
 
 
 async def _catch_up(database: Database, run: EngineRun) -> None:
-    """Repeat the engine's call if the pause ended while its run, resumed in Prefect, was executing."""
+    """Resume or cancel *run*, just suspended again, if its pause has already ended.
+
+    A run that was resumed in Prefect executes although its pause still waits. If the pause ends at that time,
+    the driver's call comes before this suspension and does not end it.
+    """
     async with database.service_connection() as connection:
         handle = await fetch_handle(connection, run.correlation_id)
     if handle is not None and handle.status is HandleStatus.RESUMED:

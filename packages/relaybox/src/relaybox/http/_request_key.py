@@ -140,8 +140,8 @@ class RequestKey:
     ) -> tuple[str, Callable[[], str] | None]:
         """Return the fingerprint of the request, and a function that computes its fingerprint by bytes.
 
-        The first is computed from the JSON value of the body. If the body is not compared by its JSON value,
-        the first is computed from the bytes of the body, and the second is None.
+        The first is computed from the JSON value of the body if bodies are compared by it; otherwise from the
+        bytes of the body, and the second is then None.
         """
         content_type = request.headers.get("content-type", "")
         where = (self._scope["method"], self._scope["path"], self._scope["query_string"], content_type)

@@ -32,7 +32,7 @@ def final_outcome(outcome: Outcome, status: int, *, has_claim: bool) -> Outcome:
     """Return the outcome of a request whose response has *status*.
 
     Args:
-        outcome: The outcome so far: REFUSED from the claim of the key until the response.
+        outcome: The outcome so far: IGNORED until the key is claimed, then REFUSED until the response.
         status: Status of the response.
         has_claim: Whether the response is stored under a key.
     """

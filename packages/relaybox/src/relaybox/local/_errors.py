@@ -18,7 +18,7 @@ class LocalError(RelayboxError):
 
 
 class DataDirectoryOfAnotherVersion(LocalError):
-    """Raised when the data directory was written by a version of the server that this version cannot read."""
+    """Raised when another version of the server wrote the data directory, and this one cannot read it."""
 
     error_code = "LOCAL_DATA_DIRECTORY_VERSION"
 

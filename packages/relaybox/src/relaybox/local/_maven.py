@@ -201,7 +201,7 @@ def _remove_stale_parts(target: Path) -> None:
 
 
 async def _run_in_daemon_thread(work: Callable[[], None]) -> None:
-    """Run *work* in a daemon thread; unlike after ``asyncio.to_thread``, the program can exit earlier."""
+    """Run *work* in a daemon thread: unlike ``asyncio.to_thread``, it does not delay program exit."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()
 

@@ -47,7 +47,7 @@ class PartStatus:
         return replace(self, state=PartState.READY)
 
     def steady(self) -> Self:
-        """Return the status after the part was READY for a minute: without crashes."""
+        """Return the status after the part was READY for a minute: its number of crashes is 0 again."""
         return replace(self, crashes=0)
 
     def crashed(self, how: str) -> Self:

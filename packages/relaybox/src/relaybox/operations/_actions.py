@@ -114,7 +114,8 @@ async def retry(db: Executor, selection: Selection, *, by: str, reason: str | No
 async def skip(db: Executor, selection: Selection, *, by: str, reason: str) -> int:
     """Mark the selected FAILED rows as never to be published, and return the number of rows.
 
-    This unblocks their keys. A row behind a FAILED row of its key that is not selected is not skipped.
+    This unblocks their keys. Rows of a key are skipped in order: a selected row is left out if an earlier
+    FAILED row of its key is not selected.
     ``skipped_at`` of the row, the recorded action and :func:`relaybox.verify.verify` show the missing event.
 
     Args:

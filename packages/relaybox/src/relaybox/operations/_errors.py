@@ -67,7 +67,7 @@ class MarkerRefused(OperationError):
 
 
 class FlowAwaitsEvent(OperationError):
-    """Raised when a pause is resumed that only an event ends: without the event the flow cannot continue."""
+    """Raised by a resume of a pause that only an event ends: the flow needs the content of the event."""
 
     error_code = "FLOW_AWAITS_EVENT"
 
@@ -104,7 +104,7 @@ class KafkaUnavailable(OperationError):
 
 
 class TaskCommandSettled(OperationError):
-    """Raised when a task is retried whose command has ended: the result of the task would be rejected."""
+    """Raised by a retry of a task whose command has ended: the task's result would be rejected."""
 
     error_code = "TASK_COMMAND_SETTLED"
 

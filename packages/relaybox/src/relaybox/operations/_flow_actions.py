@@ -41,9 +41,10 @@ async def preview_resume(db: Executor, correlation_id: str) -> Pause | None:
         return None
     if not pause.can_be_resumed:
         state = "CANCELLED" if pause.cancelled else pause.status
-        kept = ", and a resume is kept for it" if pause.registered and pause.has_payload else ""
+        kept = " and has a resume already" if state == "PENDING_PAUSE" else ""
         raise SelectionEmpty(
-            f"the last pause of {correlation_id!r} is {state}{kept}; `relaybox flow list` shows what waits"
+            f"nothing to resume: the last pause of {correlation_id!r} is {state}{kept}; "
+            "`relaybox flow list` shows the waiting pauses"
         )
     if pause.event_type is not None:
         raise FlowAwaitsEvent(correlation_id, pause.event_type, str(pause.key))

@@ -166,7 +166,12 @@ async def discard_letters(
 async def _discard_step(
     db: Executor, by: str, reason: str, arguments: tuple[object, ...]
 ) -> tuple[int | None, Sequence[int], Sequence[int]]:
-    """Return the lowest id of the step, or None after the last one; the discarded ids; ids to be replayed."""
+    """Discard the letters of one step, and request the replay of the letters that waited behind them.
+
+    Returns:
+        The lowest id that the step selected, None if no letter was left; the ids of the discarded letters;
+        the ids of the letters to be replayed.
+    """
     [step] = await db.fetch(_DISCARD, *arguments)
     requested = await db.fetch(_SQL["request_next"], step["ids"], by, reason)
     return step["last_id"], step["ids"], [row["id"] for row in requested]

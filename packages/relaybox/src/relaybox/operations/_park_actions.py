@@ -90,9 +90,10 @@ async def request_parking(
 ) -> MessageToPark:
     """Request that a consumer of the group parks a message instead of calling its handler.
 
-    For a message whose handler ends the process, so that no attempt is ever counted. Running consumers know
-    the request within a second, a consumer that starts before it reads a message. The message becomes a dead
-    letter when its turn in its key comes, and the later messages of its key are parked behind it. A handler
+    For a message whose handler ends the process, so that no attempt is ever counted. A running consumer
+    reads the request within a second; a consumer that starts later reads the request before any message. The
+    message becomes a dead letter when its turn in its key comes, and the later messages of its key are parked
+    behind it. A handler
     that runs at this moment is not interrupted: if it is successful, the message is not parked.
 
     Args:

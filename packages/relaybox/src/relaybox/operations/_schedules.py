@@ -83,8 +83,8 @@ async def remove_schedule(database: Database, name: str, *, by: str, reason: str
     """Remove a schedule that no program declares any more; its tasks stay.
 
     A running process that still declares the schedule creates no more tasks of it. A program that declares
-    the schedule records it again when the program starts. A job is recorded again by its next run. The
-    database does not know which processes declare a schedule.
+    the schedule records it again when the program starts. The schedule of a shared job is recorded again by
+    the next run of the job. The database does not know which processes declare a schedule.
 
     Args:
         database: The database; the call takes one transaction.

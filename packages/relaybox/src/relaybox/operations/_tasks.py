@@ -246,10 +246,10 @@ async def preview_task_cancellation(db: Executor, task_id: UUID) -> TaskSummary:
 
 
 async def cancel_open_task(database: Database, task_id: UUID, *, by: str, reason: str) -> TaskSummary:
-    """Cancel a task that has not ended, with the pause for which it waits.
+    """Cancel a task that has not ended, and the pause for which it waits.
 
-    That is the pause of a flow, or of a run of an external engine, whose driver the task is; the engine is
-    not called. The next write of the task's worker is rejected (G43). The command of a flow fails with
+    A task that waits for a pause is a flow, or the driver of an external engine's run; the engine is not
+    called. The next write of the task's worker is rejected (G43). The command of a flow fails with
     ``FLOW_CANCELLED``. The command of any other task stays as it is: only the application can end it, see
     :func:`relaybox.commands.settle_command`.
 

@@ -74,8 +74,8 @@ def _discard_keys(session: Session, transaction: SessionTransaction) -> None:
 class Notifier:
     """Send the keys of this process's committed events to listeners, one notification for many commits.
 
-    Invariant: each key passed to :meth:`notify` is sent later. If PostgreSQL fails then, the key is dropped
-    with a WARNING, and the listeners' polls find its events.
+    Invariant: each key passed to :meth:`notify` is sent later, or dropped with a WARNING if PostgreSQL fails
+    at that time. The listeners' polls find the events of a dropped key.
     """
 
     def __init__(self, database: Database) -> None:

@@ -66,7 +66,7 @@ async def _record(database: Database, name: str, began_s: float, error: Exceptio
 
 
 def _describe(error: Exception) -> dict[str, str]:
-    """Return the error to store; only the class of an error that is not Relaybox's, which may be private."""
+    """Return the error to store; without the message, which may be private, if not a RelayboxError."""
     if isinstance(error, RelayboxError):
         return {"error_code": error.error_code, "message": str(error)}
     return {"error_code": "JOB_FAILED", "message": f"the job raised {type(error).__name__}; see the log"}

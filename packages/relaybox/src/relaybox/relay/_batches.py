@@ -139,7 +139,7 @@ class Delivery(Protocol):
         ...
 
     def paused_lanes(self) -> frozenset[int]:
-        """Return the ready lanes that should not start a batch yet; not used in a backlog."""
+        """Return the ready lanes that should not start a batch yet; the loop ignores them in a backlog."""
         ...
 
     async def prepare(self, messages: Sequence[Message]) -> Prepared:

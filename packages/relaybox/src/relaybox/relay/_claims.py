@@ -127,7 +127,7 @@ def plan_recovery_after_history_change(marker: UUID | None, claims: Sequence[Cla
 
 
 def _agrees(marker: UUID | None, accepted: UUID | None, claims: Sequence[Claim]) -> bool:
-    """Return whether *marker* shows that none of *claims* was published, or was accepted by an operator."""
+    """Return whether *marker* shows that no batch of *claims* was published, or an operator accepted it."""
     if marker is None:
         return accepted == NO_MARKER or all(claim.previous_id is None for claim in claims)
     return marker == accepted or any(claim.previous_id == marker for claim in claims)
@@ -247,7 +247,7 @@ async def trim(connection: DedicatedConnection, settled: Mapping[tuple[int, int]
 class Withdrawals:
     """Claims of batches whose commit this relay did not and will not request.
 
-    Such a claim would delay the next owner of the lane, which cannot know that (G36).
+    The next owner of the lane cannot know this, so such a claim would delay its takeover (G36).
     """
 
     def __init__(self) -> None:
@@ -307,7 +307,7 @@ class RejectionIsolator:
             self._alone.pop(lane, None)
 
     def note_published(self, batch: LaneBatch) -> None:
-        """Count the rows of the published *batch* as published alone."""
+        """Note that *batch* was published; the isolation of its lane ends with the last isolated row."""
         left = self._alone.pop(batch.lane, 0) - len(batch.messages)
         if left > 0:
             self._alone[batch.lane] = left

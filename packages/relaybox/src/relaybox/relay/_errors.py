@@ -131,7 +131,7 @@ class HistoryChanged(RelayError):
 
 
 class PublishedUnknown(RelayError):
-    """Raised when records that would show what was published before a failover were removed (G35)."""
+    """Raised when a topic may lack records that show what was published before a failover (G35)."""
 
     error_code = "RELAY_PUBLISHED_UNKNOWN"
 

@@ -59,7 +59,8 @@ class ExactlyOnce:
 
     Invariants: the relay publishes from a lane only after the takeover has recorded what former owners
     published. A batch is claimed in PostgreSQL before its commit is requested, and the lane's next batch only
-    after the outcome is known. After any error of a transaction its producer is closed; the marker decides.
+    after the outcome is known. After any error of a transaction its producer is closed;
+    the next takeover of the lane reads from the marker whether the batch was published.
     """
 
     one_batch_at_a_time = False
@@ -74,7 +75,7 @@ class ExactlyOnce:
         partitions: PartitionWatch,
         wake: Callable[[], None],
     ) -> None:
-        """Create the delivery; *replication*: of the control topic; *wake*: called when work may be due."""
+        """Create the delivery; *replication* is for a new control topic, *wake* is called for new work."""
         self._connections = connections
         self._settings = settings
         self._replication = replication

@@ -268,7 +268,7 @@ class LaneFailures:
 
 @dataclass(kw_only=True, slots=True)
 class TransactionPause:
-    """Time at which the next transaction of a lane may start; not used in a backlog."""
+    """Time at which the next transaction of a lane may start; ignored while there is a backlog."""
 
     #: Earliest start, by ``time.monotonic()``.
     until_s: float = 0.0
@@ -290,7 +290,8 @@ class TransactionPause:
 class LeaseHeartbeat:
     """Renew the leases of the lanes, and wake the publish loop when notifications arrive.
 
-    The heartbeat has its own connection: it must not wait for a batch, and LISTEN ends with a connection.
+    The heartbeat has its own connection, so that it never waits for a batch. Notifications arrive on the same
+    connection, which stays open between heartbeats.
     """
 
     def __init__(

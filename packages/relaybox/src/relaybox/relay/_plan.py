@@ -237,9 +237,9 @@ def select_publishable(
 class Breaker:
     """Circuit breaker: opens when the link to Kafka fails, closes when the next row is published (G25).
 
-    Each row that was in flight gets a failed attempt at once, and others after 1, 2 and 4 s, as a faulty row
-    does, but with the reason ``link``; when a broker responds, these rows become PENDING again. Rows that
-    were not in flight only wait.
+    A failed attempt is counted for each row that was in flight: at once, and again after 1, 2 and 4 s, as for
+    a faulty row, but with the reason ``link``. When a broker responds, these rows become PENDING again. For
+    rows that were not in flight no attempt is counted.
     """
 
     def __init__(self) -> None:

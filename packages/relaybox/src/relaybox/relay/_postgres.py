@@ -371,7 +371,7 @@ class LowWatermark:
         return f"<LowWatermark {self.seq} [{len(self._writers)} writers to end before {self._seen_seq}]>"
 
     def poll_start(self) -> int:
-        """Return the lowest ``seq`` of the next poll: :attr:`seq`, but every 10 s 0, to read all rows."""
+        """Return the lowest ``seq`` of the next poll: :attr:`seq`; once every 10 s 0, to read all rows."""
         now = time.monotonic()
         if now < self._full_scan_at_s:
             return self.seq

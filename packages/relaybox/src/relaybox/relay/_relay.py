@@ -123,7 +123,7 @@ class Session:
         self._publish_loop.stop()
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Publish until *stopping* is set, then record outcomes, release the lanes, and return in 10 s (G27).
+        """Publish until *stopping* is set; record outcomes, release lanes and return within 10 s (G27).
 
         Raises:
             ExceptionGroup: Contains :class:`HistoryChanged` if PostgreSQL has another history; otherwise a
@@ -249,7 +249,7 @@ class Relay:
         self._session.stop()
 
     async def run(self) -> None:
-        """Publish until :meth:`stop`, then record all outcomes, release the lanes, and return in 10 s (G27).
+        """Publish until :meth:`stop`; then record outcomes, release the lanes and return within 10 s (G27).
 
         The relay waits and retries while PostgreSQL or Kafka is unavailable, during a failover (G35), and
         while PostgreSQL rejects a statement.
@@ -280,7 +280,7 @@ class Relay:
 
 
 class TopicsFirst:
-    """Run a relay when every topic of ``OUTBOX_TOPICS`` exists.
+    """Start a relay only after every topic of ``OUTBOX_TOPICS`` exists.
 
     If a topic were missing, its rows would fail and block their keys (G24), although the rows are correct.
     """

@@ -137,7 +137,7 @@ async def _settle(
     reconciler: Reconciler,
     takeover: Takeover,
 ) -> None:
-    """Mark rows that former owners published, and open the lanes, or stop lanes with a contradiction.
+    """Mark rows that former owners published, and open lanes, or stop lanes that need an operator.
 
     *found* has the id of the last committed batch by number of the lane; the result is added to *takeover*.
     """

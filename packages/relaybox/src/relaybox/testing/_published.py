@@ -63,8 +63,8 @@ class PublishedAssertion:
             event_type: Name of the events, or their declaration.
             key: Key of the messages, compared as text; None for any.
             payload: Fields that the payload must have, also in nested objects; None for any payload.
-            count: Number of events; 0 asserts that there is none, also not in the outbox, whatever its
-                payload there.
+            count: Number of events; 0 asserts that none was published and that no unpublished row of the
+                outbox has this type, key and topic, whatever the payload of the row.
             topic: Name of the topic; None for all topics.
 
         Returns:

@@ -97,10 +97,11 @@ class PartitionWatch:
         self._wanted.set()
 
     def deadline_of_batch(self, deadline: Callable[[], float]) -> Callable[[], float]:
-        """Return a deadline for a batch that starts now, by ``time.monotonic()``.
+        """Return a function that returns the deadline, by ``time.monotonic()``, of a batch that starts now.
 
-        That is *deadline*; but as soon as a further partition accepts no writes, the deadline has passed: the
-        batch may have a record for that partition, and records of other partitions wait for the batch (G36).
+        The function returns the result of *deadline*. As soon as a further partition accepts no writes, it
+        returns 0.0, which is in the past: the batch may have a record for that partition, and the records of
+        other partitions must not wait for that record (G36).
         """
         before = _places(self.unavailable)
         return lambda: 0.0 if _places(self.unavailable) - before else deadline()

@@ -98,9 +98,9 @@ class Plan:
 
     @property
     def remedy(self) -> str:
-        """First part of the advice, up to ``or``, in the error message if Kafka refuses to create the topic.
+        """Advice for the error if Kafka refuses to create the topic; empty if enough brokers are live.
 
-        Empty if there are enough live brokers for all replicas.
+        Ends in ``or``, because the message continues with other advice.
         """
         if self.replicas <= len(self.brokers.live):
             return ""

@@ -136,7 +136,7 @@ async def test_resume_without_a_pause_is_kept_and_recorded(database: Database) -
     [act] = await operator_acts(database)
     assert "秘密" not in str(act["target"])
     async with database.connection() as connection:
-        with pytest.raises(SelectionEmpty, match="is PENDING_PAUSE"):
+        with pytest.raises(SelectionEmpty, match="is PENDING_PAUSE and has a resume already"):
             await preview_resume(connection, "nothing")
 
 
@@ -146,6 +146,9 @@ async def test_wait_for_an_event_is_not_resumed_by_an_operator(database: Databas
     await run_flows(database)
     await resume_flow(database, f"{flow_id}/approval", {}, by="ann")
     await run_flows(database)
+    async with database.connection() as connection:
+        with pytest.raises(SelectionEmpty, match="is RESUMED; `relaybox flow list`"):
+            await preview_resume(connection, f"{flow_id}/approval")
     with pytest.raises(FlowAwaitsEvent, match=f"{PAID} of 'i-1'"):
         await resume_flow(database, f"{flow_id}/payment", {}, by="ann")
     async with database.connection() as connection:

@@ -362,6 +362,6 @@ async def test_key_that_cannot_be_sent_is_refused_and_not_shown(line: Line, clie
 
 @pytest.mark.parametrize("header", ["idempotency-key", "X-Idempotency-Key"])
 async def test_second_key_in_a_header_is_refused(line: Line, client: IdempotentClient, header: str) -> None:
-    with pytest.raises(KeyUnusable, match="pass it as key="):
+    with pytest.raises(KeyUnusable, match="pass the key as key="):
         await client.request("POST", "/orders", key="a", headers={header: "b"})
     assert line.received == []

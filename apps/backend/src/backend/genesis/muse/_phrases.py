@@ -132,7 +132,8 @@ class Perspective(Item):
 class StyleRequest(Item):
     """A change of style that writers request, and the sentences that fulfil the request.
 
-    A negated word of `complaints` is such a request too: "no happy ending" requests a darker style.
+    A text requests the style with one of `keywords`, or by rejecting the opposite: `complaints` has words of
+    the opposite style, and such a word with a negation is a request ("no happy ending": a darker style).
     """
 
     complaints: tuple[str, ...]

@@ -10,7 +10,7 @@ down_revision = "0004_archives"
 
 
 def upgrade() -> None:
-    """Add the column of the last guided run, which an erasure clears."""
+    """Add a column for the last guided run of a session; an erasure of the session clears the column."""
     run_sql_file(op.get_bind(), Path(__file__).with_suffix(".up.sql"))
 
 

@@ -79,7 +79,7 @@ class _AnnotationParts:
         self.chars += chars
         self.at = max(self.at, at)
         if self.chars > _RAW_CHARS_MAX:
-            raise GameRefused(f"the comments have more than {TEXT_CHARS_MAX:,} characters", at, at)
+            raise GameRefused(f"the comments of a move have more than {TEXT_CHARS_MAX:,} characters", at, at)
 
     def yield_to_leader(self) -> None:
         """Treat all parts so far as those of repetitions: the leading line comes later in the file."""

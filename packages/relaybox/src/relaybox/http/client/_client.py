@@ -54,8 +54,8 @@ class IdempotentClient:
 
         The request is repeated after the statuses 500, 502, 503, 504 and 429, after 409
         ``REQUEST_IN_FLIGHT``, and if there was no response. The wait is that of ``Retry-After``, or random
-        and up to 8 s. After the last attempt its response is returned, even if it is one of these; then it is
-        unknown whether the request was executed, and a later request with the same key shows it.
+        and up to 8 s. The response to the last attempt is returned even if it has one of these statuses.
+        The request may then have been executed or not; repeat it later with the same key to find out.
 
         Args:
             method: HTTP method.
@@ -69,8 +69,8 @@ class IdempotentClient:
         Raises:
             ResponseUnknown: The last attempt had no response.
             BodyNotRepeatable: The body comes from a generator or a file.
-            KeyUnusable: *key* is not 1 to 255 printable ASCII characters without quotes and backslashes, or a
-                header contains a key too.
+            KeyUnusable: *key* is not 1 to 255 printable ASCII characters without quotes and backslashes, or
+                the request or the client sets the header ``Idempotency-Key`` or ``X-Idempotency-Key``.
         """
         key = str(uuid4()) if key is None else key
         request = await self._built(key, method, url, parts)
@@ -110,7 +110,8 @@ class IdempotentClient:
             )
         request = self._client.build_request(method, url, **parts)
         if any(header in request.headers for header in _HEADERS):
-            raise KeyUnusable("a header of the request or the client contains a key; pass it as key= instead")
+            names = " or ".join(_HEADERS)
+            raise KeyUnusable(f"the request or the client sets the header {names}; pass the key as key=")
         # Only a body in memory is both kinds of stream; one from a generator or a file can be read once.
         if not (
             isinstance(request.stream, httpx2.SyncByteStream)

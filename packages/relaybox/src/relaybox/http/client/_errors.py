@@ -52,6 +52,6 @@ class BodyNotRepeatable(ClientError):
 
 
 class KeyUnusable(ClientError):
-    """Raised when the key is malformed, or given as an argument and in a header; the message says which."""
+    """Raised when the key is malformed, or a header contains a key; the message says which."""
 
     error_code = "KEY_UNUSABLE"

@@ -1,4 +1,4 @@
-"""Put each old command into one index by age, not two: that of commands with an idempotency key, or this."""
+"""Leave commands with an idempotency key out of the index of ended commands: another index has them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Include a table of the schema in the advisory locks of retention, because schemas share these locks."""
+"""Let each schema have its own advisory locks of retention, because the locks belong to the database."""
 
 from pathlib import Path
 
