@@ -85,7 +85,7 @@ class WorkspaceSettings(BaseSettings):
     export_keep_h: Annotated[float, Field(gt=0, le=100_000)] = 24.0
     #: Maximum number of exports of one user that are pending or running.
     export_open_max: Annotated[int, Field(ge=1, le=1_000)] = 3
-    #: Number of pending or running exports of one node from which users without the editor role are refused.
+    #: Number of pending or running exports of one node at which only editors may start further exports.
     export_node_open_max: Annotated[int, Field(ge=1, le=10_000)] = 10
     #: Maximum size of the file of one export, in bytes. PostgreSQL stores no value above 1 GiB.
     export_bytes_max: Annotated[int, Field(ge=1, le=500 * 1024 * 1024)] = 50 * 1024 * 1024

@@ -15,7 +15,7 @@ __all__ = ("PREFIX", "Client", "require_status")
 
 PREFIX: Final = "/api/v1"
 _POLL_S: Final = 0.1
-#: Attempts for one request: so many that the time limit ends them before.
+#: Maximum number of attempts for one request; so high that the time limit is always reached before.
 _ATTEMPTS_MAX: Final = 1_000
 _TEXT_CHARS_MAX: Final = 500
 
@@ -44,7 +44,7 @@ class Client:
         Args:
             http: Sends the requests, with the token of the user.
             name: The user id of the token; for a user without a token, the name in the output.
-            correlation_id: Of all requests.
+            correlation_id: The correlation id of all requests.
             limit_s: Seconds to wait for a response, and for a result in :meth:`poll`.
         """
         self.http = http

@@ -11,7 +11,7 @@
     ├── ChoiceInvalid         the last proposal has no such option
     ├── StageContentInvalid   the writer's own content is not valid for the stage
     ├── GuidedRunActive       a guided run is active already
-    ├── GuidedRunInactive     no guided run is active, or another one
+    ├── GuidedRunInactive     the guided run to stop or report on is not active
     └── ReportSuperseded      an agent reports on a request that is no longer pending
 """
 

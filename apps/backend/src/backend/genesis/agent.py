@@ -209,7 +209,7 @@ class ConceptAgent:
 
 
 def _storable_message(message: str) -> str:
-    """Return *message* in a form that ReportFailure accepts; if refused, the request would stay pending.
+    """Return *message* in a form that ReportFailure accepts: a refused report leaves the request pending.
 
     The text of an endpoint may be too long, blank, or contain characters that PostgreSQL or UTF-8 cannot
     represent.

@@ -43,7 +43,7 @@ _SERVICE: Final = "guided-run"
 _READ: Final = SQL.including("read", load=SQL["load"])
 #: Failed proposals in a row after which a run fails.
 _FAILURES_MAX: Final = 3
-#: A wait needs a positive time; the end of a wait shorter than this is noticed at once.
+#: The shortest timeout of a wait for an event, which must be positive: that of a run whose time is over.
 _WAIT_MIN: Final = timedelta(milliseconds=1)
 _STEP_FAILED: Final = RunFailure(
     error_code="FLOW_STEP_FAILED",

@@ -17,7 +17,7 @@ _log: Final = structlog.stdlib.get_logger(__name__)
 
 
 def log_call(group: str, message: Message, event_id: UUID) -> None:
-    """Log where an event is, with LOG_LEVEL=DEBUG, before its handler is called: it may end the process."""
+    """Log the place of an event before its handler, which may end the process, is called; level DEBUG."""
     if logging.getLogger(__name__).isEnabledFor(logging.DEBUG):
         topic, partition = message.partition
         place = {"topic": topic, "partition": partition, "offset": message.offset}
@@ -29,8 +29,8 @@ async def await_application(call: Awaitable[None], timeout_s: float, is_closing:
 
     Args:
         call: The function, called.
-        timeout_s: Seconds after which it is cancelled.
-        is_closing: Returns whether the consumer is stopping; then the consumer has cancelled the function.
+        timeout_s: Seconds after which the function is cancelled.
+        is_closing: Returns whether the consumer is stopping; if so, a cancellation came from the consumer.
 
     Raises:
         CancelledError: The consumer ends.

@@ -95,7 +95,7 @@ class Consumer:
             subscriptions: Handlers of one group, each event type at most once.
             topics: The topics to read.
             concurrency: How many transactions may run at once; each uses one connection of *database*.
-            start: Where a group begins that has no committed offset: before the first message of each
+            start: Where a group without committed offsets begins: before the first message of each
                 partition, or after its last.
             message_bytes_max: A larger message is parked without calling its handler.
             dead_letters: The topic to which dead letters are published; None: read from the environment.
@@ -209,7 +209,7 @@ class Consumer:
     async def _reach_database(self) -> None:
         """Return when the database responds, or after :meth:`stop`.
 
-        A member of the group that cannot use its database would keep partitions from members that can.
+        A member that cannot use its database would occupy partitions that other members could process.
         """
         failures = 0
         while not self._stopping.is_set():

@@ -20,7 +20,8 @@ _log: Final = structlog.stdlib.get_logger(__name__)
 #: How many processes may end in the handler of a message before the message is parked. The first process that
 #: ended did not watch its messages, so the handler gets four attempts, as if it had raised an exception.
 _PROCESSES_MAX: Final = 3
-#: Then its ``on_parked`` is called. If processes end there too, the message is parked without it.
+#: Then the message is parked, and its ``on_parked`` is called. If this many processes have ended in the
+#: handler and in ``on_parked`` together, the message is parked without calling ``on_parked``.
 ON_PARKED_PROCESSES_MAX: Final = 2 * _PROCESSES_MAX
 #: How long recording assigned or revoked partitions may take; meanwhile the consumer polls no messages.
 _RECORD_S_MAX: Final = 1.0
@@ -31,10 +32,10 @@ class CrashWatch:
 
     A process that crashes cannot record why. So each process records which partitions it reads, and deletes
     the record when it stops reading them. A process that is assigned a partition with a record of another
-    process watches this partition: it calls one handler at a time, and commits before each call which
-    message it is for. The watch of a partition ends when as many of its messages are finished as the other
-    process may have begun (called a handler without a COMMIT), or when all its messages are finished. Without
-    a crash this costs one statement for each change of the assignment.
+    process watches this partition: it calls one handler at a time, and before each call it commits a record
+    of the message. The other process had begun at most *messages* messages (handler called, COMMIT missing).
+    So the watch of a partition ends when this number of its messages is finished, or all of them. Without a
+    crash this costs one statement for each change of the assignment.
 
     ::
 
@@ -82,8 +83,8 @@ class CrashWatch:
     async def close(self, partitions: Collection[Partition], *, stops: bool = False) -> None:
         """Record that this process has stopped reading *partitions*, except those that it watches.
 
-        The next process that reads a watched partition has to watch it too. *stops*: the process ends
-        regularly, so also record that no handler ended it.
+        The next process that reads a watched partition has to watch it too. *stops*: this process is
+        stopping normally, so also record that no handler has ended it.
         """
         closed = [partition for partition in partitions if partition not in self._remaining]
         for partition in partitions:
@@ -113,8 +114,8 @@ class CrashWatch:
         """Record the call of a handler, and later its failure, if this process watches.
 
         Args:
-            messages: The message, or that of the dead letter. Several share a transaction that was begun
-                before this process watched; nothing is recorded for them.
+            messages: The message, or the message of the dead letter. Nothing is recorded for several
+                messages: their shared transaction was begun before this process watched.
             letter_id: The dead letter that is replayed; 0 for a message.
 
         Raises:
@@ -138,7 +139,10 @@ class CrashWatch:
             raise
 
     def finished(self, message: Message, *, handled: bool = True) -> None:
-        """Note that a message or letter is finished; *handled*: it was handled or parked just now."""
+        """Note that a message or letter is finished.
+
+        *handled*: False if the group had processed the event before; this message does not shorten the watch.
+        """
         self._failed.discard((message.partition, message.offset))
         remaining = self._remaining.get(message.partition)
         if remaining is None or not handled:

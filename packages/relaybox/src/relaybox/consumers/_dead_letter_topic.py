@@ -15,7 +15,7 @@ __all__ = ("DeadLetterTopic", "dead_letter_topic")
 
 #: Prefix of the headers with the failure.
 _PREFIX: Final = "dead_letter_"
-#: Header with the parts of the message that the record lacks because of its size.
+#: Header that names the parts of the message that were left out because the record would be too large.
 _OMITTED: Final = "dead_letter_omitted"
 
 
@@ -63,7 +63,7 @@ class DeadLetterTopic:
 
 
 def _record(message: Message, failure: Headers, bytes_max: int) -> RawRecord:
-    """Return the record of *message*; without its value, or all of its content, if it would be too large."""
+    """Return the record of *message*; if too large, without its value, or without any of its content."""
     original = [header for header in message.headers if not header[0].startswith((_PREFIX, RECORD_ID_HEADER))]
     complete = RawRecord(key=message.key, value=message.value, headers=[*failure, *original])
     if complete.bytes_max <= bytes_max:
@@ -88,7 +88,7 @@ def _order_key(group: str, message: Message) -> str | None:
 
 
 def dead_letter_topic(settings: DeadLetterSettings | None, topics: Sequence[str]) -> DeadLetterTopic | None:
-    """Return the topic to which the dead letters of a consumer of *topics* are published; None if it is off.
+    """Return the topic for the dead letters of a consumer of *topics*; None if no such topic is set.
 
     Raises:
         SubscriptionInvalid: The topic is one of *topics*.

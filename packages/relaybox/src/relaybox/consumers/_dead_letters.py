@@ -23,7 +23,7 @@ __all__ = ("ClaimedLetter", "DeadLetters")
 _SQL: Final = load_queries(__package__ or "relaybox.consumers", "consumers.sql")
 #: Characters of an error that a dead letter keeps.
 _ERROR_CHARACTERS_MAX: Final = 2_000
-#: Keys with requested letters that one search reads for each partition, and letters that block no key.
+#: Limits of one search in a partition: keys with requested letters, and requested letters that block no key.
 _KEYS_MAX: Final = 500
 #: Letters that a count reads, in a few milliseconds.
 _COUNT_MAX: Final = 10_000
@@ -116,9 +116,10 @@ class DeadLetters:
         return LetterCounts(letters=row["letters"], keys=row["keys"])
 
     async def claim_next(self, db: Executor, replay: Replay, after_id: int) -> ClaimedLetter | None:
-        """Mark the next letter of *replay* as replayed, and return it; None if no replay is requested.
+        """Mark the next letter of *replay* as replayed, and return it; None if its replay is not requested.
 
-        The next letter of its key is requested, if it only waited behind this one.
+        This also requests the replay of the following letter of the key, if that letter was parked only
+        because the key was blocked.
 
         Args:
             db: The connection of the transaction in which the letter's handler runs next.

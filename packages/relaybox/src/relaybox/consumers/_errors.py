@@ -99,8 +99,9 @@ class HandlerAborted(ConsumerError):
 class HandlerEndedTransaction(ConsumerError):
     """Raised when a handler committed, rolled back or closed the session of its transaction.
 
-    The record that the group has processed the event is in that transaction: without it a redelivered event
-    would take effect again, and after a commit a failed handler has taken effect in part.
+    That transaction contains the record that the group has processed the event. After a rollback the record
+    is missing, so a redelivered event would take effect again. After a commit, a handler that then fails has
+    taken effect in part.
     """
 
     error_code = "HANDLER_ENDED_TRANSACTION"

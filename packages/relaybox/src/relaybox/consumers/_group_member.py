@@ -70,7 +70,7 @@ class PollResult:
     ends: dict[Partition, int] = field(default_factory=dict[Partition, int])
     #: Messages skipped because their type header has no subscription.
     skipped: int = 0
-    #: Whether statistics of librdkafka arrived, which happens every 5 s, and :func:`is_coordinated` for them.
+    #: Whether this poll received statistics of librdkafka (sent every 5 s) with :func:`is_coordinated` true.
     coordinated: bool = False
 
     def discard(self, partitions: tuple[Partition, ...]) -> None:

@@ -23,8 +23,8 @@ __all__ = (
 
 #: Limits of one partition's unfinished messages; beyond one of them the partition is paused.
 _MESSAGES_MAX: Final = 10_000
-#: A partition with this many unfinished messages is paused if they have at least this many keys. With fewer
-#: keys most of them probably wait for one slow or retried key: reading on finds other keys.
+#: A partition with this many unfinished messages is paused if they have at least ``_ENOUGH_KEYS`` keys. With
+#: fewer keys, most messages probably wait for one slow or retried key: reading on finds other keys.
 _ENOUGH_MESSAGES: Final = 500
 _ENOUGH_KEYS: Final = 64
 _BYTES_MAX: Final = 16 * 1024 * 1024

@@ -47,7 +47,7 @@ from relaybox.telemetry import traceback_of
 __all__ = ("Delivery", "Outcome", "Processor")
 
 _SQL: Final = load_queries(__package__ or "relaybox.consumers", "consumers.sql")
-#: How much longer than its function a transaction may be idle.
+#: Seconds by which the idle limit of a transaction is above the time limit of the function that it waits for.
 _IDLE_MARGIN_S: Final = 5.0
 _log: Final = structlog.stdlib.get_logger(__name__)
 
@@ -307,7 +307,7 @@ class Processor:
             raise HandlerEndedTransaction
 
     async def _allow_idle(self, db: AsyncSession, timeout_s: float) -> None:
-        """Let the transaction be idle until a function's time is over, if PostgreSQL would end it before."""
+        """Raise the transaction's idle limit above *timeout_s*, if PostgreSQL's limit is lower."""
         needed_ms = int((timeout_s + _IDLE_MARGIN_S) * 1_000)
         if needed_ms > self._database.settings.idle_in_transaction_timeout_ms:
             with map_service_errors():

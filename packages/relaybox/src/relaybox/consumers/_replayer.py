@@ -55,7 +55,10 @@ class _Attempt:
 
     @property
     def smaller(self) -> int:
-        """The number of letters to try next after this attempt failed; 0 if its one letter failed alone."""
+        """Number of letters for the next attempt after this one failed; 0 if fewer letters cannot help.
+
+        If a handler failed: the number of letters before its letter. If the COMMIT failed: half of them.
+        """
         return len(self.replayed) // 2 if self.complete else len(self.replayed)
 
 

@@ -267,10 +267,9 @@ def _lags(consumers: list[ConsumerStatistics]) -> Iterator[Metric]:
 def check_consumer(statistics: Callable[[], ConsumerStatistics]) -> Check:
     """Return a check for ``/readyz``: DEGRADED while a consumer with work has finished nothing for 60 s.
 
-    It is DEGRADED too if its Kafka client has found no coordinator of the group for 60 s although brokers
-    respond.
-
-    It is OK while the consumer waits for the database or for Kafka, which have checks of their own.
+    The check is also DEGRADED if the consumer's Kafka client has found no coordinator of the group for 60 s
+    although brokers respond. The time in which the database or Kafka is unavailable does not count: both have
+    checks of their own.
 
     Args:
         statistics: Returns the consumer's statistics, as :meth:`Consumer.statistics`.

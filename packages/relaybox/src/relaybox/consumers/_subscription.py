@@ -138,11 +138,11 @@ def subscribe(
             failed. If PostgreSQL lets a transaction be idle for less time than that
             (``POSTGRES_IDLE_IN_TRANSACTION_TIMEOUT_MS``, 30 s), each event costs one more round trip.
         transaction_events_max: How many events of different keys may share one transaction, which is faster.
-            If one of them fails, all are rolled back and each is tried in a transaction of its own. Also how
-            many replayed dead letters of one key may share one, in their order, for at most 0.25 s.
+            If one of them fails, all are rolled back and each is tried in a transaction of its own. The same
+            limit applies to replayed dead letters of one key: no letter joins a transaction after 0.25 s.
         on_parked: Called in the transaction that parks an event of this subscription, for example to record
-            the failure in the application. After a database error parking is repeated, 10 times at most. If
-            it still fails, or raises another error, the event is parked without the changes of this function.
+            the failure in the application. If the function fails with a database error, it is called again,
+            10 times at most. After that, or after any other error, the event is parked without its changes.
 
     Raises:
         EventNameInvalid: An event type breaks *naming* (G09).

@@ -182,9 +182,9 @@ def plan_next(state: LoopState) -> Action:
 def plan_fetch(state: LoopState) -> Fetch:
     """Return the lanes to read, and the maximum number of rows.
 
-    Without a backlog, lanes are read that have no batch in flight and are not paused. In a backlog, all lanes
-    are read except those with a late batch (:attr:`LoopState.late_lanes`), because all other batches finish
-    before these rows are published. While the circuit breaker is half-open, one row is read, the probe.
+    Without a backlog, a lane is read if it has no batch in flight and is not paused. In a backlog, a lane is
+    read unless it has a late batch (:attr:`LoopState.late_lanes`): all other batches finish before the rows
+    of this read are published. While the circuit breaker is half-open, one row is read, the probe.
     """
     probing = state.breaker is BreakerState.HALF_OPEN
     backlog = state.backlog and not probing  # a read that began before the outage may still report a backlog

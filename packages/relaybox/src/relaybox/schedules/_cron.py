@@ -37,9 +37,10 @@ class Cron:
     def next_tick(self, after: datetime) -> datetime:
         """Return the first tick after *after*, in the zone of the expression.
 
-        When the clock is set forward, a tick at a time that does not exist is due at the next one that does;
-        when the clock is set back, a tick at a time that comes twice is due at the first. Expressions with
-        ``*`` as minutes or hours follow elapsed time. These are the rules of Debian's cron.
+        A tick at a local time that is skipped, because the clock is set forward, is due at the next time that
+        exists. A tick at a local time that occurs twice, because the clock is set back, is due at the first
+        occurrence. These are the rules of Debian's cron. They do not apply to an expression with seconds, or
+        with ``*`` or ``*/n`` as minutes or hours: a skipped time then has no tick, a repeated time two.
         """
         try:
             for tick in CronSim(self.expression, after.astimezone(self.zone)):
@@ -49,8 +50,8 @@ class Cron:
         except CronSimError as error:
             raise ScheduleInvalid(
                 f"cron expression {self.expression!r}: {error}; use five fields for minute, hour, day of "
-                "month, month and day of week, such as '*/5 * * * *' or '0 6 * * MON-FRI', and a sixth for "
-                "seconds"
+                "month, month and day of week, such as '*/5 * * * *' or '0 6 * * MON-FRI', and before them "
+                "optionally one for seconds"
             ) from error
         raise ScheduleInvalid(f"cron expression {self.expression!r} matches no time in the next 50 years")
 

@@ -19,7 +19,7 @@ _RESERVED: Final = "relaybox."
 
 
 class MissedTicks(StrEnum):
-    """What happens to several ticks that are due at once, after a time without a runner or a long task."""
+    """What happens if several ticks are due at once, because no runner ran or a task took long."""
 
     LATEST = auto()  # one task, for the latest of them
     EACH = auto()  # one task for each of them, in order
@@ -77,7 +77,8 @@ def recurring_task(
 
     Args:
         name: Name of the schedule, 1 to 120 characters; names with the prefix ``relaybox.`` are reserved.
-        cron: Minute, hour, day of month, month, day of week, and optionally second, as in Debian's crontab.
+        cron: Minute, hour, day of month, month, day of week, as in Debian's crontab; before them optionally
+            the second.
         timezone: Time zone of the expression, a name of the IANA database.
         missed: What happens if several ticks are due at once.
         may_overlap: Whether a tick creates its task although the one before has not ended. Otherwise the tick

@@ -102,8 +102,8 @@ class Attempt:
     async def _postpone(self, failure: Exception) -> AttemptOutcome:
         """Postpone the task after *failure*, so that a later attempt follows.
 
-        If the runner does not hold the task any more, nothing is changed: a worker that returned
-        (TaskUnfinished) has ended the task itself (ENDED); after any other failure the task is LOST.
+        If the runner does not hold the task any more, nothing is changed. The outcome is then ENDED for
+        TaskUnfinished, because a worker that returned has ended the task itself, and LOST for other failures.
         """
         pause_s = retry_pause_s(self.task.attempts)
         try:

@@ -132,7 +132,7 @@ class TaskRunner:
         self._woken.set()
 
     async def run(self) -> None:
-        """Run tasks until :meth:`stop`; then wait for them ``TASK_STOP_GRACE_S``, and release the others.
+        """Run tasks until :meth:`stop`; release those that have not ended ``TASK_STOP_GRACE_S`` later.
 
         The release takes a few seconds at most. If PostgreSQL is unavailable, read-only, or rejects the
         runner's own statements, the runner retries without limit.

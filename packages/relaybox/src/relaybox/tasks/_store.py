@@ -30,8 +30,8 @@ __all__ = (
     "wake_tasks",
 )
 
-#: Seconds by which each further open task of a fairness key is later than the one before in the order of
-#: claims.
+#: Each further open task of a fairness key is claimed as if it had been created this many seconds after the
+#: previous task of the key.
 _FAIRNESS_GAP_S: Final = 3_600.0
 #: Tasks of one status that a measurement counts.
 _COUNT_MAX: Final = 10_000
@@ -105,9 +105,9 @@ async def complete_task(
     """Complete the task with *result*, inside the caller's transaction.
 
     Args:
-        executor: The caller's transaction; READ COMMITTED if it may last longer than a quarter of
-            ``TASK_LEASE_S``: a stricter one fails at its end, because the renewal of the lease has changed
-            the task's row.
+        executor: The caller's transaction. If it may last longer than a quarter of ``TASK_LEASE_S``, its
+            isolation level must be READ COMMITTED: at a stricter level this call fails, because the renewal
+            of the lease has changed the task's row.
         fence: The fencing token, ``task.fence``.
         result: JSON object to store in ``result_data``.
         input_data: Replaces the task's input, which may be large or private; None keeps it.

@@ -59,7 +59,8 @@ class Tasks:
         runs = await run_due_tasks(self._database, workers, on_exhausted=on_exhausted or note)
         if exhausted:
             raise AssertionError(
-                f"task {exhausted[0].task_type} {exhausted[0].id} was claimed {exhausted[0].attempts} times; "
-                "pass on_exhausted= to test what follows the last attempt"
+                f"task {exhausted[0].task_type} {exhausted[0].id} was claimed {exhausted[0].attempts} times, "
+                "more than TASK_ATTEMPTS_MAX; let the worker end the task, or pass on_exhausted= to test "
+                "what follows the last attempt"
             )
         return runs

@@ -70,7 +70,10 @@ def _event_id(headers: Iterable[tuple[str, bytes | str | None]], message: Any) -
 def _own_event_at(
     headers: Iterable[tuple[str, bytes | str | None]], message: Any, sources: Collection[str]
 ) -> datetime | None:
-    """Return the time of a CloudEvent whose source is in *sources*; None for others or without a zone."""
+    """Return the time of a CloudEvent whose source is in *sources*; None for any other message.
+
+    Also None if the time is missing or malformed, or has no zone.
+    """
     texts = {
         name: value.decode("utf-8", "replace") if isinstance(value, bytes) else value
         for name, value in headers

@@ -41,9 +41,15 @@ def test_hourly_expression_ticks_as_time_goes_by(after: datetime, expected: list
     assert ticks("0 * * * *", after, 2) == expected
 
 
-def test_expression_may_have_seconds() -> None:
-    cron = Cron(expression="*/20 * * * * *", timezone="UTC")
-    assert cron.next_tick(MARCH) == MARCH + timedelta(seconds=20)
+def test_six_fields_begin_with_the_seconds() -> None:
+    cron = Cron(expression="20 5 * * * *", timezone="UTC")
+    assert cron.next_tick(MARCH) == MARCH + timedelta(minutes=5, seconds=20)
+
+
+@pytest.mark.parametrize("expression", ["0 0 2 * * *", "*/60 2 * * *"])
+def test_expression_with_seconds_or_steps_follows_the_clock(expression: str) -> None:
+    assert ticks(expression, MARCH, 1) == ["30. 02:00+0200"]
+    assert ticks(expression, OCTOBER, 2) == ["25. 02:00+0200", "25. 02:00+0100"]
 
 
 @pytest.mark.parametrize("expression", ["*/20 * * * * *", "* * * * *", "0 6 * * MON", "0 0 29 2 *"])

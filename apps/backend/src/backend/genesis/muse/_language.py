@@ -1,4 +1,4 @@
-"""Find the language of a proposal: English or Chinese, as the writer."""
+"""Choose the language of a proposal, English or Chinese: the language of the writer."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -22,10 +22,11 @@ def texts_of(models: Iterable[BaseModel]) -> str:
 
 
 def language_of(brief: Brief) -> Language:
-    """Return the language of the preferences, else the language of the texts in the brief, else English.
+    """Return ``preferences.language`` if it is English or Chinese, else that of the texts, else English.
 
-    Of confirmed contents, preferences and feedback, the first with any text decides. So a story keeps its
-    language even if the writer sends a note in another language.
+    The language of the texts is that of the confirmed contents; if these have no words, that of the other
+    preferences, then of the feedback. So a story keeps its language even if the writer sends a note in
+    another language.
     """
     wished = (brief.preferences.language or "").lower().split("-")[0]
     if wished == "zh":
@@ -55,7 +56,7 @@ def _texts(document: JsonValue) -> Iterator[str]:
 
 
 def _script(text: str) -> Language | None:
-    """Return Chinese if *text* has as many Han characters as Latin words, else English; None without both."""
+    """Return zh if *text* has at least as many Han characters as Latin words, else en; None without words."""
     han, latin = len(_HAN.findall(text)), len(_LATIN_WORD.findall(text))
     if han == latin == 0:
         return None

@@ -222,7 +222,10 @@ class TreeBuilder:
             self._at(index).take_first(waiting, repeats=line.repeats)
 
     def _add_sibling(self, siblings: list[int], uci: str, index: int, *, leads: bool) -> int:
-        """Return the index of an equal sibling; if there is none, add and return *index*."""
+        """Return the index of the sibling with the move *uci*; if there is none, add and return *index*.
+
+        *leads*: put this sibling first, as the main continuation.
+        """
         self._branched = True
         twin = next((one for one in siblings if self._ucis[one] == uci), index)
         if leads:

@@ -56,7 +56,8 @@ def to_canonical(annotation: Annotation) -> Annotation:
     """Return *annotation* in canonical form: as it is after writing it to a PGN file and parsing the file.
 
     Texts lose surrounding white space, carriage returns and byte order marks. Commands in the text become
-    arrows, circles and, unless there is one, the clock. Glyphs are sorted; duplicates are removed.
+    arrows, circles and the clock; a clock that the annotation already has is kept. Glyphs are sorted;
+    duplicates are removed.
 
     Raises:
         AnnotationInvalid: A limit is exceeded, or PGN has no such glyph, clock or shape.
@@ -185,7 +186,7 @@ def _shapes(listed: str) -> list[str]:
 
 
 def _seconds(clock: str) -> float | None:
-    """Return the seconds of *clock*, ``h:mm:ss.mmm``; None from 1,000 hours."""
+    """Return the seconds of *clock*, ``h:mm:ss.mmm``; None for 1,000 hours or more."""
     hours, minutes, seconds = clock.split(":")
     clock_ms = int(hours) * 3_600_000 + int(minutes) * 60_000 + round(float(seconds) * 1000)
     return clock_ms / 1000 if clock_ms <= _CLOCK_MS_MAX else None

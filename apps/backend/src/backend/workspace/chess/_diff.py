@@ -53,9 +53,10 @@ class ChapterDiff:
     chapter_id: UUID
     #: Names of added, removed and changed headers, in ascending order.
     headers: tuple[str, ...]
-    #: Added moves, and below removed moves, each with its subtree, in preorder.
+    #: Added moves, each with its subtree, in preorder.
     moves_added: tuple[LineRef, ...]
     moves_added_count: int
+    #: Removed moves, each with its subtree, in preorder.
     moves_removed: tuple[LineRef, ...]
     moves_removed_count: int
     #: Paths of moves whose annotations changed; the empty path is the starting position.
@@ -73,7 +74,7 @@ class StudyDiff:
     added: tuple[ChapterRef, ...]
     removed: tuple[ChapterRef, ...]
     renamed: tuple[ChapterRenamed, ...]
-    #: Whether the order of the chapters that both states have changed.
+    #: Whether the chapters that are in both states have another order afterwards.
     reordered: bool
     #: Chapters whose headers or moves changed, in their order after the change.
     changed: tuple[ChapterDiff, ...]

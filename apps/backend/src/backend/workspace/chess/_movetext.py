@@ -174,7 +174,7 @@ class Movetext:
         return True
 
     def _bracket(self, found: re.Match[str]) -> bool:
-        """Parse a bracket: it begins the headers of the next game, or ``[/pgn]``, and so ends this game."""
+        """Parse a bracket, which ends this game: it begins ``[/pgn]`` or the headers of the next game."""
         at = found.start(8)
         if FORUM_TAG.match(self._text, at):
             self._notes.normalised(at, FORUM_NOTE)

@@ -26,7 +26,7 @@ class Tags:
     headers: dict[str, str] = field(default_factory=dict[str, str])
     #: The offset of each tag pair, by name.
     offsets: dict[str, int] = field(default_factory=dict[str, int])
-    #: Comments between tag pairs that begin with a semicolon, with their offsets.
+    #: Lines between tag pairs that are comments (they begin with a semicolon), with their offsets.
     comments: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
     #: Names that occur again with another value, with their offsets.
     repeated: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])

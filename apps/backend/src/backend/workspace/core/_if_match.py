@@ -30,7 +30,7 @@ class IfMatch:
 
     @classmethod
     def parse(cls, header: str | None) -> Self:
-        """Parse the value of the header; None if the request has no such header.
+        """Parse *header*, the value of ``If-Match``; None stands for a request without this header.
 
         Raises:
             IfMatchMissing: The header is missing.
@@ -49,10 +49,10 @@ class IfMatch:
         return cls(frozenset(int(tag) for tag in strong if _VERSION.fullmatch(tag)))
 
     def check(self, current: int) -> None:
-        """Require that the client allows to change *current*, the version in the database.
+        """Check that a write may change *current*, the version in the database.
 
         Raises:
-            VersionStale: The client allows other versions only.
+            VersionStale: *current* is not one of the versions that the client allows.
         """
         if self.versions is not None and current not in self.versions:
             raise VersionStale(current)

@@ -86,9 +86,9 @@ class FileDigest:
 class Part:
     """The games of a file for one study, and the skipped games among them."""
 
-    #: Numbers of the part's first game, and below of its last game, among the imported games of the file,
-    #: from 1.
+    #: Number of the part's first game among the imported games of the file, from 1.
     first: int
+    #: Number of the part's last game among the imported games of the file.
     last: int
     games: Sequence[Game]
     skipped: Sequence[SkippedPgn]

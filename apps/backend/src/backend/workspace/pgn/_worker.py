@@ -65,7 +65,7 @@ WORKER: Final = "workspace-worker"
 _BATCH_GAMES: Final = 50
 #: Progress in percent after an import has parsed the file, or an export has written all studies to its file.
 _READ_PERCENT: Final = 80
-#: How often an attempt of an export creates its file, again whenever one of the nodes was purged meanwhile.
+#: How often one attempt at an export creates the file: again if an exported node was purged meanwhile.
 _EXPORTS_MAX: Final = 3
 _COMMAND_TYPES: Final = {IMPORT_TASK: COMMAND, EXPORT_TASK: EXPORT_COMMAND}
 _log: Final = structlog.get_logger(__name__)
@@ -176,7 +176,8 @@ class WorkspaceWorker:
                 self._count(task, CommandStatus.COMPLETED)
                 return
         raise RetryTransaction(
-            f"nodes below {node_id} were purged during each of {_EXPORTS_MAX} exports; start the task again"
+            f"nodes below {node_id} were purged each of the {_EXPORTS_MAX} times that the export's file was "
+            "created; start the task again"
         )
 
     async def _archive(self, studies: Sequence["ArchivedStudy"], progress: Progress) -> bytes:

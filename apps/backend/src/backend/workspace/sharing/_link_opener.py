@@ -34,7 +34,7 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FoundLink:
-    """A valid link to a node that requests with its share token may read."""
+    """A valid link: a request with a share token of this link may read the node."""
 
     id: UUID
     node_id: UUID
@@ -103,7 +103,7 @@ class LinkOpener:
         """Check the password of a link, and issue a share token.
 
         Raises:
-            LinkPasswordWrong: The password is wrong, or missing, which does not count as an attempt.
+            LinkPasswordWrong: The password is wrong or missing; a missing one does not count as an attempt.
             LinkTriesExceeded: Too many passwords were wrong; *password* was not checked.
             TooManyPasswords: The process checks too many passwords; the attempt does not count.
         """

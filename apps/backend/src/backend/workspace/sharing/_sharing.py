@@ -98,9 +98,9 @@ async def revoke_grant(tx: CommandTransaction, node_id: UUID, user_id: str) -> N
 def check_change(actor: Role, *, own: bool, before: Role | None, after: Role | None) -> None:
     """Require that *actor* may change a user's role on a node from *before* to *after*; None for no role.
 
-    Only the owner may create and remove admins: otherwise one admin could remove the others. Both roles
-    include inherited grants, because a grant with a lower role on the node also removes an admin who inherits
-    that role, and a revocation of such a grant creates an admin.
+    Only the owner may create and remove admins: otherwise one admin could remove the others. *before* and
+    *after* include inherited grants: a lower role granted on the node itself replaces an inherited role
+    admin, so such a grant removes an admin, and its revocation creates one.
 
     Args:
         actor: The role of the sender.

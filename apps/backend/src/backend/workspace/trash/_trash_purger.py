@@ -34,8 +34,8 @@ _RETRIES_MAX: Final = 5
 class TrashPurger(SharedJob):
     """Purges batches that have been in the bin for more than ``WORKSPACE_TRASH_KEEP_DAYS`` days.
 
-    Each batch is purged in a separate transaction. Several processes may have a purger; one of them purges
-    each time. Each locks the tree of a batch, and skips trees that another transaction has locked.
+    Each batch is purged in a separate transaction, which locks the tree of the batch; trees that another
+    transaction has locked are skipped. Several processes may have a purger; one of them performs each run.
     """
 
     def __init__(
