@@ -2,16 +2,24 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from typing import Final
 from uuid import UUID
 
 import structlog
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
-from relaybox.consumers._errors import HandlerAborted, HandlerTimedOut
+from relaybox.consumers._errors import HandlerAborted, HandlerEndedTransaction, HandlerTimedOut
 from relaybox.consumers._message import Message
+from relaybox.db import transaction_was_ended
 
-__all__ = ("await_application", "log_call")
+__all__ = ("await_application", "await_in_transaction", "log_call")
+
+#: Key in ``Session.info``: whether a function of the application runs in the session's transaction.
+_RUNS: Final = "relaybox.consumers.application_runs"
 
 _log: Final = structlog.stdlib.get_logger(__name__)
 
@@ -57,3 +65,45 @@ async def await_application(call: Awaitable[None], timeout_s: float, is_closing:
         raise HandlerAborted(error) from error
     if deadline.expired():  # the function suppressed its cancellation
         raise HandlerTimedOut(timeout_s)
+
+
+async def await_in_transaction(
+    db: AsyncSession, call: Awaitable[None], timeout_s: float, is_closing: Callable[[], bool]
+) -> None:
+    """Await a function of the application, which must leave the transaction of *db* open.
+
+    A commit is refused before it takes effect: with it the event would count as processed, although the rest
+    of its effect is missing.
+
+    Args:
+        db: The session of the function.
+        call: The function, called.
+        timeout_s: Seconds after which it is cancelled.
+        is_closing: Returns whether the consumer is stopping; if so, a cancellation came from the consumer.
+
+    Raises:
+        HandlerEndedTransaction: The function committed, rolled back or closed the session.
+        CancelledError, HandlerTimedOut, HandlerAborted: See :func:`await_application`.
+    """
+    transaction = db.sync_session.get_transaction()
+    with _commit_refused(db.sync_session):
+        await await_application(call, timeout_s, is_closing)
+    if db.sync_session.get_transaction() is not transaction or transaction_was_ended(db):
+        raise HandlerEndedTransaction
+
+
+@contextmanager
+def _commit_refused(session: Session) -> Generator[None]:
+    if _RUNS not in session.info:
+        event.listen(session, "before_commit", _refuse_to_commit)
+    session.info[_RUNS] = True
+    try:
+        yield
+    finally:
+        session.info[_RUNS] = False
+
+
+def _refuse_to_commit(session: Session) -> None:
+    # SQLAlchemy sends the event for savepoints too, which the application may commit.
+    if session.info[_RUNS] and not session.in_nested_transaction():
+        raise HandlerEndedTransaction

@@ -12,13 +12,12 @@ from relaybox_types.envelope import EventEnvelope
 from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.contextvars import bound_contextvars
 
-from relaybox.consumers._application import await_application, log_call
+from relaybox.consumers._application import await_in_transaction, log_call
 from relaybox.consumers._crash_watch import ON_PARKED_PROCESSES_MAX, CrashWatch
 from relaybox.consumers._dead_letters import DeadLetters
 from relaybox.consumers._errors import (
     EnvelopeInvalid,
     HandlerEndedProcess,
-    HandlerEndedTransaction,
     HandlerFailed,
     HandlerMissing,
     KeyBlocked,
@@ -38,7 +37,6 @@ from relaybox.db import (
     load_queries,
     map_database_errors,
     map_service_errors,
-    transaction_was_ended,
 )
 from relaybox.events import EventTypes
 from relaybox.signals import SignalEmitter
@@ -290,21 +288,9 @@ class Processor:
         await self._allow_idle(unit.db, timeout_s)
         began_s = monotonic()
         try:
-            await self._await_handler(unit, handler(), timeout_s)
+            await await_in_transaction(unit.db, handler(), timeout_s, lambda: self._closing)
         finally:
             self.durations.count(monotonic() - began_s)
-
-    async def _await_handler(self, unit: EventTransaction, call: Awaitable[None], timeout_s: float) -> None:
-        """Await a function of the application, which must leave the transaction of *unit* open.
-
-        Raises:
-            HandlerEndedTransaction: The function committed, rolled back or closed the session.
-            HandlerTimedOut, HandlerAborted: See :func:`await_application`.
-        """
-        transaction = unit.db.sync_session.get_transaction()
-        await await_application(call, timeout_s, lambda: self._closing)
-        if unit.db.sync_session.get_transaction() is not transaction or transaction_was_ended(unit.db):
-            raise HandlerEndedTransaction
 
     async def _allow_idle(self, db: AsyncSession, timeout_s: float) -> None:
         """Raise the transaction's idle limit above *timeout_s*, if PostgreSQL's limit is lower."""
@@ -386,7 +372,8 @@ class Processor:
         try:
             with map_database_errors():
                 call = subscription.on_parked(unit.event, failure, unit)
-                await self._await_handler(unit, call, subscription.handler_timeout_s)
+                timeout_s = subscription.handler_timeout_s
+                await await_in_transaction(unit.db, call, timeout_s, lambda: self._closing)
         except RetryTransaction:
             raise
         except Exception as error:

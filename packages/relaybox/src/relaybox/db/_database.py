@@ -26,8 +26,13 @@ _ATTEMPTS_MAX: Final = 10
 _BACKOFF_S: Final = 0.005
 _BACKOFF_S_MAX: Final = 0.25
 _CLOSE_S: Final = 2.0
-#: A statement that ends a transaction and begins another, so that the server's response shows no end.
-_CHAINED: Final = re.compile(r"\s*(COMMIT|END|ROLLBACK|ABORT)\s[\w\s]*\bAND\s+CHAIN\b", re.IGNORECASE)
+#: A statement that commits, or that ends a transaction and begins another, so that the server's response
+#: shows no end; after white space and comments.
+_COMMITTING: Final = re.compile(
+    r"(?>(?:\s+|/\*.*?\*/|--[^\n]*\n)*)"
+    r"((COMMIT|END|PREPARE\s+TRANSACTION)\b|(ROLLBACK|ABORT)\s[\w\s]*\bAND\s+CHAIN\b)",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 class Executor(Protocol):
@@ -77,8 +82,8 @@ def transaction_was_ended(db: AsyncSession) -> bool:
     """Return whether a statement such as ROLLBACK ended the transaction of *db*, unnoticed by SQLAlchemy.
 
     Takes no round trip, because each response of PostgreSQL contains the state of the transaction. Returns
-    False if the connection is broken. Sessions refuse COMMIT AND CHAIN, which begins another transaction at
-    once.
+    False if the connection is broken. Sessions refuse COMMIT as a statement, and AND CHAIN, which begins
+    another transaction at once.
     """
     connection = db.sync_session.connection()
     if connection.closed or connection.invalidated:
@@ -293,7 +298,7 @@ def _create_engine(settings: PostgresSettings, connector: Connector) -> AsyncEng
     )
     event.listen(engine.sync_engine, "checkout", partial(_refuse_unusable, connector))
     event.listen(engine.sync_engine, "handle_error", _drop_read_only)
-    event.listen(engine.sync_engine, "before_cursor_execute", _refuse_chained)
+    event.listen(engine.sync_engine, "before_cursor_execute", _refuse_to_commit)
     return engine
 
 
@@ -309,7 +314,9 @@ def _drop_read_only(context: ExceptionContext) -> None:
         context.is_disconnect = True
 
 
-def _refuse_chained(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-    """Refuse COMMIT AND CHAIN in a session: the caller could not see that the transaction ended."""
-    if _CHAINED.match(statement):
-        raise exc.InvalidRequestError("AND CHAIN ends the session's transaction; commit the session instead")
+def _refuse_to_commit(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+    """Refuse COMMIT and AND CHAIN: the caller could not prevent, or see, the end of the transaction."""
+    if _COMMITTING.match(statement):
+        raise exc.InvalidRequestError(
+            "a statement must not end the session's transaction; commit or roll back the session instead"
+        )

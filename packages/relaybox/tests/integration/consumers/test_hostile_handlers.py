@@ -8,6 +8,7 @@ from relaybox.consumers import ConsumerSignal, EventTransaction, subscribe
 from relaybox.db import Database, DatabaseUnavailable, executor_of
 from relaybox.settings import KafkaSettings
 from relaybox_types.envelope import EventEnvelope
+from sqlalchemy import text
 
 from tests.fixtures.events import REQUESTED, effects, make_event, publish, publish_raw, record_effect
 from tests.fixtures.raw_headers import publish_with_header
@@ -69,6 +70,26 @@ async def roll_back_in_sql(unit: EventTransaction) -> None:
     await executor_of(unit.db).fetch("ROLLBACK")
 
 
+async def commit(unit: EventTransaction) -> None:
+    await unit.db.commit()
+
+
+async def commit_later(unit: EventTransaction) -> None:
+    async with unit.db.begin_nested():
+        await record_effect(unit.event, unit)
+    transaction = unit.db.get_transaction()
+    assert transaction is not None
+    await transaction.commit()
+
+
+async def commit_in_sql(unit: EventTransaction) -> None:
+    await executor_of(unit.db).fetch("/* done */ Commit")
+
+
+async def end_in_sql(unit: EventTransaction) -> None:
+    await unit.db.execute(text("-- done\nEND"))
+
+
 async def commit_and_chain(unit: EventTransaction) -> None:
     await executor_of(unit.db).fetch(" commit and chain")
     raise RuntimeError("the effect was committed in part")
@@ -106,6 +127,10 @@ async def parked(database: Database) -> list[object]:
         hang_in_statement,
         roll_back,
         roll_back_in_sql,
+        commit,
+        commit_later,
+        commit_in_sql,
+        end_in_sql,
         commit_and_chain,
         roll_back_and_chain,
         close_session,
@@ -132,7 +157,9 @@ async def test_message_whose_handler_breaks_the_rules_is_parked(
 
 
 @pytest.mark.guarantee("G41")
-@pytest.mark.parametrize("act", [abort, exit_process, cancel_itself_and_wait, unprintable, hang_in_statement])
+@pytest.mark.parametrize(
+    "act", [abort, exit_process, cancel_itself_and_wait, unprintable, hang_in_statement, commit]
+)
 async def test_message_whose_on_parked_fails_is_parked_without_it(
     act: Act, database: Database, kafka_settings: KafkaSettings, topic: str, group: str, start_consumer
 ) -> None:
