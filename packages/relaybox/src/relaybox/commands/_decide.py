@@ -304,9 +304,10 @@ def _envelope(
 
 
 def metadata_of(caller: Caller, command_id: UUID | None) -> dict[str, Any]:
-    """Return the ``metadata`` of an event: actor, service, command, request, time and trace context.
+    """Return the ``metadata`` of an event; keys whose value would be None are left out.
 
-    Values that are None are left out.
+    The keys are ``user_id``, ``source_service``, ``command_id``, ``request_id``, ``timestamp`` and
+    ``traceparent``.
     """
     known = {
         "user_id": caller.actor,
