@@ -2,24 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from typing import Final
 from uuid import UUID
 
 import structlog
-from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session
 
 from relaybox.consumers._errors import HandlerAborted, HandlerEndedTransaction, HandlerTimedOut
 from relaybox.consumers._message import Message
-from relaybox.db import transaction_was_ended
+from relaybox.db import refuse_commits, transaction_was_ended
 
 __all__ = ("await_application", "await_in_transaction", "log_call")
-
-#: Key in ``Session.info``: whether a function of the application runs in the session's transaction.
-_RUNS: Final = "relaybox.consumers.application_runs"
 
 _log: Final = structlog.stdlib.get_logger(__name__)
 
@@ -86,24 +80,10 @@ async def await_in_transaction(
         CancelledError, HandlerTimedOut, HandlerAborted: See :func:`await_application`.
     """
     transaction = db.sync_session.get_transaction()
-    with _commit_refused(db.sync_session):
-        await await_application(call, timeout_s, is_closing)
-    if db.sync_session.get_transaction() is not transaction or transaction_was_ended(db):
-        raise HandlerEndedTransaction
-
-
-@contextmanager
-def _commit_refused(session: Session) -> Generator[None]:
-    if _RUNS not in session.info:
-        event.listen(session, "before_commit", _refuse_to_commit)
-    session.info[_RUNS] = True
+    refuse_commits(db, HandlerEndedTransaction)
     try:
-        yield
+        await await_application(call, timeout_s, is_closing)
     finally:
-        session.info[_RUNS] = False
-
-
-def _refuse_to_commit(session: Session) -> None:
-    # SQLAlchemy sends the event for savepoints too, which the application may commit.
-    if session.info[_RUNS] and not session.in_nested_transaction():
+        refuse_commits(db, None)
+    if db.sync_session.get_transaction() is not transaction or transaction_was_ended(db):
         raise HandlerEndedTransaction

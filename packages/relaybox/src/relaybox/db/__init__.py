@@ -6,6 +6,7 @@ from relaybox.db._database import (
     Executor,
     Isolation,
     executor_of,
+    refuse_commits,
     transaction_was_ended,
 )
 from relaybox.db._errors import (
@@ -66,6 +67,7 @@ __all__ = (
     "migrate_down",
     "migrate_up",
     "pending_migrations",
+    "refuse_commits",
     "run_sql_file",
     "schema_script",
     "sqlstate_of",

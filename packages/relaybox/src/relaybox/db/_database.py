@@ -16,7 +16,15 @@ from relaybox.db._connector import Connector, await_connection
 from relaybox.db._errors import RetryTransaction, is_read_only, map_database_errors, map_service_errors
 from relaybox.settings import PostgresSettings, load_settings
 
-__all__ = ("Database", "DedicatedConnection", "Executor", "Isolation", "executor_of", "transaction_was_ended")
+__all__ = (
+    "Database",
+    "DedicatedConnection",
+    "Executor",
+    "Isolation",
+    "executor_of",
+    "refuse_commits",
+    "transaction_was_ended",
+)
 
 T = TypeVar("T")
 #: Isolation levels of PostgreSQL.
@@ -33,6 +41,8 @@ _COMMITTING: Final = re.compile(
     r"((COMMIT|END|PREPARE\s+TRANSACTION)\b|(ROLLBACK|ABORT)\s[\w\s]*\bAND\s+CHAIN\b)",
     re.IGNORECASE | re.DOTALL,
 )
+#: Key in ``Session.info``: returns the error of a commit, or None.
+_REFUSAL: Final = "relaybox.commit_refusal"
 
 
 class Executor(Protocol):
@@ -76,6 +86,28 @@ def _fetch(db: Session, query: str, args: tuple[Any, ...]) -> Sequence[Mapping[s
 def executor_of(db: AsyncSession) -> Executor:
     """Return an executor that executes the library's SQL in the transaction of *db*."""
     return _SessionExecutor(db)
+
+
+class _Session(Session):
+    """The class of the library's sessions; a listener per session would cost 12 µs per transaction."""
+
+
+@event.listens_for(_Session, "before_commit")
+def _raise_refusal(session: Session) -> None:
+    # SQLAlchemy sends the event for savepoints too, which the application may commit.
+    if (refusal := session.info.get(_REFUSAL)) and not session.in_nested_transaction():
+        raise refusal()
+
+
+def refuse_commits(db: AsyncSession, error: Callable[[], Exception] | None) -> None:
+    """Make a commit of *db* raise an error before it takes effect; savepoints can still be committed.
+
+    Args:
+        db: A session of :class:`Database`, given to a function of the application, which must not end its
+            transaction.
+        error: Returns the error. None permits commits again.
+    """
+    db.info[_REFUSAL] = error
 
 
 def transaction_was_ended(db: AsyncSession) -> bool:
@@ -136,7 +168,7 @@ class Database:
     @cached_property
     def sessions(self) -> async_sessionmaker[AsyncSession]:
         """Factory of sessions that use the pool."""
-        return async_sessionmaker(self.engine, expire_on_commit=False)
+        return async_sessionmaker(self.engine, expire_on_commit=False, sync_session_class=_Session)
 
     @cached_property
     def _direct_connector(self) -> Connector:

@@ -7,11 +7,9 @@ from typing import Annotated, Any, Final, Generic, TypeVar
 from uuid import UUID
 
 from fastapi import Depends, Request
-from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session
 
-from relaybox.db import Database, map_database_errors
+from relaybox.db import Database, map_database_errors, refuse_commits
 from relaybox.http._idempotent_decorator import policy_of
 from relaybox.http._idempotent_request import idempotent_request_of
 from relaybox.http._tokens import Principal
@@ -21,7 +19,6 @@ from relaybox.settings import IdempotencySettings, load_settings
 __all__ = ("UnitOfWork", "has_stored_response", "is_unit", "unit_of_work")
 
 P = TypeVar("P", bound=Principal | str)
-_COMMITTED: Final = "relaybox.unit_committed"
 _UNIT: Final = "relaybox_unit"
 
 
@@ -29,17 +26,15 @@ class _UnitStore(IdempotencyService):
     """The store of a unit of work, the only code that commits its session."""
 
     async def commit(self) -> None:
-        self._session.info[_COMMITTED] = True
+        refuse_commits(self._session, None)
         await super().commit()
 
 
-def _refuse_to_commit(session: Session) -> None:
-    # SQLAlchemy sends the event for savepoints too, which the endpoint may commit.
-    if not session.in_nested_transaction() and _COMMITTED not in session.info:
-        raise RuntimeError(
-            "an endpoint must not commit its unit of work, which is committed with the response; "
-            "call flush(), or use begin_nested()"
-        )
+def _commit_refused() -> RuntimeError:
+    return RuntimeError(
+        "an endpoint must not commit its unit of work, which is committed with the response; "
+        "call flush(), or use begin_nested()"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,7 +108,7 @@ def unit_of_work(
             claim = await idempotent.claim(request, sender, policy)
             await idempotent.leave_cache()
             db = await (database if isinstance(database, Database) else database(request)).begin()
-            event.listen(db.sync_session, "before_commit", _refuse_to_commit)
+            refuse_commits(db, _commit_refused)
             await idempotent.hold_for_unit(_UnitStore(db, settings=known()), claim)
         # The middleware commits and releases. Here errors of the driver are mapped to errors with a response.
         with map_database_errors():
