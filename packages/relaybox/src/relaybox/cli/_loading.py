@@ -23,17 +23,25 @@ def load_declared(name: str, kind: type[T], decorator: str) -> T:
         BadParameter: There is no such module, or no such object in it; typer exits with code 2.
     """
     module, _, attribute = name.partition(":")
+    if not module or not attribute or module.startswith("."):
+        raise _invalid(f"{name!r} does not name an object in a module; write module:name")
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
-        found = getattr(import_module(module), attribute, None)
+        declaring = import_module(module)
     except ModuleNotFoundError as error:
-        if error.name != module:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
-        found = None
+        raise _invalid(
+            f"there is no module {error.name}; run the command in the directory that contains it"
+        ) from None
+    if not hasattr(declaring, attribute):
+        raise _invalid(f"{module} has no {attribute}; write the name of a function declared with {decorator}")
+    found = getattr(declaring, attribute)
     if not isinstance(found, kind):
-        raise typer.BadParameter(
-            f"{name} is not a function declared with {decorator} in an importable module",
-            param_hint="MODULE:NAME",
-        )
+        raise _invalid(f"{name} is not declared with {decorator}; decorate the function, or name another")
     return found
+
+
+def _invalid(problem: str) -> typer.BadParameter:
+    return typer.BadParameter(problem, param_hint="MODULE:NAME")

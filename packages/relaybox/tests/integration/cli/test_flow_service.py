@@ -119,10 +119,19 @@ async def test_flow_service_runs_flows_and_exports_their_metrics(
         process.wait(WAIT_S)
 
 
-@pytest.mark.parametrize("name", ["work:undeclared", "work:missing", "elsewhere:waiting"])
-def test_name_that_is_not_a_flow_is_refused(name: str, variables: dict[str, str], directory: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("work:undeclared", "work:undeclared is not declared with @flow; decorate the function"),
+        ("work:missing", "work has no missing; write the name of a function declared with @flow"),
+        ("elsewhere:waiting", "there is no module elsewhere; run the command in the directory"),
+    ],
+)
+def test_name_that_is_not_a_flow_is_refused(
+    name: str, message: str, variables: dict[str, str], directory: Path
+) -> None:
     refused = subprocess.run(
         [*PROGRAM, name], cwd=directory, env=variables, capture_output=True, text=True, check=False
     )
     assert refused.returncode == 2
-    assert f"{name} is not a function declared with @flow" in refused.stderr
+    assert message in refused.stderr

@@ -152,11 +152,28 @@ def test_health_port_in_use_is_one_line(
     assert len(message.splitlines()) == 1
 
 
-@pytest.mark.parametrize("name", ["handlers:nothing", "handlers:missing", "handlers", "elsewhere:handle"])
-def test_name_that_is_not_a_handler_is_refused(name: str, variables: dict[str, str], app_dir: Path) -> None:
-    assert f"{name} is not a function declared with @subscribe" in refused(
-        "consumer", "run", name, cwd=app_dir, env=variables
-    )
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("handlers:nothing", "handlers:nothing is not declared with @subscribe; decorate the function"),
+        (
+            "handlers:missing",
+            "handlers has no missing; write the name of a function declared with @subscribe",
+        ),
+        ("handlers", "'handlers' does not name an object in a module; write module:name"),
+        (".handlers:handle", "'.handlers:handle' does not name an object in a module; write module:name"),
+        (
+            "elsewhere:handle",
+            "there is no module elsewhere; run the command in the directory that contains it",
+        ),
+        ("elsewhere.part:handle", "there is no module elsewhere; run the command in the directory"),
+        ("handlers.py:handle", "there is no module handlers.py; run the command in the directory"),
+    ],
+)
+def test_name_that_is_not_a_handler_is_refused(
+    name: str, message: str, variables: dict[str, str], app_dir: Path
+) -> None:
+    assert message in refused("consumer", "run", name, cwd=app_dir, env=variables)
 
 
 def test_local_runs_a_command_with_ready_servers(tmp_path: Path) -> None:
