@@ -90,6 +90,14 @@ async def end_in_sql(unit: EventTransaction) -> None:
     await unit.db.execute(text("-- done\nEND"))
 
 
+async def commit_in_sql_without_parameters(unit: EventTransaction) -> None:
+    await unit.db.execute(text("COMMIT"), execution_options={"no_parameters": True})
+
+
+async def commit_in_sql_many_times(unit: EventTransaction) -> None:
+    await unit.db.execute(text("COMMIT"), [{}, {}])
+
+
 async def commit_and_chain(unit: EventTransaction) -> None:
     await executor_of(unit.db).fetch(" commit and chain")
     raise RuntimeError("the effect was committed in part")
@@ -130,6 +138,8 @@ async def parked(database: Database) -> list[object]:
         commit,
         commit_later,
         commit_in_sql,
+        commit_in_sql_without_parameters,
+        commit_in_sql_many_times,
         end_in_sql,
         commit_and_chain,
         roll_back_and_chain,
