@@ -102,7 +102,10 @@ def test_module_with_an_invalid_event_name_cannot_be_imported(
 ) -> None:
     (tmp_path / "declaring.py").write_text(
         "from relaybox.commands import Aggregate, Domain\n"
-        "domain = Domain('Suite.Thing', aggregate=Aggregate, aggregate_type='THING')\n"
+        "class Thing(Aggregate):\n"
+        "    def apply(self, event):\n"
+        "        return self\n"
+        "domain = Domain('Suite.Thing', aggregate=Thing, aggregate_type='THING')\n"
         f"NEWS = domain.event({action!r})\n"
     )
     monkeypatch.syspath_prepend(tmp_path)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from inspect import signature
+from inspect import iscoroutinefunction, signature
 from typing import Any, ClassVar, Final, Generic, Self, TypeVar, get_type_hints, overload
 from uuid import UUID
 
@@ -126,7 +126,11 @@ class Domain(Generic[A]):
             target_type: Value of ``target_type`` in the domain's events.
             snapshots: Queries of the domain's own table; None stores snapshots in ``aggregate_snapshots``.
             naming: Returns a valid name of an event, and raises EventNameInvalid for any other.
+
+        Raises:
+            TypeError: *aggregate* is not a subclass of :class:`Aggregate` that defines ``apply``.
         """
+        _check_aggregate(aggregate)
         self.name = name
         self._naming = naming
         self.aggregate = aggregate
@@ -209,8 +213,8 @@ class Domain(Generic[A]):
                 same response, and are logged as a warning.
 
         Raises:
-            TypeError: The second parameter is not annotated with a Pydantic model, the third parameter not
-                with ``UUID``, or the command type is declared already.
+            TypeError: The decider is asynchronous, its second parameter is not annotated with a Pydantic
+                model, its third parameter not with ``UUID``, or the command type is declared already.
         """
 
         def declare(decider: Decider[A, C]) -> Decider[A, C]:
@@ -257,6 +261,13 @@ def _snake_case(name: str) -> str:
     return re.sub(r"\W+", "_", _WORD_BREAK.sub("_", name)).lower()
 
 
+def _check_aggregate(aggregate: Any) -> None:
+    if not (isinstance(aggregate, type) and issubclass(aggregate, Aggregate)):
+        raise TypeError(f"{aggregate!r} cannot be a domain's aggregate; derive it from {Aggregate.__name__}")
+    if aggregate.apply is Aggregate.apply:
+        raise TypeError(f"{aggregate.__qualname__} has no apply(); define apply(self, event) -> Self")
+
+
 def _signature_of(
     decider: Callable[..., Events],
 ) -> tuple[type[BaseModel], Callable[[Any, Any, UUID], Events]]:
@@ -265,9 +276,14 @@ def _signature_of(
     Raises:
         TypeError: See :meth:`Domain.command`.
     """
+    name = getattr(decider, "__qualname__", repr(decider))
+    if iscoroutinefunction(decider):
+        raise TypeError(
+            f"{name} is asynchronous, but a decider must be pure; write it with def, and read what it needs "
+            "before the command is sent"
+        )
     hints = get_type_hints(decider)
     _, *annotations = [hints.get(name) for name in signature(decider).parameters] or [None]
-    name = getattr(decider, "__qualname__", repr(decider))
     model = annotations[0] if annotations else None
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         raise TypeError(f"{name}: annotate the second parameter with the command's Pydantic model")

@@ -1,12 +1,13 @@
 """Declarations of a domain: errors at import, and the handlers that a caller may use."""
 
+from typing import Any, Self
 from uuid import UUID
 
 import pytest
 from pydantic import BaseModel
 from relaybox.commands import Aggregate, CommandService, Domain, Events, UnknownCommand
 from relaybox.db import Database
-from relaybox.events import EventTypeInvalid
+from relaybox.events import Event, EventTypeInvalid
 from relaybox.outbox import Notifier, OutboxSettings, TopicUndeclared
 from relaybox.settings import PostgresSettings
 from relaybox_types.naming import EventNameInvalid, check_dotted_name
@@ -14,15 +15,20 @@ from relaybox_types.naming import EventNameInvalid, check_dotted_name
 from tests.fixtures.counters import Counter, CreateCounter, Increase, ReportCount, counters, increase
 
 
-def a_domain(name: str = "Suite.Thing") -> Domain[Aggregate]:
-    return Domain(name, aggregate=Aggregate, aggregate_type="THING")
+class Thing(Aggregate):
+    def apply(self, event: Event) -> Self:
+        return self
+
+
+def a_domain(name: str = "Suite.Thing") -> Domain[Thing]:
+    return Domain(name, aggregate=Thing, aggregate_type="THING")
 
 
 class Go(BaseModel):
     pass
 
 
-def go(thing: Aggregate, command: Go) -> Events:
+def go(thing: Thing, command: Go) -> Events:
     return []
 
 
@@ -65,10 +71,27 @@ def test_invalid_event_name_is_refused_at_its_declaration(name: str, action: str
 
 @pytest.mark.guarantee("G09")
 def test_domain_may_have_another_naming_rule() -> None:
-    domain = Domain("study", aggregate=Aggregate, aggregate_type="STUDY", naming=check_dotted_name)
+    domain = Domain("study", aggregate=Thing, aggregate_type="STUDY", naming=check_dotted_name)
     assert domain.event("chapter.created")().type == "study.chapter.created"
     with pytest.raises(EventNameInvalid):
         domain.event("Chapter.Created")
+
+
+class WithoutApply(Aggregate):
+    size: int = 0
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "message"),
+    [
+        (Go, r"Go'> cannot be a domain's aggregate; derive it from Aggregate"),
+        (Thing(id=UUID(int=1), owner="ada"), "cannot be a domain's aggregate"),
+        (WithoutApply, r"WithoutApply has no apply\(\); define apply\(self, event\)"),
+    ],
+)
+def test_class_that_cannot_be_an_aggregate_is_refused(aggregate: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        Domain("Suite.Thing", aggregate=aggregate, aggregate_type="THING")
 
 
 def test_command_cannot_be_declared_twice() -> None:
@@ -82,11 +105,11 @@ def without_annotation(thing, command):
     return []
 
 
-def with_another_type(thing: Aggregate, command: dict[str, str]) -> Events:
+def with_another_type(thing: Thing, command: dict[str, str]) -> Events:
     return []
 
 
-def with_one_parameter(thing: Aggregate) -> Events:
+def with_one_parameter(thing: Thing) -> Events:
     return []
 
 
@@ -94,7 +117,7 @@ def with_no_parameter() -> Events:
     return []
 
 
-def with_a_wrong_third(thing: Aggregate, command: Go, when: str) -> Events:
+def with_a_wrong_third(thing: Thing, command: Go, when: str) -> Events:
     return []
 
 
@@ -104,6 +127,15 @@ def with_a_wrong_third(thing: Aggregate, command: Go, when: str) -> Events:
 def test_decider_must_annotate_its_model(decider) -> None:
     with pytest.raises(TypeError, match=f"{decider.__name__}: annotate the second parameter"):
         a_domain().command(decider)
+
+
+async def asynchronous(thing: Thing, command: Go) -> Events:
+    return []
+
+
+def test_asynchronous_decider_is_refused() -> None:
+    with pytest.raises(TypeError, match="asynchronous is asynchronous, but a decider must be pure; write it"):
+        a_domain().command(asynchronous)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 def test_third_parameter_of_a_decider_must_be_a_uuid() -> None:

@@ -1,13 +1,14 @@
 """An application starts only if all its routes that accept idempotency keys can support them."""
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI
 from pydantic import BaseModel, SecretStr
 from relaybox.commands import Aggregate, Domain, Events
 from relaybox.db import Database
+from relaybox.events import Event
 from relaybox.http import (
     Backbone,
     IdempotencyMiddleware,
@@ -28,12 +29,19 @@ class CreateJar(BaseModel):
     """The command that creates a jar."""
 
 
-jars: Domain[Aggregate] = Domain("Shop.Jar", aggregate=Aggregate, aggregate_type="JAR")
+class Jar(Aggregate):
+    """A jar."""
+
+    def apply(self, event: Event) -> Self:
+        return self
+
+
+jars: Domain[Jar] = Domain("Shop.Jar", aggregate=Jar, aggregate_type="JAR")
 CREATED = jars.event("Created")
 
 
 @jars.command(creates=True)
-def create(_: Aggregate, _command: CreateJar) -> Events:
+def create(_: Jar, _command: CreateJar) -> Events:
     return [CREATED({})]
 
 
