@@ -120,7 +120,7 @@ class HandlerEndedProcess(ConsumerError):
 
     def __init__(self, processes: int) -> None:
         super().__init__(
-            f"{processes} processes ended during the handler of this message; look for a "
+            f"at least {processes} processes ended during the handler of this message; look for a "
             "crash in a C library, memory that ran out or a call of os._exit, then replay the dead letter"
         )
         self.processes = processes

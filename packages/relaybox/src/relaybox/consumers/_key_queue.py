@@ -63,7 +63,8 @@ class Parking:
     """Why an item gets no further attempt."""
 
     failure: BaseException
-    #: Failed attempts of the handler since the message was read, or since its replay began.
+    #: Failed attempts of the handler since the message was read, or since its replay began. If processes
+    #: ended in the handler: their number.
     attempts: int
     #: The letter whose replay failed; None for a message that gets a letter.
     letter_id: int | None = None

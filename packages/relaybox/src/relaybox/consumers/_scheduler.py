@@ -7,7 +7,7 @@ from typing import Final, assert_never
 
 import structlog
 
-from relaybox.consumers._errors import HandlerAborted, KeyBlocked, ParkedByOperator
+from relaybox.consumers._errors import HandlerAborted, HandlerEndedProcess, KeyBlocked, ParkedByOperator
 from relaybox.consumers._key_queue import Item, KeyQueue, KeyState, Parking, ReadyKeys, Replay
 from relaybox.consumers._message import Message
 from relaybox.consumers._policy import (
@@ -361,7 +361,8 @@ class Scheduler:
         if may_stop and isinstance(item.work, Message) and self._processor.stops_at(item.work):
             self._on_stop(self._processor.stopped_by(item.work, item.failures, failure))
             return
-        self._park_next(queue, Parking(failure=failure, attempts=item.failures, letter_id=letter_id))
+        attempts = failure.processes if isinstance(failure, HandlerEndedProcess) else item.failures
+        self._park_next(queue, Parking(failure=failure, attempts=attempts, letter_id=letter_id))
 
     def _pause(self, queue: KeyQueue, pause_s: float) -> None:
         queue.state = KeyState.PAUSED
