@@ -27,6 +27,9 @@ from tests.fixtures.signal_recorder import SignalRecorder
 
 KEYS = [f"key-{number}" for number in range(30)]
 COUNT = 40
+#: Events per key, so that rows stay PENDING after two marks: a mark has at most 10,000 rows and those of the
+#: batches in flight.
+COUNT_OF_MARKS = 1_000
 NO_POLL = RelaySettings(poll_interval=3_600)
 
 
@@ -44,7 +47,8 @@ def once_in_order(kafka: KafkaSettings, topic: str, count: int) -> None:
 async def test_successor_of_a_killed_relay_publishes_nothing_twice(
     database: Database, kafka_settings: KafkaSettings, topic: str, make_relay: StartRelay, moment: str
 ) -> None:
-    await put_events(database, topic, KEYS, count=COUNT)
+    count = COUNT_OF_MARKS if "marked" in moment else COUNT
+    await put_events(database, topic, KEYS, count=count)
     victim = make_relay(die_at=moment)
     await victim.start()
     assert await victim.wait_for_exit() == -signal.SIGKILL
@@ -52,7 +56,7 @@ async def test_successor_of_a_killed_relay_publishes_nothing_twice(
 
     await make_relay().start()
     await wait_until_all_sent(database)
-    once_in_order(kafka_settings, topic, COUNT)
+    once_in_order(kafka_settings, topic, count)
 
 
 @pytest.mark.guarantee("G31")

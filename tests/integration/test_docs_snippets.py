@@ -5,7 +5,7 @@ import re
 import uuid
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 from unittest.mock import AsyncMock
 
 import asyncpg
@@ -17,7 +17,7 @@ from relaybox.commands import Aggregate, Caller, CommandRefused, Domain, Events
 from relaybox.consumers import EventTransaction, subscribe
 from relaybox.db import BACKBONE, Database, Migrations, migrate_up, pending_migrations
 from relaybox.errors import SettingsError
-from relaybox.events import EventBus
+from relaybox.events import Event, EventBus
 from relaybox.local import LocalPostgres
 from relaybox.settings import PostgresSettings
 from relaybox.tasks import TaskRunner, TaskSignal
@@ -366,6 +366,9 @@ async def test_client_page_loop_sends_once(client_blocks: dict[str, Any]) -> Non
 
 class Order(Aggregate):
     confirmed: bool = False
+
+    def apply(self, event: Event) -> Self:
+        return self
 
 
 class ConfirmOrder(BaseModel):

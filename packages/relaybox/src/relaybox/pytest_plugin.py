@@ -104,7 +104,7 @@ def _relaybox_kafka_start(
             begin()
         yield wait
         if starts and starts[0].exception() is None:
-            run_in_own_loop(server.stop())
+            server.kill()  # an orderly shutdown takes a second, and the directory is removed anyway
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Self
 from uuid import UUID, uuid4
 
 import httpx2 as httpx
@@ -11,6 +11,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic_core import from_json
 from relaybox.commands import Aggregate, Domain, Events
 from relaybox.db import Database
+from relaybox.events import Event
 from relaybox.http import Backbone, SharedSecretVerifier, aggregate_router, create_app, make_token
 from relaybox.settings import JwtSettings, PostgresSettings
 from structlog.testing import capture_logs
@@ -131,7 +132,8 @@ async def test_both_routes_are_documented_with_the_aggregate(http: httpx.AsyncCl
 
 def test_route_of_a_domain_requires_a_creating_command(database: Database) -> None:
     class Thing(Aggregate):
-        pass
+        def apply(self, event: Event) -> Self:
+            return self
 
     class Make(BaseModel):
         pass
