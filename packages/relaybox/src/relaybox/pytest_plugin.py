@@ -104,7 +104,7 @@ def _relaybox_kafka_start(
             begin()
         yield wait
         if starts and starts[0].exception() is None:
-            server.kill()  # an orderly shutdown takes a second, and the directory is removed anyway
+            run_in_own_loop(server.stop())
 
 
 @pytest.fixture(scope="session")
