@@ -143,9 +143,10 @@ async def service_resources(
 
 @asynccontextmanager
 async def notifications(database: Database) -> AsyncGenerator[Notifier]:
-    """Notify listeners of the commits of *database* during an ``async with`` block, the last ones at its end.
+    """Notify listeners of commits of *database* that wrote to the outbox, during an ``async with`` block.
 
-    Without it, relays, live streams and task runners find what was committed at their next poll.
+    The end of the block sends the notifications that are still queued. Without notifications, relays, live
+    streams and task runners find committed changes at their next poll.
     """
     notifier = Notifier(database)
     notifier.attach(database.sessions)

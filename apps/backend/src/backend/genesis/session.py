@@ -334,7 +334,7 @@ def _chosen_content(stage: GenesisStage, draft: Draft, command: ConfirmStage) ->
     if command.choice is None:
         return _checked_content(stage, command.content or {})
     if draft.proposal is None:
-        raise NoProposal(stage, "request a proposal, or send your own text in `content`")
+        raise NoProposal(stage, "request a proposal, or send your own `content` instead of `choice`")
     options = draft.proposal["proposal"]["options"]
     if command.choice >= len(options):
         raise ChoiceInvalid(command.choice, len(options))

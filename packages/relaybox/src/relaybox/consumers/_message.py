@@ -125,7 +125,7 @@ def _envelope(message: Message, group: str) -> dict[str, Any]:
         cloudevent_type, document = _unwrapped(message, group, document)
     event_type = document.get("event_type")
     if cloudevent_type is not None and event_type != cloudevent_type:
-        raise _invalid(message, group, f"its event_type differs from its {_TYPE_HEADER}")
+        raise _invalid(message, group, "its event_type differs from the type of its CloudEvent")
     if not isinstance(event_type, str):
         raise _invalid(message, group, "it has no event_type")
     return document

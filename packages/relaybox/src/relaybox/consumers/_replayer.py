@@ -94,8 +94,8 @@ class Replayer:
     async def replay(self, replay: Replay, *, after_id: int = 0, letters_max: int = 1) -> Replayed:
         """Handle the next requested letters of *replay* and mark them as replayed, in one transaction.
 
-        If the handler of a letter fails, the letters before it are replayed without it. If the COMMIT of
-        several letters fails, fewer letters are tried.
+        If the handler of a letter fails, the transaction is repeated with only the letters before it. If the
+        COMMIT of several letters fails, it is repeated with fewer of them.
 
         Args:
             replay: The letters to replay.
@@ -103,9 +103,10 @@ class Replayer:
             letters_max: How many letters of the key may share the transaction.
 
         Raises:
-            ReplayFailed: The handler of the first letter failed, or the letter is not an event; its cause is
-                the failure.
-            DatabaseError: No letter took effect.
+            ReplayFailed: The handler of the first letter failed, its message is not an event, the COMMIT of a
+                single letter failed, or PostgreSQL became unreachable after a letter was claimed; its cause
+                is the failure.
+            DatabaseError: PostgreSQL failed before a letter was claimed.
         """
         attempt = _Attempt()
 

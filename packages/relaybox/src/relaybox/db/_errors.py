@@ -259,10 +259,11 @@ def map_database_errors() -> Generator[None]:
 
 @contextmanager
 def map_service_errors() -> Generator[None]:
-    """Map errors of a service's own statements in the ``with`` block, with any SQLSTATE.
+    """Map errors with any SQLSTATE in the ``with`` block, for the statements of a service's own loops.
 
-    Only for the loops of services, which no SQLSTATE may end: an error that :func:`map_database_errors` does
-    not map becomes :class:`DatabaseRefused`, which the loop logs before it retries.
+    An SQLSTATE must never end such a loop. So an error that :func:`map_database_errors` does not map becomes
+    :class:`DatabaseRefused`, which the loop logs before it retries. Other code uses
+    :func:`map_database_errors`.
     """
     try:
         with map_database_errors():

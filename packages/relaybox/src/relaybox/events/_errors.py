@@ -44,7 +44,7 @@ class EventIdInvalid(EventError):
 class EventIdReused(EventError):
     """Raised when an event with the same id and different content is already recorded.
 
-    A retry fails again: publish the event with a new id. ``differs`` has the names of the fields.
+    A retry fails again: publish the event with a new id. ``differs`` has the names of the fields that differ.
     """
 
     error_code = "EVENT_ID_REUSED"

@@ -77,7 +77,10 @@ class FlowSummary:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any], **values: Any) -> Self:
-        """Return the flow in *record*, a result of a query with ``all_flows``."""
+        """Return the flow in *record*, a row of a query that includes the query ``all_flows``.
+
+        *values*: the fields ``correlation_id`` and ``steps``, which ``all_flows`` does not return.
+        """
         name, _, version = record["task_type"].rpartition("@")
         same = ("id", "attempts", "error_code", "error", "created_at", "updated_at")
         return cls(

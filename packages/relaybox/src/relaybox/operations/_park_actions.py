@@ -1,4 +1,4 @@
-"""Request that the consumers of a group park a message whose handler ends their process."""
+"""Request that the consumers of a group park a message instead of handling it."""
 
 import asyncio
 from contextlib import closing
@@ -90,10 +90,10 @@ async def request_parking(
 ) -> MessageToPark:
     """Request that a consumer of the group parks a message instead of calling its handler.
 
-    For a message whose handler ends the process, so that no attempt is ever counted. A running consumer
-    reads the request within a second; a consumer that starts later reads the request before any message. The
-    message becomes a dead letter when its turn in its key comes, and the later messages of its key are parked
-    behind it. A handler
+    For a message that consumers do not park themselves: the process ends outside the handler (in an upcaster
+    or a validator), or the handler blocks the event loop. A running consumer reads the request within a
+    second; a consumer that starts later reads the request before any message. The message becomes a dead
+    letter when its turn in its key comes, and the later messages of its key are parked behind it. A handler
     that runs at this moment is not interrupted: if it is successful, the message is not parked.
 
     Args:

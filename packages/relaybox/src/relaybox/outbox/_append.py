@@ -98,7 +98,9 @@ def validate_event(topic: str, key: str, payload: Mapping[str, Any]) -> tuple[st
         value = to_json(payload)
         EventEnvelope.model_validate_json(value)
     except (ValidationError, ValueError) as error:
-        raise EventIncomplete(f"the event is not an envelope: {_first_line(error)}") from error
+        raise EventIncomplete(
+            f"the event is no valid EventEnvelope: {_first_line(error)}; build it with build_event_envelope"
+        ) from error
     return _checked_row(topic, key, payload["event_type"], value)
 
 

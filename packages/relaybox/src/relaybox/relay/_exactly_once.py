@@ -177,7 +177,10 @@ class ExactlyOnce:
                 batch.number.set_result(numbers.get(batch.lane))
 
     def note_recorded(self, batch: Batch) -> None:
-        """Allow :meth:`trim_claims` to delete the claims before that of the recorded *batch*."""
+        """Note that the outcome of *batch* is recorded in PostgreSQL.
+
+        If *batch* is the last one that its lane published, :meth:`trim_claims` may delete the older claims.
+        """
         assert isinstance(batch, LaneBatch)
         open_lane = self._open.get(batch.lane)
         if open_lane is not None and open_lane.last_id == batch.batch_id:

@@ -321,7 +321,12 @@ class TopicsFirst:
                 return
 
     async def _prepared(self) -> Mapping[str, int]:
-        """Create missing topics, and return ``max.message.bytes`` of each declared topic."""
+        """Return ``max.message.bytes`` of each declared topic; with ``create_topics``, create missing ones.
+
+        Raises:
+            TopicsNotReady: A topic is missing, and the relay must not or cannot create it.
+            LinkDown, BrokerAway: No broker responds.
+        """
         limits = await asyncio.to_thread(self._ask)
         missing = sorted(self._outbox.declared() - limits.keys())
         if not missing:

@@ -31,10 +31,11 @@ def run_in_own_loop(work: Coroutine[Any, Any, T]) -> T:
 
 @contextmanager
 def server_directory() -> Generator[Path]:
-    """Create a directory for servers that other accounts can enter, unlike pytest's own.
+    """Create a directory for the servers of tests, and delete it at the end of the ``with`` block.
 
-    The directory is in memory if there is room: databases create and delete thousands of files, and ext4's
-    search for free inodes took a third of the time of a suite.
+    Other accounts of the operating system can enter it, unlike ``tmp_path`` of pytest. It is in memory if
+    there is room: databases create and delete thousands of files, and ext4's search for free inodes took a
+    third of the time of a suite.
     """
     roomy = os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _ROOM_BYTES
     directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_MEMORY if roomy else None))

@@ -72,7 +72,13 @@ def _cluster_state(settings: KafkaSettings, topics: list[str]) -> ClusterState:
 
 
 def _configs(admin: Any, diagnosis: ConnectionDiagnosis, topics: list[str]) -> dict[str, Mapping[str, int]]:
-    """Return ``min.insync.replicas`` and ``max.message.bytes`` by topic; empty without the right to read."""
+    """Return ``min.insync.replicas`` and ``max.message.bytes`` of each topic.
+
+    The mapping of a topic is empty if the brokers refuse to return its configuration to this account.
+
+    Raises:
+        BrokerAway: No broker responds.
+    """
     found: dict[str, Mapping[str, int]] = {}
     try:
         configs = topic_configs(admin, topics, _RESPONSE_S)

@@ -41,7 +41,8 @@ async def verify(
         key: Verify only events of this key; None for all keys.
         since: Verify only events written since this time-zone-aware time; None for all events.
         isolation: Isolation level of the Kafka consumer.
-        keys_max: Maximum number of keys of each kind to list; the tallies count all keys.
+        keys_max: Maximum number of keys in ``Report.findings`` for each :class:`Kind` of deviation, such as
+            LOST; ``Report.tallies`` counts all of them.
 
     Raises:
         TopicMissing: One of *topics* does not exist.

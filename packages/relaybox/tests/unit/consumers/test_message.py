@@ -45,7 +45,7 @@ def test_event_of_another_type_is_skipped_whatever_its_shape() -> None:
         (
             to_json({"event_type": CREATED, "payload": "secret"}),
             REQUESTED,
-            "differs from its ce_type",
+            "differs from the type of its CloudEvent",
         ),
         (to_json({"event_type": REQUESTED, "payload": "secret"}), None, "malformed aggregate_id"),
     ],
@@ -73,7 +73,7 @@ def test_an_event_comes_out_of_structured_mode_as_it_was_put_in(content_type: st
 @pytest.mark.parametrize(
     ("value", "content_type", "reason"),
     [
-        (structured({}, type=CREATED), STRUCTURED, "differs from its ce_type"),
+        (structured({}, type=CREATED), STRUCTURED, "differs from the type of its CloudEvent"),
         (structured({}, specversion="0.3"), STRUCTURED, "is not a CloudEvent 1.0"),
         (structured("secret"), STRUCTURED, "its data is not a JSON object"),
         (structured({}), "application/cloudevents-batch+json", "content-type is not application/cloudevents"),

@@ -74,10 +74,10 @@ _Work = Callable[[Task, Progress], Awaitable[None]]
 
 
 class WorkspaceWorker:
-    """Runs the tasks of workspaces; any number of workers share them.
+    """Runs the workspace's tasks, imports and exports of PGN files; any number of workers share them.
 
-    *event_bytes_max*: maximum size of an event in bytes, as in the API. *limits*: None to read them from the
-    environment (``WORKSPACE_*``).
+    *event_bytes_max*: maximum size of an event in bytes; must equal the API's. *limits*: None to read them
+    from the environment (``WORKSPACE_*``).
     """
 
     def __init__(
