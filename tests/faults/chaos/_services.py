@@ -83,7 +83,7 @@ class ServiceSlot:
     def freeze(self) -> None:
         """SIGSTOP the process."""
         assert self._process is not None
-        self._process.signal_tree(signal.SIGSTOP)
+        self._process.pause()
         self._frozen = True
 
     def resume(self) -> None:

@@ -102,6 +102,16 @@ class DetachedProcess:
                     os.kill(pid, signal.SIGKILL)
         self._popen.wait(_KILL_WAIT_S)
 
+    def pause(self) -> None:
+        """Send SIGSTOP to the process and its descendants; return when the process has stopped.
+
+        The kernel stops a process when one of its threads has received the signal; on a busy machine, the
+        process runs on for milliseconds.
+        """
+        self.signal_tree(signal.SIGSTOP)
+        with suppress(ChildProcessError):  # it has ended
+            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
     def signal_tree(self, number: signal.Signals) -> None:
         """Send *number* to the process first, then to each of its descendants."""
         self._popen.send_signal(number)

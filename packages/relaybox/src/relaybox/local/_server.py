@@ -110,7 +110,7 @@ class LocalServer(ABC):
 
     def pause(self) -> None:
         """Stop all processes of the server by SIGSTOP: connections stay open and get no response."""
-        self._running().signal_tree(signal.SIGSTOP)
+        self._running().pause()
 
     def resume(self) -> None:
         """Let all processes of the server continue after :meth:`pause` (SIGCONT)."""
