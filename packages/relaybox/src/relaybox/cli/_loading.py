@@ -25,6 +25,8 @@ def load_declared(name: str, kind: type[T], decorator: str) -> T:
     module, _, attribute = name.partition(":")
     if not module or not attribute or module.startswith("."):
         raise _invalid(f"{name!r} does not name an object in a module; write module:name")
+    if module.endswith(".py"):
+        raise _invalid(f"write the module's name, not its file: {module.removesuffix('.py')}:{attribute}")
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:

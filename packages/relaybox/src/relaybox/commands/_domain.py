@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from inspect import iscoroutinefunction, signature
+from inspect import isasyncgenfunction, iscoroutinefunction, signature
 from typing import Any, ClassVar, Final, Generic, Self, TypeVar, get_type_hints, overload
 from uuid import UUID
 
@@ -277,7 +277,7 @@ def _signature_of(
         TypeError: See :meth:`Domain.command`.
     """
     name = getattr(decider, "__qualname__", repr(decider))
-    if iscoroutinefunction(decider):
+    if iscoroutinefunction(decider) or isasyncgenfunction(decider):
         raise TypeError(
             f"{name} is asynchronous, but a decider must be pure; write it with def, and read what it needs "
             "before the command is sent"

@@ -34,14 +34,14 @@ _ATTEMPTS_MAX: Final = 10
 _BACKOFF_S: Final = 0.005
 _BACKOFF_S_MAX: Final = 0.25
 _CLOSE_S: Final = 2.0
-#: A statement that commits, or that ends a transaction and begins another, so that the server's response
-#: shows no end; after white space and comments.
+#: Matches, after white space and comments, a statement that commits, or one with AND CHAIN. AND CHAIN begins
+#: the next transaction at once, so the server's response does not show that the first one ended.
 _COMMITTING: Final = re.compile(
     r"(?>(?:\s+|/\*.*?\*/|--[^\n]*\n)*)"
     r"((COMMIT|END|PREPARE\s+TRANSACTION)\b|(ROLLBACK|ABORT)\s[\w\s]*\bAND\s+CHAIN\b)",
     re.IGNORECASE | re.DOTALL,
 )
-#: Key in ``Session.info``: returns the error of a commit, or None.
+#: Key in ``Session.info`` of the function that returns the error for a commit; None permits commits.
 _REFUSAL: Final = "relaybox.commit_refusal"
 
 
@@ -352,5 +352,6 @@ def _refuse_to_commit(_cursor: Any, statement: str, *_: Any) -> None:
     """Refuse COMMIT and AND CHAIN: the caller could not prevent, or see, the end of the transaction."""
     if _COMMITTING.match(statement):
         raise exc.InvalidRequestError(
-            "a statement must not end the session's transaction; commit or roll back the session instead"
+            "COMMIT and AND CHAIN are refused as statements: only the code that began the transaction may "
+            "end it; for a statement that may fail, use begin_nested()"
         )

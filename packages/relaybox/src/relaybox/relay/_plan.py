@@ -184,9 +184,9 @@ def plan_fetch(state: LoopState) -> Fetch:
 
     Without a backlog, a lane is read if it has no batch in flight and is not paused. In a backlog, a lane is
     read unless it has a late batch (:attr:`LoopState.late_lanes`): all other batches finish before the rows
-    of this read are published. With ``one_batch_at_a_time``, a batch that excludes its lane excludes all
-    lanes. While the circuit breaker is half-open, one row is read, the probe, and only if no batch is in
-    flight.
+    of this read are published. With ``one_batch_at_a_time``, no lane is read while any lane has a batch in
+    flight (in a backlog: a late batch). While the circuit breaker is half-open, one row is read, the probe,
+    and only if no batch is in flight.
     """
     probing = state.breaker is BreakerState.HALF_OPEN
     backlog = state.backlog and not probing  # a read that began before the outage may still report a backlog

@@ -167,7 +167,7 @@ def test_health_port_in_use_is_one_line(
             "there is no module elsewhere; run the command in the directory that contains it",
         ),
         ("elsewhere.part:handle", "there is no module elsewhere; run the command in the directory"),
-        ("handlers.py:handle", "there is no module handlers.py; run the command in the directory"),
+        ("handlers.py:handle", "write the module's name, not its file: handlers:handle"),
     ],
 )
 def test_name_that_is_not_a_handler_is_refused(

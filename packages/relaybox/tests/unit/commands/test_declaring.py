@@ -133,9 +133,14 @@ async def asynchronous(thing: Thing, command: Go) -> Events:
     return []
 
 
-def test_asynchronous_decider_is_refused() -> None:
-    with pytest.raises(TypeError, match="asynchronous is asynchronous, but a decider must be pure; write it"):
-        a_domain().command(asynchronous)  # pyright: ignore[reportArgumentType, reportCallIssue]
+async def asynchronous_generator(thing: Thing, command: Go) -> Any:
+    yield []
+
+
+@pytest.mark.parametrize("decider", [asynchronous, asynchronous_generator])
+def test_asynchronous_decider_is_refused(decider: Any) -> None:
+    with pytest.raises(TypeError, match="is asynchronous, but a decider must be pure; write it with def"):
+        a_domain().command(decider)
 
 
 def test_third_parameter_of_a_decider_must_be_a_uuid() -> None:
