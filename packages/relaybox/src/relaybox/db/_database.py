@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppres
 from functools import cached_property, partial
 from typing import Any, Final, Literal, Protocol, TypeVar
 
-from sqlalchemy import URL, ExceptionContext, event, exc
+from sqlalchemy import URL, Connection, ExceptionContext, event, exc
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine  # noqa: TID251
 from sqlalchemy.orm import Session
 
@@ -34,15 +34,20 @@ _ATTEMPTS_MAX: Final = 10
 _BACKOFF_S: Final = 0.005
 _BACKOFF_S_MAX: Final = 0.25
 _CLOSE_S: Final = 2.0
-#: Matches, after white space and comments, a statement that commits, or one with AND CHAIN. AND CHAIN begins
-#: the next transaction at once, so the server's response does not show that the first one ended.
+#: White space or a comment, not a nested one: a COMMIT after a nested comment is not recognised.
+_GAP: Final = r"(?:\s|/\*.*?\*/|--[^\n\r]*[\n\r])"
+#: Matches a statement that commits, or one with AND CHAIN. AND CHAIN begins the next transaction at once, so
+#: the server's response does not show that the first one ended.
 _COMMITTING: Final = re.compile(
-    r"(?>(?:\s+|/\*.*?\*/|--[^\n]*\n)*)"
-    r"((COMMIT|END|PREPARE\s+TRANSACTION)\b|(ROLLBACK|ABORT)\s[\w\s]*\bAND\s+CHAIN\b)",
+    rf"(?>(?:;|{_GAP})*)"
+    rf"((COMMIT|END|PREPARE{_GAP}+TRANSACTION)\b"
+    rf"|(ROLLBACK|ABORT)\b(?>(?:WORK\b|TRANSACTION\b|{_GAP})*)AND{_GAP}+CHAIN\b)",
     re.IGNORECASE | re.DOTALL,
 )
 #: Key in ``Session.info`` of the function that returns the error for a commit; None permits commits.
 _REFUSAL: Final = "relaybox.commit_refusal"
+#: Key in the ``info`` of a connection: ``Session.info`` of the session that uses the connection.
+_SESSION_INFO: Final = "relaybox.session_info"
 
 
 class Executor(Protocol):
@@ -92,10 +97,14 @@ class _Session(Session):
     """The class of the library's sessions; a listener per session would cost 12 µs per transaction."""
 
 
-@event.listens_for(_Session, "before_commit")
-def _raise_refusal(session: Session) -> None:
-    # SQLAlchemy sends the event for savepoints too, which the application may commit.
-    if (refusal := session.info.get(_REFUSAL)) and not session.in_nested_transaction():
+@event.listens_for(_Session, "after_begin")
+def _note_session(session: Session, _transaction: Any, connection: Connection) -> None:
+    connection.info[_SESSION_INFO] = session.info
+
+
+def _raise_refusal(connection_info: Mapping[str, Any]) -> None:
+    refusal = connection_info.get(_SESSION_INFO, {}).get(_REFUSAL)
+    if refusal is not None:
         raise refusal()
 
 
@@ -333,7 +342,15 @@ def _create_engine(settings: PostgresSettings, connector: Connector) -> AsyncEng
     # Events of the dialect, because a listener on the engine would cost three times as much per statement.
     for execution in ("do_execute", "do_executemany", "do_execute_no_params"):
         event.listen(engine.sync_engine, execution, _refuse_to_commit)
+    # There is no such event of the dialect. Each COMMIT calls this method, whether the session, one of its
+    # transactions or its connection is committed; releasing a savepoint does not.
+    engine.dialect.do_commit = partial(_commit_unless_refused, engine.dialect.do_commit)
     return engine
+
+
+def _commit_unless_refused(commit: Callable[[Any], None], dbapi_connection: Any) -> None:
+    _raise_refusal(dbapi_connection.info)
+    commit(dbapi_connection)
 
 
 def _refuse_unusable(connector: Connector, dbapi_connection: Any, _record: Any, _proxy: Any) -> None:
@@ -348,9 +365,10 @@ def _drop_read_only(context: ExceptionContext) -> None:
         context.is_disconnect = True
 
 
-def _refuse_to_commit(_cursor: Any, statement: str, *_: Any) -> None:
+def _refuse_to_commit(_cursor: Any, statement: str, *arguments: Any) -> None:
     """Refuse COMMIT and AND CHAIN: the caller could not prevent, or see, the end of the transaction."""
     if _COMMITTING.match(statement):
+        _raise_refusal(arguments[-1].root_connection.info)
         raise exc.InvalidRequestError(
             "COMMIT and AND CHAIN are refused as statements: only the code that began the transaction may "
             "end it; for a statement that may fail, use begin_nested()"

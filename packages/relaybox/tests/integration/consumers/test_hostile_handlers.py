@@ -2,15 +2,18 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import pytest
 from relaybox.consumers import ConsumerSignal, EventTransaction, subscribe
+from relaybox.consumers._errors import HandlerEndedTransaction
 from relaybox.db import Database, DatabaseUnavailable, executor_of
 from relaybox.settings import KafkaSettings
 from relaybox_types.envelope import EventEnvelope
 from sqlalchemy import text
 
 from tests.fixtures.events import REQUESTED, effects, make_event, publish, publish_raw, record_effect
+from tests.fixtures.letters import letter_rows
 from tests.fixtures.raw_headers import publish_with_header
 
 COMMITTED, PARKED = ConsumerSignal.COMMITTED, ConsumerSignal.PARKED
@@ -82,6 +85,32 @@ async def commit_later(unit: EventTransaction) -> None:
     await transaction.commit()
 
 
+async def commit_from_a_savepoint(unit: EventTransaction) -> None:
+    transaction = unit.db.get_transaction()
+    assert transaction is not None
+    async with unit.db.begin_nested():
+        await transaction.commit()
+
+
+async def commit_the_connection(unit: EventTransaction) -> None:
+    await (await unit.db.connection()).commit()
+
+
+async def commit_another_transaction(unit: EventTransaction) -> None:
+    await unit.db.rollback()
+    await record_effect(unit.event, unit)
+    await unit.db.commit()
+
+
+async def commit_after_an_empty_statement(unit: EventTransaction) -> None:
+    await executor_of(unit.db).fetch(";COMMIT")
+
+
+async def suppress_a_refused_commit(unit: EventTransaction) -> None:
+    with suppress(HandlerEndedTransaction):
+        await unit.db.commit()
+
+
 async def commit_in_sql(unit: EventTransaction) -> None:
     await executor_of(unit.db).fetch("/* done */ Commit")
 
@@ -123,6 +152,26 @@ async def parked(database: Database) -> list[object]:
     return [row["event_id"] for row in rows]
 
 
+#: Handlers that end, or try to end, their transaction.
+ENDING: tuple[Act, ...] = (
+    roll_back,
+    roll_back_in_sql,
+    commit,
+    commit_later,
+    commit_from_a_savepoint,
+    commit_the_connection,
+    commit_another_transaction,
+    commit_after_an_empty_statement,
+    commit_in_sql,
+    commit_in_sql_without_parameters,
+    commit_in_sql_many_times,
+    end_in_sql,
+    commit_and_chain,
+    roll_back_and_chain,
+    close_session,
+)
+
+
 @pytest.mark.guarantee("G41")
 @pytest.mark.parametrize(
     "act",
@@ -133,17 +182,8 @@ async def parked(database: Database) -> list[object]:
         unprintable,
         code_with_nul,
         hang_in_statement,
-        roll_back,
-        roll_back_in_sql,
-        commit,
-        commit_later,
-        commit_in_sql,
-        commit_in_sql_without_parameters,
-        commit_in_sql_many_times,
-        end_in_sql,
-        commit_and_chain,
-        roll_back_and_chain,
-        close_session,
+        suppress_a_refused_commit,
+        *ENDING,
     ],
 )
 async def test_message_whose_handler_breaks_the_rules_is_parked(
@@ -162,7 +202,9 @@ async def test_message_whose_handler_breaks_the_rules_is_parked(
         await running.signals.wait_for(PARKED)
         publish(kafka_settings, topic, [good])
         await running.signals.wait_for(COMMITTED)
-    assert await parked(database) == [bad.event_id]
+    [letter] = await letter_rows(database)
+    assert letter["event_id"] == bad.event_id
+    assert (letter["error_code"] == "HANDLER_ENDED_TRANSACTION") == (act in ENDING)
     assert await effects(database) == [good.event_id]
 
 

@@ -95,8 +95,8 @@ async def test_error_names_the_missing_field_of_an_event(database: Database, nam
         ({"version": 0}, "version"),
         ({"event_type": "Suite.Counter\n.Created"}, "event_type contains a control character"),
         ({"timestamp": "yesterday"}, "timestamp"),
-        ({"payload": {"a": object()}}, "not an envelope"),
-        ({"payload": {"a": "\ud800"}}, "not an envelope"),
+        ({"payload": {"a": object()}}, "no valid EventEnvelope"),
+        ({"payload": {"a": "\ud800"}}, "no valid EventEnvelope"),
         ({"payload": {"a": "\x00"}}, "NUL"),
     ],
 )
