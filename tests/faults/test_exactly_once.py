@@ -14,6 +14,7 @@ from relaybox.settings import KafkaSettings, RelaySettings
 
 from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.relays import (
+    COUNT_BEYOND_TWO_MARKS,
     StartRelay,
     first_appearances,
     notify,
@@ -27,9 +28,6 @@ from tests.fixtures.signal_recorder import SignalRecorder
 
 KEYS = [f"key-{number}" for number in range(30)]
 COUNT = 40
-#: Events per key, so that rows stay PENDING after two marks: a mark has at most 10,000 rows and those of the
-#: batches in flight.
-COUNT_OF_MARKS = 1_000
 NO_POLL = RelaySettings(poll_interval=3_600)
 
 
@@ -47,7 +45,7 @@ def once_in_order(kafka: KafkaSettings, topic: str, count: int) -> None:
 async def test_successor_of_a_killed_relay_publishes_nothing_twice(
     database: Database, kafka_settings: KafkaSettings, topic: str, make_relay: StartRelay, moment: str
 ) -> None:
-    count = COUNT_OF_MARKS if "marked" in moment else COUNT
+    count = COUNT_BEYOND_TWO_MARKS if "marked" in moment else COUNT
     await put_events(database, topic, KEYS, count=count)
     victim = make_relay(die_at=moment)
     await victim.start()

@@ -12,6 +12,7 @@ from relaybox.relay import Relay, RelaySignal
 from relaybox.settings import KafkaSettings, RelaySettings
 
 from tests.fixtures.relays import (
+    COUNT_BEYOND_TWO_MARKS,
     StartRelay,
     first_appearances,
     notify,
@@ -26,9 +27,6 @@ from tests.fixtures.signal_recorder import SignalRecorder
 KEYS = [f"key-{number}" for number in range(30)]
 COUNT = 60
 EXPECTED = {key: list(range(1, COUNT + 1)) for key in KEYS}
-#: Events per key, so that rows stay PENDING after two marks: a mark has at most 10,000 rows and those of the
-#: batches in flight.
-COUNT_OF_MARKS = 1_000
 NO_POLL = RelaySettings(poll_interval=3_600)
 
 
@@ -37,7 +35,7 @@ NO_POLL = RelaySettings(poll_interval=3_600)
 async def test_relay_killed_mid_batch_loses_and_reorders_nothing(
     database: Database, kafka_settings: KafkaSettings, topic: str, make_relay: StartRelay, moment: str
 ) -> None:
-    count = COUNT_OF_MARKS if "marked" in moment else COUNT
+    count = COUNT_BEYOND_TWO_MARKS if "marked" in moment else COUNT
     await put_events(database, topic, KEYS, count=count)
     victim = make_relay(die_at=moment)
     await victim.start()

@@ -283,7 +283,7 @@ def _signature_of(
             "before the command is sent"
         )
     hints = get_type_hints(decider)
-    _, *annotations = [hints.get(name) for name in signature(decider).parameters] or [None]
+    _, *annotations = [hints.get(parameter) for parameter in signature(decider).parameters] or [None]
     model = annotations[0] if annotations else None
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         raise TypeError(f"{name}: annotate the second parameter with the command's Pydantic model")

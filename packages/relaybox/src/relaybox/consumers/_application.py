@@ -66,8 +66,8 @@ async def await_in_transaction(
 ) -> None:
     """Await a function of the application, which must leave the transaction of *db* open.
 
-    A commit is refused before it takes effect: with it the event would count as processed, although the rest
-    of its effect is missing.
+    A commit is refused before it takes effect. Otherwise, if the function failed afterwards, the event would
+    be recorded as processed with part of its effect.
 
     Args:
         db: The session of the function.
@@ -76,7 +76,7 @@ async def await_in_transaction(
         is_closing: Returns whether the consumer is stopping; if so, a cancellation came from the consumer.
 
     Raises:
-        HandlerEndedTransaction: The function committed, rolled back or closed the session.
+        HandlerEndedTransaction: The function tried to commit, or rolled back or closed, the session.
         CancelledError, HandlerTimedOut, HandlerAborted: See :func:`await_application`.
     """
     transaction = db.sync_session.get_transaction()

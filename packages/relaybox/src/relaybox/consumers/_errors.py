@@ -9,7 +9,7 @@
         ├── MessageTooLarge       a message is larger than the consumer reads
         ├── HandlerTimedOut       a handler did not end in time
         ├── HandlerAborted        a handler raised SystemExit, KeyboardInterrupt or CancelledError
-        ├── HandlerEndedTransaction   a handler committed, rolled back or closed its session
+        ├── HandlerEndedTransaction   a handler tried to commit, or rolled back or closed, its session
         ├── HandlerEndedProcess   a handler ended the process several times
         ├── HandlerMissing        a letter's event type has no handler any more
         ├── KeyBlocked            an earlier message of the key is parked
@@ -97,31 +97,31 @@ class HandlerAborted(ConsumerError):
 
 
 class HandlerEndedTransaction(ConsumerError):
-    """Raised when a handler committed, rolled back or closed the session of its transaction.
+    """Raised when a handler tried to commit, or rolled back or closed, the session of its transaction.
 
     That transaction contains the record that the group has processed the event. After a rollback the record
-    is missing, so a redelivered event would take effect again. After a commit, a handler that then fails has
-    taken effect in part.
+    is missing, so a redelivered event would take effect again. A commit is refused before it takes effect: a
+    handler that failed afterwards would have taken effect in part.
     """
 
     error_code = "HANDLER_ENDED_TRANSACTION"
 
     def __init__(self) -> None:
         super().__init__(
-            "the handler committed, rolled back or closed its session, which only the consumer may do; "
-            "execute a statement that may fail in a savepoint: async with unit.db.begin_nested()"
+            "the handler tried to commit, or rolled back or closed, its session, which only the consumer may "
+            "do; execute a statement that may fail in a savepoint: async with unit.db.begin_nested()"
         )
 
 
 class HandlerEndedProcess(ConsumerError):
-    """Recorded for a message in whose handler several processes ended, one after the other."""
+    """Recorded for a message in whose handler or ``on_parked`` several processes ended, one after another."""
 
     error_code = "HANDLER_ENDED_PROCESS"
 
     def __init__(self, processes: int) -> None:
         super().__init__(
-            f"at least {processes} processes ended during the handler of this message; look for a "
-            "crash in a C library, memory that ran out or a call of os._exit, then replay the dead letter"
+            f"at least {processes} processes ended during the handler (or on_parked) of this message; look "
+            "for a crash in a C library, memory that ran out or a call of os._exit, then replay the letter"
         )
         self.processes = processes
 

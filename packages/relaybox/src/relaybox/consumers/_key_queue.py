@@ -64,7 +64,7 @@ class Parking:
 
     failure: BaseException
     #: Failed attempts of the handler since the message was read, or since its replay began. If processes
-    #: ended in the handler: their number.
+    #: ended in the handler or in ``on_parked``: their number.
     attempts: int
     #: The letter whose replay failed; None for a message that gets a letter.
     letter_id: int | None = None
