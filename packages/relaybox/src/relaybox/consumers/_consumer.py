@@ -222,7 +222,7 @@ class Consumer:
                 _log.warning(
                     "consumer waits for the database before it joins the group",
                     group=self.group,
-                    reason=str(error),
+                    reason=str(error) or "no response in time",
                 )
                 self._signals.emit(ConsumerSignal.WAITING_FOR_DATABASE)
             else:

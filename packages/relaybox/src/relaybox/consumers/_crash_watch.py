@@ -68,7 +68,8 @@ class CrashWatch:
                     _SQL["open_partitions"], self._group, *_columns(partitions), self._process
                 )
         except (TimeoutError, *DATABASE_ERRORS) as error:
-            _log.warning("assigned partitions not recorded", group=self._group, reason=str(error))
+            reason = str(error) or "no response in time"
+            _log.warning("assigned partitions not recorded", group=self._group, reason=reason)
             return
         for row in rows:
             self._remaining[row["topic"], row["partition"]] = self._messages
@@ -102,7 +103,8 @@ class CrashWatch:
                 )
         except (TimeoutError, *DATABASE_ERRORS) as error:
             # The next process watches although this one has not crashed.
-            _log.warning("revoked partitions not recorded", group=self._group, reason=str(error))
+            reason = str(error) or "no response in time"
+            _log.warning("revoked partitions not recorded", group=self._group, reason=reason)
 
     def end(self, partitions: Iterable[Partition]) -> None:
         """End the watch of *partitions*, whose messages are all finished."""

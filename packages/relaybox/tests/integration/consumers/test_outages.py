@@ -57,10 +57,11 @@ async def test_broken_connection_does_not_count_as_handler_failure(
             await executor_of(unit.db).fetch("SELECT pg_terminate_backend(pg_backend_pid())")
 
     async with start_consumer(handler) as running:
+        waits_before_joining = running.consumer.statistics().database_waits
         publish(kafka_settings, topic, [event])
         await running.signals.wait_for(COMMITTED)
         assert running.consumer.statistics().retries == 0
-        assert running.consumer.statistics().database_waits == 1
+        assert running.consumer.statistics().database_waits == waits_before_joining + 1
     assert await effects(database) == [event.event_id]
 
 
