@@ -77,10 +77,10 @@ class Reconciler:
         events = PublishedEvents(self._kafka, since)
         found = 0
         try:
-            while (ids := await in_thread(threads, events.next_ids)) is not None:
-                if ids:
-                    await fetch_rows(connection, _SQL["add_found"], ids)
-                    found += len(ids)
+            while (published := await in_thread(threads, events.next_ids)) is not None:
+                if published:
+                    await fetch_rows(connection, _SQL["add_found"], *zip(*published, strict=True))
+                    found += len(published)
         finally:
             threads.submit(events.close)
         marked = await fetch_rows(connection, _SQL["mark_found"], numbers, epochs)
@@ -98,8 +98,8 @@ class PublishedEvents:
         #: Held during each call: :meth:`close` may be called while the step of a cancelled caller still runs.
         self._one_call = Lock()
 
-    def next_ids(self) -> list[str] | None:
-        """Return the next ids; an empty list if no record arrived yet; None after the last id.
+    def next_ids(self) -> list[tuple[str, str]] | None:
+        """Return the next topics and event ids; an empty list if no record arrived yet; None after the last.
 
         A call returns within seconds even if an open transaction hides later records, because the relay exits
         if a call to Kafka takes 60 s.
@@ -114,7 +114,11 @@ class PublishedEvents:
                     self._reader = self._opened()
                 if self._reader.done:
                     return None
-                return [record.event_id for record in self._reader.read() if record.event_id is not None]
+                return [
+                    (record.topic, record.event_id)
+                    for record in self._reader.read()
+                    if record.event_id is not None
+                ]
             except (TopicUnreadable, TopicHeldBack) as error:
                 raise LinkDown(f"the topics cannot be read after a failover: {error}") from error
 

@@ -318,14 +318,14 @@ GROUP BY o.topic
 
 -- name: create_found
 -- Create a temporary table for the ids of events that are on the topics.
-CREATE TEMPORARY TABLE relay_found (event_id TEXT COLLATE "C" NOT NULL)
+CREATE TEMPORARY TABLE relay_found (topic TEXT COLLATE "C" NOT NULL, event_id TEXT COLLATE "C" NOT NULL)
 
 -- name: add_found
--- Add ids $1 of events that are on the topics.
-INSERT INTO relay_found SELECT unnest($1::text[])
+-- Add topics $1 and ids $2 of events that are on them.
+INSERT INTO relay_found SELECT * FROM unnest($1::text[], $2::text[])
 
 -- name: mark_found
--- Mark the rows of lanes $1 at epochs $2 whose events are on the topics SENT.
+-- Mark the rows of lanes $1 at epochs $2 SENT whose event is on the row's topic. An event may have rows for several topics.
 WITH held AS (
     SELECT l.hash_min, l.hash_max FROM relay_lanes AS l
     JOIN unnest($1::int[], $2::bigint[]) AS held (lane, epoch) ON l.lane = held.lane AND l.epoch = held.epoch
@@ -335,7 +335,7 @@ UPDATE event_outbox AS o SET status = 'SENT', sent_at = clock_timestamp(), next_
 FROM held
 WHERE (o.status = 'PENDING' OR (o.status = 'FAILED' AND o.skipped_at IS NULL))
   AND o.key_hash BETWEEN held.hash_min AND held.hash_max
-  AND o.payload ->> 'event_id' IN (SELECT event_id FROM relay_found)
+  AND (o.topic, o.payload ->> 'event_id') IN (SELECT topic, event_id FROM relay_found)
 RETURNING o.seq
 
 -- name: drop_found

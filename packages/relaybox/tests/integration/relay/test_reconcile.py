@@ -64,10 +64,10 @@ async def test_reading_beyond_an_open_transaction_continues_in_steps(
     assert await asyncio.to_thread(events.next_ids) == []
 
     producer.commit_transaction(WAIT_S)
-    found: list[str] = []
+    found: list[tuple[str, str]] = []
     while (ids := await asyncio.to_thread(events.next_ids)) is not None:
         found += ids
-    assert found == ["held back"]
+    assert found == [(topic, "held back")]
 
 
 async def test_reconciler_names_the_right_to_create_temporary_tables(
@@ -112,6 +112,27 @@ async def test_topic_cut_by_size_cannot_tell_what_was_published(
             await asyncio.to_thread(removed.result, WAIT_S)
     with pytest.raises(PublishedUnknown, match=f"retention may have removed records of topic {topic}"):
         await asyncio.to_thread(read(topic).next_ids)
+
+
+@pytest.mark.guarantee("G35")
+async def test_event_in_two_topics_is_found_in_one(
+    database: Database, kafka_settings: KafkaSettings, make_topic: Callable[..., str]
+) -> None:
+    published, unpublished = make_topic(), make_topic()
+    lanes = Lanes(lease_s=600)
+    async with connected(database) as connection:
+        await lanes.renew(connection)
+        await put_events(connection, published, ["key"])
+        await connection.fetch(
+            "INSERT INTO event_outbox (topic, key, payload) SELECT $1, key, payload FROM event_outbox",
+            unpublished,
+        )
+        [event_id] = {row["payload"]["event_id"] for row in await rows_of(database)}
+        publish(kafka_settings, published, event_id)
+        with ThreadPoolExecutor(1) as threads:
+            await Reconciler(kafka_settings, uuid4()).settle(connection, lanes.usable(), threads)
+    statuses = {row["topic"]: row["status"] for row in await rows_of(database)}
+    assert statuses == {published: "SENT", unpublished: "PENDING"}
 
 
 @pytest.mark.guarantee("G35")
