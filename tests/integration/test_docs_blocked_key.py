@@ -78,6 +78,16 @@ async def blocked(
         yield
 
 
+async def execute(shell: asyncio.subprocess.Process, commands: str) -> str:
+    """Let *shell* execute *commands*, and return what they print."""
+    assert shell.stdin is not None
+    assert shell.stdout is not None
+    shell.stdin.write(f"{commands}\necho end of the commands\n".encode())
+    async with asyncio.timeout(WAIT_S):
+        printed = await shell.stdout.readuntil(b"end of the commands\n")
+    return printed.decode().removesuffix("end of the commands\n")
+
+
 async def found(database: Database, where: str) -> None:
     """Wait until a row of the outbox meets the condition."""
     async with asyncio.timeout(WAIT_S):
@@ -129,28 +139,24 @@ async def test_blocked_key_page_rehearses_a_repair(
     # Other tests of the session may have created the page's topic.
     missing = f"rehearsal-{uuid4().hex}"
     writing, repairing = [
-        block.replace("rehearsal", missing).replace("domain-events", topic).encode()
+        block.replace("rehearsal", missing).replace("domain-events", topic)
         for block in shell_blocks(PAGE, "Rehearse it")
     ]
     environment = server_environment(postgres_settings, kafka_settings) | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     }
     shell = await asyncio.create_subprocess_exec("bash", "-e", stdin=PIPE, stdout=PIPE, env=environment)
-    assert shell.stdin is not None
-    assert shell.stdout is not None
-    async with asyncio.timeout(WAIT_S):
-        shell.stdin.write(writing + b"echo written\n")
-        assert await shell.stdout.readline() == b"written\n"
-        # Three attempts were made before: the next one is the last.
-        await superuser.execute("UPDATE event_outbox SET attempts = 3 WHERE topic = $1", missing)
-        async with running(Relay(database, kafka_settings, RelaySettings(poll_interval=3_600))):
-            await found(database, "status = 'FAILED'")
-            printed, _ = await shell.communicate(repairing)
-            await wait_until_all_sent(database)
-    before, created = printed.decode().split("\ncreated ")
-    assert "TopicUnknown" in before
-    assert "an operator" in before
-    assert created.splitlines() == [missing, "1 put back to PENDING", "no key is blocked"]
+    assert await execute(shell, writing) == ""
+    # Three attempts were made before: the next one is the last.
+    await superuser.execute("UPDATE event_outbox SET attempts = 3 WHERE topic = $1", missing)
+    async with running(Relay(database, kafka_settings, RelaySettings(poll_interval=3_600))):
+        await found(database, "status = 'FAILED'")
+        blocked, *repaired = [await execute(shell, command) for command in repairing.splitlines()]
+        await wait_until_all_sent(database)
+    await shell.communicate()
+    assert "TopicUnknown" in blocked
+    assert "an operator" in blocked
+    assert repaired == [f"created {missing}\n", "1 put back to PENDING\n", "no key is blocked\n"]
 
 
 async def test_blocked_key_page_continues_a_stopped_lane(
