@@ -79,7 +79,7 @@ settled AS (
 ),
 tasks AS (
     UPDATE async_tasks AS task SET status = settlement.task_status, result_data = settlement.result::jsonb,
-        error_data = settlement.error::jsonb, lease_until = NULL, lease_token = NULL,
+        error_data = settlement.error::jsonb, lease_until = NULL, lease_token = NULL, not_before = NULL,
         progress = CASE WHEN settlement.task_status = 'COMPLETED' THEN 100 ELSE task.progress END
     FROM settlement
     WHERE task.triggered_by_command_id = settlement.command_id AND task.status IN ('PENDING', 'RUNNING')

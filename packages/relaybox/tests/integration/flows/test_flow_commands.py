@@ -1,11 +1,14 @@
 """Flows that do the work of a command: the command ends with its flow."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from pydantic_core import from_json
+from relaybox.commands import CommandService
 from relaybox.db import Database
+from relaybox.events import erase
 from relaybox.flows import (
     Flow,
     FlowCancellation,
@@ -17,10 +20,12 @@ from relaybox.flows import (
 )
 from relaybox.operations import cancel_flow as cancel_flow_by_operator
 from relaybox.operations import cancel_open_task
+from relaybox.outbox import Notifier
 from relaybox.tasks import cancel_task, fetch_task
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tests.fixtures.flow_engine import HOUR, Runner, started, until_status, until_suspended
+from tests.fixtures.counters import AGENT, counters, submit
+from tests.fixtures.flow_engine import HOUR, Runner, started, status_of, until_status, until_suspended
 from tests.fixtures.task_rows import add_command, add_task
 
 
@@ -34,6 +39,13 @@ async def approval(current: Flow, arguments: dict[str, Any]) -> dict[str, Any]:
 
     await current.step("pay", pay)
     return {"paid": arguments["cents"]}
+
+
+@pytest.fixture
+async def service(database: Database) -> AsyncIterator[CommandService]:
+    service = CommandService(database, [counters], notifier=Notifier(database), source_service="suite")
+    yield service
+    await service.close()
 
 
 async def started_for(database: Database, command_id: UUID) -> UUID | None:
@@ -114,6 +126,39 @@ async def test_command_of_a_cancelled_flow_fails(database: Database, run_flows: 
         handle = await fetch_handle(connection, f"{command_id}/approval")
     assert handle is not None
     assert handle.cancelled
+
+
+async def suspended_for(database: Database, run_flows: Runner, command_id: UUID) -> None:
+    """Start the flow of the command, and return when the flow is suspended."""
+    await started_for(database, command_id)
+    async with run_flows(approval):
+        await until_suspended(database, command_id)
+
+
+async def test_erasure_ends_a_suspended_flow(database: Database, run_flows: Runner) -> None:
+    command_id = await add_command(database)
+    await suspended_for(database, run_flows, command_id)
+    async with database.connection() as connection:
+        [row] = await connection.fetch("SELECT session_id FROM command_inbox WHERE id = $1", command_id)
+    erasure = await database.run_in_transaction(
+        lambda db: erase(db, "COUNTER", [row["session_id"]], actor="ann", reason="asked"),
+        isolation="READ COMMITTED",
+    )
+    assert (erasure.commands, erasure.tasks) == (1, 1)
+    assert (await status_of(database, command_id))[0] == "CANCELLED"
+    assert (await command_of(database, command_id))[0] == "FAILED"
+
+
+@pytest.mark.guarantee("G06")
+async def test_settlement_of_a_command_ends_its_suspended_flow(
+    database: Database, run_flows: Runner, service: CommandService
+) -> None:
+    counter_id = (await submit(service, "CreateCounter")).aggregate_id
+    command_id = (await submit(service, "RequestCount", counter_id)).command_id
+    await suspended_for(database, run_flows, command_id)
+    await submit(service, "ReportCount", counter_id, caller=AGENT, command_id=str(command_id), found=0)
+    assert (await status_of(database, command_id))[0] == "COMPLETED"
+    assert (await command_of(database, command_id))[0] == "COMPLETED"
 
 
 async def test_flow_that_has_ended_is_not_cancelled(database: Database) -> None:
