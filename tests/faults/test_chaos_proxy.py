@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator
+from typing import Any
 
 import pytest
 
@@ -16,8 +17,10 @@ HELD_S = 0.2
 async def heard() -> AsyncGenerator[tuple[Proxy, list[bytes]]]:
     """Open a proxy before an echo server; yield it with the bytes that the server received."""
     pieces: list[bytes] = []
+    echoes: set[asyncio.Task[None] | None] = set()
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        echoes.add(asyncio.current_task())
         try:
             while piece := await reader.read(100):
                 pieces.append(piece)
@@ -31,6 +34,8 @@ async def heard() -> AsyncGenerator[tuple[Proxy, list[bytes]]]:
     yield proxy, pieces
     await proxy.close()
     server.close()
+    await asyncio.gather(*filter(None, echoes), return_exceptions=True)
+    await asyncio.sleep(0)  # the sockets are closed in the next turn of the loop
 
 
 async def connect(proxy: Proxy) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -42,6 +47,10 @@ async def connect(proxy: Proxy) -> tuple[asyncio.StreamReader, asyncio.StreamWri
 async def asked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
     writer.write(b"ping")
     return await asyncio.wait_for(reader.read(100), WAIT_S)
+
+
+def tasks_of_proxies() -> list[asyncio.Task[Any]]:
+    return [task for task in asyncio.all_tasks() if "Proxy." in repr(task.get_coro())]
 
 
 async def end_of(reader: asyncio.StreamReader) -> bytes:
@@ -57,6 +66,16 @@ async def test_proxy_forwards_all_bytes_until_it_cuts(heard: tuple[Proxy, list[b
     assert proxy.cut(1.0) == 1
     assert await end_of(reader) == b""
     writer.close()
+
+
+async def test_closed_proxy_ends_a_connection_that_is_being_opened(heard: tuple[Proxy, list[bytes]]) -> None:
+    proxy, _ = heard
+    _, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+    while not tasks_of_proxies():  # noqa: ASYNC110 - the proxy has not accepted the connection yet
+        await asyncio.sleep(0)
+    await proxy.close()
+    writer.close()
+    assert tasks_of_proxies() == []
 
 
 async def test_proxy_delay_loses_no_bytes(heard: tuple[Proxy, list[bytes]]) -> None:

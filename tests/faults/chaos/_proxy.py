@@ -45,6 +45,8 @@ class Proxy:
         self._delay_s = 0.0
         self._dropped: frozenset[Direction] = frozenset()
         self._connections: set[_Connection] = set()
+        #: Tasks of the accepted connections, also of those that have no connection to the server yet.
+        self._serving: set[asyncio.Task[None]] = set()
         self._listener: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -56,11 +58,11 @@ class Proxy:
         """Abort all connections and stop listening."""
         if self._listener is not None:
             self._listener.close()
-        self.cut(1.0)
-        forwarders = [forwarder for one in self._connections for forwarder in one.forwarders]
-        for forwarder in forwarders:
-            forwarder.cancel()
-        await asyncio.gather(*forwarders, return_exceptions=True)
+        serving = list(self._serving)
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
+        await asyncio.sleep(0)  # the sockets are closed in the next turn of the loop
 
     def cut(self, share: float) -> int:
         """Abort *share* (0 to 1) of the connections, at least one; return their number."""
@@ -87,11 +89,20 @@ class Proxy:
                 connection.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
         try:
-            server_reader, server_writer = await asyncio.open_connection(_HOST, self._server_port)
-        except OSError:  # the server is down; the client gets an error as without a proxy
+            # If the server is down, the client gets an error as without a proxy. Until Python 3.12 asyncio
+            # reports a cancelled connection of a server as an error.
+            with suppress(OSError, asyncio.CancelledError):
+                await self._connect(reader, writer)
+        finally:
             writer.transport.abort()
-            return
+            self._serving.discard(task)
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server_reader, server_writer = await asyncio.open_connection(_HOST, self._server_port)
         connection = _Connection(client=writer, server=server_writer)
         self._connections.add(connection)
         connection.forwarders = [
@@ -105,6 +116,7 @@ class Proxy:
             connection.abort()
             for forwarder in connection.forwarders:
                 forwarder.cancel()
+            await asyncio.gather(*connection.forwarders, return_exceptions=True)
 
     async def _forward(
         self,
