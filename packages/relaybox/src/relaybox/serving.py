@@ -61,7 +61,10 @@ else:
 
 
 class _HostRefused(Exception):
-    """Raised to httptools for HTTP/1.1 without exactly one ``Host``; uvicorn then responds 400."""
+    """Raised for an HTTP/1.1 request that does not have exactly one ``Host``.
+
+    Raised in a callback that httptools calls. httptools reports a parser error, and uvicorn responds 400.
+    """
 
 
 @cache
@@ -105,12 +108,15 @@ class _CoalescingTransport:
 class HeadTimeoutProtocol(_Protocol):
     """Uvicorn's HTTP protocol with limits for the time and the size of a request's head.
 
-    Uvicorn waits without limit for a client that connects and sends no complete head. This protocol closes
-    such a connection after ``HTTP_HEAD_TIMEOUT_S``, and also a connection on which the client still sends a
-    body after the response. A head over 64 KiB gets 431 ``HEAD_TOO_LARGE`` (RFC 6585, section 5): with
-    httptools uvicorn buffers a head of any size, and a head of 60 MB blocked the event loop for seconds.
-    Uvicorn's ``timeout_keep_alive`` limits the idle time between two requests, and
-    :class:`relaybox.http.BodyLimitMiddleware` the time of a body.
+    Uvicorn waits without limit for a client that connects and does not send a complete head. This protocol
+    closes such a connection after ``HTTP_HEAD_TIMEOUT_S`` seconds. After the same time it closes a connection
+    on which the client continues to send a body although the response was sent.
+
+    A head over 64 KiB gets 431 ``HEAD_TOO_LARGE`` (RFC 6585, section 5), because uvicorn with httptools
+    buffers a head of any size: a head of 60 MB blocked the event loop for seconds.
+
+    Two other limits: uvicorn's ``timeout_keep_alive`` limits the idle time between two requests, and
+    :class:`relaybox.http.BodyLimitMiddleware` limits the time of a body.
 
     An HTTP/1.1 request without a ``Host``, or with several, gets 400 (RFC 9112, section 3.2).
 
@@ -121,12 +127,13 @@ class HeadTimeoutProtocol(_Protocol):
     ``uvicorn --http relaybox.serving:HeadTimeoutProtocol app:app``.
     """
 
-    #: Time limit of a head; None: ``HTTP_HEAD_TIMEOUT_S`` from the environment.
+    #: Time limit of a head in seconds; None: ``HTTP_HEAD_TIMEOUT_S`` from the environment.
     head_timeout_s: ClassVar[float | None] = None
     _timer: asyncio.TimerHandle | None = None
     #: Bytes received of an incomplete head; None while no head is being received.
     _head_bytes: int | None = None
-    #: The chunk being parsed, to parse the rest of it after a head whose upgrade is ignored.
+    #: The data that is being parsed. httptools stops after a head with an upgrade; if the upgrade is ignored,
+    #: the data after the head is parsed from here.
     _received = b""
     #: The head of a request without the headers of its ignored upgrade; None without such a request.
     _plain_head: bytes | None = None
@@ -140,7 +147,11 @@ class HeadTimeoutProtocol(_Protocol):
         self._start_timer()
 
     def data_received(self, data: bytes) -> None:
-        """Parse *data*; cancel the timer if *data* completes a head."""
+        """Parse *data*, and limit the time and the size of a head.
+
+        The timer runs while the client sends a head, or sends data after the response. It stops when a head
+        is complete. A head over 64 KiB gets 431, and the connection is closed.
+        """
         # A head that begins after a body in the same chunk is not counted: most of the chunk may be the body.
         counts = self._head_bytes is not None or self.cycle is None or self.cycle.response_complete
         self._received = data
@@ -177,7 +188,10 @@ class HeadTimeoutProtocol(_Protocol):
             super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """Pass the end of the body to uvicorn; after an ignored upgrade the body is parsed later."""
+        """Pass the end of the body to uvicorn.
+
+        Do nothing after a head whose upgrade is ignored: httptools then calls this before the body.
+        """
         if self._plain_head is None:
             super().on_message_complete()
 

@@ -1,6 +1,6 @@
-"""Signals, by which a service announces its steps: tests wait for a step instead of for time.
+"""Let a service announce its steps, so that a test waits for a step and not for a time.
 
-Each service has its own enum of signals. In production no listener is set.
+A step is announced by a signal. Each service has its own enum of signals. In production no listener is set.
 """
 
 from collections import Counter

@@ -76,8 +76,9 @@ class GenesisStage(StrEnum):
 class GuidedRunStatus(StrEnum):
     """The status of a guided run: active while REQUESTED or RUNNING, ended in the other cases.
 
-    REQUESTED until the run has begun; FINISHED when the last stage was confirmed; STOPPED by the writer;
-    EXPIRED when the run took longer than `GENESIS_GUIDED_RUN_H`; FAILED when proposals failed repeatedly.
+    REQUESTED: the run has not begun yet. FINISHED: the last stage was confirmed. STOPPED: the writer stopped
+    the run or abandoned the session. EXPIRED: the run took longer than `GENESIS_GUIDED_RUN_H` hours. FAILED:
+    three proposals in a row failed, or the run could not be continued because of an error.
     """
 
     REQUESTED = "REQUESTED"
@@ -169,7 +170,7 @@ class Character(_Strict):
 
 
 class Characters(StageContent):
-    """CHARACTERS: the cast. Names are unique, and at least one character is the PROTAGONIST."""
+    """The content of CHARACTERS. Names are unique, and at least one character is the PROTAGONIST."""
 
     characters: Annotated[tuple[Character, ...], Field(min_length=1, max_length=16)]
 
@@ -191,7 +192,10 @@ class Chapter(_Strict):
 
 
 class PlotOutline(StageContent):
-    """PLOT_OUTLINE: the chapters in reading order, numbered 1, 2, 3 …; the numbers of acts never decrease."""
+    """The content of PLOT_OUTLINE: the chapters in reading order, numbered 1, 2, 3 ….
+
+    The first chapter is in act 1; each other chapter is in the act of the chapter before, or in the next act.
+    """
 
     chapters: Annotated[tuple[Chapter, ...], Field(min_length=3, max_length=60)]
 
@@ -283,7 +287,10 @@ class RequestConceptGeneration(Preferences):
 
 
 class RequestStageProposal(_Strict):
-    """Request a proposal for the current stage, based on the confirmed stages. Pending until a result."""
+    """Request a proposal for the current stage, based on the confirmed stages.
+
+    The command is pending until an agent reports its result.
+    """
 
     notes: Remark | None = None
 
@@ -316,16 +323,16 @@ class ConfirmStage(_Strict):
 class StartGuidedRun(Preferences):
     """Let a guided run request the proposals of this stage and all later ones.
 
-    Preferences that the command omits keep their last value.
+    Preferences that the command omits keep their last value. All other commands stay allowed during the run.
 
-    The run requests a proposal when the stage has none, after feedback, and after a failure; it waits while
-    the writer decides. It ends when the last stage is confirmed, by `StopGuidedRun`, after a time limit, or
-    after three failed proposals in a row. All other commands stay allowed.
+    The run requests a proposal when the stage has none, after feedback, and after a failed proposal. In
+    between, the run waits for the writer. It ends when the last stage is confirmed, by `StopGuidedRun` or
+    `AbandonSession`, after `GENESIS_GUIDED_RUN_H` hours, or after three failed proposals in a row.
     """
 
 
 class StopGuidedRun(_Strict):
-    """Stop the guided run. A proposal in progress is still recorded. The session continues."""
+    """Stop the guided run. The session continues, and a proposal that was requested is still recorded."""
 
 
 class AbandonSession(_Strict):

@@ -29,7 +29,7 @@ Document = dict[str, Any]
 
 
 class NodeKind(StrEnum):
-    """The kind of a node: a workspace is always the root of its tree, a study has no children."""
+    """The kind of a node. A workspace is always the root of its tree; a study has no child nodes."""
 
     WORKSPACE = "workspace"
     FOLDER = "folder"
@@ -37,7 +37,10 @@ class NodeKind(StrEnum):
 
 
 class Visibility(StrEnum):
-    """Readers of a node: the owner (PRIVATE), also users with a grant (SHARED), or everyone (PUBLIC)."""
+    """The users that may read a node.
+
+    PRIVATE: only the owner. SHARED: also users with a grant, and users of a share link. PUBLIC: all users.
+    """
 
     PRIVATE = "private"
     SHARED = "shared"
@@ -121,7 +124,8 @@ class WorkspaceNode(_Row):
     kind: NodeKind
     #: Null for the root of a tree.
     parent_id: UUID | None = None
-    #: Owner of the tree when the node was added. Access is decided by the owner of the tree's root.
+    #: Owner of the tree when the node was created, moved or restored. Access is decided by the owner of the
+    #: tree's root.
     owner_id: str
     title: str
     description: str = ""
@@ -171,7 +175,8 @@ class WorkspaceVersion(_Row):
     node_id: UUID
     number: int
     label: str = ""
-    #: Number of the version that the rollback restored which created this version; null if a user saved it.
+    #: A rollback creates a version, too: number of the version that this rollback restored. Null if a user
+    #: saved this version.
     restored_from: int | None = None
     title: str
     description: str = ""

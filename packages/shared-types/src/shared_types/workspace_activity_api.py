@@ -25,11 +25,12 @@ class Activity(BaseModel):
     #: The version of the event in the node's event stream.
     version: Annotated[int, Field(ge=1)]
     type: WorkspaceEvent
-    #: Id of the user that made the change; null if it was erased.
+    #: Id of the user that made the change, or name of the service. An erasure keeps this id. Null if the
+    #: event was recorded without one.
     actor: str | None
     at: AwareDatetime
     target: ActivityTarget
-    #: The change in a few English words without a subject: "added the move g1f3".
+    #: The change in a few English words without a subject: "added the move Nf3".
     summary: str
     #: Whether the content of the event was erased, because the object was purged.
     erased: bool = False

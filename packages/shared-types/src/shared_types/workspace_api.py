@@ -83,7 +83,11 @@ class CreateNode(_Request):
 
 
 class UpdateNode(_Request):
-    """Body of ``PATCH /nodes/{id}``; with the visibility null, the node has the parent's visibility."""
+    """Body of ``PATCH /nodes/{id}``.
+
+    If ``visibility`` is null, the node inherits the visibility of its parent; for a root, null is refused. In
+    every other field, null has the same meaning as omitting the field.
+    """
 
     title: Title | None = None
     description: Description | None = None

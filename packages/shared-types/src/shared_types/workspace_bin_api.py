@@ -52,7 +52,8 @@ class RestoredNode(NodeView):
 
     #: The present parent; null if the node is a root, or the sender may not read the parent.
     restored_to: UUID | None
-    #: Whether ``restored_to`` is not the former parent, because that was purged or is in the bin.
+    #: Whether the node has another parent than before, because the former parent was purged, is in the bin,
+    #: or is in the tree of another owner.
     fallback: bool
     #: The number of restored nodes, including this one.
     count: int

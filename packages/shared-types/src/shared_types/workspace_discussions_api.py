@@ -70,7 +70,8 @@ class CreateThread(_Request):
 class UpdateThread(_Request):
     """Body of ``PATCH /discussions/{id}``.
 
-    The author may change kind, title and body, an editor resolved and pinned.
+    The author may change ``kind``, ``title`` and ``body``. An editor of the node may change ``resolved`` and
+    ``pinned``.
     """
 
     kind: ThreadKind | None = None

@@ -85,7 +85,7 @@ class ImportReport(_Response):
     #: Id of the folder with the created studies; null if there is one study.
     folder_id: UUID | None = None
     studies: list[ImportedStudy]
-    #: The number of chapters in all studies.
+    #: The number of chapters that the import created, in all studies.
     chapters: int
     skipped_count: int
     #: The first 100 skipped games.
@@ -115,9 +115,10 @@ class WorkspaceTaskStarted(_Response):
 class WorkspaceTask(_Response):
     """The state of a task.
 
-    ``result``, once COMPLETED: for an import its report; for an export ``studies`` and ``bytes`` of the file
-    that ``GET /tasks/{task_id}/result`` returns. ``error``, once FAILED: ``error_code``, ``message`` and the
-    other fields of the same error over HTTP.
+    ``result`` is null until the task is COMPLETED. The result of an import is its report. The result of an
+    export has the number of ``studies`` and of ``bytes`` of the file, which ``GET /tasks/{task_id}/result``
+    returns. ``error`` is null unless the task is FAILED; it has the fields of an error response, such as
+    ``error_code`` and ``message``.
     """
 
     task_id: UUID

@@ -151,7 +151,7 @@ class SharedNode(NodeView):
 
 
 class SharedPage(BaseModel):
-    """A page of shared nodes, those that were shared last first."""
+    """A page of shared nodes, the most recently shared first."""
 
     items: list[SharedNode]
     #: Null on the last page.

@@ -42,7 +42,8 @@ class ExportMode(StrEnum):
     """The part of a chapter to export."""
 
     FULL = "full"
-    #: A move and all moves after it, with the position before as ``FEN``; without variations of the move.
+    #: One move and all moves after it, without the other moves of the same position. The header ``FEN`` has
+    #: the position before the move, unless the move is the first of the chapter.
     CLIP = "clip"
     #: Moves and variations only: without texts, glyphs, clocks and shapes.
     NO_COMMENT = "no_comment"
@@ -80,8 +81,8 @@ class SetAnnotation(_Request):
 
     #: The comment after the move.
     text: _Text = ""
-    #: The comment before the move. If the move does not start a variation, it becomes the beginning of
-    #: ``text``.
+    #: The comment before the move. If the move does not start a variation, this comment is moved to the
+    #: beginning of ``text``.
     before: _Text = ""
     #: Numeric annotation glyphs (PGN standard, 10).
     nags: _Nags = []

@@ -49,7 +49,8 @@ class VersionView(BaseModel):
     #: From 1, without gaps.
     number: int
     label: str
-    #: Number of the version that the rollback restored which created this version; null if a user saved it.
+    #: A rollback creates a version, too: number of the version that this rollback restored. Null if a user
+    #: saved this version.
     restored_from: int | None
     title: str
     chapters_count: int
@@ -93,7 +94,7 @@ class ChapterRefView(BaseModel):
 
 
 class ChapterRenamedView(BaseModel):
-    """A chapter with another title."""
+    """A chapter that both versions have, with different titles."""
 
     chapter_id: UUID
     before: str
@@ -101,7 +102,7 @@ class ChapterRenamedView(BaseModel):
 
 
 class LineView(BaseModel):
-    """A move, with all moves after it, that only one of two versions has."""
+    """A move that only one of two versions has, together with all moves after it."""
 
     #: Path of the move.
     path: str
@@ -110,7 +111,10 @@ class LineView(BaseModel):
 
 
 class ChapterChanges(BaseModel):
-    """The changes of a chapter: of each kind the first 500, and the number of all."""
+    """The changes of one chapter.
+
+    A list of moves or paths has at most the first 500; the number of all is in the field ``…_count``.
+    """
 
     chapter_id: UUID
     #: Names of added, removed and changed headers.
@@ -138,6 +142,6 @@ class VersionDiff(BaseModel):
     added: list[ChapterRefView]
     removed: list[ChapterRefView]
     renamed: list[ChapterRenamedView]
-    #: Whether the order of the chapters that both have was changed.
+    #: Whether the chapters that both versions have are in a different order.
     reordered: bool
     changed: list[ChapterChanges]

@@ -50,7 +50,10 @@ class CommandAccepted(_Response):
 
 
 class CommandState(_Response):
-    """The state of a command; `task_id` is set once it has a task, `error` once it is FAILED."""
+    """The state of a command.
+
+    `task_id` is the id of its latest task; null without a task. `error` is null unless the command is FAILED.
+    """
 
     command_id: UUID
     command_type: str
@@ -61,7 +64,11 @@ class CommandState(_Response):
 
 
 class TaskState(_Response):
-    """The state of a task; `progress` is in percent, `result` is set once COMPLETED, `error` once FAILED."""
+    """The state of a task; `progress` is in percent.
+
+    `result` is null unless the task is COMPLETED. `error` is the error of the last failed attempt, also while
+    the task is RUNNING and waits for its next attempt; null without a failed attempt and once COMPLETED.
+    """
 
     task_id: UUID
     task_type: str

@@ -25,7 +25,7 @@ class TaskStatus(StrEnum):
     """Status of a task (PostgreSQL ``task_status``)."""
 
     PENDING = "PENDING"  # waits for a worker
-    RUNNING = "RUNNING"  # a worker has a lease on the task
+    RUNNING = "RUNNING"  # a worker has a lease on the task, or the task pauses after a failed attempt
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"  # cancelled before its end; results that arrive later are refused
@@ -57,9 +57,12 @@ class DeadLetterStatus(StrEnum):
 
 
 class HandleStatus(StrEnum):
-    """Status of a paused workflow, see :class:`~relaybox_types.rows.FlowResumeHandle` (``handle_status``)."""
+    """Status of a pause of a flow (PostgreSQL ``handle_status``).
 
-    PENDING_PAUSE = "PENDING_PAUSE"
-    PAUSED = "PAUSED"
+    See :class:`~relaybox_types.rows.FlowResumeHandle`.
+    """
+
+    PENDING_PAUSE = "PENDING_PAUSE"  # not confirmed yet; or a resume arrived before the pause was requested
+    PAUSED = "PAUSED"  # confirmed; the flow waits
     RESUMED = "RESUMED"
-    EXPIRED = "EXPIRED"
+    EXPIRED = "EXPIRED"  # its time is over, or the pause was cancelled

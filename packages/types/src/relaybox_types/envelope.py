@@ -76,7 +76,8 @@ def build_event_envelope(
     """Create an envelope; by default with a new id, the present time, and the aggregate as target.
 
     Raises:
-        pydantic.ValidationError: A field is empty or too long, or the time has no time zone.
+        pydantic.ValidationError: A name or *aggregate_id* is empty or longer than 255 characters, a version
+            is below 1, the time has no time zone, or *causation_id* equals *event_id*.
     """
     return EventEnvelope(
         event_id=event_id or uuid4(),

@@ -89,7 +89,8 @@ class AsyncTask(Row):
     input_data: Document | None = None
     result_data: Document | None = None
     error_data: Document | None = None
-    #: Number of claims, without those that ended because the worker's process was stopped.
+    #: Number of claims, without claims that ended because the worker's process was stopped. When a flow is
+    #: suspended, the count begins again at 0.
     attempts: int = 0
     #: End of the worker's lease, after which another worker may claim the task; null unless RUNNING.
     lease_until: AwareDatetime | None = None
@@ -108,8 +109,8 @@ class AsyncTask(Row):
 class EventOutbox(Row):
     """An event to publish to Kafka; ``payload`` is the message's value.
 
-    A payload with ``record`` and without ``event_type`` has the bytes of a message that is no event of this
-    database, such as a dead letter.
+    A payload with ``record`` and without ``event_type`` contains the bytes of a message that is not an event
+    of this database, such as a dead letter.
     """
 
     id: UUID
@@ -122,11 +123,13 @@ class EventOutbox(Row):
     key_hash: int
     payload: Document
     status: OutboxStatus = OutboxStatus.PENDING
-    #: Failed attempts to publish that were caused by the row itself.
+    #: Number of failed attempts to publish. Attempts that fail because no broker responds count too; when a
+    #: broker responds again, the number becomes 0. Waiting for an unavailable partition does not count.
     attempts: int = 0
     #: The earliest time of the next attempt; null until an attempt has failed.
     next_attempt_at: AwareDatetime | None = None
-    #: ``reason`` (row or link), ``class``, ``message``, ``attempts``, ``at`` of the last failure.
+    #: ``reason``, ``class``, ``message``, ``attempts``, ``at`` of the last failure. The reason is ``row`` if
+    #: the row caused the failure, ``link`` if no broker responded or the partition was unavailable.
     error_data: Document | None = None
     created_at: AwareDatetime
     sent_at: AwareDatetime | None = None
@@ -172,7 +175,10 @@ class DeadLetter(Row):
 
 
 class FlowResumeHandle(Row):
-    """A paused workflow, and the data to resume it; at most one is paused per correlation id (G44)."""
+    """One pause of a flow, and the data to resume the flow (G44).
+
+    At most one pause per correlation id is PENDING_PAUSE or PAUSED.
+    """
 
     id: UUID
     correlation_id: str

@@ -91,7 +91,7 @@ def print_letter_preview(action: LetterAction, found: LetterPreview) -> None:
 
 
 def print_replay_requested(done: ReplayRequested) -> None:
-    """Print for how many letters a replay was requested; how many of these wait behind another letter."""
+    """Print for how many letters a replay was requested, and how many of them wait behind another letter."""
     typer.echo(f"{done.letters_total} {_DONE[LetterAction.REPLAY]}" if done.letters_total else _NOTHING)
     _print_behind_another(done.letters_behind_another)
 
@@ -104,7 +104,12 @@ def print_discarded(done: LettersDiscarded) -> None:
 
 
 def print_message_to_park(found: MessageToPark, *, done: bool) -> None:
-    """Print the message; with *done* that its parking was requested."""
+    """Print the message, and whether its parking was requested earlier or now, or would be requested.
+
+    Args:
+        found: The message.
+        done: Whether this command has requested the parking; False for a dry run.
+    """
     place, table = found.place, new_table("", "")
     table.show_header = False
     fields = {

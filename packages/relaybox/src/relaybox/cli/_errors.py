@@ -48,7 +48,7 @@ class ErrorsAsLines(TyperGroup):
 
 @contextmanager
 def needs_extra(extra: str) -> Generator[None]:
-    """Raise ExtraMissing if the ``with`` block imports a module that is not installed.
+    """Raise :class:`ExtraMissing` if the ``with`` block imports a module that is not installed.
 
     Args:
         extra: The extra of ``relaybox`` that installs the module, such as ``http``.

@@ -55,8 +55,8 @@ def run_flows(
 
 
 async def _run(definitions: Sequence[FlowDefinition], topics: Sequence[str], group: str) -> None:
-    # Checked at the start, because steps may write to the outbox: with malformed settings the first would
-    # fail.
+    # All these settings are checked at the start, because steps may write to the outbox: with malformed
+    # settings the first such step would fail.
     async with (
         service_resources(
             "relaybox-flows", BACKBONE, settings=(OutboxSettings, DeadLetterSettings, TaskSettings)

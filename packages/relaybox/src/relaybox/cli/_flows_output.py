@@ -34,7 +34,13 @@ def print_other_pauses(pauses: Sequence[Pause]) -> None:
 
 
 def print_flow(details: FlowDetails, *, with_payload: bool) -> None:
-    """Print one flow with a line per field, step, wait and action; then its documents if requested."""
+    """Print one flow with a line per field, step, wait and action.
+
+    Args:
+        details: The flow.
+        with_payload: Whether to print also the input and the result of the flow, and the results of its
+            steps.
+    """
     one, table = details.flow, new_table("", "")
     table.show_header = False
     fields = {
@@ -81,7 +87,7 @@ def print_pause(correlation_id: str, pause: Pause | None) -> None:
 
 
 def print_resumed(handle: Handle) -> None:
-    """Print whether the pause was resumed, or the resume is kept."""
+    """Print that the pause was resumed; or, if the resume is kept, until when and why."""
     if handle.status is HandleStatus.RESUMED:
         typer.echo(f"resumed {handle.correlation_id}")
     else:
@@ -103,7 +109,10 @@ def _print_pauses(pauses: Sequence[Pause]) -> None:
 
 
 def _ended(step: FlowStep, pause: Pause | None) -> str:
-    """Describe how a step or the wait of *pause* ended."""
+    """Describe when *step* ended; for a wait also how it ended.
+
+    *pause* is the pause of a step that is a wait, and None for any other step.
+    """
     ended = format_time(step.ended_at)
     if pause is None:
         return f"done {ended}"
@@ -114,7 +123,7 @@ def _ended(step: FlowStep, pause: Pause | None) -> str:
 
 
 def _state(pause: Pause) -> str:
-    """Describe what the pause of a wait that has not ended waits for."""
+    """Describe the *pause* of a wait that has not ended: its state, what ends it, its begin, its limit."""
     if not pause.registered:
         return f"not begun; a resume is kept until {format_time(pause.expires_at)}"
     state = "cancelled" if pause.cancelled else pause.status

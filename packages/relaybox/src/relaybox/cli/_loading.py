@@ -12,15 +12,16 @@ T = TypeVar("T")
 
 
 def load_declared(name: str, kind: type[T], decorator: str) -> T:
-    """Import the object *name* (``module:name``), also from the working directory.
+    """Import a module, which may be in the working directory, and return an object in the module.
 
     Args:
-        name: Name of a module, and of an object in it.
-        kind: Class of the object.
-        decorator: The decorator that declares such objects, for the error.
+        name: Name of the module and of the object: ``module:name``.
+        kind: Class that the object must have.
+        decorator: The decorator that declares such objects, such as ``@flow``; part of the error messages.
 
     Raises:
-        BadParameter: There is no such module, or no such object in it; typer exits with code 2.
+        BadParameter: *name* is malformed, there is no such module or object, or the object is not a *kind*;
+            typer exits with code 2.
     """
     module, _, attribute = name.partition(":")
     if not module or not attribute or module.startswith("."):

@@ -74,8 +74,9 @@ async def _start_servers(servers: AsyncExitStack, data_dir: Path) -> None:
 async def _run(command: Sequence[str]) -> int:
     loop = asyncio.get_running_loop()
     received: asyncio.Queue[int] = asyncio.Queue()
-    # Before the command starts: a signal without a handler would end this process and leave the command and
-    # the servers running. Ctrl-C is ignored: the terminal also sends it to the command, whose end is awaited.
+    # The handlers are added before the command starts, because a signal without a handler would end this
+    # process and leave the command and the servers running. SIGINT is ignored: at Ctrl-C the terminal also
+    # sends SIGINT to the command, and this process waits for the end of the command.
     loop.add_signal_handler(signal.SIGINT, lambda: None)
     # SIGHUP is what a closed terminal sends; unhandled, it would leave the servers running.
     for number in (signal.SIGTERM, signal.SIGHUP):

@@ -34,9 +34,10 @@ _UNIT_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
 class ActorMissing(RelayboxError):
-    """Raised when an action has no operator to record: ``--by`` is blank, or is missing without a default.
+    """Raised when no operator's name can be recorded with an action.
 
-    The default is the name of the operating system's account, which may have no name in a container.
+    Either ``--by`` is blank; or ``--by`` is missing, and the account that runs the process has no name, as
+    may be the case in a container.
     """
 
     error_code = "NOBODY_NAMED"
@@ -111,9 +112,13 @@ def _options(
 def with_options(build: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that replaces the first parameter of a command by the parameters of *build*.
 
-    The command is called with the result of *build*, such as a :class:`Selection`. Several commands share one
-    *build*. typer derives options from a function's signature, so the decorated command has a signature with
-    the parameters of both.
+    typer derives the options of a command from its signature. The decorated command has the parameters of
+    *build* and its own other parameters. It calls *build*, and calls the command with the result as first
+    argument.
+
+    Args:
+        build: Function that makes one object, such as a :class:`Selection`, of options that several commands
+            share.
     """
     options = inspect.signature(build).parameters
 

@@ -100,10 +100,10 @@ def new_table(*columns: str, right: Sequence[str] = (), keys: Iterable[str | Non
 
 
 def print_table(table: Table) -> None:
-    """Print *table*, as psql's expanded display does if it is wider than the terminal or than ``COLUMNS``.
+    """Print *table*; if the table is wider than the terminal (or ``COLUMNS``), print a block per row instead.
 
-    The expanded display has a block per row and a line per column, because values that are split over several
-    lines can neither be read nor copied.
+    A block has a line per column, as the expanded display of psql. In a table that is too wide, values would
+    be split over several lines, and could neither be read nor copied.
     """
     console = Console()
     unbounded = console.options.update(max_width=_WIDTH_MAX)
@@ -137,17 +137,17 @@ def cell_text(value: object) -> Text:
 
 
 def format_age(moment: datetime | None) -> str:
-    """Format the time since *moment* as ``12 s``, the time until a future *moment* as ``in 3 s``."""
+    """Format the time since *moment* as ``12 s``, until a future *moment* as ``in 12 s``; ``–`` for None."""
     return _EMPTY if moment is None else format_duration((datetime.now(UTC) - moment).total_seconds())
 
 
 def format_time(moment: datetime | None) -> str | None:
-    """Format *moment* as ISO 8601 with its age, or with the time until a future *moment*; None for None."""
+    """Format *moment* as ISO 8601, followed by :func:`format_age` of *moment*; return None for None."""
     return moment and f"{moment.isoformat(timespec='seconds')}, {format_age(moment)}"
 
 
 def format_duration(duration_s: float | None) -> str:
-    """Format a duration as ``0.4 s``, ``12 s``, ``3 m``, ``2 h`` or ``5 d``; a negative one as ``in 3 s``."""
+    """Format seconds as ``0.4 s``, ``12 s``, ``3 m``, ``2 h``, ``5 d``; -12 as ``in 12 s``, None as ``–``."""
     if duration_s is None:
         return _EMPTY
     if duration_s < 0:

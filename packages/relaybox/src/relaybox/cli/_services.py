@@ -114,8 +114,8 @@ async def _relay() -> None:
 
 
 async def _consumer(subscriptions: Sequence[Subscription], options: _ConsumerOptions) -> None:
-    # Checked at the start, because handlers may write to the outbox: with malformed settings the first event
-    # would fail.
+    # All these settings are checked at the start, because handlers may write to the outbox: with malformed
+    # settings the handler of the first event would fail.
     async with (
         service_resources(
             subscriptions[0].group, BACKBONE, settings=(OutboxSettings, DeadLetterSettings)

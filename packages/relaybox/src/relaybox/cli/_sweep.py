@@ -17,9 +17,10 @@ __all__ = ("sweep_expired",)
 def sweep_expired(as_json: AsJson = False) -> None:
     """Remove expired idempotency keys with their responses, and rows older than their retention.
 
-    RETENTION_* sets how long ended commands, ended tasks, records of consumed events and resolved dead
-    letters are kept. The rows of commands lose the idempotency key of the client after IDEMPOTENCY_TTL_H.
-    Services do all this every IDEMPOTENCY_SWEEP_S; ``relaybox sweep`` may run at the same time.
+    RETENTION_* sets how long ended commands, tasks and flows, records of consumed events, events kept for
+    flows, and resolved dead letters are kept. In the rows of commands, the idempotency key of the client is
+    removed after IDEMPOTENCY_TTL_H. Services do all this every IDEMPOTENCY_SWEEP_S; ``relaybox sweep`` may
+    run at the same time.
 
     Raises:
         DatabaseUnavailable: PostgreSQL is unreachable.

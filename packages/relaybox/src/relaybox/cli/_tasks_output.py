@@ -25,7 +25,7 @@ def print_tasks(tasks: Sequence[TaskSummary]) -> None:
 
 
 def print_task(details: TaskDetails, *, with_payload: bool) -> None:
-    """Print one task with a line per field and action; then its documents if requested."""
+    """Print one task with a line per field and action; with *with_payload* also its input and its result."""
     task, table = details.task, new_table("", "")
     table.show_header = False
     fields = {
@@ -55,7 +55,12 @@ def print_task(details: TaskDetails, *, with_payload: bool) -> None:
 
 
 def print_cancelled(task: TaskSummary, *, done: bool) -> None:
-    """Print the cancelled task, or the one that would be cancelled; and what happens to its command."""
+    """Print the task and what happens to its command.
+
+    Args:
+        task: The task.
+        done: Whether the task was cancelled; False for a dry run.
+    """
     if done:
         typer.echo(f"cancelled task {task.id}")
     else:
@@ -70,7 +75,7 @@ def print_cancelled(task: TaskSummary, *, done: bool) -> None:
 
 
 def print_retry_preview(found: TaskRetryPreview) -> None:
-    """Print the first tasks that would be retried, their total number, and the number of refused ones."""
+    """Print the first tasks that would be retried, their total number, and the number of refused tasks."""
     print_tasks(found.tasks)
     if found.tasks_total > len(found.tasks):
         typer.echo(f"… and {found.tasks_total - len(found.tasks)} more")
@@ -80,7 +85,7 @@ def print_retry_preview(found: TaskRetryPreview) -> None:
 
 
 def print_retried(done: TasksRetried) -> None:
-    """Print the number of tasks that became PENDING, and of refused ones."""
+    """Print the number of tasks that became PENDING, and the number of refused tasks."""
     typer.echo(f"{done.tasks_total} retried" if done.tasks_total else "no task matches; nothing was changed")
     _print_refused(done.refused_total)
 

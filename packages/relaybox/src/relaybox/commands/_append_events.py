@@ -53,8 +53,8 @@ async def append_events(
     """Write *command* and its *events* to inbox, event table and outbox in the transaction of *db*.
 
     Use it for a command that changes several rows of the application's tables: the application locks the
-    rows, decides, changes the rows, and passes the resulting events. Takes one round trip for each 1,000
-    events or 4 million characters of JSON.
+    rows, decides, changes the rows, and passes the resulting events. The call takes one round trip for each
+    1,000 events or 4 million characters of JSON.
 
     Args:
         db: Session of the application's transaction.
@@ -63,9 +63,11 @@ async def append_events(
         topic: A topic of ``OUTBOX_TOPICS``; ``OUTBOX_ROUTES`` may route ``domain-events`` to another topic.
 
     Raises:
-        DuplicateCommand: *command* is RECEIVED, and its aggregate has a pending command of the same type.
+        DuplicateCommand: *command* is RECEIVED or PROCESSING, and its aggregate has a pending command of the
+            same type.
         RetryTransaction: Another transaction has recorded the same version: roll back and decide again.
-        VersionGap: A version is not the next of its aggregate; nothing was written.
+        VersionGap: A version is not the next version of its aggregate. Roll back: an earlier round trip of
+            this call may have written events.
         ValueError: *events* is empty, and *command* is None or not RECEIVED.
         PayloadInvalid: PostgreSQL cannot store the payload of the command or of an event.
         ConstraintViolated: The id of the command or of an event exists already.

@@ -45,8 +45,9 @@ class PendingCommand:
 class CommandBatcher:
     """Batch the commands of one domain in one process.
 
-    Invariant: at most one command per aggregate is being processed by this object, so commands of one process
-    never race for a version; the version check of the statement decides races with other processes.
+    Invariant: this object processes at most one command per aggregate at a time, so its commands never race
+    with each other for a version. They can race with other writers of the aggregate, for example in other
+    processes: the version check in the statement then decides which command is written.
     """
 
     def __init__(
@@ -77,8 +78,11 @@ class CommandBatcher:
         Raises:
             CommandError: The command was refused; nothing was written.
             DatabaseBusy: 2,000 commands are queued already, or the command was not written within 10 s.
+            DatabaseUnavailable: PostgreSQL is unreachable; the command may have been written or not.
             RequestInFlight: A command with the same key is queued or being processed in this process.
-            Replay: A response is stored under the command's key.
+            Replay: A response is stored under the command's key; the exception has this response.
+            KeyReused: The command's key was used for another request.
+            ResponseNotKept: The request with this key was executed, and its response is not stored.
         """
         if len(self._waiting) >= _WAITING_COMMANDS_MAX:
             raise DatabaseBusy(f"{_WAITING_COMMANDS_MAX} commands are queued already; try again later")
@@ -130,7 +134,10 @@ class CommandBatcher:
         return batch
 
     async def _process(self, batch: Sequence[PendingCommand]) -> None:
-        """Decide and write *batch*; if the statement fails, decide and write each command by itself."""
+        """Decide and write *batch*; if this fails, decide and write each command by itself.
+
+        So the error of one command does not fail the others. If PostgreSQL is unavailable, all fail at once.
+        """
         try:
             await self._decide_and_write(batch)
         except Exception as error:  # noqa: BLE001 - every error is passed to the caller of its command
@@ -190,9 +197,12 @@ class CommandBatcher:
     async def _write(self, connection: Executor, part: Sequence[tuple[PendingCommand, Decision]]) -> None:
         """Write the decisions in *part*, which either all create an aggregate or all change one.
 
-        Sets the results of written commands at once, so that a later failure cannot repeat these commands.
-        RetryTransaction does not say which command lost its race. If *part* has several commands, the error
-        is raised, and the caller repeats each command by itself; a single command stays pending.
+        The results of written commands are set at once, so that a later failure cannot repeat these commands.
+        A single command that loses a race stays pending, and is repeated with the next batch.
+
+        Raises:
+            RetryTransaction: One of several commands lost a race, and nothing was written. The error does not
+                name the command, so the caller repeats each command by itself.
         """
         creates = part[0][0].command.creates
         decisions = [decision for _, decision in part]

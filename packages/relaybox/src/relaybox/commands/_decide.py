@@ -58,7 +58,7 @@ class Caller:
 
     @classmethod
     def following(cls, event: EventEnvelope, *, service: str) -> Self:
-        """Return the caller for a command of agent *service* that *event* causes, in the same chain."""
+        """Return agent *service* as the sender of a command that *event* causes, in the chain of *event*."""
         return cls(
             actor=service,
             source_service=service,
@@ -128,7 +128,8 @@ class Decision:
     status: CommandStatus
     #: The command's payload as JSON.
     payload: str
-    #: JSON object of the aggregate's changed fields, with ``expected_version`` and ``aggregate_type``.
+    #: JSON object of the aggregate's changed fields (of a new aggregate: all fields), with
+    #: ``expected_version`` and ``aggregate_type``.
     snapshot: str
     #: Version of the aggregate after the command.
     version: int
@@ -163,10 +164,10 @@ def loaded_aggregate_from_row(row: Mapping[str, Any]) -> LoadedAggregate:
 def decide(
     domain: Domain[Any], command: Command, loaded: LoadedAggregate | None, outbox: OutboxSettings
 ) -> Decision:
-    """Let the domain decide *command*.
+    """Let the domain decide *command*; return what to write.
 
-    The checks run in the order of the errors below, so a client gets the same error for a request with
-    several faults each time: 404, 422 for the payload, 409, 422 for the domain's rules.
+    The checks run in the order of the errors below, so that a request with several faults always gets the
+    same error: 404, then 422 for type or payload, then 409, then 422 for the domain's rules.
 
     Args:
         domain: Declares the command.
@@ -181,6 +182,8 @@ def decide(
         DuplicateCommand: A command of the same type is pending for the aggregate.
         StaleVersion: The aggregate's version is not the command's ``expected_version``.
         CommandRefused: The aggregate's rules forbid the command.
+        TopicUndeclared, MessageTooLarge: The relay could not publish an event.
+        AssertionError: The decider returned no event, or over 100 events.
     """
     caller = command.caller
     if loaded is not None:

@@ -57,12 +57,12 @@ Decider = Callable[[A, C], Events] | Callable[[A, C, UUID], Events]
 class SnapshotQueries:
     """SQL that reads and writes the snapshots of a domain with a table of its own.
 
-    * ``load``: rows ``id, aggregate_type, owner, state`` (JSON or JSONB of the aggregate) for
-      ``id = ANY($1::uuid[])``.
-    * ``create`` and ``advance``: take ``$1``, the text of a JSON array of aggregates, each with
-      ``expected_version`` and ``aggregate_type`` added, and return the ``id`` of every row
-      written. ``advance`` locks rows in the order of ids, and updates only rows whose version
-      is ``expected_version``. Its aggregates have ``id``, ``version`` and the changed fields;
+    * ``load`` returns the columns ``id``, ``aggregate_type``, ``owner`` and ``state`` (the aggregate as JSON
+      or JSONB) of the rows with ``id = ANY($1::uuid[])``.
+    * ``create`` and ``advance`` get ``$1``, the text of a JSON array of aggregates, and return the ``id`` of
+      each row that they write. Each aggregate also has ``expected_version`` and ``aggregate_type``.
+    * ``create`` inserts rows. ``advance`` locks rows in the order of ids, and updates only rows whose version
+      is ``expected_version``. The aggregates for ``advance`` have ``id``, ``version`` and the changed fields;
       other fields keep their stored values.
     """
 
@@ -125,7 +125,8 @@ class Domain(Generic[A]):
             topic: A topic of ``OUTBOX_TOPICS``; ``OUTBOX_ROUTES`` may route ``domain-events`` to another one.
             target_type: Value of ``target_type`` in the domain's events.
             snapshots: Queries of the domain's own table; None stores snapshots in ``aggregate_snapshots``.
-            naming: Returns a valid name of an event, and raises EventNameInvalid for any other.
+            naming: The naming rule: a function that gets the name of an event and returns it, or raises
+                EventNameInvalid.
 
         Raises:
             TypeError: *aggregate* is not a subclass of :class:`Aggregate` that defines ``apply``.
@@ -148,7 +149,10 @@ class Domain(Generic[A]):
 
     @property
     def id_parameter(self) -> str:
-        """Name of the path parameter with the aggregate's id: ``order_id`` in the domain ``Shop.Order``."""
+        """Name of the path parameter with the aggregate's id: ``order_id`` in the domain ``Shop.Order``.
+
+        If other parameters of the routes have this name, the domain's whole name is used: ``shop_task_id``.
+        """
         *_, aggregate = self.name.split(".")
         name = f"{_snake_case(aggregate)}_id"
         return f"{_snake_case(self.name)}_id" if name in _TAKEN_PARAMETERS else name
@@ -199,18 +203,18 @@ class Domain(Generic[A]):
     ) -> Any:
         """Declare a command by its decider ``(aggregate, command) -> events``.
 
-        The command's type is the name of the model that annotates the second parameter. The
-        decider is pure; it raises a :class:`CommandRefused` to refuse the command. A third parameter
-        of type ``UUID`` receives the command's id. Store the id in the aggregate if the report of an agent
-        will end this command: the decider of the report needs the id.
+        The command's type is the name of the model that annotates the second parameter. The decider is pure;
+        to refuse the command, it raises a :class:`CommandRefused`. A third parameter of type ``UUID``
+        receives the command's id. If an agent will end this command by a command of its own, a report, store
+        the id in the aggregate: the decider of the report needs the id for its :class:`Settlement`.
 
         Args:
             decide: The decider, if the decorator is used without arguments.
             pending: Whether the command waits for an agent, see :class:`Handler`.
             creates: Whether the command creates an aggregate.
             internal: Whether only agents may send the command.
-            refuses: Refusals that the decider may raise, for the OpenAPI document. Other refusals get the
-                same response, and are logged as a warning.
+            refuses: Refusals that the decider may raise, for the OpenAPI document. A refusal that is missing
+                here is sent to the client in the same way, and the service logs a warning.
 
         Raises:
             TypeError: The decider is asynchronous, its second parameter is not annotated with a Pydantic
@@ -241,11 +245,11 @@ class Domain(Generic[A]):
 
         Args:
             command_type: Name of the command's model.
-            internal: Whether the caller is an agent, which may send internal commands.
-            creates: Whether the command creates an aggregate.
+            internal: Whether the sender is an agent, which may also send internal commands.
+            creates: Whether the command must create an aggregate; otherwise it must not.
 
         Raises:
-            UnknownCommand: The domain has no such handler.
+            UnknownCommand: The domain has no such handler, or *internal* or *creates* does not fit it.
         """
 
         def fits(one: Handler[A]) -> bool:
@@ -271,7 +275,7 @@ def _check_aggregate(aggregate: Any) -> None:
 def _signature_of(
     decider: Callable[..., Events],
 ) -> tuple[type[BaseModel], Callable[[Any, Any, UUID], Events]]:
-    """Return the command's model, and *decider* with a third parameter for the command's id added if absent.
+    """Return the command's model, and *decider* as a function that also accepts the command's id.
 
     Raises:
         TypeError: See :meth:`Domain.command`.

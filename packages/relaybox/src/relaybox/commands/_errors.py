@@ -1,13 +1,13 @@
-"""Define the errors of commands; nothing of the command was written.
+"""Define the errors of commands: a command that fails with one of them has not been recorded.
 
 ::
 
     RelayboxError
     └── CommandError
-        ├── AggregateNotFound    no such aggregate, or another principal's; the response is the same (G81)
+        ├── AggregateNotFound    no such aggregate, or it belongs to another principal (same response, G81)
         ├── UnknownCommand       no domain declares this command type
         ├── PayloadInvalid       the payload does not fit the command
-        ├── DuplicateCommand     a command of the same type is pending; has its id
+        ├── DuplicateCommand     a command of the same type is pending; the error has the id of that command
         ├── StaleVersion         the aggregate's version is not ``expected_version``
         ├── VersionGap           an event does not have the next version of its aggregate
         ├── ConstraintViolated   a constraint of the domain's own table was violated
@@ -34,7 +34,7 @@ __all__ = (
 
 
 class CommandError(RelayboxError):
-    """Base of the errors of commands; nothing of the command was written."""
+    """Base of the errors of commands; the command has not been recorded."""
 
     error_code: ClassVar[str] = "COMMAND_ERROR"
 
@@ -58,7 +58,7 @@ class UnknownCommand(CommandError):
 
 
 class PayloadInvalid(CommandError):
-    """Raised when the payload does not fit the command's model.
+    """Raised when the payload does not fit the command's model, or PostgreSQL cannot store the payload.
 
     ``details`` names the invalid fields, but not their values, which may be private.
     """
@@ -72,7 +72,10 @@ class PayloadInvalid(CommandError):
 
 
 class DuplicateCommand(CommandError):
-    """Raised when a command of the same type is pending for the aggregate (G03)."""
+    """Raised when a command of the same type is pending for the aggregate (G03).
+
+    ``duplicate_command_id`` is the id of the pending command.
+    """
 
     error_code = "DUPLICATE_COMMAND"
 
@@ -92,7 +95,7 @@ class StaleVersion(CommandError):
 
 
 class VersionGap(CommandError):
-    """Raised when events would leave a gap in the versions of an aggregate: a defect of the application."""
+    """Raised when an event does not have the next version of its aggregate: a defect of the application."""
 
     error_code = "VERSION_GAP"
 

@@ -31,8 +31,8 @@ from relaybox.idempotency import (
 
 __all__ = ("CommandLookup", "Statements", "map_constraint_errors")
 
-#: Constraints that two commands violate which race for one aggregate or one idempotency key. Any other
-#: constraint belongs to the domain's own table.
+#: Constraints that are violated if two commands race for one aggregate or one idempotency key. Any other
+#: violated constraint is treated as one of the domain's own table.
 _RACE_CONSTRAINTS: Final = frozenset(
     {
         "idx_command_inbox_unique_pending_command",
@@ -71,13 +71,14 @@ class Statements:
     async def load(
         self, executor: Executor, asked: Sequence[tuple[UUID, str | None]]
     ) -> Mapping[UUID, CommandLookup]:
-        """Read the aggregate and the stored response of each command, by aggregate id.
+        """Read the aggregate and the stored response of each command; return them by aggregate id.
 
-        Takes one round trip, and more to read a large response body or to delete an expired response.
+        The call takes one round trip, and further ones to read a large response body or to delete expired
+        responses.
 
         Args:
             executor: Connection to read from.
-            asked: Aggregate id of each command, and the hash of its idempotency key, or None.
+            asked: Aggregate id of each command, and the hash of its idempotency key; None without a key.
         """
         ids, keys = [aggregate_id for aggregate_id, _ in asked], [key for _, key in asked]
         rows = await executor.fetch(self.load_text, ids, keys)
@@ -110,16 +111,16 @@ class Statements:
     async def record(self, executor: Executor, decisions: Sequence[Decision], *, creates: bool) -> set[UUID]:
         """Write *decisions*, at most one per aggregate; return the ids of the written aggregates.
 
-        A decision is not written if its aggregate has another version now than when it was loaded; the
-        result then does not contain the aggregate's id.
+        If an aggregate has another version now than when it was loaded, its decision is not written, and the
+        result does not contain the aggregate's id.
 
         Args:
-            executor: Connection; a transaction if the caller writes more.
+            executor: A connection, or a session if the caller's transaction writes more.
             decisions: Decisions of one kind: all create their aggregate, or none does.
             creates: Whether the decisions create their aggregates.
 
         Raises:
-            RetryTransaction: Another transaction won the race for an aggregate; nothing was written.
+            RetryTransaction: Another transaction won the race for an aggregate or key; nothing was written.
             ConstraintViolated: A constraint of the domain's own table rejects a decision.
             PayloadInvalid: PostgreSQL cannot store the payload of a decision.
         """

@@ -85,15 +85,16 @@ class CommandService:
         return f"<CommandService {self._source_service} [{len(self._domains)} command types]>"
 
     async def submit(self, command: Command, *, domain: Domain[Any]) -> CommandResult:
-        """Execute one command of *domain* in its own transaction; return after COMMIT (G02).
+        """Execute one command of *domain* and return its result after the COMMIT (G02).
 
-        Commands that arrive together are written together, in two round trips. A command that lost a race for
-        its aggregate's version is decided again on a new snapshot, for at most 10 s (G03, G04).
+        Commands that arrive together share two round trips, one query and one statement. A command that loses
+        a race for its aggregate's version is decided again on a new snapshot, for at most 10 s (G03, G04).
 
         Raises:
             CommandError: The command was refused; nothing was written.
             Replay: A response is stored under the command's key (G62, G66).
-            IdempotencyError: The key is in use, or was used for another request; nothing was written.
+            IdempotencyError: The key is in use, or was used for another request, or the response of its
+                request was not stored; nothing was written.
             DatabaseUnavailable: PostgreSQL is unreachable; the command may have been written or not (G05).
             DatabaseBusy: The command was not written within 10 s, or a lock was not granted.
         """

@@ -1,4 +1,4 @@
-"""Await functions of the application, which may do anything."""
+"""Await handlers and other functions of the application, whatever they raise."""
 
 import asyncio
 import logging
@@ -19,7 +19,10 @@ _log: Final = structlog.stdlib.get_logger(__name__)
 
 
 def log_call(group: str, message: Message, event_id: UUID) -> None:
-    """Log the place of an event before its handler, which may end the process, is called; level DEBUG."""
+    """Log at level DEBUG that the handler of *message* is called next.
+
+    If the handler ends the process, the last of these lines show which message it was.
+    """
     if logging.getLogger(__name__).isEnabledFor(logging.DEBUG):
         topic, partition = message.partition
         place = {"topic": topic, "partition": partition, "offset": message.offset}
@@ -27,17 +30,19 @@ def log_call(group: str, message: Message, event_id: UUID) -> None:
 
 
 async def await_application(call: Awaitable[None], timeout_s: float, is_closing: Callable[[], bool]) -> None:
-    """Await a function of the application, and raise nothing but instances of ``Exception``.
+    """Await a function of the application, and turn exceptions that would end the consumer into errors.
 
     Args:
-        call: The function, called.
+        call: The awaitable that the call of the function has returned.
         timeout_s: Seconds after which the function is cancelled.
         is_closing: Returns whether the consumer is stopping; if so, a cancellation came from the consumer.
 
     Raises:
-        CancelledError: The consumer ends.
+        Exception: An error that the function raised, unchanged.
+        CancelledError: The consumer is stopping and has cancelled the function.
         HandlerTimedOut: The function did not end in *timeout_s* seconds.
-        HandlerAborted: The function raised an exception that ends a program, or cancelled its own task.
+        HandlerAborted: The function raised SystemExit, KeyboardInterrupt or CancelledError, or cancelled the
+            asyncio task in which it runs.
     """
     task = asyncio.current_task()
     assert task is not None
@@ -71,13 +76,13 @@ async def await_in_transaction(
 
     Args:
         db: The session of the function.
-        call: The function, called.
-        timeout_s: Seconds after which it is cancelled.
+        call: The awaitable that the call of the function has returned.
+        timeout_s: Seconds after which the function is cancelled.
         is_closing: Returns whether the consumer is stopping; if so, a cancellation came from the consumer.
 
     Raises:
-        HandlerEndedTransaction: The function tried to commit, or rolled back or closed, the session.
-        CancelledError, HandlerTimedOut, HandlerAborted: See :func:`await_application`.
+        HandlerEndedTransaction: The function tried to commit the session, rolled it back or closed it.
+        Exception, CancelledError, HandlerTimedOut, HandlerAborted: See :func:`await_application`.
     """
     transaction = db.sync_session.get_transaction()
     refuse_commits(db, HandlerEndedTransaction)

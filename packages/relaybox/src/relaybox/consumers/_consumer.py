@@ -1,4 +1,4 @@
-"""The consumer: reads the messages of its partitions and passes them to the handlers of its group."""
+"""The consumer, which reads the messages of its partitions and passes the events to handlers."""
 
 import asyncio
 from asyncio import FIRST_COMPLETED
@@ -53,25 +53,24 @@ _FINISHED: Final = (
 )
 #: How long events may take once the consumer stops; then their transactions are rolled back.
 _STOP_GRACE_S: Final = 5.0
-#: A poll that takes longer hangs. A poll that revokes partitions waits for the commit of their offsets.
+#: A longer poll is considered hung. A poll that revokes partitions waits for the commit of their offsets.
 _POLL_S_MAX: Final = 90.0
-#: The consumer ends if more Kafka clients than this lost their group and hang at the same time.
+#: The consumer ends if more Kafka clients than this were replaced and cannot be closed at the same time.
 _HUNG_CLIENTS_MAX: Final = 3
-#: How long leaving the group may take; if no broker responds, the session times out there.
+#: How long leaving the group may take; if no broker responds, the brokers end the session by its timeout.
 _CLOSE_S: Final = 3.0
 
 
 class Consumer:
     """Pass the events of some topics to the handlers of one group.
 
-    Guarantees (G40): an event's effect and the record that the group has processed it commit together;
-    its offset is committed after that. Redelivery – after a crash, a rebalance, a reset of the
-    group's offsets – has no second effect. Events of one key are processed one after the other, in order;
-    events of different keys in parallel (G42). A message whose handler fails on every attempt is parked as a
-    dead letter, and the later messages of its key behind it (G41). Slow handlers or a slow database do not
-    end the membership in the group. If Kafka is unavailable, at the start or later, the consumer waits. It
-    joins the group when its database responds; if the database fails later, the consumer waits and keeps its
-    partitions.
+    Guarantees (G40): the effect of an event and the record that the group has processed the event commit
+    together; the offset is committed after that. Redelivery (after a crash, a rebalance, a reset of offsets)
+    has no second effect. Events of one key are processed in order, events of different keys in parallel
+    (G42). If a handler fails on every attempt, the message is parked as a dead letter, and the later messages
+    of its key are parked too (G41); a subscription may choose otherwise. Slow handlers or a slow database do
+    not end the membership in the group. While Kafka is unavailable, the consumer waits. The consumer joins
+    the group when the database responds; if the database fails later, the consumer keeps its partitions.
     """
 
     def __init__(
@@ -91,14 +90,14 @@ class Consumer:
 
         Args:
             database: Has ``consumed_events`` and the tables that the handlers write.
-            settings: The address of Kafka.
+            settings: How to reach Kafka.
             subscriptions: Handlers of one group, each event type at most once.
             topics: The topics to read.
             concurrency: How many transactions may run at once; each uses one connection of *database*.
             start: Where a group without committed offsets begins: before the first message of each
                 partition, or after its last.
-            message_bytes_max: A larger message is parked without calling its handler.
-            dead_letters: The topic to which dead letters are published; None: read from the environment.
+            message_bytes_max: A larger message (key, value and headers) fails without a call of its handler.
+            dead_letters: The topic to which dead letters are published; None reads ``DEAD_LETTER_TOPIC``.
             on_signal: Receives each step of the consumer, for tests.
 
         Raises:
@@ -170,20 +169,22 @@ class Consumer:
         return sum(queue.messages for queue in self._partitions.values())
 
     def stop(self) -> None:
-        """Let :meth:`run` finish the current events, commit their offsets, leave the group and return."""
+        """Let :meth:`run` finish events for at most 5 s, commit offsets, leave the group and return."""
         self._stopping.set()
         for job in (self._requests, self._counting):
             job.stop()
 
     async def run(self) -> None:
-        """Consume until :meth:`stop`, which takes effect in under 10 s; call it once per consumer.
+        """Consume until :meth:`stop`, and return in under 10 s after that; a consumer can run only once.
 
         Raises:
             HandlerFailed: A handler with ``on_failure="stop"`` failed on every attempt.
             HandlerEndedProcess: A handler with ``on_failure="stop"`` ended several processes.
             EnvelopeInvalid: A message is not an event, and every subscription has ``on_failure="stop"``.
+            MessageTooLarge, EventVersionUnknown, EventUpcastFailed: A handler with ``on_failure="stop"``
+                cannot be called with a message.
             KafkaRefused: Kafka rejects this consumer, and waiting cannot change that.
-            KafkaClientHung: The Kafka client found no coordinator and could not be closed, several times.
+            KafkaClientHung: Over three Kafka clients found no coordinator or hung, and cannot be closed.
         """
         await self._reach_database()
         if self._stopping.is_set():
@@ -207,7 +208,7 @@ class Consumer:
             raise self._failure
 
     async def _reach_database(self) -> None:
-        """Return when the database responds, or after :meth:`stop`.
+        """Wait until the database responds, before the consumer joins the group; return after :meth:`stop`.
 
         A member that cannot use its database would occupy partitions that other members could process.
         """
@@ -238,7 +239,7 @@ class Consumer:
         return executor, await executor.submit(self._open)
 
     async def _abandon(self, executor: DaemonExecutor, member: GroupMember) -> None:
-        """Close a client that has lost its group; its partitions may be another member's."""
+        """Close a Kafka client that finds no coordinator or hangs; other members may have its partitions."""
         lost_s = round(self._coordinator.lost_s)
         _log.error("no coordinator; Kafka client replaced", group=self.group, lost_s=lost_s)
         lost = tuple(self._partitions)
@@ -267,7 +268,7 @@ class Consumer:
         return None if queue is None else queue.offsets.position
 
     async def _consume(self, executor: DaemonExecutor, member: GroupMember) -> bool:
-        """Read messages until :meth:`stop`; return False if the client lost its group first."""
+        """Read messages until :meth:`stop`; return False if the Kafka client must be replaced instead."""
         stop_requested = asyncio.create_task(self._stopping.wait())
         try:
             while not self._stopping.is_set() and not self._coordinator.is_over:
@@ -327,7 +328,7 @@ class Consumer:
     async def _leave(self, executor: DaemonExecutor, member: GroupMember) -> bool:
         """Leave the group: its partitions are revoked from this consumer, and their offsets are committed.
 
-        Returns False if that takes too long: the thread that calls Kafka is abandoned.
+        Returns False if that takes over 3 s: the thread that calls Kafka is then abandoned.
         """
         closing = executor.submit(member.close)
         executor.shutdown()

@@ -44,11 +44,12 @@ class CoordinatorClock:
         return self.lost_s >= self._replace_at_s
 
     def observe(self, now_s: float, *, coordinated: bool) -> None:
-        """Count the time since the last observation.
+        """Add the time since the last observation to ``lost_s``, at most 1 s; or set ``lost_s`` to 0.
 
         Args:
             now_s: The time of a monotonic clock.
-            coordinated: Whether statistics arrived since, and :func:`is_coordinated` was true for them.
+            coordinated: Whether statistics arrived since the last observation and :func:`is_coordinated`
+                returned True for them; if so, ``lost_s`` becomes 0.
         """
         self.lost_s += min(now_s - self._seen_s, _STEP_S_MAX)
         self._seen_s = now_s
@@ -56,5 +57,5 @@ class CoordinatorClock:
             self.lost_s, self._replace_at_s = 0.0, COORDINATOR_LOST_S
 
     def replaced(self) -> None:
-        """Start again at 0 for a new client."""
+        """Give a new client 60 s to find the coordinator; ``lost_s`` grows until the client finds it."""
         self._replace_at_s = self.lost_s + COORDINATOR_LOST_S

@@ -17,11 +17,12 @@ __all__ = ("ON_PARKED_PROCESSES_MAX", "CrashWatch")
 
 _SQL: Final = load_queries(__package__ or "relaybox.consumers", "consumers.sql")
 _log: Final = structlog.stdlib.get_logger(__name__)
-#: How many processes may end in the handler of a message before the message is parked. The first process that
-#: ended did not watch its messages, so the handler gets four attempts, as if it had raised an exception.
+#: A message is parked when the watch has counted this many processes that ended in its handler. The watch
+#: begins after a crash, so it does not count the first process. In total the handler gets four attempts, as
+#: many as a handler that raises an exception.
 _PROCESSES_MAX: Final = 3
-#: Then the message is parked, and its ``on_parked`` is called. If this many processes have ended in the
-#: handler and in ``on_parked`` together, the message is parked without calling ``on_parked``.
+#: Parking a message calls ``on_parked``, which may end the process too. When the watch has counted this many
+#: processes that ended in the handler or in ``on_parked``, the message is parked without ``on_parked``.
 ON_PARKED_PROCESSES_MAX: Final = 2 * _PROCESSES_MAX
 #: How long recording assigned or revoked partitions may take; meanwhile the consumer polls no messages.
 _RECORD_S_MAX: Final = 1.0
@@ -31,11 +32,14 @@ class CrashWatch:
     """Count the processes that ended while they called the handler of a message.
 
     A process that crashes cannot record why. So each process records which partitions it reads, and deletes
-    the record when it stops reading them. A process that is assigned a partition with a record of another
-    process watches this partition: it calls one handler at a time, and before each call it commits a record
-    of the message. The other process had begun at most *messages* messages (handler called, COMMIT missing).
-    So the watch of a partition ends when this number of its messages is finished, or all of them. Without a
-    crash this costs one statement for each change of the assignment.
+    the record when it stops reading them. If a process is assigned a partition that has the record of another
+    process, that process may have crashed. The new process then watches the partition: it calls one handler
+    at a time, and before each call it commits a record of the message.
+
+    The other process had called handlers of at most *messages* messages without a COMMIT, and one of these
+    messages may have caused a crash. So the watch of a partition ends when this many of its messages are
+    finished, or when all of its messages are finished. Without a crash, the watch costs one statement for
+    each change of the assignment.
 
     ::
 
@@ -44,7 +48,7 @@ class CrashWatch:
     """
 
     def __init__(self, database: Database, group: str, *, messages: int) -> None:
-        """*messages* is the number of messages that a process of *group* may have begun when it crashes."""
+        """*messages* limits how many messages a process passes to handlers before their COMMIT."""
         self._database = database
         self._group = group
         self._process = uuid4()
@@ -84,8 +88,11 @@ class CrashWatch:
     async def close(self, partitions: Collection[Partition], *, stops: bool = False) -> None:
         """Record that this process has stopped reading *partitions*, except those that it watches.
 
-        The next process that reads a watched partition has to watch it too. *stops*: this process is
-        stopping normally, so also record that no handler has ended it.
+        The record of a watched partition stays, so the next process that reads the partition watches it too.
+
+        Args:
+            partitions: The partitions that this process does not read any more.
+            stops: Whether this process is stopping normally. If so, it also records that no handler ended it.
         """
         closed = [partition for partition in partitions if partition not in self._remaining]
         for partition in partitions:
@@ -113,15 +120,16 @@ class CrashWatch:
 
     @asynccontextmanager
     async def calling(self, messages: Sequence[Message], letter_id: int = 0) -> AsyncGenerator[None]:
-        """Record the call of a handler, and later its failure, if this process watches.
+        """Record the call of a handler, and an error that it raises, if this process watches a partition.
 
         Args:
-            messages: The message, or the message of the dead letter. Nothing is recorded for several
-                messages: their shared transaction was begun before this process watched.
-            letter_id: The dead letter that is replayed; 0 for a message.
+            messages: The message that the handler gets. Nothing is recorded if there are several, because
+                their shared transaction began before this process watched a partition.
+            letter_id: Id of the dead letter that is replayed; 0 if the message is not replayed.
 
         Raises:
-            HandlerEndedProcess: The handler must not be called: too many processes have ended in it.
+            HandlerEndedProcess: At least three counted processes have ended in this handler; do not call it.
+            DatabaseError: The call cannot be recorded.
         """
         if not self.is_watching or len(messages) != 1:
             yield
@@ -141,9 +149,10 @@ class CrashWatch:
             raise
 
     def finished(self, message: Message, *, handled: bool = True) -> None:
-        """Note that a message or letter is finished.
+        """Count a message or dead letter as finished.
 
-        *handled*: False if the group had processed the event before; this message does not shorten the watch.
+        *handled* is False if the group had processed the event before. Such a message does not shorten the
+        watch, because it is not one of the messages whose COMMIT was missing at the crash.
         """
         self._failed.discard((message.partition, message.offset))
         remaining = self._remaining.get(message.partition)

@@ -15,9 +15,9 @@ T = TypeVar("T")
 class DaemonExecutor:
     """Run blocking calls in order, one at a time, in a daemon thread.
 
-    Not a ``ThreadPoolExecutor``: at its end the interpreter waits for the threads of that class, and a
-    call to a frozen broker would delay the end of the process for longer than a supervisor waits. The
-    interpreter does not wait for a daemon thread.
+    A ``ThreadPoolExecutor`` cannot be used, because the interpreter waits at exit for the threads of that
+    class. A call to a frozen broker would then delay the end of the process for longer than a supervisor
+    waits. The interpreter does not wait for a daemon thread.
     """
 
     def __init__(self, name: str) -> None:
@@ -47,7 +47,7 @@ class DaemonExecutor:
 
     @property
     def is_alive(self) -> bool:
-        """Whether its thread runs: it has calls to make, or :meth:`shutdown` was not called."""
+        """Whether the thread runs: :meth:`shutdown` was not called, or submitted calls have not ended."""
         return self._thread.is_alive()
 
     def _work(self) -> None:

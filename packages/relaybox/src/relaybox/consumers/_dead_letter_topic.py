@@ -22,9 +22,11 @@ _OMITTED: Final = "dead_letter_omitted"
 class DeadLetterTopic:
     """Write parked messages to the outbox, each as one record for the topic.
 
-    The record has the key, the value and the headers of the message, byte for byte, after headers that
-    describe the failure. A record that would exceed the limit of the outbox is published without the value,
-    or also without the key and the headers of the message: parking never fails because of its size.
+    The record has the key and the value of the message, byte for byte. Its headers are headers that describe
+    the failure (``dead_letter_…``), then those of the message, except names that begin with ``dead_letter_``
+    or ``relaybox_record_id``. If the record would exceed the limit of the outbox, the value is left out. If
+    the record is still too large, the key and all headers of the message are left out too. So parking never
+    fails because of the size of a message.
     """
 
     def __init__(self, name: str, *, bytes_max: int) -> None:
@@ -77,9 +79,11 @@ def _record(message: Message, failure: Headers, bytes_max: int) -> RawRecord:
 
 
 def _order_key(group: str, message: Message) -> str | None:
-    """Return the key of the outbox row: the letters of a group and a key are published in order.
+    """Return the key of the outbox row; None for a message without a key.
 
-    It is not the message's key: a letter that cannot be published must not block events of that key.
+    Rows of one key are published in order. So all letters of the same group, topic and message key get the
+    same row key. The message's own key is not used, because a letter that cannot be published would then
+    block the events of that key.
     """
     if message.key is None:
         return None
@@ -89,6 +93,10 @@ def _order_key(group: str, message: Message) -> str | None:
 
 def dead_letter_topic(settings: DeadLetterSettings | None, topics: Sequence[str]) -> DeadLetterTopic | None:
     """Return the topic for the dead letters of a consumer of *topics*; None if no such topic is set.
+
+    Args:
+        settings: None reads ``DEAD_LETTER_TOPIC`` from the environment.
+        topics: The topics that the consumer reads.
 
     Raises:
         SubscriptionInvalid: The topic is one of *topics*.

@@ -1,4 +1,4 @@
-"""Write and change dead letters, in the caller's transaction."""
+"""Write, find and change dead letters, on the caller's connection or session."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,10 @@ _COUNT_MAX: Final = 10_000
 
 
 class ClaimedLetter(NamedTuple):
-    """A letter whose replay has begun, in a transaction that is open."""
+    """A letter whose replay has begun, in a transaction that is open.
+
+    *has_event_id* is False if the event could not be read when the message was parked.
+    """
 
     id: int
     message: Message
@@ -38,7 +41,7 @@ class ClaimedLetter(NamedTuple):
 
 
 class DeadLetters:
-    """The dead letters of one group; every method takes the connection of a transaction."""
+    """The dead letters of one group; every method works on a connection or session of the caller."""
 
     def __init__(self, group: str, topic: DeadLetterTopic | None = None) -> None:
         """*topic* publishes each parked message; None: parked messages are not published."""
@@ -46,7 +49,10 @@ class DeadLetters:
         self._topic = topic
 
     async def lock_blocking(self, db: Executor, message: Message) -> bool:
-        """Keep the key of *message* blocked until the transaction ends; return False if it is not blocked."""
+        """Lock the last letter that blocks the key of *message*; return False if no letter blocks the key.
+
+        The lock keeps the letter unresolved, and so the key blocked, until the caller's transaction ends.
+        """
         with map_service_errors():
             rows = await db.fetch(_SQL["lock_blocking_letter"], self.group, message.partition[0], message.key)
         return bool(rows)
@@ -98,11 +104,11 @@ class DeadLetters:
         return bool(rows)
 
     async def requested(self, db: Executor, starts: Mapping[Partition, bytes]) -> list[RequestedReplays]:
-        """Return, for each partition, the replays that operators have requested and that can begin now.
+        """Return, for each partition, the requested replays that can begin now.
 
         Args:
             db: The connection.
-            starts: Maps each partition to the key hash after which the search for requested keys begins.
+            starts: See :meth:`relaybox.consumers._replayer.Replayer.requested`.
         """
         topics, numbers = [topic for topic, _ in starts], [number for _, number in starts]
         rows = await db.fetch(
@@ -111,20 +117,20 @@ class DeadLetters:
         return [_requested_of(row) for row in rows]
 
     async def count_unresolved(self, db: Executor) -> LetterCounts:
-        """Count the unresolved letters and the keys that they block, each up to 10,000."""
+        """Count the unresolved letters and the keys that they block; reads at most 10,000 letters."""
         [row] = await db.fetch(_SQL["count_unresolved"], self.group, _COUNT_MAX)
         return LetterCounts(letters=row["letters"], keys=row["keys"])
 
     async def claim_next(self, db: Executor, replay: Replay, after_id: int) -> ClaimedLetter | None:
         """Mark the next letter of *replay* as replayed, and return it; None if its replay is not requested.
 
-        This also requests the replay of the following letter of the key, if that letter was parked only
-        because the key was blocked.
+        The statement also records that the group has processed the event, and requests the replay of the
+        following letter of the key, if that letter was parked only because the key was blocked.
 
         Args:
             db: The connection of the transaction in which the letter's handler runs next.
             replay: The letters to replay.
-            after_id: The letter of the key that was replayed before; 0 if there was none.
+            after_id: Id of the letter of the key that was replayed before; 0 if there was none.
         """
         with map_service_errors():
             rows = await db.fetch(
@@ -143,7 +149,7 @@ class DeadLetters:
             await db.fetch(_SQL["record_replayed"], self.group, event_id)
 
     async def park_again(self, db: Executor, parking: Parking) -> None:
-        """Put a letter back to PARKED after its replay failed; it waits for the next request."""
+        """Set a letter back to PARKED after its replay failed; an operator may request another replay."""
         await db.fetch(
             _SQL["park_again"],
             parking.letter_id,

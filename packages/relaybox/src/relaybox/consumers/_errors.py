@@ -4,19 +4,19 @@
 
     RelayboxError
     └── ConsumerError
-        ├── SubscriptionInvalid   declared or combined wrongly; raised before the consumer runs
+        ├── SubscriptionInvalid   a subscription, or an argument of a consumer, cannot work
         ├── EnvelopeInvalid       a message is not an event
-        ├── MessageTooLarge       a message is larger than the consumer reads
+        ├── MessageTooLarge       a message is larger than message_bytes_max of the consumer
         ├── HandlerTimedOut       a handler did not end in time
         ├── HandlerAborted        a handler raised SystemExit, KeyboardInterrupt or CancelledError
-        ├── HandlerEndedTransaction   a handler tried to commit, or rolled back or closed, its session
-        ├── HandlerEndedProcess   a handler ended the process several times
-        ├── HandlerMissing        a letter's event type has no handler any more
+        ├── HandlerEndedTransaction   a handler tried to commit its session, rolled it back or closed it
+        ├── HandlerEndedProcess   several processes ended while they called the handler of one message
+        ├── HandlerMissing        the event type of a replayed dead letter has no handler any more
         ├── KeyBlocked            an earlier message of the key is parked
         ├── ParkedByOperator      an operator requested that the message be parked
         ├── HandlerFailed         a handler failed on every attempt, and its subscription stops the consumer
         ├── KafkaRefused          Kafka rejects this consumer
-        └── KafkaClientHung       the Kafka client lost its group, and could not be closed
+        └── KafkaClientHung       several Kafka clients found no coordinator or hung, and could not be closed
 """
 
 from uuid import UUID
@@ -48,15 +48,18 @@ class ConsumerError(RelayboxError):
 
 
 class SubscriptionInvalid(ConsumerError):
-    """Raised when a subscription cannot work: no event type, several groups, two handlers of a type."""
+    """Raised when a subscription, or an argument of a consumer or of ``after_commit``, cannot work.
+
+    Examples: no event type, subscriptions of several groups, two handlers of one event type.
+    """
 
     error_code = "SUBSCRIPTION_INVALID"
 
 
 class EnvelopeInvalid(ConsumerError):
-    """Raised when a message is not an event, or its ``ce_type`` header names another type.
+    """Raised when a message is not an event, or the type of its CloudEvent is not its ``event_type``.
 
-    The error never shows the message's content.
+    The error never shows the message's content, which may be private.
     """
 
     error_code = "ENVELOPE_INVALID"
@@ -67,7 +70,7 @@ class EnvelopeInvalid(ConsumerError):
 
 
 class MessageTooLarge(ConsumerError):
-    """Raised when a message has more bytes than the consumer passes to a handler."""
+    """Raised when a message is larger than ``message_bytes_max`` of the consumer; no handler is called."""
 
     error_code = "MESSAGE_TOO_LARGE"
 
@@ -88,7 +91,11 @@ class HandlerTimedOut(ConsumerError):
 
 
 class HandlerAborted(ConsumerError):
-    """Raised for a handler that raised an exception meant to end a process or a task."""
+    """Raised when a handler raised SystemExit, KeyboardInterrupt or CancelledError.
+
+    The consumer replaces such an exception by this error, which counts as a failed attempt. Otherwise the
+    exception would end the consumer.
+    """
 
     error_code = "HANDLER_ABORTED"
 
@@ -97,11 +104,11 @@ class HandlerAborted(ConsumerError):
 
 
 class HandlerEndedTransaction(ConsumerError):
-    """Raised when a handler tried to commit, or rolled back or closed, the session of its transaction.
+    """Raised when a handler tried to commit the session that it was given, rolled it back or closed it.
 
-    That transaction contains the record that the group has processed the event. After a rollback the record
-    is missing, so a redelivered event would take effect again. A commit is refused before it takes effect: a
-    handler that failed afterwards would have taken effect in part.
+    The transaction of the session contains the record that the group has processed the event. After a
+    rollback the record is missing, so a redelivered event would take effect again. A commit is refused before
+    it takes effect, because a handler that fails after the commit would have taken effect in part.
     """
 
     error_code = "HANDLER_ENDED_TRANSACTION"
@@ -114,7 +121,11 @@ class HandlerEndedTransaction(ConsumerError):
 
 
 class HandlerEndedProcess(ConsumerError):
-    """Recorded for a message in whose handler or ``on_parked`` several processes ended, one after another."""
+    """Raised instead of another call of a handler, after several processes have ended during its calls.
+
+    *processes* counts the processes that ended, one after another, in the handler or in ``on_parked`` of the
+    same message. The first one is not counted, because the consumers begin to count after it.
+    """
 
     error_code = "HANDLER_ENDED_PROCESS"
 
@@ -147,7 +158,7 @@ class KeyBlocked(ConsumerError):
 
 
 class ParkedByOperator(ConsumerError):
-    """Recorded for a message that an operator asked the consumers of its group to park."""
+    """Raised for a message that an operator has requested to park; its handler is not called."""
 
     error_code = "PARKED_BY_OPERATOR"
 
@@ -158,8 +169,8 @@ class ParkedByOperator(ConsumerError):
 class HandlerFailed(ConsumerError):
     """Raised when a handler with ``on_failure="stop"`` failed on every attempt.
 
-    The cause is the last failure. The event took no effect and its offset is not committed: after a restart
-    the consumer begins with it.
+    ``__cause__`` is the last failure. The event took no effect, and the offset of its message is not
+    committed, so a restarted consumer begins with this message.
     """
 
     error_code = "HANDLER_FAILED"
@@ -175,15 +186,19 @@ class HandlerFailed(ConsumerError):
 
 
 class KafkaRefused(ConsumerError):
-    """Raised when Kafka rejects the consumer: a permission is missing, or its configuration is wrong."""
+    """Raised when Kafka rejects the consumer or the Kafka client fails, and waiting cannot change that.
+
+    Examples: a missing permission, a wrong certificate, a group whose members use another protocol.
+    """
 
     error_code = "KAFKA_REFUSED"
 
 
 class KafkaClientHung(ConsumerError):
-    """Raised when several Kafka clients of a consumer lost their group and could not be closed.
+    """Raised when several Kafka clients of a consumer failed one after another and could not be closed.
 
-    Each of them keeps a thread and memory, so the consumer ends, and its supervisor starts another process.
+    A client fails if it finds no coordinator of its group, or if a poll hangs. Each client that cannot be
+    closed keeps a thread and memory. So the consumer ends, and a supervisor should restart the process.
     """
 
     error_code = "KAFKA_CLIENT_HUNG"

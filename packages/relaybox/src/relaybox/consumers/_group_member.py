@@ -59,14 +59,14 @@ class PollRequest:
 
 @dataclass(kw_only=True)
 class PollResult:
-    """The result of one poll; changes of the assignment come before messages."""
+    """The result of one poll; the caller must apply ``changes`` before it adds ``messages``."""
 
     changes: list[Assigned | Revoked] = field(default_factory=list[Assigned | Revoked])
     messages: list[Message] = field(default_factory=list[Message])
     #: Per partition the offset after the last message read, skipped messages included.
     read_to: dict[Partition, int] = field(default_factory=dict[Partition, int])
     committed: dict[Partition, int] = field(default_factory=dict[Partition, int])
-    #: Per partition the offset after its last message, as of the last fetch; at most once a second.
+    #: Per partition the offset after its last message, as of the last fetch; empty if read less than 1 s ago.
     ends: dict[Partition, int] = field(default_factory=dict[Partition, int])
     #: Messages skipped because their type header has no subscription.
     skipped: int = 0
@@ -100,6 +100,15 @@ class GroupMember:
     ) -> None:
         """Join the group.
 
+        Args:
+            settings: How to reach Kafka.
+            group: Name of the consumer group.
+            topics: The topics to read.
+            event_types: Messages whose ``ce_type`` header names another type are skipped.
+            start: Where a group without committed offsets begins, ``earliest`` or ``latest``.
+            position_of: Returns the offset to commit when a partition is revoked; None to commit nothing.
+                Called in the thread that calls :meth:`poll` and :meth:`close`.
+
         Raises:
             KafkaRefused: A certificate or key cannot be used.
         """
@@ -131,10 +140,10 @@ class GroupMember:
         )
 
     def poll(self, request: PollRequest, wait_s: float) -> PollResult:
-        """Apply *request*, then wait up to *wait_s* seconds for a message and take all that have arrived.
+        """Apply *request*, wait up to *wait_s* seconds for a message, and take up to 500 more that arrived.
 
         Raises:
-            KafkaRefused: Kafka rejects this consumer, and waiting cannot change that.
+            KafkaRefused: Kafka rejects this consumer, or the Kafka client fails; waiting cannot change that.
         """
         self._result = result = PollResult()
         try:
@@ -174,7 +183,10 @@ class GroupMember:
                 self._take(message)
 
     def _read_ends(self) -> None:
-        """Read the end offset of each partition as of librdkafka's last fetch; no request to a broker."""
+        """Read the end offset of each partition, at most once a second.
+
+        librdkafka knows these offsets from its last fetch, so no request is sent to a broker.
+        """
         now_s = monotonic()
         if now_s < self._ends_at_s:
             return
@@ -252,7 +264,8 @@ class GroupMember:
         if error.fatal() or code in _FATAL:
             self._fatal = error
             return
-        self.unavailable = self.unavailable or code == KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001 - librdkafka's local code
+        # An error code that librdkafka itself creates.
+        self.unavailable = self.unavailable or code == KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001
         now_s = monotonic()
         if now_s - self._logged_at_s.get(code, float("-inf")) > _LOG_INTERVAL_S:
             self._logged_at_s[code] = now_s
@@ -277,8 +290,9 @@ def _configuration(settings: KafkaSettings, group: str, start: str) -> dict[str,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "auto.offset.reset": start,
-        # Announces the end of a partition, whose last offsets may be markers of transactions: without it a
-        # consumer that has finished every message would report a lag.
+        # librdkafka then reports when the end of a partition is reached. The last offsets of a partition may
+        # be markers of transactions, which are no messages: without the report, a consumer that has finished
+        # every message would show a lag.
         "enable.partition.eof": True,
         "allow.auto.create.topics": False,
         # Partitions that are not reassigned are still read during a rebalance.

@@ -1,4 +1,4 @@
-"""The unfinished work of one key of a partition, in order, and of all keys of one partition."""
+"""Queues of unfinished work: one for each key, in order, and all keys of one partition together."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ _FINISHED_ABOVE_MAX: Final = 10_000
 
 @dataclass(frozen=True, kw_only=True)
 class Replay:
-    """Replay requested dead letters: the next one of a key, or one letter that blocks no key."""
+    """A requested replay: of the dead letters of one key, in order, or of one letter that blocks no key."""
 
     partition: Partition
     #: None for a letter that blocks no key.
@@ -47,11 +47,11 @@ class Replay:
 
 @dataclass(frozen=True, kw_only=True)
 class RequestedReplays:
-    """The replays of one partition that can begin, as one search found them."""
+    """The requested replays of one partition that can begin, as one search of the database found them."""
 
     partition: Partition
     replays: Sequence[Replay]
-    #: The hash of a key after which the next search begins; empty for the first key.
+    #: SHA-256 hash of a key, after which the next search begins; empty to begin with the first key.
     next_start: bytes
 
 
@@ -131,9 +131,9 @@ class KeyQueue:
 
 
 class PartitionQueue:
-    """The messages of one assigned partition that were read but are not finished, by key.
+    """The unfinished messages and replays of one assigned partition, by key.
 
-    Only the event loop's thread changes it; the thread that calls Kafka reads ``offsets.position``.
+    Only the event loop's thread changes the queue; the thread that calls Kafka reads ``offsets.position``.
     """
 
     def __init__(self, partition: Partition) -> None:
@@ -149,9 +149,9 @@ class PartitionQueue:
         self.replays_searched = False
         #: The offset after the last message of the partition, as of the last fetch; None if it is not known.
         self.end: int | None = None
-        #: Where the next search for requested replays begins, as :class:`RequestedReplays` returns it.
-        #: Each search reads some keys after those of the previous one: otherwise keys whose first letter is
-        #: not requested would hide the keys behind them.
+        #: Where the next search for requested replays begins: ``next_start`` of the last search. A search
+        #: reads a limited number of keys. If each search began with the first key, keys whose first letter is
+        #: not requested could use up that number, and the keys after them would never be found.
         self.replays_start = b""
         self._keys: dict[bytes | int, KeyQueue] = {}
 
@@ -177,7 +177,7 @@ class PartitionQueue:
 
     @property
     def lag(self) -> int | None:
-        """Messages from the first unfinished one to the end of the partition; None if not known."""
+        """Offsets from the first unfinished message to the end of the partition; None if not known."""
         first = self.offsets.first_unfinished
         return None if first is None or self.end is None else max(0, self.end - first)
 
@@ -187,7 +187,7 @@ class PartitionQueue:
         return self.lag == 0 and self.replays == 0 and self.replays_searched
 
     def measure_lag(self, now_s: float) -> PartitionLag:
-        """Return the lag at *now_s*, in seconds since 1970; iterates over all keys."""
+        """Return the lag at the time *now_s* (seconds since 1970); this iterates over all keys."""
         topic, partition = self.partition
         created_at_s = 0.0 if (oldest := self.oldest_unfinished) is None else oldest.created_at_s
         seconds = max(0.0, now_s - created_at_s) if created_at_s else 0.0
@@ -200,7 +200,7 @@ class PartitionQueue:
 
     @property
     def oldest_unfinished(self) -> Message | None:
-        """The unfinished message with the lowest offset; iterates over all keys."""
+        """The unfinished message with the lowest offset, None if there is none; iterates over all keys."""
         messages = (
             next((item.work for item in queue.items if isinstance(item.work, Message)), None)
             for queue in self._keys.values()
@@ -220,7 +220,10 @@ class PartitionQueue:
         return queue
 
     def add_replay(self, replay: Replay) -> KeyQueue | None:
-        """Put *replay* before the waiting messages of its key; None if its queue has *replay* already."""
+        """Put *replay* before the waiting messages of its key, and return the queue of the key.
+
+        Returns None if the queue has *replay* already. Work that has begun stays before *replay*.
+        """
         # Offsets are not negative, so a letter without a key shares its queue with no message.
         queue = self._queue(-(replay.letter_id or 0) if replay.key is None else replay.key)
         if any(item.work == replay for item in queue.items):
@@ -251,11 +254,11 @@ class PartitionQueue:
 
 
 class ReadyKeys:
-    """The keys whose next work may begin, of all partitions.
+    """The keys of all partitions whose next work may begin.
 
-    Keys that replay a letter take turns with keys that have a message: a message does not wait for the
-    thousands of replays that an operator may request. Replays use at most half of the transactions: letters
-    whose handler hangs again leave the other half to messages.
+    Keys that replay a letter take turns with keys that have a message, so that a message does not wait for
+    the thousands of replays that an operator may request. Replays use at most half of the transactions (but
+    at least one), so that letters whose handler hangs again leave the others to messages.
     """
 
     def __init__(self, concurrency: int) -> None:
@@ -277,7 +280,13 @@ class ReadyKeys:
             keys.append(queue)
 
     def next_keys(self, replaying: int) -> deque[KeyQueue]:
-        """Return the queues of the keys whose work may begin; *replaying*: number of running replays."""
+        """Return the queues from which the caller takes the next work: those with messages or with replays.
+
+        The caller removes the queues that it takes. The result is empty if no work may begin.
+
+        Args:
+            replaying: Number of running transactions that replay letters.
+        """
         while self._messages and isinstance(self._messages[0].first.work, Replay):
             self._replays.append(self._messages.popleft())  # a replay was put before its messages
         if not self._replays or replaying >= self._replays_max:

@@ -36,7 +36,7 @@ _SPEC_VERSION: Final = "1.0"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Message:
-    """One message as Kafka delivered it."""
+    """One message as Kafka delivered it, or as a dead letter stores it (then without a timestamp)."""
 
     partition: Partition
     offset: int
@@ -59,13 +59,16 @@ class Message:
 
     @property
     def bytes(self) -> int:
-        """Bytes of the key, the value and the headers."""
+        """Size in bytes of the key, the value and the headers together."""
         headers = sum(len(name) + len(value or b"") for name, value in self.headers)
         return len(self.key or b"") + len(self.value or b"") + headers
 
 
 def header_value(headers: Any, name: str) -> str | None:
-    """Return the header called *name* (G30); None if it is missing or has no value."""
+    """Return the value of the first header called *name* as text (G30).
+
+    Bytes that are not UTF-8 become U+FFFD. Returns None if the header is missing or has no value.
+    """
     for header, value in headers or ():
         if header == name:
             return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
@@ -86,24 +89,34 @@ def message_from_kafka(message: Any) -> Message:
 
 
 def read_event(message: Any, *, reader: str) -> EventEnvelope:
-    """Read the event in a message of a ``confluent_kafka.Consumer``, a CloudEvent in either mode (G30).
+    """Read the event in a message of a ``confluent_kafka.Consumer``.
+
+    The message may be a CloudEvent in binary or in structured mode (G30). The payload of the event keeps the
+    version in which it was published.
 
     Args:
         message: The message.
         reader: Name of the calling program, for the error message.
 
     Raises:
-        EnvelopeInvalid: The message is not an event, or its CloudEvent names another type.
+        EnvelopeInvalid: The message is not an event, or the type of the CloudEvent differs from the
+            ``event_type`` of the envelope in it.
     """
     converted = message_from_kafka(message)
     return _event(converted, reader, _envelope(converted, reader))
 
 
 def parse_event(message: Message, *, group: str, event_types: frozenset[str]) -> EventEnvelope | None:
-    """Read the event in *message*, a CloudEvent in either mode; None if its type is not in *event_types*.
+    """Read the event in *message*; return None if its type is not in *event_types*.
+
+    Args:
+        message: A CloudEvent in binary or in structured mode.
+        group: Name of the consumer group, for the error message.
+        event_types: Types to read; the fields of an event of another type are not checked.
 
     Raises:
-        EnvelopeInvalid: The message is not an event, or its CloudEvent names another type.
+        EnvelopeInvalid: The message is not an event, or the type of the CloudEvent differs from the
+            ``event_type`` of the envelope in it.
     """
     document = _envelope(message, group)
     return _event(message, group, document) if document["event_type"] in event_types else None
@@ -119,7 +132,12 @@ def _event(message: Message, group: str, document: dict[str, Any]) -> EventEnvel
 
 
 def _envelope(message: Message, group: str) -> dict[str, Any]:
-    """Return the envelope as JSON, whose ``event_type`` is a string and equals the CloudEvent's type."""
+    """Return the envelope in *message* as a dict, after a check of its ``event_type``.
+
+    Raises:
+        EnvelopeInvalid: The value is not a JSON object, or ``event_type`` is not a string, or it differs from
+            the type of the CloudEvent.
+    """
     cloudevent_type, document = message.header_type, _document(message, group)
     if (message.content_type or "").lower().startswith(_STRUCTURED):
         cloudevent_type, document = _unwrapped(message, group, document)
@@ -144,7 +162,7 @@ def _document(message: Message, group: str) -> dict[str, Any]:
 
 
 def _unwrapped(message: Message, group: str, event: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Return the type of a structured CloudEvent, and the envelope in it."""
+    """Return the type of *event*, a structured CloudEvent, and the envelope that is its ``data``."""
     media_type = (message.content_type or "").partition(";")[0].strip().lower()
     if media_type != _STRUCTURED_JSON:
         raise _invalid(message, group, f"its content-type is not {_STRUCTURED_JSON}")

@@ -31,7 +31,7 @@ class OffsetWindow:
         return self._window[0] if self._window else self._read_to
 
     def add(self, offset: int) -> None:
-        """Add a message that was read; offsets ascend."""
+        """Add the offset of a message that was read; it must be higher than all offsets added before."""
         self._window.append(offset)
 
     def read_to(self, offset: int) -> None:

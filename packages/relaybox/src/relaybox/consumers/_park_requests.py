@@ -23,11 +23,16 @@ class ParkRequests:
         self._requested: dict[tuple[Partition, int], tuple[str, str]] = {}
 
     async def refresh(self, database: Database, positions: Mapping[Partition, int]) -> None:
-        """Read the requests, and delete those that are done.
+        """Read the oldest 1,000 requests of the group, and delete the requests for finished messages.
+
+        Also deletes what a :class:`CrashWatch` recorded about finished messages.
 
         Args:
             database: The database.
             positions: Per partition the offset before which every message is finished.
+
+        Raises:
+            DatabaseError: PostgreSQL is unavailable, or rejects the statement.
         """
         topics, numbers = [topic for topic, _ in positions], [number for _, number in positions]
         async with database.service_connection() as connection:
@@ -40,10 +45,10 @@ class ParkRequests:
         }
 
     def check(self, message: Message) -> None:
-        """Raise the reason to park *message*, if an operator has requested that.
+        """Raise an error if an operator has requested to park *message*.
 
         Raises:
-            ParkedByOperator: The handler must not be called.
+            ParkedByOperator: The message must be parked without a call of its handler.
         """
         if self._requested and (requested := self._requested.get((message.partition, message.offset))):
             by, reason = requested

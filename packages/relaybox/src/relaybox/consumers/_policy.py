@@ -39,9 +39,10 @@ PERMANENT_ERRORS: Final = (
 _RETRY_PAUSES_S: Final = (1.0, 2.0, 4.0)
 _DATABASE_PAUSE_S: Final = 0.1
 _DATABASE_PAUSE_S_MAX: Final = 5.0
-#: After this many database errors of one message, although other keys committed meanwhile, its further ones
-#: count as failures of its handler: a statement that always exceeds its time limit, a row that stays locked.
-#: With the pauses this takes at least 75 s.
+#: A message may have this many database errors while messages of other keys commit. Each further database
+#: error of the message counts as a failure of its handler, because the database works for other keys: a
+#: statement of the handler always exceeds its time limit, or a row stays locked. With the pauses this takes
+#: at least 75 s.
 _ISOLATED_FAILURES_MAX: Final = 20
 
 
@@ -65,12 +66,13 @@ class GiveUp:
 
 
 def is_database_failure(failure: BaseException, *, isolated_failures: int) -> bool:
-    """Return whether *failure* is an error of the database, which does not count as failure of the handler.
+    """Return whether *failure* is a database error that uses up no attempt of the handler.
 
     Args:
         failure: The error of the last attempt.
-        isolated_failures: Attempts at this message that ended with a database error, this one included,
-            although other keys had committed since the attempt before.
+        isolated_failures: How many attempts at this message, the last one included, ended with a database
+            error although messages of other keys had committed since the attempt before. Above 20 the
+            database is not considered the cause, and the result is False.
     """
     return isinstance(failure, DATABASE_ERRORS) and isolated_failures <= _ISOLATED_FAILURES_MAX
 
@@ -80,15 +82,15 @@ def decide_after_failure(
 ) -> Retry | WaitForDatabase | GiveUp:
     """Decide what follows *failure*.
 
-    A handler gets four attempts, 1 s, 2 s and 4 s apart. A database that is unavailable, overloaded, or
-    rejects the consumer's own statement is retried without limit, in pauses that double up to 5 s. After 20
-    such errors of one message, each while other keys committed, further ones count as failures of its
-    handler. A message that cannot be read gets one attempt.
+    A handler gets four attempts, 1 s, 2 s and 4 s apart. An error that no further attempt can change, for
+    example that the message is not an event, ends the attempts at once. If the database is unavailable or
+    overloaded, or rejects a statement of the consumer, the message is retried without limit, after pauses
+    that double up to 5 s. :func:`is_database_failure` has an exception from this rule.
 
     Args:
         failure: The error of the last attempt.
-        failures: Failures of the handler so far, this one included.
-        database_failures: Database errors so far, this one included.
+        failures: Failures of the handler so far, *failure* included unless it is a database error.
+        database_failures: Database errors of the message so far, *failure* included if it is one.
         isolated_failures: See :func:`is_database_failure`.
     """
     if is_database_failure(failure, isolated_failures=isolated_failures):
@@ -99,5 +101,5 @@ def decide_after_failure(
 
 
 def database_pause_s(failures: int) -> float:
-    """Return the pause after so many errors of the database in a row."""
+    """Return the pause in seconds after *failures* database errors in a row: 0.1, 0.2, 0.4, … at most 5."""
     return min(_DATABASE_PAUSE_S * 2.0 ** min(failures - 1, 10), _DATABASE_PAUSE_S_MAX)

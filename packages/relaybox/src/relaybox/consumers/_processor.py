@@ -51,15 +51,15 @@ _log: Final = structlog.stdlib.get_logger(__name__)
 
 
 class Outcome(Enum):
-    """The outcome of an event or a message."""
+    """What a transaction did with a message and the event in it."""
 
     COMMITTED = auto()
-    #: The group had processed or parked it before.
+    #: The group had processed or parked the event or message before; nothing was done.
     ALREADY_DONE = auto()
-    #: A dead letter blocks its key; nothing was done.
+    #: A dead letter blocks the key of the message; nothing was done.
     BLOCKED = auto()
     PARKED = auto()
-    #: No dead letter blocks its key any more; nothing was done.
+    #: The message was to be parked behind a dead letter, but none blocks its key any more; nothing was done.
     NOT_BLOCKED = auto()
 
 
@@ -134,7 +134,10 @@ class Processor:
         self._closing = True
 
     def transaction_events_max(self, message: Message) -> int:
-        """Return how many events may share a transaction with *message*; 1 if its type is unknown."""
+        """Return how many events, that of *message* included, may share one transaction.
+
+        1 if the group does not subscribe to the type, or while the crash watch needs one call at a time.
+        """
         subscription = self._by_type.get(message.header_type or "")
         if subscription is None or self.crash_watch.is_watching:
             return 1
@@ -142,22 +145,27 @@ class Processor:
 
     @property
     def replay_letters_max(self) -> int:
-        """How many letters of a key may share a transaction; their events may be of any subscription."""
+        """How many letters of a key may share a transaction: the lowest limit, as their types may differ."""
         if self.crash_watch.is_watching:
             return 1
         return min(subscription.transaction_events_max for subscription in self._by_type.values())
 
     def stops_at(self, message: Message) -> bool:
-        """Return whether a failure of *message* stops the consumer, as its subscription says.
+        """Return whether a failure of *message* stops the consumer, as the event's subscription says.
 
-        A message that is not an event stops the consumer if no subscription parks messages.
+        A message that is not an event has no subscription: it stops the consumer if every subscription has
+        ``on_failure="stop"``.
         """
         event = self._event_if_valid(message)
         subscribed = self._by_type.values() if event is None else (self.subscription(event),)
         return all(one.on_failure == "stop" for one in subscribed)
 
     def stopped_by(self, message: Message, attempts: int, failure: BaseException) -> BaseException:
-        """Return the error that ends the consumer before *message*."""
+        """Return the error that ends the consumer because *message* failed *attempts* times.
+
+        A *failure* that no further attempt can change is returned as it is. Any other *failure* becomes the
+        cause of a :class:`HandlerFailed`.
+        """
         if isinstance(failure, PERMANENT_ERRORS):
             return failure
         topic, partition = message.partition
@@ -212,10 +220,11 @@ class Processor:
         return parse_event(message, group=self._group, event_types=self.event_types)
 
     async def handle(self, deliveries: Sequence[Delivery]) -> list[Outcome]:
-        """Handle events of different keys in one transaction, and return the outcome of each.
+        """Handle events of different keys in one transaction; return their outcomes in the same order.
 
         Raises:
-            Exception: The failure of a handler or of the database; no event took effect.
+            Exception: The failure of a handler or of the database. No event took effect, unless the
+                connection broke during COMMIT.
         """
         claimed: list[_Claimed] = []
 
@@ -283,7 +292,7 @@ class Processor:
             await self._call(unit, partial(self.subscription(event), event, unit))
 
     async def _call(self, unit: EventTransaction, handler: Callable[[], Awaitable[None]]) -> None:
-        """Call the handler of *unit*, whose transaction other events may share."""
+        """Call *handler* within its time limit, in the transaction of *unit*, which events may share."""
         timeout_s = self.subscription(unit.event).handler_timeout_s
         await self._allow_idle(unit.db, timeout_s)
         began_s = monotonic()
@@ -293,24 +302,24 @@ class Processor:
             self.durations.count(monotonic() - began_s)
 
     async def _allow_idle(self, db: AsyncSession, timeout_s: float) -> None:
-        """Raise the transaction's idle limit above *timeout_s*, if PostgreSQL's limit is lower."""
+        """Raise the transaction's idle limit to 5 s above *timeout_s*, if PostgreSQL's limit is lower."""
         needed_ms = int((timeout_s + _IDLE_MARGIN_S) * 1_000)
         if needed_ms > self._database.settings.idle_in_transaction_timeout_ms:
             with map_service_errors():
                 await executor_of(db).fetch(_SQL["allow_idle"], str(needed_ms))
 
     async def park(self, message: Message, parking: Parking, *, last_attempt: bool = True) -> Outcome:
-        """Park *message* in a transaction of its own, so that its offset may be committed.
+        """Record *message* as a dead letter in a new transaction, so that its offset may be committed.
 
         Args:
             message: The message.
-            parking: Why it is parked.
-            last_attempt: Whether it is parked without ``on_parked`` if that fails with a database error;
-                otherwise the error is raised.
+            parking: Why the message is parked.
+            last_attempt: What follows if ``on_parked`` fails with a database error: if True, the message is
+                parked without ``on_parked``; otherwise the error is raised.
 
         Returns:
-            ``PARKED``; ``ALREADY_DONE`` if the group had processed or parked it; or ``NOT_BLOCKED``, if the
-            message was to be parked behind a letter and its key has none any more: it has to be processed.
+            ``PARKED``; ``ALREADY_DONE`` if the group had processed or parked the message; ``NOT_BLOCKED`` if
+            it was to be parked behind a letter, but no letter blocks its key now: it must be processed.
         """
         event = self._event_if_valid(message)
         units: list[EventTransaction] = []
@@ -328,7 +337,7 @@ class Processor:
         except (_OnParkedFailed, RetryTransaction) as error:
             if not last_attempt and isinstance(error, RetryTransaction):
                 raise
-            # Without a savepoint: a cancelled statement ends the connection.
+            # In a new transaction: a savepoint would be lost if a cancelled statement ended the connection.
             _log.error("on_parked failed; parked without it", traceback=traceback_of(error))
             units.clear()
             outcome = await self._database.run_in_transaction(

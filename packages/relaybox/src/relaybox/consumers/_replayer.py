@@ -25,7 +25,7 @@ _SHARED_S: Final = 0.25
 
 
 class ReplayFailed(Exception):
-    """The handler of a replayed letter failed; the cause is the failure."""
+    """Raised when the replay of the dead letter *letter_id* failed; ``__cause__`` is the failure."""
 
     def __init__(self, letter_id: int) -> None:
         super().__init__(f"replay of dead letter {letter_id} failed")
@@ -33,10 +33,10 @@ class ReplayFailed(Exception):
 
 
 class Replayed(NamedTuple):
-    """The letters that one transaction has replayed."""
+    """How many dead letters one transaction has replayed; 0 if no further one was requested."""
 
     letters: int
-    #: The last of them; 0 if there is none.
+    #: Id of the last replayed letter; 0 if there is none.
     last_id: int
 
 
@@ -63,7 +63,7 @@ class _Attempt:
 
 
 class Replayer:
-    """Replay the dead letters of one group that operators have requested."""
+    """Replay dead letters of one group whose replay an operator has requested."""
 
     def __init__(
         self,
@@ -84,9 +84,17 @@ class Replayer:
         self._signals = signals
 
     async def requested(self, starts: Mapping[Partition, bytes]) -> list[RequestedReplays]:
-        """Return the replays that operators have requested and that can begin now, for each partition.
+        """Return, for each partition, the requested replays that can begin now.
 
-        *starts* maps each partition to the key hash after which the search for requested keys begins.
+        The replay of a key can begin if the replay of its first unresolved letter is requested. One search
+        looks at up to 500 keys of a partition, in the order of the SHA-256 hashes of the keys.
+
+        Args:
+            starts: Maps each partition to search to the hash after which the search begins: ``next_start`` of
+                the previous result, or an empty one.
+
+        Raises:
+            DatabaseError: PostgreSQL is unavailable, or rejects the statement.
         """
         async with self._database.service_connection() as connection:
             return await self._letters.requested(connection, starts)
@@ -99,8 +107,12 @@ class Replayer:
 
         Args:
             replay: The letters to replay.
-            after_id: The letter of the key that was replayed before; 0 if there was none.
-            letters_max: How many letters of the key may share the transaction.
+            after_id: Id of the letter of the key that was replayed before; 0 if there was none.
+            letters_max: How many letters of the key may share the transaction. After 0.25 s no further letter
+                joins it.
+
+        Returns:
+            How many letters were replayed, and the id of the last one; zeros if none is requested.
 
         Raises:
             ReplayFailed: The handler of the first letter failed, its message is not an event, the COMMIT of a
@@ -149,6 +161,6 @@ class Replayer:
         attempt.complete = True
 
     async def park_again(self, parking: Parking) -> None:
-        """Put a letter back to PARKED after its replay failed; it waits for the next request."""
+        """Set a letter back to PARKED after its replay failed; an operator may request another replay."""
         async with self._database.service_connection() as connection:
             await self._letters.park_again(connection, parking)

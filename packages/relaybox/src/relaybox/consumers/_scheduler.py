@@ -1,4 +1,4 @@
-"""Run the work of all keys: each key's in order, several keys at once."""
+"""Run the work of all keys: the work of one key in order, several keys at once."""
 
 import asyncio
 from collections import deque
@@ -30,15 +30,15 @@ from relaybox.telemetry import traceback_of
 __all__ = ("Scheduler",)
 
 _log: Final = structlog.stdlib.get_logger(__name__)
-#: Attempts to park a message and call its ``on_parked`` (about 20 s); then it is parked without the call.
+#: After this many failed attempts to park a message (about 26 s), it is parked even if ``on_parked`` fails.
 _PARKING_ATTEMPTS_MAX: Final = 10
 
 
 class Scheduler:
-    """Run at most *concurrency* transactions at once, none of them with two items of one key.
+    """Run at most *concurrency* transactions at once; two of them never have work of the same key.
 
-    A key whose handler failed waits without using up concurrency. While the database is unavailable no
-    transaction begins, except one attempt after each pause.
+    A key whose handler failed waits for its next attempt and meanwhile occupies no transaction. While the
+    database is unavailable no transaction begins, except one attempt after each pause.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Scheduler:
         signals: SignalEmitter[ConsumerSignal],
         on_stop: Callable[[BaseException], None],
     ) -> None:
-        """*on_stop* gets the error for which ``on_failure="stop"`` ends the consumer."""
+        """*on_stop* is called with the error that must end the consumer, see ``on_failure="stop"``."""
         self._processor = processor
         self._group = group
         self._concurrency = concurrency
@@ -123,14 +123,17 @@ class Scheduler:
             await asyncio.wait(late, timeout=1.0)
 
     def _take(self) -> list[KeyQueue]:
-        """Return the queue of the next key, and queues whose first events may share its transaction."""
+        """Return the queue of the next key, and queues of keys that may share its transaction, if any."""
         while ready := self._ready.next_keys(len(self._replaying)):
             if taken := self._take_from(ready):
                 return taken
         return []
 
     def _take_from(self, ready: deque[KeyQueue]) -> list[KeyQueue]:
-        """Remove and return keys from the front of *ready*; none only if all partitions were revoked."""
+        """Remove queues from the front of *ready*, and return those that share the next transaction.
+
+        Queues of revoked partitions are removed but not returned. If there are no others, the list is empty.
+        """
         taken: list[KeyQueue] = []
         limit = 1
         while ready and len(taken) < limit:
@@ -148,7 +151,7 @@ class Scheduler:
         return taken
 
     def _shared_events_max(self, queue: KeyQueue) -> int:
-        """Return how many events may share the transaction of the first item of *queue*."""
+        """Return how many events, that of the first item of *queue* included, may share its transaction."""
         item = queue.first
         if item.alone or item.parking is not None or not isinstance(item.work, Message):
             return 1

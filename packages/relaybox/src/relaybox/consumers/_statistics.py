@@ -35,7 +35,7 @@ _OK: Final = CheckResult(state=HealthState.OK)
 
 
 class ConsumerSignal(Signal):
-    """A step of a consumer."""
+    """A step that a consumer announces, for tests and statistics."""
 
     ASSIGNED = auto()
     REVOKED = auto()
@@ -52,12 +52,12 @@ class ConsumerSignal(Signal):
     PAUSED = auto()
     RESUMED = auto()
     KAFKA_UNAVAILABLE = auto()
-    KAFKA_CLIENT_REPLACED = auto()  # it found no coordinator of the group
+    KAFKA_CLIENT_REPLACED = auto()  # the client found no coordinator of the group, or a poll hung
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LetterCounts:
-    """Unresolved dead letters of a group, counted every 10 s up to 10,000 letters."""
+    """Dead letters of a group that are neither replayed nor discarded, counted every 10 s up to 10,000."""
 
     letters: int = 0
     #: Keys whose later messages are parked behind a letter.
@@ -120,7 +120,7 @@ class ConsumerStatistics:
     stalled_s: float
     #: Seconds for which the Kafka client found no coordinator of the group although brokers respond.
     coordinator_lost_s: float
-    #: Kafka clients that were replaced for that reason.
+    #: Kafka clients that were replaced for that reason, or because a poll hung.
     clients_replaced: int
 
     @property
@@ -151,7 +151,7 @@ class ProgressClock:
         self._can_work = False
 
     def observe(self, now_s: float, *, finished: int, can_work: bool) -> None:
-        """Compare with the previous observation.
+        """Begin the measurement again if something was finished, or if the consumer could not work before.
 
         Args:
             now_s: The time of a monotonic clock.
@@ -222,7 +222,7 @@ class ConsumerCollector(Collector):
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        """Return all metrics; lags are at most 1 s old, counts of dead letters at most 10 s."""
+        """Return all metrics; lags are refreshed about every 1 s, counts of dead letters every 10 s."""
         consumers = [read() for read in self._statistics]
         for name, (text, count) in _COUNTERS.items():
             counter = CounterMetricFamily(_PREFIX + name, text, labels=["group"])

@@ -122,12 +122,12 @@ class MessageStepper:
             topic: The topic from which a consumer would have read the event.
 
         Returns:
-            ``HANDLED``; ``ALREADY_DONE``, and nothing was done, if the group had processed the event;
-            ``BLOCKED``, and nothing was done, if a dead letter blocks the key.
+            ``HANDLED``; ``ALREADY_DONE``, and nothing was done, if the group had processed or parked the
+            event; ``BLOCKED``, and nothing was done, if a dead letter blocks the key.
 
         Raises:
             SubscriptionInvalid: The group does not subscribe to the type of *event*.
-            Exception: The error of the handler; its transaction was rolled back.
+            Exception: The error of the handler or of the database; the transaction was rolled back.
         """
         message = _message_of(event, topic)
         read = self._processor.read(message)
@@ -140,10 +140,14 @@ class MessageStepper:
         return _OUTCOMES[outcome]
 
     async def process(self, message: Any) -> ProcessedMessage:
-        """Process *message*, a message of a ``confluent_kafka.Consumer``, to its end.
+        """Process *message* until it is handled, skipped or parked.
+
+        Args:
+            message: A message of a ``confluent_kafka.Consumer``.
 
         Raises:
-            HandlerFailed, EnvelopeInvalid: Handlers with ``on_failure="stop"`` failed on every attempt.
+            HandlerFailed: A handler with ``on_failure="stop"`` failed on every attempt.
+            EnvelopeInvalid: The message is not an event, and every subscription has ``on_failure="stop"``.
             DatabaseError: The database is unavailable, or rejects a statement.
         """
         return await self._process(message_from_kafka(message))
@@ -189,6 +193,8 @@ class MessageStepper:
     async def replay_requested(self, partitions: Sequence[Partition]) -> list[ProcessedMessage]:
         """Replay the dead letters of *partitions* whose replay was requested, in order per key.
 
+        Returns the letters in the order of their replays.
+
         Raises:
             DatabaseError: The database is unavailable, or rejects a statement.
         """
@@ -213,7 +219,7 @@ class MessageStepper:
         return done
 
     async def _replay(self, replay: Replay) -> ProcessedMessage | None:
-        """Replay the next letter of *replay*; return None if there is no further request."""
+        """Replay the next letter of *replay*; return None if its replay is not requested."""
         attempts = 0
         while True:
             try:
@@ -233,7 +239,7 @@ class MessageStepper:
 
 
 def _message_of(event: EventEnvelope, topic: str) -> Message:
-    """Return the message that a relay would publish for *event*, with partition 0 and offset 0."""
+    """Return *event* as a message at partition 0 and offset 0, whose only header is ``ce_type``."""
     return Message(
         partition=(topic, 0),
         offset=0,

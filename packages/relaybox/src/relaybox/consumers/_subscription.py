@@ -36,10 +36,12 @@ _log: Final = structlog.stdlib.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class EventTransaction:
-    """The transaction of one event: what the handler writes through ``db`` takes effect once or not at all.
+    """The event of one call of a handler, and a session whose transaction Relaybox commits.
 
-    The record that this group has processed the event is part of it (G40). Relaybox commits the
-    transaction. If the handler raises, Relaybox rolls back and calls it again in a new transaction.
+    What the handler writes through ``db`` takes effect once or not at all, because the same transaction
+    records that the group has processed the event (G40). Several events may share the transaction. If a
+    handler raises, Relaybox rolls back and, unless that was the last attempt, calls the handler again in a
+    new transaction.
     """
 
     db: AsyncSession
@@ -57,9 +59,9 @@ class EventTransaction:
         self._after_commit.append(action)
 
     def run_commit_actions(self) -> None:
-        """Call each action of :meth:`after_commit`; the owner of the transaction calls this after COMMIT.
+        """Call each action that was passed to :meth:`after_commit`; Relaybox calls this method after COMMIT.
 
-        An action that fails is logged: its event has taken effect and is not processed again.
+        If an action raises, the error is only logged, because the event has taken effect already.
         """
         for action in self._after_commit:
             try:
@@ -75,7 +77,8 @@ Handler = Callable[[EventEnvelope, EventTransaction], Awaitable[None]]
 JointHandler = Callable[[Sequence[EventTransaction]], Awaitable[None]]
 #: Gets an event that is being parked, the last failure, and the transaction that parks it.
 ParkedHandler = Callable[[EventEnvelope, BaseException, EventTransaction], Awaitable[None]]
-#: What follows the last failed attempt: park the message and go on, or stop the consumer before it.
+#: What follows the last failed attempt: park the message and go on, or end the consumer without committing
+#: the offset of the message.
 OnFailure = Literal["park", "stop"]
 #: Whether later messages of a key wait behind a dead letter (``"key"``), or are processed (``"none"``).
 Order = Literal["key", "none"]
@@ -85,8 +88,8 @@ Order = Literal["key", "none"]
 class Subscription:
     """A handler, its event types, and the consumer group that shares the work.
 
-    *group* is also the consumer's name in ``consumed_events``: a group processes an event once, even if
-    its offsets are reset.
+    *group* is also stored with each processed event, in the column ``consumer`` of ``consumed_events``. So
+    the group processes an event once, even if the offsets of the group are reset.
     """
 
     event_types: frozenset[str]
@@ -94,7 +97,7 @@ class Subscription:
     handler: Handler
     #: Declared types among *event_types*: their events reach the handler with the declared version.
     declared: tuple[EventType, ...] = ()
-    #: After the last attempt: park the message as a dead letter, or stop the consumer before it.
+    #: After the last attempt: park the message as a dead letter, or end the consumer.
     on_failure: OnFailure = "park"
     #: Whether later messages of a key wait behind a dead letter of that key.
     order: Order = "key"
@@ -108,7 +111,7 @@ class Subscription:
     joint_handler: JointHandler | None = None
 
     async def __call__(self, event: EventEnvelope, unit: EventTransaction) -> None:
-        """Call the handler directly."""
+        """Call the handler; the transaction, the time limit and the retries are the caller's task."""
         await self.handler(event, unit)
 
 
@@ -131,18 +134,27 @@ def subscribe(
             upcast to its declared version; a name stands for events of any version, which stay as they are.
         group: Name of the consumer group, 1 to 200 printable characters.
         naming: Checks that a name follows the convention of the events' domain, and returns the name.
-        on_failure: After the fourth attempt ``"park"`` records the message as a dead letter and goes on,
-            ``"stop"`` ends the consumer before the message.
+        on_failure: What follows the last attempt: the fourth, or the first for a message that cannot be read.
+            ``"park"`` records the message as a dead letter and goes on. ``"stop"`` ends the consumer and does
+            not commit the message's offset, so a restarted consumer begins with this message.
         order: ``"key"`` parks the later messages of the key behind a dead letter, ``"none"`` processes them.
         handler_timeout_s: Seconds, at most 86,400, after which an attempt is rolled back and counts as
-            failed. If PostgreSQL lets a transaction be idle for less time than that
-            (``POSTGRES_IDLE_IN_TRANSACTION_TIMEOUT_MS``, 30 s), each event costs one more round trip.
+            failed. If this time plus 5 s exceeds the time for which PostgreSQL lets a transaction be idle
+            (``POSTGRES_IDLE_IN_TRANSACTION_TIMEOUT_MS``, 30 s by default), each call of the handler costs
+            one more round trip, which raises PostgreSQL's limit.
         transaction_events_max: How many events of different keys may share one transaction, which is faster.
-            If one of them fails, all are rolled back and each is tried in a transaction of its own. The same
-            limit applies to replayed dead letters of one key: no letter joins a transaction after 0.25 s.
+            If one of them fails, all are rolled back and each is tried in a transaction of its own. Replayed
+            dead letters of one key may share a transaction too. Their limit is the lowest of all
+            subscriptions of the consumer, and no letter joins after 0.25 s, because the transaction holds
+            locks.
         on_parked: Called in the transaction that parks an event of this subscription, for example to record
-            the failure in the application. If the function fails with a database error, it is called again,
-            10 times at most. After that, or after any other error, the event is parked without its changes.
+            the failure in the application; not called for an event that is parked only because an earlier
+            message of its key is parked. If the function fails with a database error, the transaction is
+            repeated for about 26 s. After that, or after any other error, the event is parked without the
+            function's changes.
+
+    Returns:
+        A decorator that turns the handler into a :class:`Subscription`.
 
     Raises:
         EventNameInvalid: An event type breaks *naming* (G09).
@@ -184,10 +196,10 @@ def subscribe(
 
 
 def check_reading(topics: Sequence[str], concurrency: int, message_bytes_max: int) -> None:
-    """Check what a consumer reads.
+    """Check the topics and the limits that are passed to a consumer.
 
     Raises:
-        SubscriptionInvalid: No topic, a string in place of topics, or a limit below 1.
+        SubscriptionInvalid: *topics* is empty or a string, or a limit is below 1.
     """
     if isinstance(topics, str) or not topics:
         raise SubscriptionInvalid(f"topics must be a list of at least one topic, not {topics!r}")

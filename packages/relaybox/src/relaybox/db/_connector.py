@@ -94,13 +94,16 @@ class Connector:
         self._first = 0
 
     async def connect(self) -> Any:
-        """Connect to the first server of POSTGRES_HOST that has POSTGRES_TARGET_SESSION_ATTRS.
+        """Connect to a server of POSTGRES_HOST that has the properties in POSTGRES_TARGET_SESSION_ATTRS.
 
-        The attempt with each server takes at most ``connect_timeout_s``. Certificate files are read for each
-        connection, so that renewed certificates are used.
+        The servers are tried one after the other, first the one that accepted the last connection. If a
+        server is unreachable or lacks the properties, the next one is tried; another error, such as a wrong
+        password, is raised at once. An attempt takes at most ``connect_timeout_s``. Certificate files are
+        read for each connection, so that renewed certificates are used.
 
         Raises:
-            DatabaseUnavailable: No server is reachable, or a certificate or key is unusable; see the message.
+            DatabaseUnavailable: No server is usable, or a server rejects the connection, or a certificate or
+                key is unusable; see the message.
             DatabaseBusy: The server accepts no more connections.
         """
         generation = self._generation
@@ -112,7 +115,10 @@ class Connector:
         return connection
 
     def invalidate_connections(self) -> None:
-        """Make all open connections unusable, so that new ones are opened, which may reach a new primary."""
+        """Mark all open connections as unusable: the pool replaces each of them before its next use.
+
+        After a failover, the new connections can reach the new primary.
+        """
         self._generation += 1
 
     def is_usable(self, connection: _Connection) -> bool:
@@ -142,9 +148,10 @@ class Connector:
 
 
 async def _connect(settings: PostgresSettings, address: tuple[str, int], application_name: str) -> Any:
-    """Connect to one server, with a TLS context because asyncpg would read certificates from HOME.
+    """Connect to one server.
 
-    With ``ssl_mode`` ``prefer``, connect again without TLS if the server rejects TLS.
+    The function creates the TLS context, because asyncpg would read certificates from the directory HOME.
+    With ``ssl_mode`` ``prefer``, it connects a second time without TLS if the server rejects TLS.
     """
     if settings.ssl_mode == "disable":
         return await _attempt(settings, address, application_name, tls=None)
@@ -158,7 +165,7 @@ async def _connect(settings: PostgresSettings, address: tuple[str, int], applica
 
 
 async def await_connection(connecting: Awaitable[T], url: URL) -> T:
-    """Await *connecting*, and map an ``OSError`` to an error with the address of *url*.
+    """Return the result of *connecting*, and map an ``OSError`` to an error that names the address of *url*.
 
     :func:`map_database_errors` maps no ``OSError``, because the caller's own code may raise one.
 
@@ -178,7 +185,7 @@ async def _attempt(
     *,
     tls: ssl.SSLContext | None,
 ) -> Any:
-    """Connect once, with TLS unless *tls* is None, and set or check the limits."""
+    """Connect once, with TLS unless *tls* is None, and set or check the limits (:func:`_limits`)."""
     limits = _limits(settings)
     driver: Any = asyncpg
     async with asyncio.timeout(settings.connect_timeout_s):
@@ -226,8 +233,8 @@ def _limits(settings: PostgresSettings) -> dict[str, str]:
 async def _require_limits(connection: Any, settings: PostgresSettings, limits: dict[str, str]) -> None:
     """Check that the connection behind the pooler has *limits*.
 
-    Relaybox cannot set the limits, because a pooler in transaction mode passes the connection to other
-    clients.
+    Relaybox cannot set the limits itself, because a pooler in transaction mode gives the server connection to
+    other clients too.
 
     Raises:
         DatabaseUnavailable: One of *limits* is not set; the message has the statement that sets it.
@@ -265,7 +272,7 @@ def _tls(settings: PostgresSettings) -> ssl.SSLContext:
 
 @contextmanager
 def _named(setting: str, file: Path) -> Generator[None]:
-    """Map an ``OSError`` of reading *file* to an error that names *setting*."""
+    """Map an ``OSError`` in the ``with`` block, which reads *file*, to an error that names *setting*."""
     try:
         yield
     except OSError as error:

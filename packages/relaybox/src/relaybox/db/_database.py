@@ -62,7 +62,7 @@ class DedicatedConnection(Executor, Protocol):
     """A connection of asyncpg outside the pool, for example for LISTEN."""
 
     async def add_listener(self, channel: str, callback: Callable[[Any, int, str, Any], None]) -> None:
-        """LISTEN on *channel*; *callback* gets the connection, process id, channel and payload."""
+        """LISTEN on *channel*; call *callback* with connection, sender's process id, channel, payload."""
         ...
 
     def add_termination_listener(self, callback: Callable[[Any], None]) -> None:
@@ -114,17 +114,17 @@ def refuse_commits(db: AsyncSession, error: Callable[[], Exception] | None) -> N
     Args:
         db: A session of :class:`Database`, given to a function of the application, which must not end its
             transaction.
-        error: Returns the error. None permits commits again.
+        error: Function that returns the error to raise. None permits commits again.
     """
     db.info[_REFUSAL] = error
 
 
 def transaction_was_ended(db: AsyncSession) -> bool:
-    """Return whether a statement such as ROLLBACK ended the transaction of *db*, unnoticed by SQLAlchemy.
+    """Return whether a statement such as ROLLBACK ended the transaction of *db* without SQLAlchemy noticing.
 
     Takes no round trip, because each response of PostgreSQL contains the state of the transaction. Returns
-    False if the connection is broken. Sessions refuse COMMIT as a statement, and AND CHAIN, which begins
-    another transaction at once.
+    False if the connection is broken. A statement with AND CHAIN would not be noticed, because it begins the
+    next transaction at once. So sessions of :class:`Database` refuse such statements, and COMMIT.
     """
     connection = db.sync_session.connection()
     if connection.closed or connection.invalidated:
@@ -151,8 +151,8 @@ class Database:
         """Create the object without connecting.
 
         Args:
-            settings: None: read from the environment at the first use; then every other method may raise
-                ``SettingsError``.
+            settings: None: the settings are read from the environment at the first use of the object, and
+                any method may raise ``SettingsError``.
             application_name: Name of the process in ``pg_stat_activity``.
             settings_class: Class that reads the settings from the environment.
         """
@@ -195,8 +195,8 @@ class Database:
 
         Raises:
             DatabaseUnavailable: PostgreSQL cannot be reached, or does not respond in time.
-            DatabaseBusy: No connection or lock in time, or the server cancelled the statement.
-            RetryTransaction: SQLSTATE 40001 or 40P01.
+            DatabaseBusy: No connection or lock was granted in time, or the server cancelled the statement.
+            RetryTransaction: A serialization failure or a deadlock (SQLSTATE 40001 or 40P01).
         """
         with map_database_errors():
             connection = await await_connection(self.engine.connect().start(), self.engine.url)
@@ -224,7 +224,7 @@ class Database:
         self._connector.invalidate_connections()
 
     async def begin(self) -> AsyncSession:
-        """Return a session in a READ COMMITTED transaction, which the caller commits before closing it.
+        """Begin a READ COMMITTED transaction and return its session, which the caller commits and closes.
 
         Raises:
             DatabaseUnavailable: PostgreSQL cannot be reached.
@@ -261,7 +261,8 @@ class Database:
             RetryTransaction: Each of *attempts_max* attempts had a conflict.
             DatabaseUnavailable: PostgreSQL cannot be reached. A COMMIT that was running may have taken effect
                 or not: send the command again with the same idempotency key (G05).
-            DatabaseBusy: A lock was not granted in time.
+            DatabaseBusy: No connection or lock was granted in time, or the server cancelled a statement.
+            TransactionAborted: *work* continued after a statement had failed; nothing was committed.
         """
         for attempt in range(1, attempts_max + 1):
             try:
@@ -291,7 +292,7 @@ class Database:
     async def dedicated(self) -> DedicatedConnection:
         """Open a connection outside the pool, for example for LISTEN; the caller closes the connection.
 
-        Connects to ``POSTGRES_DIRECT_HOST`` if set, bypassing the pooler.
+        If ``POSTGRES_DIRECT_HOST`` is set, connects to that host, bypassing the pooler.
 
         Raises:
             DatabaseUnavailable: PostgreSQL cannot be reached.
@@ -300,7 +301,7 @@ class Database:
             return await await_connection(self._direct_connector.connect(), self.engine.url)
 
     async def close(self) -> None:
-        """Close every connection; wait at most 2 s for a server that does not respond."""
+        """Close the pooled connections; wait at most 2 s for a server that does not respond."""
         if "engine" not in self.__dict__:
             return
         with suppress(TimeoutError):
@@ -309,9 +310,9 @@ class Database:
 
 
 async def _close(db: AsyncSession, failure: type[BaseException] | None, *_: object) -> None:
-    """Close *db*, whose work raised *failure* or ended.
+    """Close *db* after its work, which raised *failure*; None if the work succeeded.
 
-    On a broken connection the rollback fails too; its error must not hide the error that came first.
+    On a broken connection the rollback fails too. The error of the rollback must not replace *failure*.
     """
     with suppress(Exception) if failure else nullcontext():
         await asyncio.shield(asyncio.create_task(db.close()))
@@ -342,8 +343,8 @@ def _create_engine(settings: PostgresSettings, connector: Connector) -> AsyncEng
     # Events of the dialect, because a listener on the engine would cost three times as much per statement.
     for execution in ("do_execute", "do_executemany", "do_execute_no_params"):
         event.listen(engine.sync_engine, execution, _refuse_to_commit)
-    # There is no such event of the dialect. Each COMMIT calls this method, whether the session, one of its
-    # transactions or its connection is committed; releasing a savepoint does not.
+    # The dialect has no event for COMMIT. Each COMMIT calls do_commit, whether the session, one of its
+    # transactions or its connection is committed; the release of a savepoint does not call it.
     engine.dialect.do_commit = partial(_commit_unless_refused, engine.dialect.do_commit)
     return engine
 
@@ -360,13 +361,13 @@ def _refuse_unusable(connector: Connector, dbapi_connection: Any, _record: Any, 
 
 
 def _drop_read_only(context: ExceptionContext) -> None:
-    """Invalidate the whole pool after an error of a read-only server, to which all connections lead."""
+    """Invalidate all pooled connections after an error of a read-only server: all lead to that server."""
     if is_read_only(context.original_exception):
         context.is_disconnect = True
 
 
 def _refuse_to_commit(_cursor: Any, statement: str, *arguments: Any) -> None:
-    """Refuse COMMIT and AND CHAIN: the caller could not prevent, or see, the end of the transaction."""
+    """Refuse a statement that commits or has AND CHAIN: only the code that began a transaction may end it."""
     if _COMMITTING.match(statement):
         _raise_refusal(arguments[-1].root_connection.info)
         raise exc.InvalidRequestError(

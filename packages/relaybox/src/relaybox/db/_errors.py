@@ -122,7 +122,10 @@ class DatabaseUnavailable(DatabaseError):
 
 
 class DatabaseBusy(DatabaseError):
-    """Raised when a lock or connection was not granted in time, or a statement took too long."""
+    """Raised when a lock or connection is not granted in time, or a statement takes too long.
+
+    Also raised when the server lacks memory, disk space or connections.
+    """
 
     error_code = "DATABASE_BUSY"
 
@@ -138,10 +141,11 @@ class DatabaseRefused(DatabaseError):
 
 
 class RetryTransaction(DatabaseError):
-    """Raised after a conflict (SQLSTATE 40001 or 40P01, a stale version): repeat the whole transaction.
+    """Raised after a conflict with another transaction: repeat the whole transaction.
 
-    :meth:`relaybox.db.Database.run_in_transaction` does so; code that manages its own transaction must roll
-    back and begin again.
+    The conflict is a serialization failure (SQLSTATE 40001), a deadlock (40P01), or a change by the other
+    transaction that this one has not seen. :meth:`relaybox.db.Database.run_in_transaction` repeats the
+    transaction. Code that manages its own transaction must roll back and begin again.
     """
 
     error_code = "RETRY_TRANSACTION"
@@ -237,7 +241,10 @@ def sqlstate_of(error: BaseException) -> str | None:
 
 
 def constraint_of(error: BaseException) -> str | None:
-    """Return the name of the violated constraint, even if SQLAlchemy wrapped *error*; None for others."""
+    """Return the name of the constraint that *error* reports as violated; None if it reports none.
+
+    *error* is an error of asyncpg, or of SQLAlchemy with an error of asyncpg as its cause.
+    """
     return getattr(_server_error(error), "constraint_name", None)
 
 
@@ -247,6 +254,9 @@ def map_database_errors() -> Generator[None]:
 
     Rejected data and violated constraints are not mapped, because the caller's statement causes them. An
     ``OSError`` is not mapped either, because in a transaction the caller's code is the likelier cause.
+
+    Raises:
+        DatabaseUnavailable, DatabaseBusy, RetryTransaction, TransactionAborted: See the classes.
     """
     try:
         yield
@@ -259,11 +269,15 @@ def map_database_errors() -> Generator[None]:
 
 @contextmanager
 def map_service_errors() -> Generator[None]:
-    """Map errors with any SQLSTATE in the ``with`` block, for the statements of a service's own loops.
+    """Map every error of PostgreSQL in the ``with`` block, for the statements in the loop of a service.
 
-    An SQLSTATE must never end such a loop. So an error that :func:`map_database_errors` does not map becomes
-    :class:`DatabaseRefused`, which the loop logs before it retries. Other code uses
+    An error of PostgreSQL must never end such a loop. So an error that :func:`map_database_errors` does not
+    map becomes a :class:`DatabaseRefused`. The loop logs this error and retries. Other code uses
     :func:`map_database_errors`.
+
+    Raises:
+        DatabaseRefused: An SQLSTATE that :func:`map_database_errors` does not map.
+        DatabaseUnavailable, DatabaseBusy, RetryTransaction, TransactionAborted: See the classes.
     """
     try:
         with map_database_errors():

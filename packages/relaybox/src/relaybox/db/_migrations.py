@@ -35,7 +35,10 @@ _SQL: Final = load_queries(__package__ or "relaybox.db", "migrations.sql")
 
 
 class MigrationFailed(DatabaseError):
-    """Raised when a migration fails; its transaction was rolled back."""
+    """Raised when a migration fails, or when the rights of the services' role cannot be granted afterwards.
+
+    A migration that fails is rolled back. If only the rights cannot be granted, the migration stays applied.
+    """
 
     error_code = "MIGRATION_FAILED"
 
@@ -78,11 +81,16 @@ BACKBONE: Final = Migrations(
 async def migrate_up(settings: PostgresSettings, *migrations: Migrations) -> list[str]:
     """Apply all pending revisions as the owner of the tables, and grant the services their rights again.
 
-    Creates ``POSTGRES_SCHEMA`` if it is missing. Each sequence of revisions is one transaction. Concurrent
-    calls wait for each other.
+    Creates ``POSTGRES_SCHEMA`` if it is missing. The revisions of one sequence are applied in one
+    transaction, and the rights are granted in another one. Concurrent calls wait for each other, for at most
+    60 s.
+
+    Args:
+        settings: Address of PostgreSQL, the role of the services, and the owner of the tables.
+        migrations: The sequences of revisions, in the order in which they must be applied.
 
     Returns:
-        The names of the applied revisions; empty if none was pending.
+        The names of the applied revisions, oldest first; empty if none was pending.
 
     Raises:
         DatabaseUnavailable: PostgreSQL cannot be reached.
@@ -106,9 +114,10 @@ async def migrate_down(settings: PostgresSettings, sequence: Migrations, revisio
     """Downgrade *sequence* to *revision*; ``base`` removes the tables and all their data.
 
     Returns:
-        The names of the reverted revisions.
+        The names of the reverted revisions, oldest first; empty if none was applied.
 
     Raises:
+        DatabaseUnavailable: PostgreSQL cannot be reached.
         MigrationFailed: The revision does not exist, or a statement failed.
     """
     engine = _owner(settings)
@@ -123,7 +132,7 @@ async def pending_migrations(database: Database, *migrations: Migrations) -> lis
 
     Raises:
         DatabaseUnavailable: PostgreSQL cannot be reached.
-        DatabaseBusy: No connection or response in time.
+        DatabaseBusy: No connection became free in time, or the server cancelled the query.
     """
     missing: list[str] = []
     async with _connected(database.engine) as connection:
@@ -139,8 +148,8 @@ def schema_script(*migrations: Migrations, schema: str = "public") -> str:
 
     Args:
         migrations: The sequences of revisions, in the order in which they must be applied.
-        schema: The schema to create and use, a name that needs no quotes. With ``public`` the script sets no
-            schema, so that the tables are created in that of the session.
+        schema: The schema to create and use, a name that needs no quotes. For ``public``, the script does not
+            set the search_path, and creates the tables in the first schema of the session's search_path.
     """
     parts: list[str] = [
         "-- Generated from the Alembic migrations; a test compares it with them. Do not edit."
@@ -193,7 +202,10 @@ async def _connected(engine: AsyncEngine) -> AsyncGenerator[AsyncConnection]:
 
 
 async def _run(engine: AsyncEngine, sequence: Migrations, action: Any, revision: str) -> list[str]:
-    """Upgrade or downgrade to *revision* by *action*, a command of Alembic; return the changed revisions."""
+    """Upgrade or downgrade to *revision*, and return the names of the changed revisions, oldest first.
+
+    *action* is the function of ``alembic.command`` for it: ``upgrade`` or ``downgrade``.
+    """
 
     def run(connection: Connection) -> list[str]:
         before = _heads(connection, sequence.version_table)
@@ -224,9 +236,10 @@ async def _run(engine: AsyncEngine, sequence: Migrations, action: Any, revision:
 
 
 async def _refuse_tables_elsewhere(engine: AsyncEngine, sequence: Migrations, schema: str) -> None:
-    """Raise if migrations would create empty tables although another schema has the tables.
+    """Check that migrations would not create empty tables while another schema has the tables.
 
-    Versions without POSTGRES_SCHEMA created the tables in the first schema of the role's search_path.
+    Versions of Relaybox without POSTGRES_SCHEMA created the tables in the first schema of the role's
+    search_path.
 
     Raises:
         MigrationFailed: Another schema has the version table, and *schema* does not.

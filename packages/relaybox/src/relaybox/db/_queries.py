@@ -42,7 +42,7 @@ class Queries(Mapping[str, str]):
 
         Args:
             name: Name of the query.
-            parts: SQL by the name of the placeholder.
+            parts: The SQL for each placeholder, by the name of the placeholder.
 
         Raises:
             KeyError: The query or the part for a placeholder is missing.

@@ -33,9 +33,15 @@ TABLES: Final = frozenset(
 def include_name(name: str | None, kind: str, parents: Mapping[str, str | None]) -> bool:
     """Return False for the library's tables, so that Alembic's autogenerate ignores them.
 
-    Pass this function to ``context.configure(include_name=…)``, which defines the arguments. Only tables in
-    ``POSTGRES_SCHEMA`` are ignored: autogenerate still proposes to drop a table of the application that has
-    lost its model.
+    Pass this function to ``context.configure(include_name=…)``: Alembic calls it for each name that it finds
+    in the database. Only the library's tables in ``POSTGRES_SCHEMA`` are ignored. So autogenerate still
+    proposes to drop a table of the application if the application has no model of the table any more.
+
+    Args:
+        name: Name of the object in the database.
+        kind: Kind of the object. The result is True for every kind other than ``table``.
+        parents: The schema of the table as ``schema_name``; None stands for the first schema of the
+            search_path.
 
     Raises:
         SettingsError: ``POSTGRES_…`` is malformed.
@@ -47,7 +53,10 @@ def include_name(name: str | None, kind: str, parents: Mapping[str, str | None])
 
 
 def _default_schema() -> str | None:
-    """Return the schema that Alembic calls None: the first one of the application's search_path."""
+    """Return the first schema of the application's search_path, for which Alembic passes None.
+
+    Without a connection of Alembic the result is ``public``.
+    """
     try:
         return context.get_bind().dialect.default_schema_name
     except (AttributeError, NameError):  # not called from an env.py: Alembic has no context

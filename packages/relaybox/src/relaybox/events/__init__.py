@@ -1,4 +1,4 @@
-"""Domain events: declare types, publish each once, read those of an aggregate or chain, erase content."""
+"""Declare types of domain events, publish an event once, read recorded events, and erase their content."""
 
 from relaybox.events._bus import EventBus
 from relaybox.events._erase import Erasure, erase

@@ -21,23 +21,28 @@ _DATA_CLASS: Final = "22"
 
 
 class EventBus:
-    """Publish events in the transaction of *db*: each is recorded with its outbox row, or neither is.
+    """Publish events in the caller's transaction: an event and its outbox row are committed together.
 
-    Invariant: one event is recorded per ``event_id``, with one row in the outbox, and every call with this id
-    returns that event, at any isolation level:
+    Invariant: one event is recorded per ``event_id``, with one row in the outbox. Every call of
+    :meth:`publish` with this id returns that event, at any isolation level:
 
-    * READ COMMITTED: a call waits while another transaction publishes the same id. If that transaction
-      commits, the call returns the event recorded by it; otherwise the call records the event.
-    * REPEATABLE READ, SERIALIZABLE: the same, but a transaction that began before the other one committed
-      cannot see the other's event. The call then raises :class:`~relaybox.db.RetryTransaction`, on which
-      ``Database.run_in_transaction`` repeats the transaction.
+    * READ COMMITTED: the call waits while another transaction publishes the same id. If the other transaction
+      commits, the call returns its event; otherwise the call records the event.
+    * REPEATABLE READ, SERIALIZABLE: the call waits too. If the other transaction commits after the caller's
+      transaction began, the caller cannot see its event. The call then raises
+      :class:`~relaybox.db.RetryTransaction`, and ``Database.run_in_transaction`` repeats the transaction.
 
-    Not for aggregates that commands change: their version is in a snapshot, which an event published here
-    does not advance.
+    Do not publish events of an aggregate that commands change: its version is in a snapshot, and
+    :meth:`publish` does not change snapshots.
     """
 
     def __init__(self, db: AsyncSession, *, topic: str = "domain-events") -> None:
-        """Publish to *topic*, one of ``OUTBOX_TOPICS``; ``OUTBOX_ROUTES`` applies to ``domain-events``."""
+        """Create a bus for one transaction.
+
+        Args:
+            db: Session of the caller's transaction; the caller commits.
+            topic: One of ``OUTBOX_TOPICS``. ``OUTBOX_ROUTES`` may replace ``domain-events`` by another topic.
+        """
         self._db = db
         self._topic = topic
 
@@ -48,26 +53,31 @@ class EventBus:
         correlation_id: UUID | str | None = None,
         causation_id: UUID | str | None = None,
     ) -> RecordedEvent:
-        """Record *event*, or return the event already recorded with this id; takes effect if *db* commits.
+        """Record *event*, or return the event that is already recorded with this id.
 
-        Ids passed as arguments replace those of the envelope. :func:`~relaybox.events.event_uuid` maps an id
-        that is not a UUID, so that ``causation_id`` can be the same text as the ``event_id`` of the cause.
+        The event is published if, and only if, the caller's transaction commits. ``event.version`` must be
+        the last version of the aggregate plus 1; the caller reads the last version in the same transaction.
 
-        A repetition must have the same content as the recorded event: ``event_type``, ``event_version``,
+        If an event is already recorded with this id, both must be equal in ``event_type``, ``event_version``,
         ``aggregate_type``, ``aggregate_id`` and ``payload`` (compared as JSONB: 1.0 equals 1, the order of
-        names does not matter), and ``correlation_id`` and ``causation_id`` if passed as arguments. Not
-        compared are values that a repeated request creates again (``timestamp``, ``metadata``, ``version``,
-        ids of the envelope) and values that ``domain_events`` does not store (``actor_id``, target).
+        names does not matter), and in ``correlation_id`` and ``causation_id`` if these are arguments. Values
+        that differ in each repetition are not compared (``timestamp``, ``metadata``, ``version``, ids in the
+        envelope), nor values that ``domain_events`` does not store (``actor_id``, target).
 
-        The event's ``version`` must be the next of its aggregate; read the last one in the same transaction.
+        Args:
+            event: The envelope.
+            event_id: Replaces the id in the envelope; None keeps it. Text that is not a UUID is mapped by
+                :func:`~relaybox.events.event_uuid`.
+            correlation_id: As *event_id*.
+            causation_id: As *event_id*; so it can be the text that was the ``event_id`` of the cause.
 
         Raises:
             EventIdReused: An event with another content is recorded under this id.
             EventIdInvalid: See :func:`~relaybox.events.event_uuid`.
             EventIncomplete, TopicUndeclared, MessageTooLarge: See :func:`relaybox.outbox.save_to_outbox`.
-            RetryTransaction: Another transaction recorded the same version or id, or this one does not see
-                the preceding version: roll back, and repeat the whole transaction, including the query
-                of the last version.
+            RetryTransaction: Another transaction recorded the same version or id, or the caller's transaction
+                does not see the preceding version. Roll back, and repeat the whole transaction, including the
+                query of the last version.
             DatabaseBusy: Another transaction with the same id did not end in time.
             DatabaseUnavailable: PostgreSQL is unreachable.
         """
@@ -97,12 +107,12 @@ class EventBus:
 def _differences(
     recorded: RecordedEvent, event: EventEnvelope, ids: dict[str, UUID], *, same_payload: bool
 ) -> dict[str, str]:
-    """Return a description of each field in which *event* differs from *recorded*.
+    """Return, by field name, a description of each field in which *event* differs from *recorded*.
 
     Args:
         recorded: The event in ``domain_events``.
         event: The event to publish.
-        ids: Ids passed as arguments; only these are compared.
+        ids: Ids that the caller of ``publish`` passed as arguments; ids of the envelope are not compared.
         same_payload: Whether PostgreSQL found the payloads equal.
     """
     pairs: dict[str, tuple[object, object]] = {

@@ -14,8 +14,9 @@ from relaybox.db import Executor, executor_of, load_queries, map_database_errors
 __all__ = ("Erasure", "erase")
 
 _SQL: Final = load_queries(__package__ or "relaybox.events", "events.sql")
-#: Aggregates per statement, so that it ends within POSTGRES_STATEMENT_TIMEOUT_MS: 1,000 aggregates with 5
-#: events, commands, responses and outbox rows each take 0.5 to 1 s, and an aggregate may have hundreds.
+#: Aggregates per statement, so that each statement ends within POSTGRES_STATEMENT_TIMEOUT_MS. A statement for
+#: 1,000 aggregates takes 0.5 to 1 s if each has 5 events, commands, responses and outbox rows; an aggregate
+#: may have hundreds.
 _AGGREGATES_MAX: Final = 100
 #: Outbox rows per statement.
 _ROWS_MAX: Final = 1_000
@@ -41,9 +42,11 @@ class Erasure:
     dead_letters: int = 0
     #: Events kept for flows, whose payload was replaced in the same way, also in the steps of the flows.
     flow_events: int = 0
-    #: Commands of these aggregates, whose payload and idempotency key were removed.
+    #: Commands of these aggregates, whose payload, error and idempotency key were removed; pending commands
+    #: were marked FAILED.
     commands: int = 0
-    #: Tasks of these commands, whose input, result and error were removed; open tasks were CANCELLED.
+    #: Tasks of these aggregates or commands, whose input, result and error were removed; open tasks were
+    #: CANCELLED.
     tasks: int = 0
     #: Stored responses to requests about these aggregates; a repetition of such a request gets 410.
     answers: int = 0
@@ -56,18 +59,20 @@ async def erase(
 ) -> Erasure:
     """Erase the content of all rows of the library about these aggregates, in the transaction of *db*.
 
-    An erasure is irreversible. Type, time, actor and aggregate of each event stay; the event of a PENDING row
-    is published, and a parked event replayed, without its content. Kafka removes old records by the topic's
-    retention, and vacuum removes dead rows from disk. The application erases its own tables.
+    An erasure is irreversible. Type, time, actor and aggregate of each event stay. An event that is not
+    published yet is published without its content, and a dead letter is replayed without it. The content
+    remains in published records until the topic's retention removes them, and on disk until vacuum removes
+    the old row versions. The application erases its own tables.
 
-    Record events that must keep their content, such as an event about the erasure, afterwards. Takes four
-    round-trips per 100 aggregates, two per 20 dead letters, and one per 1,000 outbox rows. Outbox rows are
-    erased last, because a relay that marks one of them waits until the transaction ends, and in the order in
-    which relays mark them, so that no deadlock occurs.
+    Record events that must keep their content, such as an event about the erasure, after this call. The call
+    takes four round-trips per 100 aggregates, two per 20 dead letters, and one per 1,000 outbox rows. Outbox
+    rows are erased last, because a relay that marks such a row waits until the transaction ends. They are
+    locked in the order in which relays mark them, so that no deadlock with a relay occurs.
 
     Args:
-        db: A READ COMMITTED transaction that holds the locks that writers of these aggregates take.
-            Otherwise a writer could commit rows during the erasure, and these would not be erased.
+        db: A READ COMMITTED transaction; PostgreSQL rejects the call at another isolation level. The
+            transaction must hold the locks that writers of these aggregates take: a row that a writer commits
+            during the erasure would not be erased.
         aggregate_type: Type of the aggregates.
         aggregate_ids: Ids of the aggregates.
         actor: Recorded in ``event_erasures``; must not contain erased content.
@@ -75,7 +80,7 @@ async def erase(
 
     Raises:
         ValueError: *aggregate_ids*, *actor* or *reason* is empty.
-        RetryTransaction: A deadlock with another transaction that has locked one of the rows.
+        RetryTransaction: A deadlock with another transaction that locked the same rows in another order.
         DatabaseUnavailable, DatabaseBusy: PostgreSQL is unreachable, or a lock was not granted in time.
     """
     ids = sorted({str(one) for one in aggregate_ids})
@@ -111,7 +116,7 @@ async def _erase_letters(db: Executor, aggregate_type: str, aggregate_ids: list[
 
 
 def _erased(value: bytes) -> bytes:
-    """Return the message *value*, which is an event, without the event's content."""
+    """Remove the content of an event from the value of its message, and return the new value."""
     message: dict[str, Any] = from_json(value)
     # A CloudEvent in structured mode has the envelope in its member data.
     envelope = message if "aggregate_id" in message else message["data"]

@@ -30,7 +30,7 @@ __all__ = (
 
 
 class EventError(RelayboxError):
-    """Base class of the errors of this package; nothing was written."""
+    """Base class of the errors of this package; the call that raised the error has written nothing."""
 
     error_code: ClassVar[str] = "EVENT_ERROR"
 
@@ -60,13 +60,13 @@ class EventIdReused(EventError):
 
 
 class EventTypeInvalid(EventError):
-    """Raised at a wrong declaration of an event type, such as upcasters that do not match its version."""
+    """Raised when an event type is declared wrongly, for example without an upcaster for an old version."""
 
     error_code = "EVENT_TYPE_INVALID"
 
 
 class EventUnreadable(EventError):
-    """Base of the errors of reading an event whose payload cannot be converted to its declared version.
+    """Base class of errors that are raised when a payload cannot be converted to the declared version.
 
     A retry cannot help. The message never contains the payload. ``event_id`` is None for an event that is not
     recorded yet.
@@ -80,12 +80,15 @@ class EventUnreadable(EventError):
 
 
 class EventVersionUnknown(EventUnreadable):
-    """Raised when an event has another version than those that this release declares."""
+    """Raised when an event has a version above the declared version of its type, or below 1.
+
+    Usually a later release of the application wrote the event.
+    """
 
     error_code = "EVENT_VERSION_UNKNOWN"
 
     def __init__(self, event_type: str, event_id: UUID | None, version: int, *, known: int) -> None:
-        """*known* is the declared version."""
+        """Create the error; *version* is that of the event, *known* the declared version of its type."""
         self.version, self.known = version, known
         super().__init__(
             f"has version {version}, but this release knows versions 1 to {known}; run a release that "
@@ -101,7 +104,7 @@ class EventUpcastFailed(EventUnreadable):
     error_code = "EVENT_UPCAST_FAILED"
 
     def __init__(self, event_type: str, event_id: UUID | None, version: int, reason: str) -> None:
-        """*version* is the version that the upcaster reads; *reason* must not contain the payload."""
+        """Create the error; the upcaster reads *version*, and *reason* must not contain the payload."""
         self.version = version
         super().__init__(
             f"cannot be read: its upcaster from version {version} to {version + 1} {reason}; repair the "

@@ -22,7 +22,7 @@ It gets a copy, which it may change and return.
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settlement:
-    """The end of a pending command and of its tasks, written with the event that causes it."""
+    """The end of a pending command and of its open tasks, recorded together with the event that causes it."""
 
     command_id: UUID
     command_status: CommandStatus
@@ -54,7 +54,7 @@ class EventType:
 
     Raises:
         EventTypeInvalid: The version is below 1, or ``upcast`` does not have exactly one function for each
-            version before it.
+            earlier version, or one of them is a coroutine function or cannot be called.
     """
 
     name: str

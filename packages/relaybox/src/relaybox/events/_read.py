@@ -1,7 +1,8 @@
 """Read recorded events from ``domain_events``.
 
-``event_types`` of each function declares the versions of payloads: events of earlier versions are upcast, and
-an event of a later version raises an error. None returns each event as it was recorded.
+Each function has a parameter ``event_types``: types with the versions that the caller can read. A payload
+of an earlier version is converted to the declared version; for a later version an error is raised. With None,
+events are returned as they were recorded.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -46,7 +47,9 @@ async def fetch_recent(
     limit: int = _PAGE_ROWS,
     event_types: EventTypes | None = None,
 ) -> list[RecordedEvent]:
-    """Return at most *limit* events of one aggregate, newest first; all if *before_version* is None.
+    """Return at most *limit* events of one aggregate, newest first.
+
+    *before_version* excludes the events from this version on; None excludes none.
 
     Raises:
         EventVersionUnknown, EventUpcastFailed: See :meth:`EventTypes.upcast_recorded`.
@@ -75,8 +78,8 @@ async def iterate_streams(
     Reads pages of 1,000 events, so memory does not grow with the table.
 
     Raises:
-        EventVersionUnknown, EventUpcastFailed: See :meth:`EventTypes.upcast_recorded`; all earlier events
-            were yielded.
+        EventVersionUnknown, EventUpcastFailed: See :meth:`EventTypes.upcast_recorded`. All events before the
+            unreadable event have been yielded.
     """
     at: tuple[str, int] = ("", 0)
     while True:

@@ -21,11 +21,11 @@ _JSON_OBJECT: Final = TypeAdapter(
 
 
 class EventTypes:
-    """The event types that a reader knows: converts the payload of each event to its declared version.
+    """The event types that a reader declares; converts payloads of earlier versions to the declared version.
 
-    Events of the declared version, of undeclared types, and events whose content was erased are returned
-    unchanged. For an event of the declared version, this costs one look-up in a dictionary. No stored event
-    changes.
+    An event is returned unchanged if it has the declared version, if its type is not declared, or if its
+    content was erased. An event of the declared version costs one look-up in a dictionary. Stored events are
+    never changed.
     """
 
     def __init__(self, types: Iterable[EventType] = ()) -> None:
@@ -65,10 +65,10 @@ class EventTypes:
             )
 
     def upcast_recorded(self, event: RecordedEvent) -> RecordedEvent:
-        """Return a recorded event with the declared version of its payload.
+        """Convert the payload of a recorded event to the declared version.
 
         Raises:
-            EventVersionUnknown: The event has a newer version.
+            EventVersionUnknown: The version of the event is above the declared version, or below 1.
             EventUpcastFailed: An upcaster raised an exception, or returned no JSON object.
         """
         declared = self._by_name.get(event.type)
@@ -78,7 +78,7 @@ class EventTypes:
         return replace(event, event_version=declared.version, payload=payload)
 
     def upcast_envelope(self, event: EventEnvelope) -> EventEnvelope:
-        """Return a published event with the declared version of its payload.
+        """Convert the payload of a published event to the declared version.
 
         Raises:
             EventVersionUnknown, EventUpcastFailed: See :meth:`upcast_recorded`.
@@ -90,7 +90,7 @@ class EventTypes:
         return event.model_copy(update={"event_version": declared.version, "payload": payload})
 
     def upcast_decided(self, event: Event) -> Event:
-        """Return an event that is not recorded yet with the declared version of its payload.
+        """Convert the payload of an event that a decider returned to the declared version.
 
         Raises:
             EventVersionUnknown, EventUpcastFailed: See :meth:`upcast_recorded`.

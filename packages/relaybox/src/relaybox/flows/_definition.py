@@ -43,7 +43,7 @@ class FlowDefinition:
     name: str
     version: int
     function: FlowFunction
-    #: Types of events for which the flow waits.
+    #: Types of the events for which the function may wait (:meth:`Flow.wait_for`).
     event_types: tuple[str, ...]
 
     @property
@@ -57,13 +57,14 @@ def flow(
 ) -> Callable[[FlowFunction], FlowDefinition]:
     """Declare the decorated function as a flow.
 
-    A flow keeps the version with which it was started. Change the order, the names or the number of
-    steps only in a new version, and keep the former function as long as flows of the former version are open.
+    A flow that was started runs with the same version until it ends. Change the order, the names or the
+    number of steps only in a new version. Keep the function of the former version until all flows that were
+    started with that version have ended.
 
     Args:
         name: Name of the flow, 1 to 120 characters without ``@``.
         version: Version of the code, 1 to 999,999,999.
-        event_types: The types of events for which the flow waits.
+        event_types: Types of the events for which the function may wait (:meth:`Flow.wait_for`).
 
     Raises:
         FlowInvalid: The name or version is malformed.
@@ -96,16 +97,16 @@ async def start_flow(
 
     Args:
         db: Session of the caller's transaction.
-        definition: The flow, in the version that it keeps.
-        arguments: JSON object that the function gets.
-        flow_id: Id of the flow; a flow with this id is started once, however often this is called. None: a
-            new id.
+        definition: The flow to start, and the version with which it runs until it ends.
+        arguments: JSON object that the function gets; at most about 1 MiB.
+        flow_id: Id of the flow. If a flow with this id exists, nothing is started and the id is returned.
+            None: a new id.
         chain_id: Chain to which the flow's events belong, such as ``event.correlation_id``. None: the flow's
             id begins a new chain.
-        events_since: The flow's waits also get events that arrived after this time and before the flow was
-            started, because the consumer that records events for flows may be ahead of the caller. Usually
-            ``event.timestamp`` of the event for which the flow is started. None: only events that arrive
-            after the start.
+        events_since: Time since which the waits of the flow get events; usually the ``event.timestamp`` of
+            the event for which the flow is started. The consumer that records events for flows may be ahead
+            of the caller: it may have recorded an event that the flow needs before this call. None: the waits
+            get events that are recorded after the start.
 
     Raises:
         FlowDocumentInvalid: *arguments* are too large or cannot be stored.
@@ -132,21 +133,22 @@ async def start_flow_for_command(
 ) -> UUID | None:
     """Start the flow that does the work of a RECEIVED command, in the caller's transaction.
 
-    The command is PROCESSING until the flow ends. Then it is COMPLETED, or FAILED with the error of the flow:
-    ``FLOW_STEP_FAILED`` or ``FLOW_CANCELLED``. The flow's id is *command_id*, so a command has one flow.
+    The command is PROCESSING until the flow ends. Then the command is COMPLETED, or FAILED with the error of
+    the flow: ``FLOW_STEP_FAILED`` or ``FLOW_CANCELLED``. The flow's id is *command_id*, so a command has at
+    most one flow.
 
     Args:
         db: Session of the caller's transaction.
-        definition: The flow, in the version that it keeps.
+        definition: The flow to start, and the version with which it runs until it ends.
         command_id: Id of the command, a row of ``command_inbox``.
-        arguments: JSON object that the function gets.
+        arguments: JSON object that the function gets; at most about 1 MiB.
         chain_id: Chain to which the flow's events belong, such as ``event.correlation_id``. None: the chain
             that the command begins.
         events_since: As for :func:`start_flow`.
 
     Returns:
-        The flow's id, even if the command has its flow already; None, with nothing written, if the command
-        is not RECEIVED any more.
+        The flow's id, also if an earlier call has started the flow. None, with nothing written, if the
+        command has no flow and is not RECEIVED.
 
     Raises:
         FlowDocumentInvalid: *arguments* are too large or cannot be stored.

@@ -1,8 +1,9 @@
-"""Relaybox's own engine: a flow is a task that no runner holds while it waits.
+"""Relaybox's own engine: a flow is a task, and no runner holds the task while the flow waits.
 
-The flow's function is called from its start each time the flow continues. A step that is done returns its
-recorded result instead of taking effect again, so the function must call the same steps in the same order,
-and do everything else in a step: read the clock, draw a random number, call another service.
+Each time a flow continues, the engine calls the flow's function from its start; such a call is a *run*. A
+step that an earlier run has recorded returns the recorded result and takes no effect again. So the function
+must call the same steps in the same order in each run. Whatever may give another result in the next run
+belongs in a step: reading the clock, drawing a random number, calling another service.
 """
 
 import asyncio
@@ -52,7 +53,7 @@ _EXPIRE_S: Final = 5.0
 #: Handles per transaction, and transactions per run; the next run continues.
 _EXPIRE_MAX: Final = 100
 _BATCHES_MAX: Final = 100
-#: Events that may share a transaction when several are there.
+#: Largest number of waiting events that the consumer delivers in one transaction.
 _TRANSACTION_EVENTS_MAX: Final = 50
 #: Time limit of a delivery, short enough for PostgreSQL's default limit of idle transactions.
 _DELIVERY_S: Final = 20.0
@@ -61,7 +62,8 @@ _DELIVERY_S: Final = 20.0
 class FlowExpiry(SharedJob):
     """Expire pauses whose time is over, every 5 s; create one object per service.
 
-    Only pauses of other engines need it: the task of Relaybox's own flow is due when its pause expires.
+    A pause of Relaybox's own flow, or of :func:`pause_run`, has a task that is due when the pause expires and
+    records the expiry. This job expires all other handles: pauses of :func:`pause` alone, and kept resumes.
     """
 
     def __init__(self, database: Database) -> None:
@@ -112,9 +114,10 @@ def flow_workers(
 
 
 async def park_flow(database: Database, task: Task) -> None:
-    """Mark a flow FAILED whose step failed on every attempt; pass this as ``on_exhausted`` of the runner.
+    """Mark a flow as FAILED, because a step failed on every attempt.
 
-    The stored message has the code and message of the last failure. The flow's command fails with it.
+    Pass ``functools.partial(park_flow, database)`` as ``on_exhausted`` of the task runner. The stored error
+    has the code and message of the last failure. The flow's command, if there is one, fails with this error.
     """
 
     async def park(db: AsyncSession) -> None:
@@ -133,19 +136,20 @@ class FlowCancellation:
     """Result of a cancellation."""
 
     flow_id: UUID
-    #: Correlation id of the pause that was cancelled with the flow; None if the flow did not wait for one.
+    #: Correlation id of the pause that was cancelled with the flow; None if the flow had no open pause.
     correlation_id: str | None
 
 
 async def cancel_flow(db: AsyncSession, flow_id: UUID) -> FlowCancellation | None:
     """Cancel a flow and the pause for which it waits, in the caller's transaction.
 
-    A step that runs at this moment is rolled back. Steps that are done keep their effects. The command for
-    which the flow was started fails with ``FLOW_CANCELLED``.
+    A step that runs at this moment is rolled back. Steps that are done keep their effects. If the flow was
+    started for a command, the command fails with ``FLOW_CANCELLED``.
 
     Args:
         db: Session of the caller's transaction.
-        flow_id: Id of the flow, or of the driver of an external engine's run. The engine is not called.
+        flow_id: Id of the flow, or of the driver of an external engine's run. The engine is not called, so
+            the run itself does not end: cancel its pause (:func:`cancel`) to end the run.
 
     Returns:
         The cancellation; None, with nothing written, if there is no such flow or it has ended.
@@ -182,7 +186,7 @@ def _step_error(last: Mapping[str, Any] | None) -> dict[str, str]:
 
 
 class _Runs:
-    """Run flows; those that begin or end a run at the same time share statements."""
+    """Run flows; runs that begin or end at the same time share SQL statements (:class:`JointCalls`)."""
 
     def __init__(self, database: Database, metrics: FlowMetrics | None) -> None:
         self._database = database
@@ -191,7 +195,11 @@ class _Runs:
         self._complete = JointCalls(self._complete_together)
 
     async def run(self, definition: FlowDefinition, task: Task) -> None:
-        """Call the function of a flow until it waits or ends."""
+        """Call the function of a flow once; return when the flow waits, or when its end is recorded.
+
+        Raises:
+            TaskLost: Another runner has taken over the flow, or the flow was cancelled.
+        """
         done = await self._begin.call(task.fence)
         current = Flow(self._database, task, done, event_types=definition.event_types)
         try:
@@ -217,7 +225,7 @@ class _Runs:
         await self._database.run_in_transaction(complete)
 
     async def _begin_together(self, fences: Sequence[Fence]) -> list[list[tuple[str, Any]]]:
-        """Record the resumes of flows, and return the steps of each flow that are done."""
+        """Record the resumes of flows; return, for each flow, name and result of its recorded steps."""
         ids, tokens = [fence.task_id for fence in fences], [fence.lease_token for fence in fences]
         async with self._database.service_connection() as connection:
             rows = await connection.fetch(_SQL["begin_runs"], ids, tokens)
@@ -244,15 +252,15 @@ def flow_subscription(
 ) -> Subscription:
     """Return the subscription by which events reach the waiting flows of *definitions*.
 
-    Run it in a :class:`~relaybox.consumers.Consumer`, which needs no further subscription.
+    Run the subscription in a :class:`~relaybox.consumers.Consumer` of its own.
 
     Args:
-        definitions: The flows; every process of a group needs the same ones, because each event goes to one
-            of them.
+        definitions: The flows. All processes of the group need the same definitions, because Kafka gives each
+            event to one of the processes.
         group: Consumer group. Applications with different flows need different groups.
 
     Raises:
-        SubscriptionInvalid: No flow waits for an event.
+        SubscriptionInvalid: No definition declares an event type.
     """
     types = sorted({one for definition in definitions for one in definition.event_types})
 

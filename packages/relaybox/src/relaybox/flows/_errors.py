@@ -4,7 +4,7 @@
 
     RelayboxError
     └── FlowError
-        ├── FlowUnknown           no pause and no resume has this correlation id
+        ├── FlowUnknown           no pause was requested with this correlation id
         ├── FlowAlreadyPaused     a pause of the correlation id is waiting
         ├── FlowAlreadyResumed    the pause was resumed, or a resume is kept for it
         ├── FlowExpired           the pause waited too long
@@ -74,7 +74,10 @@ class FlowAlreadyPaused(FlowError):
 
 
 class FlowAlreadyResumed(FlowError):
-    """Raised when the pause to resume, confirm or cancel was resumed before (G44)."""
+    """Raised when the pause to resume, confirm or cancel was resumed before (G44).
+
+    A pause that is not confirmed yet keeps its first resume; a second resume raises this error too.
+    """
 
     error_code = "FLOW_ALREADY_RESUMED"
 
@@ -86,7 +89,7 @@ class FlowAlreadyResumed(FlowError):
 
 
 class FlowExpired(FlowError):
-    """Raised when the pause to resume, confirm or cancel has expired."""
+    """Raised when the pause to resume, confirm or cancel, or the pause of a flow's wait, has expired."""
 
     error_code = "FLOW_EXPIRED"
 
@@ -98,7 +101,7 @@ class FlowExpired(FlowError):
 
 
 class FlowCancelled(FlowError):
-    """Raised when the pause to resume, confirm or cancel was cancelled before."""
+    """Raised when the pause to resume, confirm or cancel, or the pause of a flow's wait, was cancelled."""
 
     error_code = "FLOW_CANCELLED"
 
@@ -109,21 +112,26 @@ class FlowCancelled(FlowError):
 
 
 class FlowDocumentInvalid(FlowError):
-    """Raised when a ``resume_handle`` or payload is too large, or PostgreSQL cannot store it."""
+    """Raised when a document or a correlation id is too large, or PostgreSQL cannot store it.
+
+    The documents are a ``resume_handle``, the payload of a resume, and the arguments and results of flows and
+    steps.
+    """
 
     error_code = "FLOW_DOCUMENT_INVALID"
 
 
 class FlowInvalid(FlowError):
-    """Raised when a flow's declaration or its use of steps breaks a rule."""
+    """Raised when the declaration of a flow, or a call of one of its steps or waits, breaks a rule."""
 
     error_code = "FLOW_INVALID"
 
 
 class FlowChanged(FlowError):
-    """Raised when a flow's function calls another step than an earlier run of the same flow.
+    """Raised when a flow's function calls another step than the recorded one, or returns before that step.
 
-    Its recorded results then belong to other steps, so the flow cannot continue.
+    The function was changed after the flow began, or is not deterministic. The recorded results belong to
+    other steps than those that the function calls now, so the flow cannot continue.
     """
 
     error_code = "FLOW_CHANGED"
@@ -137,19 +145,19 @@ class FlowChanged(FlowError):
 
 
 class FlowEngineUnavailable(FlowError):
-    """Raised by an external engine that does not respond; the call is repeated until it does."""
+    """Raised by an external engine that does not respond; the driver repeats the call every 5 s."""
 
     error_code = "FLOW_ENGINE_UNAVAILABLE"
 
 
 class FlowRunRunning(FlowError):
-    """Raised by an external engine whose run has not suspended itself yet; the call is repeated."""
+    """Raised by an external engine whose run is not suspended yet; the driver calls again after 1 s."""
 
     error_code = "FLOW_RUN_RUNNING"
 
 
 class FlowRunError(FlowError):
-    """Base of the errors of an external engine that a repeated call cannot change."""
+    """Base of the errors of an external engine for which a repeated call would fail in the same way."""
 
     error_code = "FLOW_RUN_ERROR"
 
@@ -167,7 +175,7 @@ class FlowRunUnknown(FlowRunError):
 
 
 class FlowRunEnded(FlowRunError):
-    """Raised when the run has ended, though its pause has not: it was cancelled in the engine, or crashed."""
+    """Raised when a run has ended before it was resumed: it crashed, or was cancelled in the engine."""
 
     error_code = "FLOW_RUN_ENDED"
 

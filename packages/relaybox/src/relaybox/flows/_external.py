@@ -1,14 +1,15 @@
 """Attach an engine of flows, such as Prefect or Temporal, to pauses.
 
-A pause of such an engine has a task, the *driver*. It calls the engine after each transition of the pause::
+A pause of such an engine has a task, the *driver*. The driver calls the engine after each transition of the
+pause::
 
     pause_run: PENDING_PAUSE ── engine.suspend ──► confirm_paused: PAUSED, the driver waits
                                                      │ resume      ──► RESUMED ── engine.resume ──► end
                                                      └ expiry, cancel ► EXPIRED ── engine.cancel ──► end
 
-The task is created in the transaction that requests the pause, and the transaction that ends the pause wakes
-it. So no transition is missed. If a driver's process is killed, its lease ends, and another process repeats
-the driver's last call.
+The transaction that requests the pause creates the task, and the transaction that ends the pause wakes the
+task. So no transition is missed. If the process that runs the driver is killed, the lease of the task ends,
+and another process repeats the last call.
 """
 
 from collections.abc import Iterable, Mapping
@@ -54,7 +55,7 @@ _log: Final = structlog.stdlib.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineRun:
-    """A run of an external engine that pauses."""
+    """A run of an external engine, and one of its pauses."""
 
     #: :attr:`FlowEngine.name` of the engine, 1 to 40 characters.
     engine: str
@@ -67,13 +68,13 @@ class EngineRun:
 class FlowEngine(Protocol):
     """What an engine offers so that pauses suspend, resume and cancel its runs.
 
-    The driver calls the methods at least once for each transition: after a crash, a second call follows the
-    first, perhaps when the run has continued, paused again or ended. A repeated call must change nothing.
+    For each transition the driver calls the method at least once: after a crash the driver repeats its call.
+    In the meantime the run may have continued, paused again or ended. A repeated call must change nothing.
 
     Each method raises :class:`FlowEngineUnavailable` if the engine does not respond; the driver then repeats
-    the call every 5 s, without limit. The method raises a :class:`FlowRunError` if the call can never
-    succeed; the driver's task is then FAILED. After any other error the task is tried ``TASK_ATTEMPTS_MAX``
-    times.
+    the call every 5 s, without limit. The method raises a :class:`FlowRunError` if a repeated call cannot
+    succeed; the driver's task is then FAILED. After any other error the task is tried again, up to
+    ``TASK_ATTEMPTS_MAX`` attempts in total.
     """
 
     @property
@@ -82,9 +83,9 @@ class FlowEngine(Protocol):
         ...
 
     async def suspend(self, run: EngineRun) -> None:
-        """Return when *run* waits for the resume of this pause, and holds no process.
+        """Return if *run* is suspended for this pause, so that no process executes the run.
 
-        An engine whose runs wait for a signal by themselves returns at once.
+        Return at once if runs of the engine wait for a signal by themselves and need no suspension.
 
         Raises:
             FlowRunRunning: The run has not suspended itself yet; the driver repeats the call every second.
@@ -113,6 +114,7 @@ async def pause_run(
 
     Returns:
         The handle. If its status is RESUMED, a resume had arrived before, and the run need not be suspended.
+        If a repeated call returns an EXPIRED handle, the pause has expired or was cancelled.
 
     Raises:
         FlowInvalid: The name of the engine or the id of the run is too long, or empty, or cannot be stored;
@@ -120,6 +122,7 @@ async def pause_run(
         FlowAlreadyPaused, RetryTransaction: Another transaction requests this pause: repeat the whole
             transaction.
         FlowDocumentInvalid: The correlation id is too long or cannot be stored.
+        ValueError: *expires_in* is not positive.
     """
     check_text("the name of an engine", run.engine, _ENGINE_CHARACTERS_MAX)
     check_text("the id of a run", run.run_id, _RUN_CHARACTERS_MAX)
@@ -168,7 +171,7 @@ def _task_type(engine: str) -> str:
 
 
 class _Driver:
-    """One attempt to bring a run to the state of its pause."""
+    """One attempt of the driver's task: tell the engine the present state of the pause."""
 
     def __init__(self, database: Database, engine: FlowEngine, task: Task) -> None:
         self._database = database
@@ -211,11 +214,11 @@ class _Driver:
         await self._database.run_in_transaction(self._complete)
 
     async def _look(self, db: AsyncSession, *, suspended: bool) -> Handle | None:
-        """Return the handle if the engine has to be called; otherwise end or suspend the task.
+        """Return the handle if the engine has to be called; else complete or suspend the task, return None.
 
         Args:
             db: Session of a transaction.
-            suspended: Whether the run is suspended, so that the pause can be confirmed.
+            suspended: Whether the engine has suspended the run, so that a requested pause is confirmed here.
         """
         await lock_handle(db, self._run.correlation_id)
         handle = await fetch_handle(executor_of(db), self._run.correlation_id)

@@ -31,7 +31,7 @@ __all__ = ("Flow", "StepFunction")
 
 _SQL: Final = load_queries(__package__ or "relaybox.flows", "flows.sql")
 _STEPS_MAX: Final = 1_000
-#: As of the id of an aggregate in an event; indexes of PostgreSQL take 2,704 bytes.
+#: The limit of an aggregate's id in an event; an index entry of PostgreSQL has at most 2,704 bytes.
 _KEY_CHARACTERS_MAX: Final = 255
 _RESULT_BYTES_MAX: Final = 1_048_576
 _STEP_KEY: Final = "flow_steps_pkey"
@@ -43,11 +43,11 @@ StepFunction = Callable[[AsyncSession], Awaitable[Any]]
 
 
 class Flow:
-    """The running flow; its function calls these methods, one after the other.
+    """A running flow: the engine passes this object to the flow's function, which calls its methods in turn.
 
-    Guarantees (G44): the effects of a step and the record that it is done commit together, so no step takes
-    effect twice, whatever process is killed. Effects of a step outside the database are repeated if the
-    process dies before the commit.
+    Guarantees (G44): the database changes of a step and the record that the step is done commit together, so
+    no step changes the database twice, whatever process is killed. Effects of a step outside the database are
+    repeated if the process dies before the commit.
     """
 
     def __init__(
@@ -89,17 +89,20 @@ class Flow:
     async def step(self, name: str, function: StepFunction) -> Any:
         """Run *function* in a transaction that also records the step, and return its result as JSON values.
 
-        The transaction is READ COMMITTED: lock rows that *function* reads in order to change them.
+        If an earlier call of the flow's function has recorded the step, return the recorded result instead.
+        The transaction is READ COMMITTED: before *function* reads a row that it will change, it must lock
+        the row.
 
         Args:
             name: Name of the step, unique in the flow, 1 to 120 characters.
             function: Gets the session of the transaction; may be called again after a failure.
 
         Raises:
-            FlowChanged: An earlier run of this flow did another step here.
-            FlowInvalid: The name is used twice, another step is running, or an earlier step has failed.
-            FlowDocumentInvalid: The result is too large or cannot be stored.
-            TaskLost: Another runner has taken over the flow, or it was cancelled.
+            FlowChanged: The recorded step at this position has another name.
+            FlowInvalid: The name is malformed or used twice, another step is running, an earlier step has
+                failed, or the flow has 1,000 steps already.
+            FlowDocumentInvalid: The result has over 1 MiB of JSON or cannot be stored.
+            TaskLost: Another runner has taken over the flow, or the flow was cancelled.
         """
         recorded = self._begin(name)
         if recorded is not None:
@@ -121,10 +124,17 @@ class Flow:
         *,
         name: str | None = None,
     ) -> dict[str, Any]:
-        """Execute a command as a step; *name* is the name of the step, by default the type of the command.
+        """Execute a command as a step; the sender is an agent that has the flow's task type as its name.
+
+        Args:
+            service: Executes the command in the transaction of the step.
+            aggregate_id: Id of the aggregate; for a command that creates one, a new id.
+            command_type: Selects the domain and the handler.
+            payload: The command's payload, as JSON types.
+            name: Name of the step; None: *command_type*.
 
         Returns:
-            ``command_id``, ``status`` and ``message`` of the command.
+            ``command_id``, ``status`` and ``message`` of the command, as text.
 
         Raises:
             CommandError: The command was refused; the step is not recorded. To continue after a refusal, call
@@ -153,6 +163,10 @@ class Flow:
 
         The flow holds no runner and no connection while it waits.
 
+        Args:
+            name: Name of the wait. A wait is a step: the rules and errors of :meth:`step` apply.
+            timeout: Longest wait, counted from the first call with this name; at most 100 years.
+
         Returns:
             The payload of the resume.
 
@@ -172,18 +186,23 @@ class Flow:
         timeout: timedelta,  # noqa: ASYNC109 - days; no task waits for it
         name: str | None = None,
     ) -> EventEnvelope:
-        """Wait for an event of *event_type* whose aggregate has the id *key*.
+        """Wait for an event of *event_type* whose aggregate has the id *key*, and return the event.
 
-        An event that arrived before this call ends the wait too, if it arrived after the start of the flow or
-        after its ``events_since``. Each event ends one wait of a flow. The subscription of
-        :func:`flow_subscription` has to read the topic. A resume without the event does not end the wait.
+        A consumer with the subscription of :func:`flow_subscription` must read the topic. An event arrives
+        when this consumer records it. The wait also gets an event that arrived before this call, but only
+        since the start of the flow, or since the flow's earlier ``events_since``. Each event ends at most one
+        wait of a flow. A call of :func:`relaybox.flows.resume` without the event does not end the wait.
+
+        Args:
+            event_type: One of the event types that the flow declares.
+            key: Id of the aggregate, 1 to 255 characters.
+            timeout: As for :meth:`wait_for_resume`.
+            name: Name of the wait, as for :meth:`wait_for_resume`; None: ``event_type/key``.
 
         Raises:
             FlowExpired: No such event arrived within *timeout*; the flow may catch this and continue.
             FlowCancelled: The wait was cancelled.
-            FlowInvalid: *event_type* is not among the declared event types of the flow; *key* is empty, has
-                over 255 characters or cannot be stored; *timeout* is longer than 100 years; the step's
-                *name*, which is ``event_type/key`` if none is given, has over 120 characters.
+            FlowInvalid: *event_type* is not declared, or another argument is malformed.
         """
         check_text(f"the key of a wait for {event_type}", key, _KEY_CHARACTERS_MAX)
         if event_type not in self._event_types:
@@ -196,7 +215,7 @@ class Flow:
         return EventEnvelope.model_validate(found)
 
     async def sleep_until(self, name: str, time: datetime) -> None:
-        """Suspend the flow until *time*; later calls of the flow's function keep the time of the first one.
+        """Suspend the flow until *time*. The time of the first call with this *name* is recorded and counts.
 
         Raises:
             FlowInvalid: *time* has no time zone, or is over 100 years away.
@@ -235,7 +254,7 @@ class Flow:
     async def _end_of_wait(
         self, name: str, expires_in: timedelta, event: tuple[str, str] | None
     ) -> dict[str, Any]:
-        """Record how the wait *name* ended, and return the record; suspend the flow if it has not ended."""
+        """Record how the wait *name* ended, and return the record; raise Suspended if the wait continues."""
         ended = await self._run_step(lambda db: self._look(db, name, expires_in, event))
         if ended is None:
             raise Suspended
@@ -245,7 +264,7 @@ class Flow:
     async def _look(
         self, db: AsyncSession, name: str, expires_in: timedelta, event: tuple[str, str] | None
     ) -> dict[str, Any] | None:
-        """Record the end of the wait *name*, or suspend the flow and return None."""
+        """Record and return how the wait *name* ended; suspend the flow and return None if it continues."""
         correlation_id = self.correlation_id(name)
         handle, value = await self._open_wait(db, correlation_id, expires_in, event)
         if handle.status is HandleStatus.RESUMED:
@@ -263,10 +282,10 @@ class Flow:
     async def _open_wait(
         self, db: AsyncSession, correlation_id: str, expires_in: timedelta, event: tuple[str, str] | None
     ) -> tuple[Handle, Any]:
-        """Return the handle of a wait and what has resumed it; begin the wait if it has not begun.
+        """Begin the wait unless it has begun; return its handle, and the payload or event that resumed it.
 
-        A resume without the event does not end a wait for an event: the wait continues with the same
-        deadline.
+        The payload or event is None if the wait was not resumed. A resume without the event does not end a
+        wait for an event: the wait continues with the same deadline.
         """
         await lock_handle(db, correlation_id)
         handle = await fetch_handle(executor_of(db), correlation_id)
@@ -310,7 +329,7 @@ class Flow:
         return from_json(rows[0]["event"]) if rows and rows[0]["event"] is not None else None
 
     def _begin(self, name: str) -> dict[str, Any] | None:
-        """Return the record of the next step, which must be *name*; None if it is not done yet."""
+        """Return the record of the next step, whose name must be *name*; None if the step is not done yet."""
         self._guard.check(name)
         check_text(f"the name of a step of {self._task.task_type}", name, NAME_CHARACTERS_MAX)
         self._names[name] += 1
@@ -357,11 +376,11 @@ class Flow:
         return from_json(rows[0]["result"])
 
     def check_end(self) -> None:
-        """Check that the function has called every step that is recorded.
+        """Check, after the flow's function has returned, that it has called every recorded step.
 
         Raises:
-            Suspended: The flow waits; the function has caught this.
-            FlowChanged: An earlier run of this flow did another step here.
+            Suspended: The flow waits, but the function has caught this exception and has returned.
+            FlowChanged: The function has returned before it called a recorded step.
         """
         if self._guard.is_suspended:
             raise Suspended

@@ -1,4 +1,4 @@
-"""Let one step run at a time, and none after the run of a flow's function has ended."""
+"""Refuse a step that would run beside another step, or after the run of a flow's function has ended."""
 
 import asyncio
 from collections.abc import Generator
@@ -11,15 +11,15 @@ __all__ = ("StepGuard", "Suspended")
 
 
 class Suspended(BaseException):
-    """Raised to end the function of a flow that waits; ``except Exception`` does not catch it."""
+    """Raised to end a flow's function when the flow waits; ``except Exception`` does not catch this class."""
 
 
 class StepGuard:
-    """Whether one run of a flow's function may call a step.
+    """Decide whether a flow's function may call a step in the present run (one call of the function).
 
     A run ends when a step raises, when the flow is suspended, and when the runner cancels the run. A step
-    that the function calls afterwards, in ``except`` or ``finally``, would be recorded with the number of
-    another step of the next run.
+    that the function calls afterwards, in ``except`` or ``finally``, is refused: this step would be recorded
+    at the position at which the next run calls another step.
     """
 
     def __init__(self, task_type: str) -> None:
@@ -33,8 +33,8 @@ class StepGuard:
         """Check that the run has not ended; call this before the step *name*.
 
         Raises:
-            FlowInvalid: A step has raised an error, which the function has caught.
-            Suspended, TaskLost, CancelledError: The run has ended for this reason.
+            FlowInvalid: An earlier step has raised an error, and the function has caught the error.
+            Suspended, TaskLost, CancelledError: The run has ended with this exception, which is raised again.
         """
         if self._ended_by is not None:
             failed, error = self._ended_by
@@ -51,7 +51,7 @@ class StepGuard:
 
     @contextmanager
     def step(self, name: str) -> Generator[None]:
-        """Run the step *name*; end the run if the step raises."""
+        """Execute the ``with`` block as the step *name*; if the block raises, the run has ended."""
         self.in_step = True
         try:
             yield

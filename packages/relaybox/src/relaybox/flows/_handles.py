@@ -10,8 +10,8 @@ States of a handle (``flow_resume_handles.status``), with the event that each tr
               Resumed instead of Paused)     │                                          │
                                              └──── expire, cancel: Expired, Cancelled ──┴──► EXPIRED
 
-A resume of a correlation id for which no pause was ever requested is kept too, as a PENDING_PAUSE handle that
-is not ``registered``; the next pause takes it over (G44).
+If no pause was ever requested with the correlation id of a resume, the resume is kept too, for 24 hours: in a
+PENDING_PAUSE handle that is not ``registered``. The next pause with this id gets the resume (G44).
 """
 
 from collections.abc import Mapping, Sequence
@@ -119,7 +119,7 @@ class Handle:
 
     @property
     def resume_is_kept(self) -> bool:
-        """Whether a resume has arrived that the flow gets when its pause is confirmed."""
+        """Whether a resume has arrived already; the flow gets its payload when the pause is confirmed."""
         return self.status is HandleStatus.PENDING_PAUSE and self.resume_payload is not None
 
     @classmethod
@@ -148,20 +148,20 @@ async def pause(
     expires_in: timedelta,
     chain_id: UUID | None = None,
 ) -> Handle:
-    """Request a pause, before the flow's engine suspends the flow; then call :func:`confirm_paused`.
+    """Request a pause; call this before the engine suspends the flow, and :func:`confirm_paused` afterwards.
 
     Args:
         db: Session of the caller's transaction.
         correlation_id: Identifies the pause to :func:`resume`, 1 to 200 characters. A flow that pauses
             several times needs an id for each pause, such as ``{flow}/approval``, so that an early resume
             reaches the pause that it is meant for.
-        resume_handle: What the engine needs to resume the flow, a JSON object of at most 16 KiB. A
-            ``task_id`` in it is a suspended task, which is woken when the pause ends.
-        expires_in: The pause ends by itself after this time.
+        resume_handle: What the engine needs to resume the flow, a JSON object of at most 16 KiB. If it has a
+            member ``task_id``, the id of a suspended task, the end of the pause wakes this task.
+        expires_in: The pause ends by itself after this time, counted from this call.
         chain_id: Chain to which the events belong; None: see :func:`chain_of`.
 
     Returns:
-        The handle; if its ``resume_is_kept``, the flow need not be suspended.
+        The handle. If ``resume_is_kept`` is true, a resume has arrived already: do not suspend the flow.
 
     Raises:
         FlowAlreadyPaused: A pause of this correlation id waits.
@@ -202,6 +202,7 @@ async def confirm_paused(db: AsyncSession, correlation_id: str) -> Handle:
     Raises:
         FlowUnknown: No pause was requested.
         FlowAlreadyResumed, FlowExpired, FlowCancelled: The pause has ended.
+        RetryTransaction: Another transaction changed the handle: repeat the whole transaction.
     """
     handle = await _transition(db, "confirm", correlation_id)
     if handle is not None:
@@ -216,7 +217,7 @@ async def confirm_paused(db: AsyncSession, correlation_id: str) -> Handle:
 async def resume(db: AsyncSession, correlation_id: str, payload: Mapping[str, Any]) -> Handle:
     """Resume a paused flow with *payload*, or keep the resume for a pause that is not confirmed yet (G44).
 
-    Of concurrent resumes, cancellations and expiries, exactly one takes effect: the first.
+    Of concurrent resumes, cancellations and expiries of a pause, the one that commits first takes effect.
 
     Args:
         db: Session of the caller's transaction.
@@ -228,7 +229,7 @@ async def resume(db: AsyncSession, correlation_id: str, payload: Mapping[str, An
         is kept for 24 hours.
 
     Raises:
-        FlowAlreadyResumed, FlowExpired, FlowCancelled: The last pause of this correlation id has ended.
+        FlowAlreadyResumed, FlowExpired, FlowCancelled: The last pause has ended, or a resume is kept for it.
         FlowDocumentInvalid: *payload* or *correlation_id* is too long or cannot be stored.
         RetryTransaction: Another transaction changed the handle: repeat the whole transaction.
     """
@@ -242,16 +243,17 @@ async def resume(db: AsyncSession, correlation_id: str, payload: Mapping[str, An
 
 
 async def record_resumes(db: AsyncSession, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Record that the handles in *rows* were resumed by the statement that returned these rows."""
+    """Record the resume of each handle in *rows*; the statement that returned the rows has resumed them."""
     await _record(db, [Handle.from_row(row) for row in rows], RESUMED)
 
 
 async def cancel(db: AsyncSession, correlation_id: str) -> Handle:
-    """Cancel a requested or confirmed pause; the handle is EXPIRED and ``cancelled``.
+    """Cancel a requested or confirmed pause; return its handle, which is EXPIRED and ``cancelled``.
 
     Raises:
         FlowUnknown: No pause was requested.
         FlowAlreadyResumed, FlowExpired, FlowCancelled: The pause has ended.
+        RetryTransaction: Another transaction changed the handle: repeat the whole transaction.
     """
     handle = await _transition(db, "cancel", correlation_id)
     if handle is None:
@@ -261,7 +263,7 @@ async def cancel(db: AsyncSession, correlation_id: str) -> Handle:
 
 
 async def expire_handles(db: AsyncSession, *, handles_max: int = 100) -> list[Handle]:
-    """Expire at most *handles_max* handles whose time is over, oldest first.
+    """Expire at most *handles_max* handles whose time is over, earliest first, and return them.
 
     Handles that other transactions are changing are skipped. Several processes may call this at once.
     """
@@ -273,7 +275,7 @@ async def expire_handles(db: AsyncSession, *, handles_max: int = 100) -> list[Ha
 
 
 async def expire_one(db: AsyncSession, correlation_id: str) -> Handle | None:
-    """Expire the waiting handle of *correlation_id* if its time is over; return None if there is none."""
+    """Expire and return the waiting handle of *correlation_id* if its time is over; otherwise return None."""
     handle = await _transition(db, "expire_one", correlation_id)
     if handle is not None:
         await _record(db, [handle], EXPIRED)
@@ -346,7 +348,7 @@ async def _last_registered(db: AsyncSession, correlation_id: str) -> Handle:
 
 
 def _obstacle(last: Handle) -> FlowError | RetryTransaction:
-    """Return why the last handle of a correlation id does not allow a transition."""
+    """Return the error of a transition that *last*, the last handle of its correlation id, forbids."""
     if last.cancelled:
         return FlowCancelled(last.correlation_id)
     if last.status is HandleStatus.EXPIRED:

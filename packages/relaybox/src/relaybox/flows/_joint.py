@@ -1,4 +1,4 @@
-"""Let flows that run at the same time share statements."""
+"""Let flows that run at the same time share SQL statements."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,8 +18,9 @@ Result = TypeVar("Result")
 class JointCalls(Generic[Argument, Result]):
     """Execute calls together: calls that arrive while a statement runs share the next statement.
 
-    A round trip and a COMMIT cost more than the work of one flow. If the statement of several calls fails,
-    each is executed alone, so that one call does not fail the others.
+    The reason is cost: a round trip and a COMMIT take longer than the work of one flow. If a statement of
+    several calls fails, each call is executed by itself, so that one call does not fail the others. If
+    PostgreSQL is unavailable or busy, all calls of the statement fail at once.
     """
 
     def __init__(self, execute: Callable[[Sequence[Argument]], Awaitable[Sequence[Result]]]) -> None:
@@ -29,7 +30,10 @@ class JointCalls(Generic[Argument, Result]):
         self._running: asyncio.Task[None] | None = None
 
     async def call(self, argument: Argument) -> Result:
-        """Execute one call; cancelling the call does not end a statement that other calls share."""
+        """Return the result of *argument*, or raise the error of its statement.
+
+        If the caller is cancelled, a statement that is running continues, because other calls may share it.
+        """
         result: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((argument, result))
         if self._running is None or self._running.done():

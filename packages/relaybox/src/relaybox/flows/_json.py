@@ -13,7 +13,7 @@ __all__ = ("NAME_CHARACTERS_MAX", "check_text", "check_wait", "json_of")
 
 #: Longest name of a flow and of a step.
 NAME_CHARACTERS_MAX: Final = 120
-#: Longest wait: 100 years, which no time that PostgreSQL or Python has exceeds.
+#: Longest wait: 100 years. Both PostgreSQL and Python can represent a time this far in the future.
 _WAIT_MAX: Final = timedelta(days=36_525)
 
 #: Levels that rows and events add around a document; a reader accepts 200 levels.
@@ -24,8 +24,8 @@ def json_of(name: str, document: Mapping[str, Any], bytes_max: int) -> str:
     """Return *document* as JSON; *name* is the name of the document in error messages.
 
     Raises:
-        FlowDocumentInvalid: *document* has over *bytes_max* bytes or over 180 levels, or contains NUL or a
-            value that JSON cannot represent, such as NaN.
+        FlowDocumentInvalid: *document* has over *bytes_max* bytes of JSON, or over 180 levels of nesting, or
+            contains the NUL character, or a value that JSON cannot represent, such as NaN.
     """
     try:
         value = to_json(document)
@@ -49,8 +49,8 @@ def check_text(name: str, value: str, characters_max: int, *, error: type[FlowEr
     """Check that PostgreSQL can store *value*; *name* is the name of the value in error messages.
 
     Raises:
-        FlowError: *value* is empty, has over *characters_max* characters, NUL or half a surrogate pair; the
-            class is *error*.
+        FlowError: *value* is empty, or has over *characters_max* characters, or contains the NUL character
+            or half a surrogate pair. The class of the error is *error*.
     """
     has_surrogate = any("\ud800" <= character <= "\udfff" for character in value[:characters_max])
     if not 1 <= len(value) <= characters_max or "\0" in value or has_surrogate:
@@ -61,7 +61,7 @@ def check_text(name: str, value: str, characters_max: int, *, error: type[FlowEr
 
 
 def check_wait(name: str, wait: timedelta) -> None:
-    """Check that *wait* has at most 100 years; *name* is the name of the wait in error messages.
+    """Check that *wait* is at most 100 years long; *name* is the name of the wait in error messages.
 
     Raises:
         FlowInvalid: *wait* is longer.

@@ -14,7 +14,7 @@ __all__ = ("FlowMetrics",)
 
 _SQL: Final = load_queries(__package__ or "relaybox.flows", "flows.sql")
 _MEASURE_S: Final = 10.0
-#: Flows of one state that are counted, which bounds the cost of the query.
+#: Largest number of flows that the query counts in one state; this bounds the cost of the query.
 _COUNT_MAX: Final = 10_000
 _STATES: Final = ("waiting", "running", "failed")
 
@@ -28,7 +28,7 @@ class FlowMetrics(PeriodicJob):
     def __init__(
         self, database: Database, definitions: Iterable[FlowDefinition], registry: CollectorRegistry
     ) -> None:
-        """Register the metrics of the flows *definitions*, all versions of a name together, in *registry*."""
+        """Register the metrics of *definitions* in *registry*; versions of a flow are counted together."""
         super().__init__(self._measure, name="measure flows", interval_s=_MEASURE_S)
         self._database = database
         self._names = {one.task_type: one.name for one in definitions}

@@ -42,7 +42,7 @@ _UNAVAILABLE: Final = (
 
 
 def _prefect() -> Any:
-    """Import Prefect, which takes seconds and is installed by the extra alone.
+    """Import Prefect at its first use: the import takes seconds, and only the extra installs Prefect.
 
     Raises:
         SettingsError: Prefect is not installed.
@@ -60,7 +60,7 @@ def _prefect() -> Any:
 
 
 class PrefectEngine:
-    """Runs of a Prefect 3 server, as a :class:`~relaybox.flows.FlowEngine`.
+    """A :class:`~relaybox.flows.FlowEngine` for the flow runs of a Prefect 3 server.
 
     Prefect's own settings name the server: ``PREFECT_API_URL``, ``PREFECT_API_KEY``.
 
@@ -98,13 +98,14 @@ class PrefectEngine:
     async def resume(self, run: EngineRun, payload: Mapping[str, Any]) -> None:
         """Resume *run* if it is suspended for this pause.
 
-        *payload* becomes the input of a run that was suspended with ``wait_for_input``; a run in
-        :func:`wait_for_resume` reads it from the pause.
+        *payload* becomes the input of a run that was suspended with ``wait_for_input``. A run that called
+        :func:`wait_for_resume` reads *payload* from the pause.
 
         Raises:
             FlowEngineUnavailable: The server does not respond.
-            FlowRunEnded: The run ended before it was resumed: it was cancelled in Prefect.
+            FlowRunEnded: The run ended before it was resumed, for example by a cancellation in Prefect.
             FlowRunRefused: Prefect rejects the resume, for example because of the input.
+            FlowRunRunning: Another call changed the run at the same time.
             FlowRunUnknown: The server has no such run.
         """
         async with _client(run) as client:
@@ -121,6 +122,7 @@ class PrefectEngine:
         Raises:
             FlowEngineUnavailable: The server does not respond.
             FlowRunRefused: Prefect rejects the cancellation.
+            FlowRunRunning: Another call changed the run at the same time.
         """
         states = _prefect().states
         try:
@@ -146,13 +148,14 @@ async def wait_for_resume(
 ) -> dict[str, Any]:
     """Suspend the current flow run until :func:`relaybox.flows.resume` is called with ``{run id}/{name}``.
 
-    Call it in an asynchronous flow, not in one of its tasks, and do not catch its exceptions. When the run
-    was resumed, Prefect calls the flow's function again, and this call returns.
+    Call this function in an asynchronous flow, not in a task of the flow, and do not catch its exceptions:
+    Prefect suspends the run by an exception. When the run is resumed, Prefect calls the flow's function
+    again, and then this call returns.
 
     Args:
         database: The database of the pauses.
         name: Name of the wait, unique in the flow.
-        timeout: The pause expires after this time, and the run is cancelled.
+        timeout: The pause expires after this time, counted from the first call; then the run is cancelled.
         chain_id: Chain to which the pause's events belong; None: the id of the flow run.
 
     Returns:
@@ -161,7 +164,8 @@ async def wait_for_resume(
     Raises:
         FlowCancelled, FlowExpired: The pause was cancelled or has expired; Prefect is about to cancel the
             run.
-        RuntimeError: The run cannot be suspended: it is not a run of a deployment.
+        RuntimeError: The caller is not in a flow run of Prefect, or Prefect cannot suspend the run, for
+            example because it is not a run of a deployment.
     """
     prefect = _prefect()
     context = prefect.context.FlowRunContext.get()
@@ -186,10 +190,11 @@ async def wait_for_resume(
 
 
 async def _catch_up(database: Database, run: EngineRun) -> None:
-    """Resume or cancel *run*, just suspended again, if its pause has already ended.
+    """Resume or cancel *run*, which has suspended itself again, if its pause has already ended.
 
-    A run that was resumed in Prefect executes although its pause still waits. If the pause ends at that time,
-    the driver's call comes before this suspension and does not end it.
+    An operator can resume a run in Prefect although its pause still waits. If the pause ends while such a run
+    executes, the driver calls Prefect before the run suspends itself again. The driver does not call again,
+    so without this function the run would remain suspended.
     """
     async with database.service_connection() as connection:
         handle = await fetch_handle(connection, run.correlation_id)
@@ -209,7 +214,7 @@ def _payload_of(handle: Handle) -> dict[str, Any]:
 
 @asynccontextmanager
 async def _client(run: EngineRun) -> AsyncGenerator[Any]:
-    """Connect to the server that Prefect's settings name; map its errors to those of :class:`FlowEngine`."""
+    """Connect to the server in Prefect's settings; map Prefect's errors to errors of this package."""
     prefect = _prefect()
     httpx = prefect.client.orchestration.httpx
     try:
@@ -248,7 +253,7 @@ def _is_suspended(state: Any, run: EngineRun) -> bool:
 
 
 async def _went_on(client: Any, run: EngineRun) -> bool:
-    """Return whether the ended run had continued after its suspension, or was never suspended."""
+    """Return whether the ended *run* had continued after its suspension for this pause, or had none."""
     states = sorted(await client.read_flow_run_states(UUID(run.run_id)), key=lambda one: one.timestamp)
     suspended = [number for number, state in enumerate(states) if _is_suspended(state, run)]
     return not suspended or not states[suspended[-1] + 1].is_final()

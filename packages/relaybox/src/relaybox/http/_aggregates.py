@@ -32,13 +32,13 @@ A = TypeVar("A", bound=Aggregate)
 def aggregate_router(backbone: Backbone, domain: Domain[A]) -> APIRouter:
     """Return all routes of a domain, for an application whose clients may see aggregates as they are stored.
 
-    ``POST ""`` creates an aggregate: its body is the payload of the domain's creating command, and the
-    response is 201 with the aggregate. ``GET /{…_id}/state`` returns an aggregate to its owner. The other
-    routes are those of :func:`command_router`, which an application with other representations of its
-    aggregates uses instead.
+    ``POST ""`` creates an aggregate: the body of the request is the payload of the domain's creating command,
+    and the response is 201 with the aggregate. ``GET /{…_id}/state`` returns an aggregate to its owner. The
+    other routes are those of :func:`command_router`. An application that shows its aggregates in another form
+    uses :func:`command_router` alone, and writes the routes that create and return aggregates.
 
     Raises:
-        TypeError: The domain declares no creating command, or several.
+        TypeError: The domain does not declare exactly one creating command that clients may send.
     """
     # One router: FastAPI matches the routes of a nested router once more per level.
     routes = _AggregateRoutes(backbone, domain)
@@ -65,7 +65,7 @@ class _AggregateRoutes(CommandRoutes[A]):
         self._creating = _creating(domain)
 
     def add_aggregate_routes(self) -> None:
-        """Add the routes that create an aggregate, and show its state."""
+        """Add the route that creates an aggregate, and the route that returns its state."""
         model, refusals = self._creating.model, self._creating.refuses
         created = {"model": self.domain.aggregate, "headers": {"Location": {"schema": {"type": "string"}}}}
         self.add(

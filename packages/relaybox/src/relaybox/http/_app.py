@@ -71,24 +71,26 @@ def create_app(
     docs/reference/http.md. A path with a missing or superfluous slash at its end gets 404 and no redirect,
     because some clients do not send their token to the target of a redirect.
 
-    The application handles idempotency keys. Middlewares that are added later run inside the library's
-    middlewares, so that their responses have the same headers, and around the :class:`IdempotencyMiddleware`.
-    To run a middleware inside the latter, add the middleware and then an IdempotencyMiddleware, which
-    replaces the library's.
+    The application has an :class:`IdempotencyMiddleware`. A middleware that is added later runs around the
+    IdempotencyMiddleware and inside the library's other middlewares, which add the request id and the headers
+    of CORS to its responses. To run a middleware inside the IdempotencyMiddleware, add the middleware and
+    then another IdempotencyMiddleware, which replaces the first.
 
     Run uvicorn with ``log_config=None, access_log=False``, because the application writes a log line for each
-    request. Only :class:`relaybox.serving.HeadTimeoutProtocol` limits the time of a request's head.
+    request. Run it with ``http=relaybox.serving.HeadTimeoutProtocol``, because without this class a client
+    may take any time to send the head of a request.
 
     Args:
         title: Title of the OpenAPI document.
         version: Version in the OpenAPI document.
-        lifespan: Runs while the application serves, such as ``Backbone.lifespan``.
-        checks: Checks of ``/readyz``.
-        registry: Metrics of ``/metrics``.
+        lifespan: Context manager that is entered at the start and left at the end of the application, such as
+            ``Backbone.lifespan``.
+        checks: Checks that ``/readyz`` runs and reports.
+        registry: Registry whose metrics ``/metrics`` returns.
         cors_origins: Origins of web pages that may call the application (CORS).
         cors_headers: Request headers that these pages may send, beside those that the library reads.
-        error_table: Responses by class of error.
-        body_bytes_max: Maximum size of a request's body, unless its route sets another.
+        error_table: Responses by class of error; applications extend :data:`ERROR_TABLE`.
+        body_bytes_max: Maximum size of a request's body in bytes, unless the route sets another limit.
         settings: Time limits of bodies; None reads ``HTTP_*`` from the environment.
     """
     # Read here, so that a wrong setting fails the start and not the first request.
@@ -131,10 +133,12 @@ def _add_cors(app: FastAPI, origins: Sequence[str], headers: Sequence[str]) -> N
 
 
 class _UnexpectedErrorMiddleware:
-    """Respond with 500 to unexpected exceptions, inside the middlewares for CORS and request ids.
+    """Respond with 500 to unexpected exceptions.
 
-    So browsers can read the response, which has a request id. Starlette's handler is outside of both, and
-    raises the exception again, which would be logged twice.
+    This middleware runs inside the middlewares for CORS and request ids, which add their headers to the
+    response. So a web page can read the response, and the response has a request id. Starlette's own handler
+    runs outside of both, and raises the exception again after its response, so that the server would log the
+    exception a second time.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -26,10 +26,10 @@ Authenticate: TypeAlias = Callable[..., Awaitable[Principal]]
 
 
 def bearer(verifier: TokenVerifier) -> Authenticate:
-    """Return a dependency that requires a token of *verifier*: ``Depends(bearer(verifier))``.
+    """Return a dependency that requires a token that *verifier* accepts: ``Depends(bearer(verifier))``.
 
-    The dependency does not read the body, so a request without a token is refused before its body is
-    received.
+    The dependency returns the token's principal, or raises one of :data:`AUTH_ERRORS`. It does not read the
+    body, so a request without a token is refused before its body is received.
     """
     return _Bearer(verifier)
 
@@ -43,7 +43,7 @@ class _Bearer(SecurityBase):
         self._verifier = verifier
 
     async def __call__(self, request: Request) -> Principal:
-        """Return the sender.
+        """Return the principal of the request's bearer token.
 
         Raises:
             TokenMissing: No bearer token was sent.

@@ -146,7 +146,11 @@ class Backbone:
         _ = self.commands
 
     async def submit(self, domain: Domain[Any], command: Command) -> CommandResult:
-        """Execute one command, see :meth:`relaybox.commands.CommandService.submit`, and count its outcome."""
+        """Execute one command, and count its outcome in the metrics.
+
+        Raises:
+            RelayboxError: See :meth:`relaybox.commands.CommandService.submit`.
+        """
         known = command.command_type if command.command_type in domain.handlers else "unknown"
         with self.count_refusals(known):
             try:
@@ -158,9 +162,10 @@ class Backbone:
         return result
 
     def _check_declared(self, domain: Domain[Any], command: Command, error: RelayboxError) -> None:
-        """Log a warning, once, if *error* is a refusal that the command does not declare.
+        """Log a warning if *error* is a refusal that the command's type does not declare in ``refuses=``.
 
-        The OpenAPI document does not contain undeclared refusals.
+        The OpenAPI document does not contain undeclared refusals. A process logs one warning for each pair of
+        command type and error code, for at most 100 pairs.
         """
         handler = domain.handlers.get(command.command_type)
         is_known = not isinstance(error, CommandRefused) or type(error) is CommandRefused
@@ -179,8 +184,9 @@ class Backbone:
     def count_refusals(self, command_type: str) -> Generator[None]:
         """Count an error in the ``with`` block as the outcome of a command of type *command_type*.
 
-        Use it for commands that the application decides (:func:`relaybox.commands.append_events`). The block
-        must contain the unit of work, so that replays and failed commits are counted too.
+        The metrics have the error code of the error, or ``REPLAYED`` for a replay. Use this method for
+        commands that the application decides (:func:`relaybox.commands.append_events`). The block must
+        contain the unit of work, so that replays and failed commits are counted too.
         """
         try:
             yield
@@ -196,7 +202,13 @@ class Backbone:
             raise
 
     def count_after_commit(self, db: AsyncSession, command_type: str, outcome: str) -> None:
-        """Count a command that the application decided, after the transaction of *db* has committed."""
+        """Count a command that the application decided, when the transaction of *db* commits.
+
+        Args:
+            db: The session in which the application has written the command.
+            command_type: Type of the command.
+            outcome: Outcome in the metrics, such as ``COMPLETED``.
+        """
 
         def count(session: Session) -> None:
             # SQLAlchemy sends the event for savepoints too.
@@ -207,10 +219,12 @@ class Backbone:
 
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncGenerator[None]:
-        """Start the parts with the application, and stop them: ``create_app(lifespan=backbone.lifespan, …)``.
+        """Run notifier, live streams and background jobs: ``create_app(lifespan=backbone.lifespan, …)``.
 
-        Configures logging by ``LOG_LEVEL`` and ``LOG_JSON`` unless the application has configured logging,
-        see :func:`relaybox.telemetry.ensure_logging`.
+        At the end, these are stopped, queued commands are awaited, and the database is closed. The background
+        jobs remove expired and old rows (the sweeper) and expire pauses of flows. Logging is configured by
+        ``LOG_LEVEL`` and ``LOG_JSON``, unless the application has configured logging, see
+        :func:`relaybox.telemetry.ensure_logging`.
 
         Raises:
             SettingsError, TopicUndeclared, TypeError: See :meth:`check_settings`; nothing was started.
@@ -249,8 +263,8 @@ class Backbone:
 def _startup_objects_frozen() -> Generator[None]:
     """Exclude existing objects from garbage collection, and collect less often, in a ``with`` block.
 
-    Modules and routes exist as long as the process. Full collections that visited all of them paused the API
-    for 130 ms after every 700 commands, 23 % of a worker's CPU time.
+    Modules and routes exist as long as the process, so a collection never frees them. Full collections that
+    visited these objects paused the API for 130 ms after every 700 commands, 23 % of a worker's CPU time.
     """
     thresholds = gc.get_threshold()
     gc.freeze()
@@ -267,7 +281,8 @@ def _on_shutdown_signal(action: Callable[[], None]) -> Generator[None]:
     """Call *action* when the server receives a signal to stop.
 
     The server waits for running responses before it ends the lifespan. Live streams run until *action* ends
-    them, so without *action* each stop would take the server's whole grace period.
+    them, so without *action* each stop would take the server's whole grace period. Outside of the main thread
+    this function does nothing, because Python allows signal handlers in the main thread only.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,7 +1,7 @@
-"""Read request bodies, bounded in bytes and time, as JSON that PostgreSQL can store.
+"""Read request bodies as JSON that PostgreSQL can store, with limits of size and time.
 
-A body is read only when its route reads it, after the token was checked. So a request without a token gets
-401, whatever its body is.
+The endpoint reads the body, after a dependency has checked the token. So a request without a token gets 401,
+whatever its body is.
 """
 
 import asyncio
@@ -54,8 +54,9 @@ BODY_BYTES_MAX: Final = 1024 * 1024
 DEPTH_MAX: Final = 64
 #: Larger JSON is parsed in a thread: 1 MiB takes 20 to 400 ms.
 _ON_LOOP_BYTES_MAX: Final = 1024 * 1024
-#: Values that JSON above 1 MiB may have. The parser holds the interpreter lock in a thread too: 4.4 s for 20
-#: MiB of empty lists (7 million). This number of values takes as long as 1 MiB of them.
+#: Maximum number of values in JSON above 1 MiB. The parser holds Python's global lock even in a thread, and
+#: so blocks the event loop: 4.4 s for 20 MiB of empty lists (7 million). Parsing 250,000 values takes about
+#: as long as parsing 1 MiB of empty lists.
 VALUES_MAX: Final = 250_000
 #: What :func:`read_model` may raise, for ``error_responses``.
 BODY_ERRORS: Final[tuple[type[RelayboxError], ...]] = (
@@ -69,7 +70,7 @@ BODY_ERRORS: Final[tuple[type[RelayboxError], ...]] = (
     ValidationFailed,
 )
 
-#: Key of the ASGI scope with the limit of the request's body, which a route may change.
+#: Key of the ASGI scope with the limit of the request's body in bytes; :func:`limit_body` changes the limit.
 _LIMIT_KEY: Final = "relaybox.body_bytes_max"
 _BIG_EXPONENT: Final = re.compile(rb"\d[eE]\+?\d{3}")
 _RUN_DIGITS: Final = 100
@@ -80,11 +81,12 @@ class BodyLimitMiddleware:
     """Limit each request body in bytes and time, whether FastAPI or the endpoint reads the body.
 
     A client has ``HTTP_BODY_TIMEOUT_S`` to send its body, and a second more for each
-    ``HTTP_BODY_RATE_MIN_BYTES_S`` bytes that have arrived. Only time spent waiting for the client counts.
+    ``HTTP_BODY_RATE_MIN_BYTES_S`` bytes that have arrived. Only the time in which the application waits for
+    the client counts. Reading a body beyond a limit raises BodyTimeout (408) or BodyTooLarge (413).
 
     Args:
         app: The application inside this middleware.
-        limit_bytes: Maximum size of a body, unless its route calls :func:`limit_body`.
+        limit_bytes: Maximum size of a body in bytes, unless the route calls :func:`limit_body`.
         settings: The time limits; None reads ``HTTP_*`` from the environment.
     """
 
@@ -149,9 +151,9 @@ class _Body:
 
 
 async def _within(seconds: float, message: Awaitable[Message]) -> Message:
-    """Wait at most *seconds* for *message*.
+    """Wait at most *seconds* for *message*, and return the message.
 
-    A timer takes several microseconds; a message that is available immediately is returned without a timer.
+    A timer costs several microseconds, so a message that is available immediately is returned without one.
 
     Raises:
         TimeoutError: The message did not arrive in time.
@@ -184,7 +186,7 @@ def limit_body(request: Request, limit_bytes: int) -> None:
     """Set the limit of the body of *request* to *limit_bytes*.
 
     Raises:
-        BodyTooLarge: ``Content-Length`` is larger.
+        BodyTooLarge: ``Content-Length`` is larger than *limit_bytes*.
     """
     request.scope[_LIMIT_KEY] = limit_bytes
     _check_size(limit_bytes, content_length(request) or 0)
@@ -207,7 +209,8 @@ async def read_json(request: Request, limit_bytes: int = BODY_BYTES_MAX) -> Any:
         BodyTooLarge: ``Content-Length``, or the number of received bytes, is over *limit_bytes*.
         MalformedJson: The body is not JSON.
         JsonTooDeep: The JSON has more than 64 levels of nesting.
-        JsonTooManyValues: The JSON is larger than 1 MiB and has more than 250,000 values.
+        JsonTooManyValues: The JSON is larger than 1 MiB and has more than 250,000 values, or more than
+            250,000 strings, names of members included.
         JsonNotStorable: The JSON contains NUL, half of a surrogate pair, or a number too large for a double.
         BodyTimeout: The body did not arrive in time.
     """
@@ -234,7 +237,9 @@ async def read_bytes(request: Request, limit_bytes: int = BODY_BYTES_MAX) -> byt
 
 
 async def read_model(request: Request, model: type[Model], limit_bytes: int = BODY_BYTES_MAX) -> Model:
-    """Return the body of *request* as a *model*; raises the errors of :func:`read_json` too.
+    """Return the body of *request* as an object of the class *model*.
+
+    Raises the errors of :func:`read_json` too.
 
     Raises:
         ValidationFailed: The JSON does not match *model*; the response names the fields.
@@ -257,17 +262,21 @@ async def _parse_in_thread_if_large(raw: bytes, parse: Callable[[bytes], Parsed]
 
 
 def json_body(model: type[BaseModel]) -> dict[str, Any]:
-    """Return ``openapi_extra`` of a route that reads a *model* by :func:`read_model`.
+    """Return the argument ``openapi_extra`` of a route that reads its body by ``read_model(request, model)``.
 
-    The application of :func:`relaybox.http.create_app` moves the models that *model* refers to into the
-    components of the OpenAPI document.
+    The result documents the body. An application of :func:`relaybox.http.create_app` moves the schemas of the
+    models to which *model* refers into the components of the OpenAPI document.
     """
     schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 def parse_json(raw: bytes) -> Any:
-    """Parse *raw*, and check depth, number of values and storability; raises as :func:`read_json` does."""
+    """Parse JSON, and check that PostgreSQL can store it.
+
+    Raises:
+        MalformedJson, JsonTooDeep, JsonTooManyValues, JsonNotStorable: See :func:`read_json`.
+    """
     if len(raw) > _ON_LOOP_BYTES_MAX:
         _refuse_many_values(raw)
     try:
@@ -282,13 +291,14 @@ def parse_json(raw: bytes) -> Any:
 
 
 def _refuse_many_values(raw: bytes) -> None:
-    """Count values by the commas and opening brackets outside of strings.
+    """Count the values without parsing: the commas and opening brackets outside of strings.
 
     Raises:
-        JsonTooManyValues: There are more than 250,000 values.
+        JsonTooManyValues: There are more than 250,000 values, or more than 250,000 strings, names of members
+            included.
     """
-    # Remove escaped backslashes first: one may stand before the quote that ends a string. Each step takes 10
-    # to 60 ms for 20 MiB.
+    # Remove escaped backslashes before escaped quotes, because in the JSON text "\\" the last quote is not
+    # escaped. Each step takes 10 to 60 ms for 20 MiB.
     plain = raw.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in raw else raw
     if plain.count(b'"') > 2 * VALUES_MAX:
         raise JsonTooManyValues(VALUES_MAX)
@@ -300,9 +310,9 @@ def _refuse_many_values(raw: bytes) -> None:
 def _may_hold_huge_number(raw: bytes) -> bool:
     """Return whether a number in *raw* may be too large for a double; also True for some smaller numbers.
 
-    A number over 1.8e308 has an exponent of three digits, or 200 digits before its point. The text is checked
-    in blocks of 100 bytes, and a run of 200 digits fills at least one block. Both searches together take 8 ms
-    for 1 MiB of text; one regular expression took 26 ms.
+    A number over 1.8e308 has an exponent of three digits, or at least 200 digits before its point. To find
+    such digits, the text is checked in blocks of 100 bytes: a run of 200 digits fills at least one block. The
+    searches for exponents and for digits together take 8 ms for 1 MiB; one regular expression took 26 ms.
     """
     if b"NaN" in raw or b"Infinity" in raw or _BIG_EXPONENT.search(raw) is not None:
         return True
@@ -315,7 +325,7 @@ def _json_error(reason: str) -> RelayboxError:
         return JsonTooDeep(DEPTH_MAX)
     if "number out of range" in reason:
         return JsonNotStorable("The JSON contains a number too large to be stored")
-    # The parser's message for half of a surrogate pair; for an escape that is not hexadecimal it is another.
+    # The parser writes this for half of a surrogate pair, and another message for an escape that is not hex.
     if "hex escape" in reason:
         return JsonNotStorable("The JSON contains half of a surrogate pair, which is not a character")
     return MalformedJson(f"The body is not JSON: {reason}")

@@ -13,8 +13,8 @@ from relaybox.idempotency import IdempotencyStore
 
 __all__ = ("CacheMode", "claim_for_endpoint")
 
-#: Prefix of scopes in cache mode. It separates their keys from those of units of work, because a unit of work
-#: checks the right to a replay (G68), which cache mode does not.
+#: Prefix of a claim's scope in cache mode. With this prefix, cache mode does not find responses that a unit
+#: of work has stored: cache mode would replay them without a check of the sender's rights (G68).
 _NAMESPACE: Final = "cache:"
 
 
@@ -30,15 +30,21 @@ class CacheMode:
     async def claim_key(
         self, idempotent: IdempotentRequest, request: Request, policy: Policy | None = None
     ) -> None:
-        """Claim the key of *request*, and hold its response until it is stored.
+        """Claim the key of *request*, and hold back the response until the response is stored.
 
-        Does nothing for a request without a key, or without a principal (None or empty), because clients
-        without a principal would get each other's responses.
+        Does nothing for a request without a key. Does nothing for a request without a principal (None or
+        empty) either, because such clients would share one scope and get each other's responses.
+
+        Args:
+            idempotent: State of the request.
+            request: The request.
+            policy: Policy of the endpoint; None for the default policy.
 
         Raises:
             KeyInvalid, KeyMissing, RequestInFlight, KeyReused, ResponseNotKept: See
                 :mod:`relaybox.idempotency`.
             Replay: A response is stored under the key.
+            DatabaseUnavailable, StoreUnavailable: The store does not respond.
         """
         principal = await self.principal(request)
         if not principal:
@@ -50,12 +56,15 @@ class CacheMode:
 
 
 async def claim_for_endpoint(request: Request, policy: Policy) -> None:
-    """Claim the key for an endpoint marked ``@idempotent``, in cache mode unless it has a unit of work.
+    """Claim the key in cache mode for an endpoint marked ``@idempotent``.
+
+    Does nothing if the endpoint has a unit of work, which has claimed the key. If the middleware has claimed
+    the key before the endpoint was known, only the time for which the response is stored is set.
 
     Raises:
-        RuntimeError: Cache mode is not configured; or *policy* is ``secret``, which needs a unit of work,
-            because the middleware claims keys in cache mode, with a digest of the body, before it knows the
-            endpoint.
+        RuntimeError: The endpoint has no unit of work, and cache mode is not configured or *policy* is
+            ``secret``. Cache mode cannot serve ``secret``: the middleware claims a key before the endpoint is
+            known, and the claim contains a digest of the body.
         KeyInvalid, KeyMissing, RequestInFlight, KeyReused, ResponseNotKept: See :mod:`relaybox.idempotency`.
         Replay: A response is stored under the key.
     """

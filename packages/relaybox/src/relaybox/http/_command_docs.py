@@ -19,16 +19,17 @@ _REF: Final = "#/components/schemas/{model}"
 def document_commands(
     domain: Domain[Any], responses: dict[int | str, dict[str, Any]], *errors: type[RelayboxError]
 ) -> dict[str, Any]:
-    """Return ``openapi_extra`` of the route for *domain*'s commands, and complete its *responses*.
+    """Return the argument ``openapi_extra`` of the route that receives the commands of *domain*.
 
-    The body has a schema for each command that clients may send, selected by ``command_type``; its
-    description has the error codes of the command's refusals. Commands that are declared later are added too.
+    The documented body has one schema for each command that clients may send; ``command_type`` selects the
+    schema. The description of a schema names the error codes with which the command may be refused. If the
+    domain declares a command later, the returned object and *responses* are updated.
 
     Args:
         domain: The domain.
-        responses: ``responses=`` of the route; the error responses, with the refusals of all commands, are
-            added.
-        errors: Other errors of the route.
+        responses: The argument ``responses`` of the route. This function adds the responses to *errors* and
+            to the refusals of all commands.
+        errors: Errors that the route may raise, apart from the refusals of the commands.
     """
     extra = json_body(CommandRequest)
     responses |= error_responses(*errors)
@@ -60,7 +61,7 @@ def _schema_of(handlers: list[Handler[Any]]) -> dict[str, Any]:
 
 
 def _body_of(handler: Handler[Any]) -> type[BaseModel]:
-    """Return the model of a request with this command's type and payload."""
+    """Return the Pydantic model of a request body with the type and the payload of this command."""
     needs_payload = any(field.is_required() for field in handler.model.model_fields.values())
     payload: Any = (handler.model, ...) if needs_payload else (handler.model, {})
     outcome = "Accepted with 202: an agent works on it." if handler.pending else "Done with 200."

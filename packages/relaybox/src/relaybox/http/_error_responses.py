@@ -1,8 +1,8 @@
 """Map each error to the status, headers and extra fields of its response, in one table.
 
-Each error body is ``{"error_code", "message", "request_id", …}``, see docs/reference/http.md. An error that
-is not in the table is a defect: it is logged with its traceback, and the response is 500 INTERNAL_ERROR
-without details.
+Each error body is ``{"error_code", "message", "request_id", …}``, see docs/reference/http.md. An HttpError
+needs no entry in the table. Any other error that is not in the table is a defect: the error is logged with
+its traceback, and the response is 500 INTERNAL_ERROR without details.
 """
 
 from collections.abc import Callable, Mapping
@@ -66,8 +66,8 @@ __all__ = (
 _log: Final = structlog.get_logger(__name__)
 #: Key of the ASGI scope under which the error of an error response is stored, for outer middlewares.
 REFUSAL: Final = "relaybox.refusal"
-#: Error codes of statuses that FastAPI raises too. The others get the name in ``http.HTTPStatus``; the names
-#: of these three differ between versions of Python.
+#: Error codes, by status, of HTTPExceptions of FastAPI or an endpoint. Other statuses get their name in
+#: ``http.HTTPStatus`` as the code; for these three statuses, versions of Python have different names.
 _CODES: Final = {
     error.status: error.error_code for error in (BodyTooLarge, UnsupportedMediaType, ValidationFailed)
 }
@@ -83,9 +83,10 @@ class ErrorResponse:
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
-    #: Function of the error that returns more headers, such as ``Retry-After``.
+    #: Function that gets the error, and returns more headers, such as ``Retry-After``.
     headers_of: Callable[[Any], Mapping[str, str]] = _no_fields
-    #: Function of the error that returns more fields of the body, such as ``duplicate_command_id``.
+    #: Function that gets the error, and returns more fields of the body, such as ``duplicate_command_id``; a
+    #: field ``message`` replaces the error's message.
     fields: Callable[[Any], Mapping[str, Any]] = _no_fields
 
 
@@ -142,10 +143,12 @@ ERROR_TABLE: Final[ErrorTable] = {
 def error_responses(
     *errors: type[RelayboxError], error_table: ErrorTable = ERROR_TABLE
 ) -> dict[int | str, dict[str, Any]]:
-    """Return ``responses=`` of a route that may raise *errors*: for each status its error codes.
+    """Return the argument ``responses`` of a route that may raise *errors*.
+
+    The result has one entry per status, whose description lists the error codes with this status.
 
     Raises:
-        LookupError: An error is not in *error_table*, so its response would be 500.
+        LookupError: An error is neither in *error_table* nor an HttpError, so its response would be 500.
     """
     codes: dict[int, list[str]] = {}
     headers: dict[int, dict[str, Any]] = {}
@@ -167,7 +170,7 @@ def error_responses(
 
 
 def error_response(request: Request, error: RelayboxError, error_table: ErrorTable = ERROR_TABLE) -> Response:
-    """Return the response to *error*; if *error_table* has none, log the traceback and return 500."""
+    """Return the response to *error*; log the traceback and return 500 if no response is defined for it."""
     spec = _response_spec_of(type(error), error_table)
     if spec is None:
         return internal_error(request, error)
@@ -177,7 +180,7 @@ def error_response(request: Request, error: RelayboxError, error_table: ErrorTab
 
 
 def response_to(request: Request, error: Exception) -> Response:
-    """Return the response to *error*: a RelayboxError, an HTTPException, or any other exception (500)."""
+    """Return the response to an exception of any kind, with :data:`ERROR_TABLE` for errors of Relaybox."""
     if isinstance(error, RelayboxError):
         return error_response(request, error)
     if isinstance(error, StarletteHTTPException):
@@ -194,7 +197,7 @@ def internal_error(request: Request, error: Exception) -> Response:
 
 
 def install_error_handlers(app: FastAPI, error_table: ErrorTable) -> None:
-    """Respond to all errors of *app* and of FastAPI with the library's error body."""
+    """Respond with the library's error body to RelayboxErrors, HTTPExceptions and invalid requests."""
 
     def ours(request: Request, error: Exception) -> Response:
         return error_response(request, cast("RelayboxError", error), error_table)

@@ -1,4 +1,4 @@
-"""Define the errors of requests that are refused before the application handles them.
+"""Define the errors of this package: refused requests, and an application that would ignore keys.
 
 ::
 
@@ -43,7 +43,7 @@ __all__ = (
 
 
 class HttpError(RelayboxError):
-    """Base of the errors with a status and headers of their own."""
+    """Base of the errors whose class defines status and headers of the response; no table entry is needed."""
 
     error_code = "BAD_REQUEST"
     #: HTTP status of the response.
@@ -65,7 +65,7 @@ class TokenMissing(HttpError):
 
 
 class TokenInvalid(HttpError):
-    """Raised when a token's signature, issuer, audience, format or time of issue is wrong."""
+    """Raised when a token is invalid, not only expired, or there are several ``Authorization`` headers."""
 
     error_code = "TOKEN_INVALID"
     status = 401
@@ -101,7 +101,7 @@ class BadHeader(HttpError):
 
 
 class BodyTimeout(HttpError):
-    """Raised when a client takes too long to send its body; the connection is closed."""
+    """Raised when a client takes too long to send its body; the response closes the connection."""
 
     error_code = "BODY_TIMEOUT"
     status = 408
@@ -150,7 +150,7 @@ class JsonTooDeep(HttpError):
 
 
 class JsonTooManyValues(HttpError):
-    """Raised when a large JSON body has more values than can be parsed without blocking other requests."""
+    """Raised when JSON over 1 MiB has so many values that parsing it would block other requests."""
 
     error_code = "JSON_TOO_MANY_VALUES"
     status = 422
@@ -178,7 +178,10 @@ class ValidationFailed(HttpError):
 
 
 class ResponseNotStorable(HttpError):
-    """Raised when a response cannot be stored: it is a stream, or compressed (G67)."""
+    """Raised when a response cannot be held back or stored (G67).
+
+    A stream cannot be held back until the commit. A compressed response cannot be stored.
+    """
 
     error_code = "ANSWER_UNKEEPABLE"
     status = 500
@@ -190,8 +193,8 @@ class ResponseNotStorable(HttpError):
 def validation_details(error: ValidationError, *, within: str = "body") -> list[Detail]:
     """Return fields and problems of *error*: ``[{"field": "body.payload.x", "message": "…"}]``.
 
-    The result has at most 20 entries, and no values of the request, which may be private. *within* is the
-    first part of each field.
+    The result has at most 20 entries. It does not contain values of the request, which may be private.
+    *within* is the first part of each field's path, before the first dot.
     """
     problems = error.errors(include_url=False, include_context=False, include_input=False)
     return error_details(problems, within)
@@ -203,7 +206,7 @@ class KeysIgnored(RelayboxError):
     error_code = "KEYS_IGNORED"
 
     def __init__(self, paths: Sequence[str]) -> None:
-        """*paths* are the paths of the routes that would ignore keys."""
+        """Name *paths*, the paths of the routes that would ignore keys, in the message."""
         super().__init__(
             f"Idempotency keys would be ignored by {', '.join(paths)}: create the application with "
             "relaybox.http.create_app, or call app.add_middleware(IdempotencyMiddleware)"

@@ -47,25 +47,31 @@ _REFUSALS: Final[dict[type, str]] = {
 
 
 class IdempotencyMiddleware:
-    """Execute each idempotency key once: a repeated request gets the stored response.
+    """Execute the request of each idempotency key once: a repeated request gets the stored response.
 
-    The middleware reads the key, and holds back the response until the response is committed. The key is
-    claimed, and the right to a replay checked, by :func:`unit_of_work`, after the endpoint's other
-    dependencies, or by a route of commands. Other endpoints are served in cache mode, if
-    *idempotency_service_factory* and *principal* are given: the response is stored after the endpoint has
-    returned, so if the process dies in between, a retry executes the endpoint again.
+    The middleware reads the key from the headers, and holds back the response until the response and the
+    effect of the request are committed. The endpoint determines which component claims the key:
 
-    Requests without a key are not read by the middleware, and their responses are held back only for a unit
-    of work. If the endpoint does not use the key, the header ``Idempotency-Status`` is ``ignored``.
+    * If the endpoint has a unit of work, the dependency of :func:`unit_of_work` claims the key. It runs after
+      the dependency that checks the sender, so the sender's rights are checked before a replay.
+    * A route of commands claims the key itself, after the token was checked.
+    * Any other endpoint is served in cache mode, if *idempotency_service_factory* and *principal* are given.
+      The key is claimed before the endpoint is called, and the response is stored after the endpoint has
+      returned. If the process dies in between, a retry executes the endpoint again.
+
+    For a request without a key, the middleware does not read the body, and holds back the response only for
+    a unit of work, or for an endpoint marked ``@idempotent(auto=True)``. If the endpoint does not use the
+    key, a successful response has the header ``Idempotency-Status: ignored``.
 
     Args:
         idempotency_service_factory: Returns the store of a request in cache mode.
-        principal: Returns the sender of a request in cache mode; None if unknown.
+        principal: Returns the sender of a request in cache mode. If the result is None or empty, the key is
+            ignored and the endpoint is executed.
         methods: Methods that cache mode covers; endpoints marked :func:`idempotent` are always covered.
         prefixes: Path prefixes that cache mode covers; empty covers all paths.
         app: The application inside this middleware.
         settings: None reads ``IDEMPOTENCY_*`` from the environment.
-        registry: Registry of the metrics.
+        registry: Registry of the metrics; None for a new registry, whose metrics are not served.
 
     Raises:
         TypeError: Only one of *idempotency_service_factory* and *principal* is given; cache mode needs both.

@@ -43,19 +43,19 @@ def idempotent(
 
     Args:
         endpoint: The endpoint, if the decorator is used without arguments.
-        required: Whether requests without a key are refused.
-        ttl: Time for which responses are stored; None for ``IDEMPOTENCY_TTL_H``.
-        auto: Whether a key is generated for a request without a key, from method, path, body and principal,
-            so that equal requests within *ttl* are executed once.
-        secret: Whether request or response contain a secret. Then neither their bodies nor digests of these
-            are stored; a retry, with any body, gets 410 ``RESPONSE_NOT_KEPT`` with the ``Location``. Needs a
-            unit of work.
+        required: Whether requests without a key are refused, with 400 ``IDEMPOTENCY_KEY_MISSING``.
+        ttl: Time for which responses are stored; a number is in seconds; None for ``IDEMPOTENCY_TTL_H``.
+        auto: Whether a key is generated for a request without a key, from method, path, query, body and
+            principal, so that equal requests within *ttl* are executed once.
+        secret: Whether the body of the request or of the response contains a secret. Then neither these
+            bodies nor digests of them are stored. A retry, with any body, gets 410 ``RESPONSE_NOT_KEPT`` with
+            the ``Location``; only a response with an empty body is replayed. Needs a unit of work.
 
     Raises:
-        TypeError: The endpoint is not a coroutine function, or returns a stream, which cannot be stored
-            (G67).
-        ValueError: *ttl* is not positive or over a year; or *secret* and *auto* are both set, which would
-            store a digest of the body as the key.
+        TypeError: The endpoint is not a coroutine function, or its return annotation is a
+            StreamingResponse: a stream cannot be stored (G67).
+        ValueError: *ttl* is not positive or over a year; or *secret* and *auto* are both set, so that a
+            digest of the body would be stored as the key.
     """
     # Checked here, so that a wrong declaration fails the start and not the first request.
     ttl_seconds(ttl, IdempotencySettings.model_construct())
@@ -117,7 +117,10 @@ def _hints_of(endpoint: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _is_request(name: str, hint: object) -> bool:
-    """Return whether FastAPI passes the request to the parameter *name* with the annotation *hint*."""
+    """Return whether FastAPI passes the request to the parameter *name* of an endpoint.
+
+    *hint* is the annotation of the parameter; None if it has none.
+    """
     return name == "request" if hint is None else inspect.isclass(hint) and issubclass(hint, Request)
 
 

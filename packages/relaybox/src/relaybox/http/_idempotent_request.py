@@ -66,7 +66,7 @@ class State(Enum):
     HELD_FOR_UNIT = auto()
     #: A stored response or an error is sent instead of the endpoint's messages, which are dropped.
     REPLACED = auto()
-    #: The head of the response was sent; the other messages are passed to the server.
+    #: The head of the response was sent; later messages are passed to the server.
     SENT = auto()
 
 
@@ -77,9 +77,9 @@ _HELD: Final = (State.HELD_FOR_CACHE, State.HELD_FOR_UNIT)
 
 
 class ResponseReplaced(Exception):
-    """Raised by ``send`` in an endpoint whose response was replaced by an error response.
+    """Raised by the endpoint's ``send`` after an error response was sent instead of the endpoint's response.
 
-    ``__cause__`` is the error.
+    ``__cause__`` is the reported error.
     """
 
 
@@ -101,8 +101,8 @@ class IdempotentRequest:
         any state but SENT ─ deciding, replace_response ─► REPLACED ─ replay, refuse ─► SENT
 
     "A unit claims": a unit of work or a command claims the key, instead of cache mode (:meth:`leave_cache`).
-    Invariant: in the states HELD_FOR_CACHE and HELD_FOR_UNIT no part of the response is sent before the store
-    has committed or rolled back. Units of work, commands and cache mode call methods, and set no attribute.
+    "keep": store the response. Invariant: in the states HELD_FOR_CACHE and HELD_FOR_UNIT, no part of the
+    response is sent before the store has committed or rolled back. Other objects change the state by methods.
     """
 
     def __init__(
@@ -157,12 +157,12 @@ class IdempotentRequest:
         *,
         namespace: str = "",
     ) -> Claim | None:
-        """Create the claim of *principal* on the key of *request*; return None for a request without a key.
+        """Create the claim on the key of *request*; None without a key, unless *policy* generates a key.
 
         Args:
             request: The request.
-            principal: The sender.
-            policy: Policy of the endpoint; None for the default policy.
+            principal: The sender, whose scope the key has.
+            policy: Policy of the endpoint; None for the default :class:`Policy`.
             namespace: Prefix of the claim's scope.
 
         Raises:
@@ -191,6 +191,8 @@ class IdempotentRequest:
     async def hold_for_unit(self, store: ClaimStore, claim: Claim | None) -> None:
         """Hold back the response until *store*, the transaction of the endpoint's effect, has committed.
 
+        If *claim* is None, the request has no key: no key is claimed, and the response is not stored.
+
         Raises:
             RequestInFlight, KeyReused, ResponseNotKept: See :mod:`relaybox.idempotency`.
             Replay: A response is stored under the key.
@@ -218,7 +220,7 @@ class IdempotentRequest:
             self._claim = replace(self._claim, ttl_s=ttl_seconds(ttl, self._settings))
 
     def add_targets(self, targets: Iterable[str]) -> None:
-        """Erase the stored response when one of *targets* is erased.
+        """Store *targets* with the response, so that an erasure of one of them erases the response too.
 
         Raises:
             ValueError: The response would have more than 100 targets.
@@ -232,7 +234,7 @@ class IdempotentRequest:
 
     @contextmanager
     def deciding(self) -> Generator[None]:
-        """Respond with the Replay or IdempotencyError that the block raises, even if it is caught later."""
+        """Respond with the Replay or IdempotencyError of the block, even if the application catches it."""
         try:
             yield
         except (Replay, IdempotencyError) as replacement:
@@ -244,7 +246,7 @@ class IdempotentRequest:
         self._replacement, self._state = replacement, State.REPLACED
 
     async def send(self, message: Message) -> None:
-        """Hold back, drop or pass on *message*: the ``send`` that the application gets."""
+        """Hold back, drop or pass on *message*; the application gets this method as its ``send``."""
         if self._state in _PASSING:
             await self._forward(message)
             return
@@ -258,7 +260,7 @@ class IdempotentRequest:
                 assert_never(self._state)
 
     async def replay(self, replay: Replay) -> None:
-        """Release the store, and send a stored response (G66)."""
+        """Release the store, and send the stored response of *replay* (G66)."""
         await self.release()
         self._outcome = Outcome.REPLAYED
         headers = {
@@ -381,10 +383,10 @@ def idempotent_request_of(request: Request) -> IdempotentRequest:
 
 
 async def _finish_despite_cancellation(commit: Awaitable[None]) -> None:
-    """Await *commit* to its end, and then raise a cancellation that arrived meanwhile (G64).
+    """Await the end of *commit*, and then raise a cancellation that arrived during the wait (G64).
 
-    A cancellation would close the session during its commit, and the session would be neither committed nor
-    rolled back. The loop is needed because anyio repeats a cancellation until the task ends.
+    If the cancellation reached *commit*, it would close the session during the COMMIT, whose outcome would
+    then be unknown. The loop is needed because anyio repeats a cancellation until the task ends.
     """
     running = asyncio.ensure_future(commit)
     cancelled: asyncio.CancelledError | None = None

@@ -34,13 +34,16 @@ def check_keyed_routes(app: Starlette) -> None:
 
 
 def documents_keys(responses: Mapping[Any, Any]) -> bool:
-    """Return whether an operation with these documented *responses* accepts idempotency keys."""
+    """Return whether the documented *responses* of a route contain 410 ``RESPONSE_NOT_KEPT``.
+
+    Routes that accept idempotency keys document this response.
+    """
     gone: Mapping[str, Any] = responses.get(410) or responses.get("410") or {}
     return _KEPT in gone.get("description", "")
 
 
 def _ignored(app: Starlette) -> Iterator[str]:
-    """Yield the paths of the routes that accept keys but have no IdempotencyMiddleware."""
+    """Yield the paths of routes of *app* that accept keys, and whose keys no middleware handles."""
     if any(one.cls is IdempotencyMiddleware for one in app.user_middleware):
         return
     yield from _ignored_among(app.routes)

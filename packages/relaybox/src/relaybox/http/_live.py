@@ -1,9 +1,10 @@
 """Send the events of aggregates to clients as live streams (G84).
 
-A client's cursor is the aggregate's version, which has no gaps, so no event is skipped or sent twice. After a
-notification a stream reads its new events from the database, a page at a time. So no events are kept in
-memory for a slow client, and an idle client needs no connection. One connection per process listens for
-notifications; a query every 5 s finds changes whose notification was lost.
+A client's cursor is the version of the last event that the client got. Versions of an aggregate have no gaps,
+so no event is skipped or sent twice. After a notification, a stream reads its new events from the database, a
+page at a time. So the process keeps no queue of events for a slow client, and no database connection for an
+idle client. One database connection per process listens for notifications; a query every 5 s finds changes
+whose notification was lost.
 """
 
 import asyncio
@@ -36,7 +37,10 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServerSentEvent:
-    """One message of a stream (WHATWG HTML, section 9.2); a comment if ``type`` is None."""
+    """One message of a stream (WHATWG HTML, section 9.2).
+
+    If ``type`` is None, the message is a comment, which clients ignore.
+    """
 
     type: str | None = None
     data: bytes = b""
@@ -61,7 +65,8 @@ class ServerSentEvent:
 class VisibleEvents:
     """The events of a page that the client may see, as decided by an :data:`EventFilter`."""
 
-    #: The page's events from its first, in their order; payloads may be redacted, and later events left out.
+    #: The events to send: all events of the page or the first ones, in their order; payloads may be redacted.
+    #: The stream does not read an event again that is left out.
     events: Sequence[RecordedEvent] = ()
     #: Whether the stream ends after these events.
     ends: bool = False
@@ -77,7 +82,7 @@ events that were recorded since."""
 class _Subscriber:
     aggregate_type: str
     aggregate_id: str
-    #: Ids of the aggregates whose notifications wake the stream: its own aggregate and those in ``woken_by``.
+    #: Ids of the aggregates whose notifications wake the stream: the stream's aggregate, and ``woken_by``.
     keys: frozenset[str]
     event_filter: EventFilter
     event_types: EventTypes
@@ -90,7 +95,7 @@ class _StreamPosition:
 
     #: Version of the last event that was read.
     version: int
-    #: Status and progress that were sent last, by task id.
+    #: Status and progress that the stream sent last, by id of the task; only tasks that have not ended.
     tasks: dict[UUID, tuple[str, Decimal]] = field(default_factory=dict[UUID, tuple[str, Decimal]])
     ends: bool = False
 
@@ -122,7 +127,7 @@ class LiveStreams:
         self._poller = asyncio.create_task(self._poll(), name="live-streams-poll")
 
     def end(self) -> None:
-        """Let all streams end soon; their clients reconnect, to another process if this one stops."""
+        """Let all streams end soon. Their clients reconnect; if this process stops, to another process."""
         self._ending.set()
         self._on_keys(frozenset())
 
@@ -145,12 +150,17 @@ class LiveStreams:
         event_types: EventTypes | None = None,
         woken_by: Sequence[UUID] = (),
     ) -> AsyncGenerator[ServerSentEvent]:
-        """Yield the events after *after_version*, then new ones, until the stream ends.
+        """Yield the recorded events after *after_version*, then new events, until the stream ends.
 
-        A cursor beyond *current_version* refers to events that a restore or failover of PostgreSQL has lost:
-        ``reset`` is sent and the stream ends; the client reads the state again. The stream ends before an
-        event whose payload cannot be converted to the declared version; the client reconnects, and a process
-        of a later release may send that event.
+        The stream also yields ``task.progress`` when the status or progress of an open task of the aggregate
+        has changed, and a comment after 15 s without a change. It ends after 24 to 30 minutes, after a
+        database error, after :meth:`end`, or if *event_filter* ends it. Two more cases end it:
+
+        * *after_version* is higher than *current_version*, because a restore or failover of PostgreSQL has
+          lost events, or because the client's cursor was malformed (:func:`relaybox.http.stream_cursor`).
+          The stream yields ``reset``, after which the client must read the state of the aggregate.
+        * The payload of the next event cannot be converted to the declared version. The client reconnects,
+          and may reach a process of a later release that can convert the payload.
 
         Args:
             aggregate_type: Type of the aggregate.
@@ -158,9 +168,9 @@ class LiveStreams:
             after_version: The client's cursor.
             current_version: Version of the aggregate now.
             event_filter: Filters each page, and decides whether the stream continues.
-            event_types: The versions in which payloads are sent; None sends them as they were recorded.
-            woken_by: Other aggregates whose changes call *event_filter* at once; without any change it is
-                called every 15 seconds.
+            event_types: The versions to which payloads are converted; None sends payloads as recorded.
+            woken_by: Other aggregates whose changes call *event_filter* at once. Without any change, the
+                stream calls *event_filter* every 15 s.
         """
         yield ServerSentEvent(retry_ms=1_000 + random.randrange(1_000))  # noqa: S311 - jitter
         if after_version > current_version:
@@ -257,7 +267,7 @@ class LiveStreams:
 
 
 def _readable(events: Sequence[RecordedEvent], event_types: EventTypes) -> list[RecordedEvent]:
-    """Return the events before the first unreadable one, with the declared versions of their payloads."""
+    """Return the events before the first unreadable event, with payloads of the declared versions."""
     readable: list[RecordedEvent] = []
     for event in events:
         try:

@@ -40,16 +40,16 @@ _FASTAPI_ERRORS: Final = ("HTTPValidationError", "ValidationError")
 
 
 class Application(FastAPI):
-    """A FastAPI application whose OpenAPI document has the library's error bodies, and no model twice."""
+    """A FastAPI application whose OpenAPI document has the library's error bodies, and each model once."""
 
-    #: Number of the library's outermost middlewares (request ids, CORS, error bodies); later ones are added
-    #: inside.
+    #: Number of the library's outermost middlewares (request ids, CORS, unexpected errors, body limit). A
+    #: middleware that is added later runs inside them.
     outer: int = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve *scope*; if the start fails with an error of the library, report only its message.
+        """Serve *scope*; if the start fails with a RelayboxError, report only the message of the error.
 
-        Starlette reports a traceback of 40 lines, in which the name of a missing setting is hard to find.
+        Starlette would report a traceback of 40 lines, in which the name of a missing setting is hard to see.
         """
         if scope["type"] != "lifespan":
             await super().__call__(scope, receive, send)
@@ -110,7 +110,11 @@ def _operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]
 
 
 def _add_parameters(path: str, operation: dict[str, Any]) -> None:
-    """Document parameters that FastAPI does not know: ids that a route reads from its path, and headers."""
+    """Add the parameters that FastAPI does not know to *operation*, a route's entry in the OpenAPI document.
+
+    These are ids that the route reads from its path itself, and the headers ``Idempotency-Key`` and
+    ``X-Correlation-Id`` if the route reads them, which its documented error codes show.
+    """
     named: list[dict[str, Any]] = operation.get("parameters", [])
     known = {(one["in"], one["name"].lower()) for one in named}
     unseen = [
@@ -136,7 +140,8 @@ def _hoist_models(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
 def _document_422(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
     """Document the library's 422 response, because each operation refuses undeclared query parameters.
 
-    A description or content that the application has given is not changed.
+    If the application has documented the status 422, its content stays, and the description gets the code
+    ``VALIDATION_ERROR``.
     """
     response: dict[str, Any] = operation.setdefault("responses", {}).setdefault("422", {})
     content: dict[str, Any] = response.setdefault("content", {})

@@ -19,7 +19,7 @@ __all__ = ("refuse_undeclared_query",)
 
 _REQUEST: Final = "relaybox_request"
 _DETAILS_MAX: Final = 20
-#: A longer name may be a secret that was sent as a name; error bodies do not contain it.
+#: Error bodies do not contain longer names, because such a name may be a secret.
 _NAME_CHARS_MAX: Final = 32
 
 

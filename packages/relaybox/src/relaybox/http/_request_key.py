@@ -48,27 +48,27 @@ class Policy:
 
     #: Whether requests without a key are refused.
     required: bool = False
-    #: Time for which responses are stored; None for ``IDEMPOTENCY_TTL_H``.
+    #: Time for which responses are stored; a number is in seconds; None for ``IDEMPOTENCY_TTL_H``.
     ttl: Ttl = None
     #: Whether a key is generated from the request if the client sends none.
     auto: bool = False
-    #: Whether neither a digest of the request's body nor the response's body is stored, as they contain a
-    #: secret.
+    #: Whether the body of the request or of the response contains a secret. Then the digest of the request's
+    #: body and the body of the response are not stored.
     secret: bool = False
 
 
 class RequestKey:
     """The idempotency key of one request, and the digest of the body that the application reads.
 
-    For a request without a key, only the headers are searched, and no digest is computed.
+    If the request has no key, no digest is computed.
     """
 
     def __init__(self, scope: Scope, receive: Receive, settings: IdempotencySettings) -> None:
         self._scope = scope
         self._settings = settings
         self._values = [value for name, value in scope["headers"] if name in KEY_HEADERS]
-        #: The ``receive`` for the application: that of the server, with a digest of the body if there is a
-        #: key.
+        #: The ASGI ``receive`` for the application. If the request has a key, it also computes the digest of
+        #: the body.
         self.receive = receive
         if self._values:
             self._body = _BodyDigest(receive, is_json=_is_json(Headers(scope=scope)))
@@ -80,7 +80,14 @@ class RequestKey:
         return bool(self._values)
 
     async def read_body(self, request: Request) -> None:
-        """Receive the whole body; the application can read it later, unless it was read as a stream."""
+        """Receive the whole body, so that the digest is complete; the application can read the body later.
+
+        For a request without a key whose body was read as a stream before, this method does nothing.
+
+        Raises:
+            RuntimeError: The request has a key, and its body was read as a stream before, so that the digest
+                may be incomplete.
+        """
         if self._values and self._body.is_complete:
             return
         try:
@@ -93,6 +100,8 @@ class RequestKey:
     async def read_ahead(self, bytes_max: int) -> bool:
         """Receive the body before the application does; return False if the client disconnected.
 
+        Call this only for a request with a key.
+
         Raises:
             BodyTooLarge: The body has more than *bytes_max* bytes.
         """
@@ -101,17 +110,21 @@ class RequestKey:
     async def claim(
         self, request: Request, principal: Principal | str, policy: Policy, *, namespace: str
     ) -> Claim | None:
-        """Create the claim of *principal* on the key of *request*; return None for a request without a key.
+        """Create the claim on the key of *request*, without access to a store.
 
         Args:
-            request: The request.
-            principal: The sender.
+            request: The request, whose whole body is received first.
+            principal: The sender, whose scope the key has.
             policy: Policy of the endpoint.
             namespace: Prefix of the claim's scope.
+
+        Returns:
+            The claim; None for a request without a key, unless *policy* generates a key (``auto``).
 
         Raises:
             KeyInvalid: The request does not have exactly one valid key.
             KeyMissing: *policy* requires a key.
+            RuntimeError: *principal* is neither a Principal nor a text, or is empty.
         """
         key, scope = parse_key(self._values), _principal_scope(principal)
         if key is None and not policy.auto:
@@ -138,10 +151,11 @@ class RequestKey:
     async def _fingerprints(
         self, request: Request, *, is_secret: bool
     ) -> tuple[str, Callable[[], str] | None]:
-        """Return the fingerprint of the request, and a function that computes its fingerprint by bytes.
+        """Return the fingerprint of the request, and a function that computes a second fingerprint.
 
-        The first is computed from the JSON value of the body if bodies are compared by it; otherwise from the
-        bytes of the body, and the second is then None.
+        If the body is compared by its JSON value, the fingerprint is computed from this value, and the
+        function computes the fingerprint from the bytes of the body. Otherwise the fingerprint is computed
+        from the bytes, and the function is None. With *is_secret* the body is not part of the fingerprint.
         """
         content_type = request.headers.get("content-type", "")
         where = (self._scope["method"], self._scope["path"], self._scope["query_string"], content_type)
@@ -154,7 +168,7 @@ class RequestKey:
 
 
 class _BodyDigest:
-    """A ``receive`` that passes on the server's messages and computes the digest of the body."""
+    """An ASGI ``receive`` that passes on the server's messages and computes the digest of the body."""
 
     def __init__(self, receive: Receive, *, is_json: bool) -> None:
         self._receive = receive
@@ -204,7 +218,7 @@ class _BodyDigest:
         return self._digest.digest()
 
     async def digest_by_value(self) -> bytes | None:
-        """Return the SHA-256 of the body's :func:`canonical_json`; None if its bytes are compared."""
+        """Return the SHA-256 of the body's :func:`canonical_json`; None if the body's bytes are compared."""
         if self._json is None or self._by_value is not None:
             return self._by_value
         body = bytes(self._json)
@@ -217,7 +231,11 @@ class _BodyDigest:
 
 
 async def _generate_key(request: Request, scope: str) -> str:
-    """Generate a key from the request: JSON by its content, other bodies by bytes or form fields."""
+    """Generate the same key for equal requests of one principal, whose scope is *scope*.
+
+    A JSON body is compared by its content, a form that FastAPI has parsed by its fields, and any other body
+    by its bytes.
+    """
     body: Any = await request.body() if _is_json(request.headers) else await _digest_of_body(request)
     query = sorted_query(request.scope["query_string"])
     path = f"{request.scope['path']}?{query}" if query else request.scope["path"]

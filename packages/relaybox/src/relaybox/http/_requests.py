@@ -1,4 +1,4 @@
-"""Set the request id and the trace context of each request, log it, and record its metrics."""
+"""Set the id and the trace context of each request, log the request, and record its metrics."""
 
 import re
 import time
@@ -19,16 +19,18 @@ _log: Final = structlog.get_logger(__name__)
 _SAFE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 #: Routes whose successful requests are logged at DEBUG, because probes call them every few seconds.
 _PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
-#: Status in logs and metrics if the client disconnected before the response; the same number as in nginx.
+#: Status in logs and metrics if no response was begun, as when the client disconnects; nginx has this number.
 _CLIENT_GONE: Final = 499
 
 
 class RequestMiddleware:
     """Set the id of each request, and log the request at the end of its response.
 
-    The id is the client's ``X-Request-Id`` if that has at most 128 letters, digits and ``.``, ``_``, ``:``,
-    ``-``; otherwise the id is generated. All responses and log lines have it. The line of a request has the
-    route's template, and not the path or the query, so that no id or token is logged.
+    The id is the client's ``X-Request-Id`` if this header has 1 to 128 characters, which are letters, digits,
+    ``.``, ``_``, ``:`` or ``-``, and begins with a letter or digit. Otherwise the middleware generates an id.
+    The response has the id in ``X-Request-Id``, and each log line about the request has it too. The log line
+    that is written at the end of the response contains the template of the route (``/a/{id}``) instead of
+    path and query, so that no id of an object and no token is logged.
     """
 
     def __init__(self, app: ASGIApp, metrics: HttpMetrics) -> None:

@@ -18,7 +18,7 @@ class Outcome(StrEnum):
 
     #: The endpoint did not use the key.
     IGNORED = "ignored"
-    #: The response is an error; nothing is stored.
+    #: The response is an error, which is not stored.
     REFUSED = "refused"
     #: The endpoint was executed, and its response is stored.
     EXECUTED = "executed"
@@ -32,9 +32,10 @@ def final_outcome(outcome: Outcome, status: int, *, has_claim: bool) -> Outcome:
     """Return the outcome of a request whose response has *status*.
 
     Args:
-        outcome: The outcome so far: IGNORED until the key is claimed, then REFUSED until the response.
+        outcome: The outcome so far. IGNORED: the key was not claimed. REFUSED: the key was claimed, but no
+            response was sent. REPLAYED and UNRECORDED are final.
         status: Status of the response.
-        has_claim: Whether the response is stored under a key.
+        has_claim: Whether the request holds the claim under which a successful response is stored.
     """
     if outcome is Outcome.IGNORED and status >= 400:
         return Outcome.REFUSED
@@ -71,8 +72,9 @@ def why_not_storable(headers: Headers, message: Message, *, has_claim: bool) -> 
 
     Args:
         headers: Headers of the response.
-        message: ASGI message with the first part of the body.
-        has_claim: Whether the response is to be stored; otherwise it is only held back for a commit.
+        message: ASGI message with a part of the body.
+        has_claim: Whether the response is to be stored. If not, the response is only held back until the
+            commit, and may be compressed.
     """
     is_stream = message.get("more_body", False) and "content-length" not in headers
     if is_stream or message["type"] != "http.response.body":

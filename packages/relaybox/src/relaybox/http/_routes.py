@@ -113,7 +113,9 @@ def id_of(text: str) -> UUID:
 
 
 def caller_of(request: Request, principal: Principal, service: str) -> Caller:
-    """Return the caller of a command that *request* sends, with the request's id and trace context.
+    """Return the caller of a command: *principal*, with the ids and the trace context of *request*.
+
+    *service* is the name of this service, ``source_service`` of the command's events.
 
     Raises:
         BadHeader: ``X-Correlation-Id`` is not a UUID.
@@ -138,16 +140,22 @@ async def respond_to_command(
     """Execute *command* and return its response; for a key that was used before, send the stored response.
 
     Args:
-        request: The request, whose key is claimed.
+        request: The request. If it has a key, the command's statement claims the key.
         principal: The sender.
         command: The command to execute.
         backbone: Executes the command.
         domain: Declares the command.
-        build_response: Builds the response from the result. Must be pure, because it is called once for the
-            stored response and once for the sent response.
+        build_response: Builds the response from the result. Must be pure, because for a request with a key
+            this function is called twice: for the response to store, and for the response to send.
+
+    Returns:
+        The response; an empty response if the middleware sends a stored response or an IdempotencyError
+        instead.
 
     Raises:
         RelayboxError: See :meth:`relaybox.commands.CommandService.submit`.
+        RuntimeError: The application has no :class:`IdempotencyMiddleware`, or the endpoint also has a unit
+            of work.
     """
     idempotent = idempotent_request_of(request)
     try:
@@ -172,9 +180,10 @@ def json_response(status: int, body: object, *, location: str | None = None) -> 
 
 
 def command_router(backbone: Backbone, domain: Domain[A]) -> APIRouter:
-    """Return routes to send commands, to read commands and tasks, and for the live stream of a domain.
+    """Return the routes of a domain that send commands, read commands and tasks, and stream events live.
 
-    The application writes the routes that create, list and read aggregates, because it defines their bodies.
+    The application writes the routes that create, list and read aggregates, because the application defines
+    the bodies of these requests and responses.
     """
     routes = CommandRoutes(backbone, domain)
     routes.add_command_routes()
@@ -182,9 +191,9 @@ def command_router(backbone: Backbone, domain: Domain[A]) -> APIRouter:
 
 
 class CommandRoutes(Generic[A]):
-    """The routes of one domain's commands, and what their handlers share.
+    """The routes of one domain's commands, and the objects that their handlers share.
 
-    The handlers have no docstring: FastAPI would show it to clients.
+    The handlers have no docstring, because FastAPI would show a docstring to clients.
     """
 
     def __init__(self, backbone: Backbone, domain: Domain[A]) -> None:
@@ -192,9 +201,10 @@ class CommandRoutes(Generic[A]):
         self.domain = domain
         self.router = APIRouter(tags=[domain.name])
         self._authenticate = bearer(backbone.verifier)
-        #: Default of the parameter of a handler that is the sender of the request.
+        #: Default value for a handler's parameter ``principal``: FastAPI then passes the sender.
         self.sender: Any = Depends(self._authenticate)
-        #: Default of the parameter for the aggregate's id in the path, under the domain's name of it.
+        #: Default value for a handler's parameter ``aggregate_id``: FastAPI then passes the id from the path,
+        #: whose parameter has the domain's name, ``domain.id_parameter``.
         self.path_id: Any = Path(alias=domain.id_parameter, json_schema_extra=_UUID)
         #: The part of a path that contains that id.
         self.path = f"/{{{domain.id_parameter}}}"
@@ -202,7 +212,15 @@ class CommandRoutes(Generic[A]):
     def add(
         self, method: str, path: str, handler: Callable[..., Any], defaults: Mapping[str, Any], **docs: Any
     ) -> None:
-        """Add the route of *handler*; *defaults*: default values of its parameters, by name."""
+        """Add a route that calls *handler*.
+
+        Args:
+            method: HTTP method.
+            path: Path, relative to the router.
+            handler: Method of this class.
+            defaults: Default values of parameters of *handler*, by name of the parameter.
+            docs: More arguments of ``APIRouter.add_api_route``.
+        """
         endpoint = partial(handler, **defaults)
         endpoint.__doc__ = None  # FastAPI would show that of partial
         name = handler.__name__.removeprefix("_")

@@ -12,8 +12,8 @@ from relaybox.http._live import ServerSentEvent
 
 __all__ = ("EventStreamResponse",)
 
-#: Seconds in which a client must receive an event, otherwise it is disconnected; it can resume after its
-#: cursor.
+#: Seconds in which the server must be able to send an event. Otherwise the stream ends, because the client
+#: reads too slowly; the client can reconnect with its cursor.
 _SEND_S_MAX: Final = 10.0
 _log = structlog.get_logger(__name__)
 
@@ -21,8 +21,8 @@ _log = structlog.get_logger(__name__)
 class EventStreamResponse(Response):
     """Send events until the stream ends, or the client disconnects or is too slow.
 
-    Each message, pings included, must be received within 10 s, so that a client that does not read does not
-    use memory for longer.
+    A client is too slow if the server cannot send a message, pings included, within 10 s. So a client that
+    does not read uses memory of the server for 10 s at most.
     """
 
     media_type = "text/event-stream"

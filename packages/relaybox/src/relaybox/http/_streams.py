@@ -43,10 +43,10 @@ STREAM_RESPONSE: Final[dict[int | str, dict[str, Any]]] = {
 
 
 async def issue_ticket(database: Database, aggregate_id: UUID, owner: str) -> StreamTicket:
-    """Create a ticket with which *owner* can open one stream of an aggregate within 60 seconds.
+    """Create a ticket with which *owner*, a principal's subject, can open one stream within 60 seconds.
 
-    Browsers need a ticket, because their ``EventSource`` cannot send a token. Only a hash of the ticket is
-    stored.
+    Browsers need a ticket, because their ``EventSource`` cannot send a token. The ticket is valid for the
+    stream of one aggregate. The database stores only a hash of the ticket.
 
     Raises:
         DatabaseUnavailable, DatabaseBusy: PostgreSQL cannot store the ticket.
@@ -58,10 +58,11 @@ async def issue_ticket(database: Database, aggregate_id: UUID, owner: str) -> St
 
 
 async def redeem_ticket(database: Database, ticket: str, aggregate_id: UUID) -> str:
-    """Return the owner of *ticket* for the stream of this aggregate, and delete the ticket.
+    """Return the owner of *ticket*, and delete the ticket, because a ticket can be used once.
 
     Raises:
-        TokenMissing: The ticket is for another aggregate, used, or expired.
+        TokenMissing: The ticket is for another aggregate, unknown, used, or expired.
+        DatabaseUnavailable, DatabaseBusy: PostgreSQL cannot read the ticket.
     """
     async with database.connection() as connection:
         rows = await connection.fetch(_SQL["use_ticket"], _hash(ticket), aggregate_id)

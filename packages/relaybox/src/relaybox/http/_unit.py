@@ -55,9 +55,10 @@ class UnitOfWork(Generic[P]):
     _note_targets: Callable[[Iterable[str]], None] = field(repr=False)
 
     def about(self, *targets: UUID | str) -> None:
-        """Erase the stored response when the content of one of *targets* is erased.
+        """Store *targets* with the response, so that an erasure of one of them erases the response too.
 
-        After that, a retry gets 410 ``RESPONSE_NOT_KEPT``; see :func:`relaybox.events.erase`.
+        :func:`relaybox.events.erase` erases the content of an aggregate. After the erasure, a retry of this
+        request gets 410 ``RESPONSE_NOT_KEPT``. Without a key this method does nothing.
 
         Args:
             targets: Ids of aggregates that the response describes; added to those of earlier calls.
@@ -88,8 +89,10 @@ def unit_of_work(
 
     The dependency raises:
         KeyInvalid, KeyMissing, KeyReused, RequestInFlight, ResponseNotKept: See :mod:`relaybox.idempotency`.
+        Replay: A response is stored under the key; the middleware sends this response.
         DatabaseUnavailable, DatabaseBusy: PostgreSQL cannot begin a transaction.
-        RuntimeError: The application has no :class:`IdempotencyMiddleware`.
+        RuntimeError: The application has no :class:`IdempotencyMiddleware`, or the endpoint depends on two
+            units of work.
     """
 
     @cache
@@ -134,8 +137,8 @@ async def has_stored_response(
 ) -> bool:
     """Return whether a response of a unit of work is stored under the key of *request*.
 
-    If so, an endpoint can skip slow preparations, because the unit of work will replay the response, unless
-    the response expires before. Waits for the whole body.
+    If so, a dependency that runs before the unit of work can skip slow preparations: unless the response
+    expires before, the unit of work will replay the response or refuse the request. Waits for the whole body.
 
     Args:
         request: The request with the key.

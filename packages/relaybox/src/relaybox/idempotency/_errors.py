@@ -1,4 +1,7 @@
-"""Define the errors of requests with an idempotency key; the request was not executed.
+"""Define the errors of requests with an idempotency key.
+
+If the response to a request is one of these errors, that request has had no effect. An earlier request with
+the same key may have been executed.
 
 ::
 
@@ -29,7 +32,7 @@ __all__ = (
 
 
 class IdempotencyError(RelayboxError):
-    """Base of the errors of this package; the request was not executed."""
+    """Base class of the errors of this package; a request whose response is one of them has had no effect."""
 
     error_code: ClassVar[str] = "IDEMPOTENCY_ERROR"
 
@@ -62,7 +65,7 @@ class RequestInFlight(IdempotencyError):
 
 
 class KeyReused(IdempotencyError):
-    """Raised when the key was used for a request with another method, path, query or body (G62)."""
+    """Raised when the key was used for another method, path, query, content type or body (G62)."""
 
     error_code = "IDEMPOTENCY_KEY_REUSED"
 
@@ -90,8 +93,9 @@ class ResponseNotKept(IdempotencyError):
 
         Args:
             status: Status of the first response.
-            headers: Stored headers of the first response.
-            why: Reason that is stored instead of the body: ``erased`` or ``secret``; else it was too large.
+            headers: Stored headers of the first response; their names are in lower case.
+            why: Reason that is stored instead of the body: ``erased`` or ``secret``. None or any other value
+                means that the body was too large to store.
         """
         self.original_status = status
         #: Header ``Location`` of the first response; None if it had none.
@@ -106,7 +110,8 @@ class ResponseNotKept(IdempotencyError):
 class StoreUnavailable(IdempotencyError):
     """Raised when Redis, which stores the responses, is unreachable or fails; try again later.
 
-    Failures of PostgreSQL are :class:`relaybox.db.DatabaseUnavailable`.
+    If storing a response or releasing a lock fails, the effect of the request may be committed already. If
+    PostgreSQL stores the responses, its failures are :class:`relaybox.db.DatabaseUnavailable`.
     """
 
     error_code = "IDEMPOTENCY_STORE_UNAVAILABLE"

@@ -35,7 +35,8 @@ _KEY_BYTES_MAX: Final = 255
 #: A string of structured fields (RFC 8941, section 3.3.3).
 _QUOTED: Final = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])+)"')
 _ESCAPED: Final = re.compile(r"\\(.)")
-#: A key without quotes, as nearly all clients send. A comma is refused: a proxy has joined two values.
+#: A key without quotes, as nearly all clients send. A comma is refused: it may join the values of two
+#: headers.
 _BARE: Final = re.compile(r"[\x21\x23-\x2b\x2d-\x7e]+")
 _GENERATED_CHARS: Final = 32
 #: Bytes of a stored key: 128 bits exclude collisions in practice, and take half the index space of 256 bits.
@@ -57,7 +58,8 @@ def parse_key(values: Sequence[bytes]) -> str | None:
         values: Values of all headers of the request that are named in :data:`KEY_HEADERS`.
 
     Raises:
-        KeyInvalid: There are several keys, or the key is empty, over 255 bytes, or not printable ASCII.
+        KeyInvalid: There are several keys; or the key is empty, over 255 bytes, or not printable ASCII; or a
+            key without quotes contains a space, a comma or a double quote.
     """
     if not values:
         return None
@@ -112,7 +114,13 @@ def stored_key(scope: str, key: str, secret: SecretStr | None) -> str:
 
 
 def lock_number(stored: str) -> int:
-    """Return the number of the advisory lock of a stored key: 64 bits of its hash, as a signed integer."""
+    """Return a number for the advisory lock of a key: 64 bits of a hash, as a signed integer.
+
+    The SQL statements combine this number with the OID of the table, so that each schema has its own locks.
+
+    Args:
+        stored: Result of :func:`stored_key`.
+    """
     return int.from_bytes(hashlib.blake2b(stored.encode(), digest_size=8).digest(), signed=True)
 
 
@@ -145,10 +153,12 @@ def fingerprint_of(
 def canonical_json(body: bytes) -> bytes | None:
     """Return the canonical form of the JSON text *body*; None if *body* must be compared by its bytes.
 
-    In the canonical form, the order of members, white space and escapes make no difference, and 1, 1.0 and
-    1e0 are the same number. The result is None if JSON parsers may read different values: *body* is not JSON
-    in UTF-8, is nested too deeply, has two members of one name, or contains half of a surrogate pair or a
-    number that no double represents exactly.
+    Two texts have the same canonical form if they differ only in the order of members, in white space, in
+    escapes, or in how a number is written (1, 1.0 and 1e0).
+
+    The result is None if two JSON parsers could read different values from *body*. This is the case if *body*
+    is not JSON in UTF-8, is nested too deeply, has an object with two members of the same name, or contains
+    half of a surrogate pair or a number that no double represents exactly.
     """
     try:
         return to_json(_EXACT_JSON.decode(body.decode()))

@@ -98,7 +98,12 @@ class StoredResponse:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any], separate_body: bytes | None = None) -> Self:
-        """Create from the row of a key; *separate_body* is the body if the row does not contain it."""
+        """Create the response from the row of its key.
+
+        Args:
+            row: ``result`` (the stored document as JSON text), ``created_at``, ``expires_at`` and ``age_s``.
+            separate_body: The body, if it is in a row of its own; ignored if *row* contains the body.
+        """
         result: dict[str, Any] = from_json(row["result"])
         text: str | None = result.pop(_INLINE, None)
         result.pop(_SEPARATE, None)
@@ -116,12 +121,20 @@ class StoredResponse:
 
 
 def split_body(result: Mapping[str, Any]) -> tuple[str, bytes | None]:
-    """Return the JSON document to store for *result*, and the body if it is stored in a row of its own.
+    """Return the JSON document to store for *result*, and the body if the body needs a row of its own.
 
-    A text of at most 512 bytes, as most bodies are, is part of the document, which saves a row.
+    A body of at most 512 bytes that is UTF-8 without NUL becomes part of the document. Most bodies are, and
+    this saves a row.
+
+    Args:
+        result: An object of JSON types; its member ``body`` may be bytes.
+
+    Returns:
+        The document, and the body; the body is None if the document contains it or if it is not bytes.
 
     Raises:
-        ValueError: *result* is not JSON, PostgreSQL cannot store it, or it uses a reserved name.
+        ValueError: *result* is not JSON, contains NaN or the NUL character, or has a member ``~t`` or ``~b``,
+            which are reserved.
     """
     if not result.keys().isdisjoint(_RESERVED):
         raise ValueError(
@@ -157,7 +170,12 @@ class Replay(Exception):
     """Raised when a response is stored under a request's key; the middleware sends that response (G66)."""
 
     def __init__(self, response: ResponseParts, stored: StoredResponse) -> None:
-        """*response* is the response to send, made from *stored*."""
+        """Create the replay.
+
+        Args:
+            response: The response to send.
+            stored: The stored response from which *response* was made.
+        """
         super().__init__("a response is stored under the key")
         self.response = response
         self.stored = stored

@@ -52,17 +52,25 @@ Ttl = timedelta | float | None
 class ClaimStore(Protocol):
     """The interface to claim a key, store a response under the key, and commit or release the claim.
 
-    Units of work and endpoints in cache mode use this interface; commands claim their keys in the statement
-    that writes them. One object serves one request. *key* is the client's key or a generated key, *scope*
-    identifies its principal (:func:`scope_of`).
+    Units of work and endpoints in cache mode use this interface. Commands do not: the statement that writes a
+    command also claims its key. One object serves one request. *key* is the client's key or a generated key.
+    *scope* identifies the principal of the key (:func:`scope_of`).
     """
 
     async def claim(self, key: str, *, scope: str = "") -> StoredResponse | None:
-        """Lock *key*, and return its stored response; raise RequestInFlight if the key is locked."""
+        """Lock *key*, and return its stored response; None if there is none.
+
+        Raises:
+            RequestInFlight: Another request holds the lock.
+        """
         ...
 
     async def keep(self, claim: Claim, response: ResponseParts) -> None:
-        """Store *response* under *claim*; raise RequestInFlight if another request has stored a response."""
+        """Store *response* under the key of *claim*.
+
+        Raises:
+            RequestInFlight: Another request has stored a response under the key.
+        """
         ...
 
     async def commit(self) -> None:
@@ -70,7 +78,7 @@ class ClaimStore(Protocol):
         ...
 
     async def release(self) -> None:
-        """Release the lock and the connection; roll back the transaction if it was not committed."""
+        """Release the lock; with PostgreSQL, also roll back an open transaction and free its connection."""
         ...
 
 
@@ -78,7 +86,7 @@ class IdempotencyStore(ClaimStore, Protocol):
     """The interface of the stores of responses, which are PostgreSQL and Redis."""
 
     async def try_lock(self, key: str, *, scope: str = "") -> bool:
-        """Lock *key* until :meth:`commit` or :meth:`release`; return False if the key is locked."""
+        """Lock *key* until ``commit`` or ``release``; return False if another request has the lock."""
         ...
 
     async def find(self, key: str, *, scope: str = "") -> StoredResponse | None:
@@ -86,7 +94,10 @@ class IdempotencyStore(ClaimStore, Protocol):
         ...
 
     async def check_idempotency_key(self, key: str, *, scope: str = "") -> dict[str, Any] | None:
-        """Return the result stored under *key*, with its body as bytes if it has one; None for a new key."""
+        """Return the result stored under *key*; None if there is none, or it has expired.
+
+        The member ``body`` of the result is bytes if it was stored as bytes.
+        """
         ...
 
     async def cache_idempotency_result(
@@ -136,7 +147,9 @@ class IdempotencyService:
         return row["mine"]
 
     async def claim(self, key: str, *, scope: str = "") -> StoredResponse | None:
-        """Lock *key* as :meth:`try_lock` does, and return its stored response; takes one round trip.
+        """Lock *key* as :meth:`try_lock` does, and return its stored response; None if there is none.
+
+        Takes one round trip, or two if the body of the response is in a row of its own.
 
         Raises:
             RequestInFlight: Another request holds the lock.
@@ -161,7 +174,9 @@ class IdempotencyService:
             return await load_stored_response(self._db, row_key, rows[0]) if rows else None
 
     async def check_idempotency_key(self, key: str, *, scope: str = "") -> dict[str, Any] | None:
-        """Return the result stored under *key*, with its body as bytes if it has one; None for a new key.
+        """Return the result stored under *key*; None if there is none, or it has expired.
+
+        The member ``body`` of the result is bytes if it was stored as bytes.
 
         Raises:
             DatabaseUnavailable: PostgreSQL is unreachable.
@@ -181,7 +196,8 @@ class IdempotencyService:
             scope: Principal of the key, see :func:`scope_of`.
 
         Raises:
-            ValueError: *ttl* is not positive or over a year, or *result* is not JSON.
+            ValueError: *ttl* is not positive or over a year, or *result* cannot be stored
+                (:func:`split_body`).
             DatabaseUnavailable: PostgreSQL is unreachable.
             DatabaseBusy: Another open transaction is storing a result under this key.
         """
@@ -249,7 +265,13 @@ class IdempotencyService:
 
 
 async def load_stored_response(db: Executor, key: str, row: Mapping[str, Any]) -> StoredResponse:
-    """Return the response in *row* of the stored key *key*; read the body if it is in a row of its own."""
+    """Return the response in *row*; read its body from the database if the body is in a row of its own.
+
+    Args:
+        db: A connection or session on the database of *row*.
+        key: The stored key of the response, see :func:`stored_key`.
+        row: A row as :meth:`StoredResponse.from_row` needs it.
+    """
     if not has_separate_body(row["result"]):
         return StoredResponse.from_row(row)
     bodies = await db.fetch(QUERIES["body"], key, row["expires_at"])

@@ -23,16 +23,17 @@ __all__ = ("SweepResult", "Sweeper", "sweep")
 _log: Final = structlog.get_logger(__name__)
 #: Claims that one statement deletes: 5 ms of work, which locks only expired rows.
 _CLAIMS_MAX: Final = 1_000
-#: The pause after a statement: this time, or three times as long as the statement took.
+#: The pause after a statement: the longer of this time and three times the duration of the statement.
 _REST_S_MIN: Final = 0.02
 _RESTS_PER_STEP: Final = 3
 #: Limit of the steps of one sweep, more than all four slots need; see the query ``retain_bodies``.
 _STEPS_MAX: Final = 32
 #: Limit of the attempts to truncate a slot that a transaction is reading.
 _TRIES_MAX: Final = 20
-#: A slot is open for this share of IDEMPOTENCY_TTL_H, so a body may be stored by this share longer than its
-#: own ttl. If an endpoint's ttl is over three times as long, no slot may be empty when the open slot is due
-#: to be closed; then it stays open.
+#: Share of IDEMPOTENCY_TTL_H for which a slot is open. A slot is truncated after its last body has expired,
+#: so an expired body can remain stored for this share of IDEMPOTENCY_TTL_H. If the ttl of an endpoint is more
+#: than three times as long as a slot is open, the three other slots may all contain bodies when the open slot
+#: should be closed. The open slot then stays open until one of the others is empty.
 _SLOT_SHARE: Final = 0.5
 
 
@@ -51,9 +52,10 @@ class SweepResult:
 async def sweep(db: Executor, settings: IdempotencySettings) -> SweepResult:
     """Delete all expired claims, and truncate the slots in which all bodies have expired.
 
-    If several processes sweep at the same time, one of them does the work and the others return immediately.
-    Only expired rows are locked, and the pauses are three times as long as the work, so that requests are
-    hardly delayed.
+    Several processes may sweep at the same time: while one of them executes a statement, the others skip that
+    part of their sweep. Requests are hardly delayed: a sweep locks only expired claims, and slots in which
+    all bodies have expired. After each deletion of 1,000 claims it pauses for three times the deletion's
+    duration.
 
     Args:
         db: A connection in autocommit mode: each step, of at most 1,000 claims, is a transaction.
@@ -91,12 +93,13 @@ async def _removed(db: Executor) -> int:
 class Sweeper(SharedJob):
     """Remove expired and old rows every ``IDEMPOTENCY_SWEEP_S``; create one object per service.
 
-    One of the services does the work each time; each of them measures the stored responses and all schedules
-    (:class:`relaybox.periodic.ScheduleMetrics`).
+    Each time, one of the services does the work. Every service measures the number of stored responses and
+    all schedules (:class:`relaybox.periodic.ScheduleMetrics`).
 
-    Removes expired responses (:func:`sweep`), and ended commands, tasks and flows, records of consumed
-    events, events kept for flows and resolved dead letters that are older than ``RETENTION_*``
-    (:func:`relaybox.retention.remove_old_records`).
+    The work is to remove expired responses (:func:`sweep`), and rows that are older than their time in
+    ``RETENTION_*``: ended commands, tasks and flows, records of consumed events, events kept for flows, and
+    resolved dead letters (:func:`relaybox.retention.remove_old_records`). In the rows of commands, the
+    client's idempotency key is removed after ``IDEMPOTENCY_TTL_H``.
     """
 
     def __init__(

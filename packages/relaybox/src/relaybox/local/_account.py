@@ -1,8 +1,8 @@
-"""Choose an account that runs PostgreSQL if the current user is root, and directories that it can enter.
+"""Choose an account for PostgreSQL if the current user is root, and directories that this account can enter.
 
 PostgreSQL refuses to run as root, so it runs under an existing unprivileged account. That account cannot
-enter a home directory of mode 0700. If the data directory is in such a directory, data and programs are
-stored under ``/var/tmp``.
+enter a home directory of mode 0700. If the data directory is in such a directory, the data is stored under
+``/var/tmp``. If the programs of PostgreSQL are in such a directory, they are copied to ``/var/tmp``.
 """
 
 import logging
@@ -47,10 +47,12 @@ class Account:
 
 
 def server_account() -> Account | None:
-    """Return the account that runs servers: an unprivileged one for root, else None for the current user.
+    """Return the account that runs PostgreSQL if the current user is root; None for any other user.
+
+    The account is the first one that exists of ``nobody``, ``postgres`` and ``daemon``.
 
     Raises:
-        LocalError: The current user is root, and none of the usual unprivileged accounts exists.
+        LocalError: The current user is root, and none of these accounts exists.
     """
     if os.geteuid() != 0:
         return None
@@ -68,10 +70,12 @@ def server_account() -> Account | None:
 
 
 def make_directory(path: Path, *, mode: int) -> None:
-    """Create *path* with *mode*, independent of the umask; an existing directory must be writable.
+    """Create the directory *path* if it is missing, and set its mode to *mode*, independent of the umask.
+
+    The mode of an existing directory changes only if the current user owns the directory.
 
     Raises:
-        DataDirectoryNotUsable: *path* cannot be created or written.
+        DataDirectoryNotUsable: The current user cannot create or enter *path*, or cannot write into it.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -86,15 +90,17 @@ def make_directory(path: Path, *, mode: int) -> None:
 def resolve_data_dir(data_dir: Path, account: Account | None) -> Path:
     """Return *data_dir*, or a directory under ``/var/tmp`` if *account* cannot enter *data_dir*.
 
-    The current user owns that directory. Its name is random, so that no other user can create it first, and
-    its path is stored in the file ``moved-to`` in *data_dir*.
+    The directory under ``/var/tmp`` is created at the first call, for the current user. Its name is random,
+    so that no other user can create it first. Its path is stored in the file ``moved-to`` in *data_dir*, so
+    that later calls return the same directory.
 
     Args:
         data_dir: The configured directory; created if it does not exist.
         account: The account that runs the server; None for the current user.
 
     Raises:
-        DataDirectoryNotUsable: A directory cannot be created or written, or another user owns the stored one.
+        DataDirectoryNotUsable: One of the directories cannot be created or written, or another user owns the
+            directory under ``/var/tmp`` or may write into it.
     """
     make_directory(data_dir, mode=0o755)
     if account is None or account.can_enter(data_dir):
@@ -122,10 +128,11 @@ def shared_temp_dir() -> Path:
 
 
 def require_owned_directory(path: Path) -> None:
-    """Check that *path* is a directory, not a link, of the current user, and not writable for others.
+    """Check that *path* is a directory that the current user owns, and that no other user may write into it.
 
     Raises:
-        DataDirectoryNotUsable: Another user owns *path* or may write into it.
+        DataDirectoryNotUsable: *path* is a link or a file, another user owns it, or its mode gives write
+            access to its group or to all users.
     """
     status = path.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
@@ -133,9 +140,10 @@ def require_owned_directory(path: Path) -> None:
 
 
 def copy_world_readable(source: Path, target: Path) -> None:
-    """Copy the tree *source* so that every account can read and execute its files; *target* must not exist.
+    """Copy the tree *source* to *target*, which must not exist, so that every account can use the copy.
 
-    The tree is copied because the permissions of the original, an installed package, must not be changed.
+    Every account can read all files of the copy, and execute those that the owner of *source* can execute. A
+    copy is made because the permissions of *source*, an installed package, must not change.
     """
     shutil.copytree(source, target, symlinks=True)
     for path in (target, *target.rglob("*")):

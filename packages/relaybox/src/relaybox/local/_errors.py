@@ -1,4 +1,8 @@
-"""Define the errors of local servers; each message says what to do."""
+"""Define the errors of local servers.
+
+Each message says what to do, except that of ServerDidNotStart: this message ends with the last lines of the
+server's log, which usually show the cause.
+"""
 
 from pathlib import Path
 from typing import Final
@@ -18,7 +22,7 @@ class LocalError(RelayboxError):
 
 
 class DataDirectoryOfAnotherVersion(LocalError):
-    """Raised when another version of the server wrote the data directory, and this one cannot read it."""
+    """Raised when the server cannot read its data directory, because another version wrote the directory."""
 
     error_code = "LOCAL_DATA_DIRECTORY_VERSION"
 
@@ -41,7 +45,11 @@ class DataDirectoryInUse(LocalError):
 
 
 class DataDirectoryNotUsable(LocalError):
-    """Raised when a data directory cannot be created, entered or written."""
+    """Raised when a server cannot use its data directory; the message has the reason.
+
+    Examples: the directory cannot be created or written, another user may write into it, or the file with the
+    passwords of the database is missing.
+    """
 
     error_code = "LOCAL_DATA_DIRECTORY_NOT_USABLE"
 
@@ -75,7 +83,10 @@ class PortTaken(LocalError):
 
 
 class ServerDidNotStart(LocalError):
-    """Raised when a server ended, or did not become ready in time."""
+    """Raised when a server ended before it was ready, or was not ready in time.
+
+    The same error is raised if a program that prepares a server, such as ``initdb``, fails or takes too long.
+    """
 
     error_code = "LOCAL_SERVER_DID_NOT_START"
 

@@ -72,7 +72,7 @@ class ClusterMember:
 
     #: Starts at 1.
     node_id: int
-    #: Port of the controller of each node, by node id; equal for all members.
+    #: Port of the controller of each node, by node id; all members get the same mapping.
     controller_ports: Mapping[int, int]
     #: In Kafka's format: 16 bytes in URL-safe base64 without padding.
     cluster_id: str
@@ -82,8 +82,9 @@ class LocalKafka(LocalServer):
     """One Kafka broker on a data directory; topics and messages survive a restart.
 
     The broker listens on 127.0.0.1 only, does not create topics automatically, and uses about 400 MB of
-    memory. Its jars are downloaded once into ``RELAYBOX_CACHE_DIR``, or, if that is not set, into the user's
-    cache directory, or, if that is not writable, into *data_dir*.
+    memory. Its jars are downloaded once, into the directory in the environment variable
+    ``RELAYBOX_CACHE_DIR``. If the variable is not set, this is the user's cache directory or, if that cannot
+    be written, *data_dir*.
     """
 
     def __init__(
@@ -105,8 +106,9 @@ class LocalKafka(LocalServer):
             version: Version of Kafka; this package must have the file ``kafka-<version>.sha256``.
             port: None selects a free port at the first start of this object, and keeps the port after that.
             listeners: Ports of additional listeners by protocol, ``SSL`` or ``SASL_SSL``.
-            properties: Additional settings of the broker.
-            member: Role in a cluster; None for a cluster of this broker alone.
+            properties: Additional settings of the broker by name. They replace the defaults of this class,
+                but not the node id, the listeners, the voters and the log directory.
+            member: The place of this broker in a cluster; None for a cluster of this broker alone.
             heap_mib: Maximum heap size of the JVM in MiB.
             java_options: Additional options of the JVM.
         """
@@ -157,7 +159,13 @@ class LocalKafka(LocalServer):
         return self.data_dir / "kafka-version"
 
     def _require_version(self) -> None:
-        """Check that no newer version of Kafka wrote the directory; data of an older version can be read."""
+        """Check that no newer version of Kafka wrote the directory; data of an older version can be read.
+
+        Only the first two numbers of the versions are compared.
+
+        Raises:
+            DataDirectoryOfAnotherVersion: A newer version wrote the directory.
+        """
         found = self._version_file.read_text().strip() if self._version_file.exists() else self.version
         if _release(found) > _release(self.version):
             raise DataDirectoryOfAnotherVersion(
@@ -235,7 +243,7 @@ def new_cluster_id() -> str:
 
 
 def _inherited_java_options() -> dict[str, str]:
-    """Return the environment variable with JVM options, if it is set in this process."""
+    """Return the variable ``JDK_JAVA_OPTIONS`` of this process with its value; empty if it is not set."""
     return {_JAVA_OPTIONS: given} if (given := os.environ.get(_JAVA_OPTIONS)) else {}
 
 

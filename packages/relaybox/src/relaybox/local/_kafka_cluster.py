@@ -38,7 +38,7 @@ class LocalKafkaCluster:
         """Configure the cluster; :meth:`start` starts it.
 
         Args:
-            brokers: Number of brokers, 1 to 9; their node ids are 1, 2, …
+            brokers: Number of brokers, at least 1; their node ids are 1, 2, …
             data_dir: Directory of the cluster; broker *n* has its data in ``broker-n`` in it.
             version: Version of Kafka.
             properties: Additional settings of each broker; they override the settings of the cluster.
@@ -98,7 +98,10 @@ class LocalKafkaCluster:
                 raise failure
 
     async def stop(self) -> None:
-        """Shut down all brokers; send SIGKILL after 8 s to those that found no controller quorum."""
+        """Shut down all brokers; send SIGKILL to a broker that has not ended after 8 s.
+
+        A broker cannot shut down in order when too few controllers are left for a quorum.
+        """
         await asyncio.gather(*(broker.stop() for broker in self.brokers))
 
     def kill(self) -> None:

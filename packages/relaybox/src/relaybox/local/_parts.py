@@ -1,4 +1,7 @@
-"""Define what a supervisor runs: programs, whose output it prints, and local servers with own log files."""
+"""Define what a supervisor runs: programs and local servers.
+
+The supervisor prints the output of the programs. The servers write to their own log files.
+"""
 
 import asyncio
 import os
@@ -77,24 +80,31 @@ class ServerPart:
 
 
 class PartEnded(Exception):
-    """Raised when a part ended or was stopped before it was ready; the message describes its exit."""
+    """Raised when a part ended before it was ready, was not ready in time, or could not be started again.
+
+    The message describes what happened to the part, such as "ended with exit code 1".
+    """
 
 
 class Supervised(Protocol):
-    """A part with its process: the methods that a supervisor calls."""
+    """The methods that a supervisor calls to run one part: start, wait for the exit, and stop its process."""
 
     name: str
 
     async def start(self) -> None:
-        """Start the part and return when it is ready; raise PartEnded if it ends before."""
+        """Start the part and return when it is ready.
+
+        Raises:
+            PartEnded: The part ended before it was ready, or was not ready in time.
+        """
         ...
 
     async def ended(self) -> str:
-        """Wait until the part has ended and describe its exit."""
+        """Wait until the part has ended, and return a description such as "ended with exit code 1"."""
         ...
 
     async def stop(self, within_s: float) -> None:
-        """Stop the part; send SIGKILL after *within_s* seconds."""
+        """Stop the part; send SIGKILL if it has not ended after *within_s* seconds."""
         ...
 
     def last_lines(self) -> str:
@@ -107,7 +117,11 @@ class Supervised(Protocol):
 
 
 class SupervisedProgram:
-    """A :class:`Part` with its process; passes each line of output to *write_line*."""
+    """A :class:`Part` with its process.
+
+    Each line that the program prints is passed to *write_line*, with the name of the part. The *watchdog*
+    ends the program if the supervisor dies.
+    """
 
     def __init__(self, part: Part, write_line: WriteLine, watchdog: Watchdog) -> None:
         self.name = part.name
@@ -142,14 +156,21 @@ class SupervisedProgram:
             await self._until_ready(self._part.ready)
 
     async def ended(self) -> str:
-        """Wait until the program has ended and its last lines were printed; describe its exit."""
+        """Wait until the program has ended, and return a description such as "ended with exit code 1".
+
+        Before this method returns, child processes that outlived the program are killed, and its last lines
+        are printed.
+        """
         assert self._process is not None
         exit_code = await self._process.wait()
         await self._end_children()
         return describe_exit(exit_code)
 
     async def stop(self, within_s: float) -> None:
-        """Send SIGTERM, and SIGKILL to remaining processes after *within_s* seconds."""
+        """Send SIGTERM to the program, and SIGKILL if it has not ended after *within_s* seconds.
+
+        Child processes that outlive the program get SIGKILL too.
+        """
         if self._process is not None:
             await self._process.stop(signal.SIGTERM, stop_s=within_s)
             await self._end_children()
@@ -180,7 +201,11 @@ class SupervisedProgram:
             ending.cancel()
 
     async def _end_children(self) -> None:
-        """Kill remaining child processes of the program, which would keep its ports and output open."""
+        """Kill the child processes that outlived the program, and wait until the output was printed.
+
+        Such child processes would keep the program's ports and its output pipe open. The wait for the output
+        ends after 1 s.
+        """
         assert self._process is not None
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
@@ -215,7 +240,7 @@ class SupervisedProgram:
 
 
 class SupervisedServer:
-    """A :class:`ServerPart` with its server.
+    """Runs the server of a :class:`ServerPart` for a supervisor.
 
     An error of the first start is raised as it is, because its message says what to do. An error of a later
     start counts as a crash.
@@ -242,13 +267,13 @@ class SupervisedServer:
         self._was_ready = True
 
     async def ended(self) -> str:
-        """Wait until the server has ended and describe its exit."""
+        """Wait until the server has ended, and return a description such as "ended with exit code 1"."""
         exit_code = await self._server.wait()
         self._server.kill()
         return describe_exit(exit_code)
 
     async def stop(self, within_s: float) -> None:
-        """Stop the server; SIGKILL after *within_s* seconds."""
+        """Stop the server; send SIGKILL if it has not ended after *within_s* seconds."""
         try:
             await asyncio.wait_for(self._server.stop(), within_s)
         except TimeoutError:
@@ -259,12 +284,16 @@ class SupervisedServer:
         return tail(self._server.log, lines_max=_LAST_LINES_MAX)
 
     def ready_note(self) -> str:
-        """Return the data directory, which may differ from the configured directory if the user is root."""
+        """Return ``, data in DIRECTORY``, because root's directory may differ from the configured one."""
         return f", data in {self._server.resolved_data_dir}"
 
 
 def describe_exit(exit_code: int) -> str:
-    """Describe the exit of a process, with the name of the signal that ended it."""
+    """Return a description of the exit, such as "was ended by SIGKILL (exit code -9)".
+
+    Args:
+        exit_code: Exit code of the process; -n if signal n ended the process.
+    """
     if exit_code >= 0:
         return f"ended with exit code {exit_code}"
     return f"was ended by {signal.Signals(-exit_code).name} (exit code {exit_code})"

@@ -15,10 +15,11 @@ _LISTEN = "0A"
 
 
 def free_port() -> int:
-    """Return a free port of 127.0.0.1, between 10,000 and the ephemeral ports.
+    """Return a free port of 127.0.0.1, from 10,000 to 32,000 and below the kernel's ephemeral ports.
 
-    ``bind`` to port 0 would return an ephemeral port, which an outgoing connection may take while a server
-    restarts. A client that retries to connect may even be given the port as its own, and connect to itself.
+    ``bind`` to port 0 would return an ephemeral port. While a server restarts, the kernel may give such a
+    port to an outgoing connection. This may even be the connection of a client that tries to reach the
+    server: the client would then connect to itself.
 
     Raises:
         LocalError: 200 random ports were all in use.
@@ -46,9 +47,11 @@ def require_free_port(port: int, *, setting: str) -> None:
 
 
 def port_owner(port: int) -> str | None:
-    """Return name and pid of the process that listens on *port*; None if this user may not see it.
+    """Return name and pid of the process that listens on *port*, such as ``postgres (pid 42)``.
 
-    Always None on systems other than Linux.
+    Returns:
+        None if no process listens, or if this user may not see the process; always None on systems other than
+        Linux.
     """
     inodes = {inode for table in ("tcp", "tcp6") for inode in _listening_inodes(table, port)}
     if not inodes:

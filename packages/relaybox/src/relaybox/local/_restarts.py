@@ -1,4 +1,7 @@
-"""Compute the status of a supervised part, and the pause before its restart, by pure functions."""
+"""Compute the status of a supervised part, and the pause before its restart, by pure functions.
+
+A part is a program or a local server that the supervisor runs.
+"""
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -17,7 +20,12 @@ _BACKOFF_MAX_S: Final = 30.0
 class PartState(StrEnum):
     """State of a supervised part.
 
-    STARTING ─ready─► READY ─crash─► STARTING ─third consecutive crash─► DOWN ─ready─► READY
+    ::
+
+        STARTING ─ready─► READY ─crash─► STARTING
+        STARTING or READY ─third consecutive crash─► DOWN ─ready─► READY ─next crash─► DOWN
+
+    After 60 s in READY the crashes are counted from 0 again.
     """
 
     STARTING = "starting"

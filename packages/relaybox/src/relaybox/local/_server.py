@@ -51,7 +51,7 @@ class DirectoryLock:
 
 
 class LocalServer(ABC):
-    """A server on a data directory that this object starts, stops, kills and pauses.
+    """One server with its data directory; starts, stops, kills and pauses the process of the server.
 
     A subclass starts the process in :meth:`_launch_server`.
     """
@@ -70,16 +70,18 @@ class LocalServer(ABC):
     async def start(self) -> None:
         """Start the server and return when it accepts connections.
 
-        A server on the same directory whose starting process has died is stopped before.
+        A server may still run on the directory although the process that started the server has died. On
+        Linux such a server is stopped first.
 
         Raises:
             DataDirectoryOfAnotherVersion: Another version of the server wrote the directory.
             DataDirectoryInUse: Another living process runs a server on the directory.
             DataDirectoryNotUsable: The directory cannot be created or written.
-            DiskFull: Its disk has no space.
-            PortTaken: *port* was given, and another process listens on it.
+            DiskFull: Less than 64 MiB are free, or the server's log says that no space is left.
+            PortTaken: A port was given, and another process listens on it.
             ServerNotAvailable: The programs of the server are not installed or cannot be downloaded.
-            ServerDidNotStart: Any other failure, with the last lines of the log.
+            ServerDidNotStart: The server ended, or was not ready in time; with the last lines of its log.
+            LocalError: Any other failure; for example, no port is free.
         """
         self._prepare_directory()
         lock = DirectoryLock(self.resolved_data_dir)
@@ -99,7 +101,7 @@ class LocalServer(ABC):
         self._lock = lock
 
     async def stop(self) -> None:
-        """Shut down the server; send SIGKILL after 8 s."""
+        """Shut down the server; send SIGKILL if it has not ended after 8 s."""
         await self._stop(self._stop_signal)
 
     def kill(self) -> None:
@@ -163,14 +165,25 @@ class LocalServer(ABC):
             self._lock = None
 
     async def _end_orphans(self, directory: Path, program: str) -> None:
-        """Stop processes named *program* in *directory* whose starting process has died.
+        """Stop the processes with the name *program* and the working directory *directory*.
 
-        That process is dead: otherwise it would have the lock on the data directory, which this process has.
+        The process that started them has died: if it were alive, it would hold the lock on the data
+        directory, but this process holds the lock. Processes are found only on Linux.
         """
         await end_orphans(processes_in(directory, program), self._stop_signal, stop_s=STOP_S)
 
     def _require_resources(self, *, port_setting: str) -> None:
-        """Choose a port, check that a given port and disk space are free, and remove a log over 32 MiB."""
+        """Check port and disk space before a start; remove the log file if it is larger than 32 MiB.
+
+        Args:
+            port_setting: Environment variable of the port, for the message of PortTaken.
+
+        Raises:
+            PortTaken: A port was given, and another process listens on it. (If no port was given, this method
+                chooses a free one.)
+            DiskFull: The disk of the data directory has less than 64 MiB free.
+            LocalError: No free port was found.
+        """
         if self._port_is_given:
             require_free_port(self.port, setting=port_setting)
         self.port = self.port or free_port()

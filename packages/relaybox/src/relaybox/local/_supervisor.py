@@ -22,19 +22,24 @@ _NAME_WIDTH = 14
 _COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_red")
 _OWN_NAME = "relaybox"
 
-#: Starts a part and returns when it is ready.
+#: Starts a part and returns when the part is READY or DOWN.
 Start = Callable[[Part | ServerPart], Awaitable[None]]
 
 
 class Supervisor:
     """Run parts (programs and servers) until a signal, and restart each part that crashes.
 
-    The log has every line of the programs, prefixed with the name of the part; the prefix is coloured on a
-    terminal. A crash is logged, and the part is restarted after 0.25 s, then after twice as long each time,
-    up to 30 s. After three consecutive crashes the part is DOWN, which is logged too. SIGINT, SIGTERM and
-    SIGHUP stop all parts within 10 s: the programs together, then the servers in the reverse order of their
-    start. Ctrl-C in the terminal does not reach the parts. If the supervisor is killed, the parts are ended
-    too.
+    The supervisor prints every line of the programs, prefixed with the name of the part; the prefix is
+    coloured on a terminal. Servers write to their own log files.
+
+    The supervisor logs each crash of a part, and restarts the part after 0.25 s, then after twice as long
+    each time, up to 30 s. After three consecutive crashes the part is DOWN, which is logged too; the restarts
+    continue.
+
+    SIGINT, SIGTERM and SIGHUP stop all parts within 10 s: first all programs at once, then the servers in the
+    reverse order of their start. Ctrl-C in the terminal reaches only the supervisor, not the parts. If the
+    supervisor is killed, the watchdog process ends the programs. The servers are then ended by a signal of
+    the kernel, which only Linux sends.
     """
 
     def __init__(
@@ -43,7 +48,12 @@ class Supervisor:
         *,
         on_change: Callable[[tuple[PartStatus, ...]], None] = lambda _parts: None,
     ) -> None:
-        """Log to *console*, by default standard output; call *on_change* with all parts after each change."""
+        """Configure the supervisor; :meth:`run` starts the parts.
+
+        Args:
+            console: Where the log is printed; None for standard output.
+            on_change: Called with the result of :meth:`parts` after each change of the status of a part.
+        """
         self._console = console or Console()
         self._on_change = on_change
         self._parts: list[Supervised] = []
@@ -52,18 +62,19 @@ class Supervisor:
         self._end: asyncio.Future[int] | None = None
 
     async def run(self, compose: Callable[[Start], Awaitable[None]]) -> int:
-        """Run the parts that *compose* starts until a signal. Call it in the main thread.
+        """Run the parts that *compose* starts, until this process gets a signal. Call it in the main thread.
 
         Args:
-            compose: Gets a function that starts a part, and awaits it for each part in turn. The function
-                returns when its part is READY or DOWN, so a part's environment may depend on earlier parts.
+            compose: Coroutine function that starts the parts. Its argument is a function that starts one part
+                and returns when this part is READY or DOWN. The environment of a part may therefore depend on
+                parts that *compose* started before.
 
         Returns:
-            The exit code: 0, or 1 if a part had crashed three or more times in a row at the time of the
-                signal.
+            The exit code: 1 if a part had crashed three or more times in a row when the signal came, else 0.
 
         Raises:
-            LocalError: The first start of a server failed. Errors of *compose* are raised too.
+            LocalError: The first start of a server failed. Other errors of *compose*, and errors of the
+                ``ready`` functions of parts, are raised too. All parts are stopped before.
         """
         self._end = asyncio.get_running_loop().create_future()
         with Watchdog() as watchdog, self._signals(self._end):
@@ -114,7 +125,10 @@ class Supervisor:
             ending.cancel()
 
     async def _start_once(self, part: Supervised) -> None:
-        """Start *part* and set its status; if it ends before it is ready, log the crash and pause."""
+        """Start *part* and set its status to READY when it is ready.
+
+        If the part ends before it is ready, log the crash and wait for the pause before the next attempt.
+        """
         started_s = time.monotonic()
         try:
             await part.start()

@@ -1,9 +1,13 @@
 """Run a process that ends the supervised programs after their supervisor was killed.
 
-The kernel sends each program one SIGTERM when the supervisor dies. A program that ignores this signal, and
-the children of programs, would continue to run and hold ports. The watchdog reads a pipe that the kernel
-closes when the supervisor dies, and then ends the process groups of the programs. The watchdog runs as
-``python -I -S _watchdog.py``, so it imports only the standard library.
+On Linux the kernel sends each program one SIGTERM when the supervisor dies. A program may ignore this signal,
+and the children of the programs do not get it. Such processes would continue to run and hold ports. The
+watchdog therefore reads a pipe from the supervisor, which the kernel closes when the supervisor dies. Then
+the watchdog sends SIGTERM to the process groups of the programs, and SIGKILL to those that still exist 5 s
+later.
+
+This file is also the program of the watchdog process. It runs as ``python -I -S _watchdog.py``, so it imports
+only the standard library.
 """
 
 import os
@@ -21,7 +25,11 @@ _STOPPING_S = 2.0
 
 
 class Watchdog:
-    """The supervisor's handle of the watchdog process, which runs during a ``with`` block."""
+    """Object with which the supervisor starts the watchdog process and names the process groups to watch.
+
+    The watchdog process runs during a ``with`` block. At the end of the block, the watchdog ends the groups
+    that are still watched.
+    """
 
     def __enter__(self) -> "Watchdog":
         self._popen = subprocess.Popen(  # noqa: S603 – argv of this package
@@ -41,7 +49,10 @@ class Watchdog:
         self._write(group)
 
     def unwatch(self, group: int) -> None:
-        """Do not end the process group *group* any more: it has ended, and its id may be reused."""
+        """Let the watchdog ignore the process group with the id *group*, because this group has ended.
+
+        Otherwise the watchdog could end another process group, to which the kernel later gave the same id.
+        """
         self._write(-group)
 
     def _write(self, number: int) -> None:
@@ -52,7 +63,10 @@ class Watchdog:
 
 
 def main() -> None:
-    """Read ids of process groups, positive to watch and negative to unwatch; end the watched ones at EOF."""
+    """Read ids of process groups from standard input until its end, then end the watched groups.
+
+    Each line is a number: the id of a group to watch, or the negative id of a group to watch no longer.
+    """
     groups: set[int] = set()
     for line in sys.stdin:
         number = int(line)
@@ -66,7 +80,11 @@ def main() -> None:
 
 
 def _signal(groups: set[int], number: signal.Signals | None) -> set[int]:
-    """Send the signal *number* to the process groups, or none if None; return the groups that exist."""
+    """Send the signal *number* to each of *groups* (process group ids), and return those that exist.
+
+    If *number* is None, no signal is sent, and the function only checks which groups exist. A group that this
+    process may not signal counts as one that does not exist.
+    """
     alive: set[int] = set()
     for group in groups:
         with suppress(ProcessLookupError, PermissionError):

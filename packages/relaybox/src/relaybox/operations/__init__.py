@@ -1,7 +1,7 @@
 """Queries and actions for operators.
 
-Outbox, relays, lanes (G32), topics (G37), consumer groups, dead letters (G41, G42), flows (G44), tasks
-(G43), schedules.
+They cover the outbox, relays and lanes (G32), topics (G37), consumer groups, dead letters (G41, G42), flows
+(G44), tasks (G43) and schedules.
 """
 
 from relaybox.operations._actions import (

@@ -1,4 +1,8 @@
-"""Actions of operators on outbox rows; one statement changes rows and records the action."""
+"""Actions of operators on outbox rows.
+
+An action runs as one or more SQL statements. Each statement changes a limited number of rows, and records the
+action on these rows in ``operator_acts``.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +32,7 @@ class Action(StrEnum):
 
     #: FAILED rows become PENDING.
     RETRY = "retry"
-    #: FAILED rows are never published.
+    #: FAILED rows are marked as skipped: relays never publish them.
     SKIP = "skip"
     #: SENT and skipped rows are deleted.
     PURGE = "purge"
@@ -46,14 +50,14 @@ _PURGE: Final = _SQL.including("purge", selected=_SELECTED)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preview:
-    """The rows that an action would change now."""
+    """The selected rows in a state to which an action applies: FAILED, or for a purge SENT or skipped."""
 
-    #: The first rows, by ``seq``.
+    #: The first of these rows, by ``seq``.
     rows: Sequence[Row]
-    #: Number of rows, including those not listed.
+    #: Number of these rows, including those not listed.
     rows_total: int
-    #: Number of these rows that are behind an earlier FAILED row of the same key which is not selected.
-    #: Retried, such a row waits for the earlier one; skip does not change such a row.
+    #: Number of these rows for which an earlier row of the same key is FAILED and not selected. A retry makes
+    #: such a row PENDING, but the row then waits for the earlier row. A skip does not change such a row.
     rows_behind_another: int
 
 
@@ -69,12 +73,16 @@ class RecordedAction:
     #: Such as ``retry``, ``skip``, ``purge``, ``replay``, ``discard`` or ``park``.
     act: str
     reason: str | None
-    #: The changed objects; for actions on rows ``selection``, ``count`` and ``rows``.
+    #: What the action changed. An action on outbox rows has ``selection`` (the conditions), ``count`` (number
+    #: of rows) and ``rows`` (the rows, but of a purge only the skipped ones).
     target: Mapping[str, Any]
 
 
 async def preview(db: Executor, action: Action, selection: Selection, *, rows_max: int) -> Preview:
-    """Return the first *rows_max* rows of *selection* that *action* would change; change nothing.
+    """Return the rows of *selection* to which *action* applies by their state; change nothing.
+
+    At most *rows_max* rows are listed. For a skip, they include rows that the skip would leave unchanged, see
+    :attr:`Preview.rows_behind_another`.
 
     Raises:
         SelectionEmpty: The selection names rows by id or seq, and *action* applies to none of them.
@@ -114,9 +122,9 @@ async def retry(db: Executor, selection: Selection, *, by: str, reason: str | No
 async def skip(db: Executor, selection: Selection, *, by: str, reason: str) -> int:
     """Mark the selected FAILED rows as never to be published, and return the number of rows.
 
-    This unblocks their keys. Rows of a key are skipped in order: a selected row is left out if an earlier
-    FAILED row of its key is not selected.
-    ``skipped_at`` of the row, the recorded action and :func:`relaybox.verify.verify` show the missing event.
+    The rows then block their keys no longer. Rows of a key are skipped in order: a selected row stays
+    FAILED if an earlier FAILED row of its key is not selected. The event stays missing on the topic. The
+    column ``skipped_at``, the recorded action and :func:`relaybox.verify.verify` show this.
 
     Args:
         db: As in :func:`retry`.
@@ -157,7 +165,13 @@ async def list_actions(db: Executor, *, actions_max: int) -> list[RecordedAction
 async def _run_in_steps(
     db: Executor, action: Action, statement: str, selection: Selection, rows_max: int, *arguments: str | None
 ) -> int:
-    """Execute *statement* for *rows_max* rows at a time, by ``seq``; return the number of changed rows.
+    """Execute *statement* repeatedly, each time for the next *rows_max* rows by ``seq``.
+
+    The parameters of *statement* are those of *selection*, the ``seq`` after which it begins, *rows_max*, and
+    *arguments*.
+
+    Returns:
+        The number of changed rows.
 
     Raises:
         SelectionEmpty: The selection names rows by id or seq, and *action* applies to none of them.

@@ -20,7 +20,7 @@ class GroupState(StrEnum):
     STABLE = "STABLE"
     #: Partitions are being assigned.
     REBALANCING = "REBALANCING"
-    #: The group has offsets and no member.
+    #: The group has committed offsets, but no member.
     EMPTY = "EMPTY"
     #: Kafka has neither members nor offsets of the group.
     ABSENT = "ABSENT"
@@ -34,16 +34,18 @@ class PartitionPosition:
 
     topic: str
     partition: int
-    #: Id of the member that the partition is assigned to; None for none.
+    #: Id of the member that the partition is assigned to; None if it is assigned to none.
     member: str | None
     #: Offset that the group has committed; None if it has committed none.
     committed: int | None
-    #: Offset after the last message of a committed transaction; None while the partition has no leader.
+    #: Offset up to which a read_committed consumer can read; None if the leader of the partition does not
+    #: respond.
     end: int | None
-    #: Offsets from the oldest unfinished message to ``end``, 0 if only markers of transactions are left; None
-    #: while the partition has no leader. Without a committed offset, counted from the first message.
+    #: Lag: number of offsets from the oldest unfinished message to ``end``; None if ``end`` is None. The lag
+    #: is 0 if only Kafka's transaction markers are left. Without a committed offset, all messages are
+    #: unfinished.
     messages: int | None
-    #: Age of the oldest unfinished message; 0 if there is none; None if it could not be read.
+    #: Age of the oldest unfinished message; 0 if there is none; None if its time is not known.
     seconds: float | None
     #: Offsets that retention removed before the group had read them.
     removed: int
@@ -77,7 +79,7 @@ def find_consumer_faults(
         state: State of the group.
         positions: The committed offset and the lag of the group in each partition.
         topics_missing: Topics of the group that do not exist, or that this account may not describe.
-        letters: Number of its unresolved dead letters.
+        letters: Number of unresolved dead letters of the group.
         keys_blocked: Number of keys that these letters block.
     """
     return [

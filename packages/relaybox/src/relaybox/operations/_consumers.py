@@ -44,7 +44,7 @@ _GROUPS_MAX: Final = 100
 _PARTITIONS_MAX: Final = 10_000
 #: Partitions whose oldest unfinished message is read.
 _AGES_MAX: Final = 500
-#: Time limit of reading these messages, for all groups together.
+#: Seconds in which the oldest unfinished messages are read, for all groups together.
 _AGES_S: Final = 8.0
 _SQL: Final = load_queries(__package__ or "relaybox.operations", "consumers.sql")
 #: Kafka's other states are steps of a rebalance.
@@ -71,16 +71,21 @@ class ConsumerMember:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConsumerLag:
-    """Lag of a group in each partition of its topics that has a committed offset or a member."""
+    """Lag of a consumer group in each partition of its topics.
+
+    The topics of a group are those of the partitions that are assigned to its members, or in which the group
+    has committed an offset.
+    """
 
     group: str
     state: GroupState
-    #: Sum of the lags of all partitions.
+    #: Sum of the lags of :attr:`partitions`, in messages.
     messages: int
     #: Age of the oldest unfinished message; 0 if there is none; None if no age is known.
     seconds: float | None
-    #: By topic and number, the first 10,000.
+    #: The first 10,000 partitions, ordered by topic and number.
     partitions: Sequence[PartitionPosition]
+    #: Number of partitions, including those not listed.
     partitions_total: int
     #: Topics of the group that do not exist, or that this account may not describe.
     topics_missing: Sequence[str]
@@ -95,7 +100,7 @@ class ConsumerStatus:
     group: str
     state: GroupState
     members: Sequence[ConsumerMember]
-    #: Number of partitions of its topics; None if the group is UNREADABLE.
+    #: Number of partitions of the group's topics; None if the group is UNREADABLE.
     partitions: int | None
     #: As in :class:`ConsumerLag`; None if the group is UNREADABLE.
     lag_messages: int | None
@@ -124,7 +129,7 @@ class _Offsets(NamedTuple):
 
     @property
     def start(self) -> int | None:
-        """The offset from which messages wait; None if none waits, or the partition cannot be read."""
+        """The first offset that the group has not finished; None if there is none, or if it is not known."""
         if self.beginning is None or self.end is None:
             return None
         start = max(self.beginning, self.committed or 0)
@@ -132,10 +137,11 @@ class _Offsets(NamedTuple):
 
 
 async def consumer_lag(kafka: KafkaSettings, group: str) -> ConsumerLag:
-    """Return the lag of a consumer group in each partition; reads Kafka only.
+    """Return the lag of a consumer group in each partition; read only from Kafka, not from PostgreSQL.
 
-    A message counts until its offset is committed, which a consumer does within 0.2 s after the message and
-    all before it are finished. The requests and the reading of ages take at most a minute together.
+    A message belongs to the lag until a consumer has committed an offset after it. The consumer does this
+    within 0.2 s after this message and all earlier messages of the partition are finished. The call takes at
+    most a minute.
 
     Raises:
         GroupUnknown: Kafka has no such group.
@@ -176,9 +182,10 @@ async def consumer_status(db: Executor, kafka: KafkaSettings, group: str) -> Con
 async def list_consumers(db: Executor, kafka: KafkaSettings) -> list[ConsumerStatus]:
     """Return the status of each group that has consumed events or parked messages in this database.
 
-    At most the first 100 groups by name. Left out are groups of other databases, which the cluster may have
-    too, groups whose records were all removed by retention, and groups that have processed nothing yet. A
-    group that Kafka refuses to describe is UNREADABLE.
+    At most the first 100 groups by name are returned. The function finds a group only by its records in the
+    database. Groups of other databases, groups that have processed nothing yet, and groups whose records were
+    all removed by retention are therefore left out. A group that Kafka refuses to describe has the state
+    UNREADABLE.
 
     Raises:
         GroupUnreadable: Kafka refuses to describe a topic.

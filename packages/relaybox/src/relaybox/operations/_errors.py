@@ -1,12 +1,12 @@
 """Errors of operator actions.
 
-The *marker* of a lane is the id of its last batch in Kafka.
+The *marker* of a lane is the id of the lane's last batch in Kafka.
 
 ::
 
     RelayboxError
     └── OperationError
-        ├── SelectionEmpty   no rows are selected, or the action applies to none of them
+        ├── SelectionEmpty   no such object (row, dead letter, flow, …), or the action does not apply to it
         ├── ParkingRefused   the group has passed the message, or there is no such message
         ├── LanesRefused     the number of lanes is not allowed
         ├── MarkerRefused    the lane has no fault, or a fault with another marker
@@ -43,31 +43,45 @@ class OperationError(RelayboxError):
 
 
 class SelectionEmpty(OperationError):
-    """Raised when no rows are selected or match; inspect the rows with ``relaybox outbox list``."""
+    """Raised when the named object does not exist, or when the action does not apply to its state.
+
+    The object is a row of the outbox, a dead letter, a flow, a pause, a task or a schedule. If several are
+    named, the action applies to none of them. Most messages name the ``relaybox`` command that shows these
+    objects.
+    """
 
     error_code = "SELECTION_EMPTY"
 
 
 class ParkingRefused(OperationError):
-    """Raised when a message cannot be parked: its group has passed it, or Kafka has no such message."""
+    """Raised when a message cannot be parked.
+
+    The group has committed a later offset or has parked the message already, or Kafka has no such message.
+    """
 
     error_code = "PARKING_REFUSED"
 
 
 class LanesRefused(OperationError):
-    """Raised for a number of lanes that doubling cannot reach, or that is lower than before or above 1024."""
+    """Raised when the requested number of lanes is above 1,024, or not the former number times 1, 2, 4, …."""
 
     error_code = "LANES_REFUSED"
 
 
 class MarkerRefused(OperationError):
-    """Raised when a lane has no fault, or a fault with another marker: see ``relaybox relay status``."""
+    """Raised when an operator accepts a marker for a lane without a fault, or whose fault has another marker.
+
+    ``relaybox relay status`` shows the lanes, their faults and markers.
+    """
 
     error_code = "MARKER_REFUSED"
 
 
 class FlowAwaitsEvent(OperationError):
-    """Raised by a resume of a pause that only an event ends: the flow needs the content of the event."""
+    """Raised when an operator resumes a pause that only an event can end.
+
+    The flow needs the content of the event, which the payload of a resume cannot replace.
+    """
 
     error_code = "FLOW_AWAITS_EVENT"
 

@@ -1,4 +1,7 @@
-"""Actions of operators on flows: each takes one transaction, which records it in ``operator_acts``."""
+"""Actions of operators on flows.
+
+One transaction changes the flow and records the action in ``operator_acts``.
+"""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -29,11 +32,12 @@ async def preview_resume(db: Executor, correlation_id: str) -> Pause | None:
     """Return the pause that :func:`resume_flow` would resume; change nothing.
 
     Returns:
-        The pause; None if none was requested yet, so that the resume would be kept for 24 hours.
+        The pause; None if no pause with this correlation id was ever requested. A resume is then kept for 24
+        hours, and ends a pause that is requested in this time.
 
     Raises:
         SelectionEmpty: The last pause of the correlation id has ended, or has a resume already.
-        FlowAwaitsEvent: Only an event ends the pause.
+        FlowAwaitsEvent: The pause waits for an event, which a resume cannot replace.
         DatabaseError: PostgreSQL is unreachable or too busy.
     """
     pause = await show_pause(db, correlation_id)
@@ -64,12 +68,13 @@ async def resume_flow(
         reason: Reason, for the record of the action.
 
     Returns:
-        The handle of the pause. Its status is PENDING_PAUSE if the resume is kept until the pause is
-        confirmed, see :func:`relaybox.flows.resume`.
+        The handle of the pause. Its status is PENDING_PAUSE if the flow has not paused yet: the resume is
+        then kept until the pause is confirmed, see :func:`relaybox.flows.resume`.
 
     Raises:
-        FlowAwaitsEvent: Only an event ends the pause.
-        FlowAlreadyResumed, FlowExpired, FlowCancelled: The last pause of the correlation id has ended.
+        FlowAwaitsEvent: The pause waits for an event, which a resume cannot replace.
+        FlowAlreadyResumed: The last pause of the correlation id was resumed, or has a resume that is kept.
+        FlowExpired, FlowCancelled: The last pause of the correlation id has ended.
         FlowDocumentInvalid: *payload* or *correlation_id* is too long or cannot be stored.
         DatabaseError: PostgreSQL is unreachable or too busy.
     """
@@ -110,6 +115,9 @@ async def cancel_flow(database: Database, flow_id: UUID, *, by: str, reason: str
         by: Name of the operator, for the record of the action.
         reason: Reason, for the record of the action.
 
+    Returns:
+        The result of :func:`relaybox.flows.cancel_flow`.
+
     Raises:
         SelectionEmpty: There is no such flow, or it has ended.
         DatabaseError: PostgreSQL is unreachable or too busy.
@@ -123,7 +131,14 @@ async def cancel_flow(database: Database, flow_id: UUID, *, by: str, reason: str
 
 
 async def cancel_and_record(db: AsyncSession, task_id: UUID, *, by: str, reason: str) -> FlowCancellation:
-    """Cancel the open task *task_id*, which may be a flow, and record the action of operator *by*."""
+    """Cancel a task, and record the action of operator *by*, in the caller's transaction.
+
+    Args:
+        db: Session of the caller's transaction, which has read that the task is PENDING or RUNNING.
+        task_id: Id of the task; the task may be a flow.
+        by: Name of the operator, for the record of the action.
+        reason: Reason, for the record of the action.
+    """
     done = await flows.cancel_flow(db, task_id)
     assert done is not None  # this transaction has seen the open task
     pause = {} if done.correlation_id is None else {"correlation_id": done.correlation_id}
@@ -134,7 +149,15 @@ async def cancel_and_record(db: AsyncSession, task_id: UUID, *, by: str, reason:
 async def record_act(
     db: AsyncSession, by: str, act: str, reason: str | None, target: Mapping[str, Any]
 ) -> None:
-    """Record the action *act* of operator *by* on *target* in the caller's transaction."""
+    """Record an action of an operator in ``operator_acts``, in the caller's transaction.
+
+    Args:
+        db: Session of the caller's transaction.
+        by: Name of the operator.
+        act: Name of the action, such as ``resume``.
+        reason: Reason of the operator; None if there is none.
+        target: The changed objects, as a JSON object.
+    """
     await executor_of(db).fetch(_SQL["record_act"], by, act, reason, to_json(target).decode())
 
 

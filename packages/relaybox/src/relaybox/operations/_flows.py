@@ -1,4 +1,4 @@
-"""Query flows and pauses: what waits, for what, and since when (G44)."""
+"""Query flows and pauses: which flow waits, for which event, resume or time, and since when (G44)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -31,7 +31,7 @@ _OTHERS: Final = _SQL.including("other_pauses", all_pauses=_PAUSES)
 _LAST: Final = _SQL.including("last_pause", all_pauses=_PAUSES)
 _SHOW: Final = _SQL.including("show_flow", all_flows=_FLOWS)
 _PAUSES_OF_FLOW: Final = _SQL.including("pauses_of_flow", all_pauses=_PAUSES)
-#: As many as a flow has steps.
+#: Largest number of pauses that are read for one flow; a flow has as many steps at most.
 _PAUSES_MAX: Final = 1_000
 _UNFINISHED: Final = (TaskStatus.PENDING, TaskStatus.RUNNING, TaskStatus.FAILED)
 
@@ -44,7 +44,7 @@ class FlowSelection:
     names: Sequence[str] = ()
     #: Empty: every flow except COMPLETED and CANCELLED ones.
     statuses: Sequence[TaskStatus] = ()
-    #: Only flows that wait for an event, a resume or a time.
+    #: True selects only flows that wait for an event, a resume or a time.
     waiting: bool = False
 
     def arguments(self) -> tuple[Any, ...]:
@@ -65,11 +65,11 @@ class FlowSummary:
     correlation_id: str | None
     #: Time when the wait ends by itself; None if the flow does not wait.
     waits_until: datetime | None
-    #: Number of steps that are done, ended waits included.
+    #: Number of steps that are done, including waits that have ended.
     steps: int
-    #: Attempts at the next step.
+    #: Number of attempts since the flow was started, or since its last wait or the last retry by an operator.
     attempts: int
-    #: Of the last attempt that failed; None if none did.
+    #: Error of the last failed attempt; None if no attempt has failed since the last wait.
     error_code: str | None
     error: str | None
     created_at: datetime
@@ -77,9 +77,11 @@ class FlowSummary:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any], **values: Any) -> Self:
-        """Return the flow in *record*, a row of a query that includes the query ``all_flows``.
+        """Return the flow in *record*.
 
-        *values*: the fields ``correlation_id`` and ``steps``, which ``all_flows`` does not return.
+        Args:
+            record: A row of a query that includes the query ``all_flows``.
+            **values: The fields ``correlation_id`` and ``steps``, which ``all_flows`` does not return.
         """
         name, _, version = record["task_type"].rpartition("@")
         same = ("id", "attempts", "error_code", "error", "created_at", "updated_at")
@@ -95,15 +97,18 @@ class FlowSummary:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pause:
-    """One pause of a flow in any engine: a row of ``flow_resume_handles`` without its documents."""
+    """One pause of a flow in any engine: a row of ``flow_resume_handles``.
+
+    The resume handle and the payload of the resume are left out, because they may contain personal data.
+    """
 
     correlation_id: str
     status: HandleStatus
-    #: Whether an EXPIRED pause was cancelled.
+    #: Whether the pause was cancelled; its status is then EXPIRED.
     cancelled: bool
-    #: False for a resume that is kept for a pause which was not requested yet.
+    #: False if only a resume has arrived, and is kept until a pause is requested.
     registered: bool
-    #: Whether a resume has arrived; that of a PENDING_PAUSE pause is kept.
+    #: Whether a resume has arrived. If the status is PENDING_PAUSE, the resume is kept until the flow pauses.
     has_payload: bool
     expires_at: datetime | None
     #: The event for which a flow of Relaybox's own engine waits; None for any other pause.
@@ -121,7 +126,7 @@ class Pause:
 
     @property
     def can_be_resumed(self) -> bool:
-        """Whether a resume would take effect or be kept."""
+        """Whether a resume would end this pause, now or when the flow has paused."""
         return self.status in (HandleStatus.PENDING_PAUSE, HandleStatus.PAUSED) and not self.has_payload
 
 
@@ -152,7 +157,7 @@ class FlowDetails:
 
 
 async def list_flows(db: Executor, selection: FlowSelection, *, flows_max: int) -> list[FlowSummary]:
-    """Return the first *flows_max* selected flows by age, without their input and results.
+    """Return at most *flows_max* flows of *selection*, the oldest first, without their input and results.
 
     Raises:
         DatabaseError: PostgreSQL is unreachable or too busy.
@@ -165,7 +170,10 @@ async def list_flows(db: Executor, selection: FlowSelection, *, flows_max: int) 
 
 
 async def list_other_pauses(db: Executor, *, pauses_max: int) -> list[Pause]:
-    """Return the first *pauses_max* waiting pauses by expiry that are not of Relaybox's own engine.
+    """Return waiting pauses of other engines, and resumes that are kept for a pause not requested yet.
+
+    These are at most *pauses_max*, ordered by the time when they expire. Pauses of Relaybox's own engine are
+    left out, because :func:`list_flows` shows them.
 
     Raises:
         DatabaseError: PostgreSQL is unreachable or too busy.

@@ -75,18 +75,19 @@ class FirstMessage(NamedTuple):
     """The first message at or after an offset."""
 
     offset: int
-    #: When it was created, in seconds since 1970; None if Kafka does not report the time.
+    #: Timestamp of the message, in seconds since 1970; None if the message has none.
     created_at_s: float | None
     key: bytes | None = None
-    #: Its ``ce_type`` header; None if it is missing.
+    #: Header ``ce_type`` of the message; None if it is missing.
     event_type: str | None = None
 
 
 class GroupReader:
-    """Describe groups and read their offsets, by one admin client.
+    """Describe consumer groups and read their offsets, by one admin client.
 
-    Each method raises KafkaUnavailable if no broker responds. Groups that Kafka refuses to describe are in
-    ``refused``; a refused topic raises GroupUnreadable.
+    Each method raises KafkaUnavailable if no broker responds, and GroupUnreadable if Kafka refuses to
+    describe a topic. If Kafka refuses to describe a group, no error is raised, but the group gets an entry in
+    ``refused``.
     """
 
     def __init__(self, settings: KafkaSettings) -> None:
@@ -107,7 +108,10 @@ class GroupReader:
         self._admin.__exit__(None, None, None)
 
     def describe(self, groups: Sequence[str]) -> dict[str, GroupDescription]:
-        """Return each of *groups* that Kafka has."""
+        """Return the descriptions of *groups* by name.
+
+        Groups that Kafka does not have, or refuses to describe, are left out.
+        """
         futures = self._admin.describe_consumer_groups(list(groups), request_timeout=_RESPONSE_S)
         found: dict[str, GroupDescription] = {}
         for group, future in futures.items():
@@ -120,7 +124,7 @@ class GroupReader:
         return found
 
     def committed(self, groups: Iterable[str]) -> dict[str, dict[Partition, int]]:
-        """Return the committed offsets of each of *groups*; none for groups that Kafka does not have."""
+        """Return the committed offsets of *groups* by name; empty for a group that Kafka does not have."""
         requests = {
             group: self._admin.list_consumer_group_offsets(
                 [ConsumerGroupTopicPartitions(group)], request_timeout=_RESPONSE_S
@@ -138,7 +142,10 @@ class GroupReader:
         return found
 
     def partitions(self, topics: Collection[str]) -> dict[Partition, bool]:
-        """Return the partitions of those of *topics* that exist, each with whether it has a leader."""
+        """Return all partitions of *topics*, and for each partition whether it has a leader.
+
+        Topics that do not exist are left out.
+        """
         with self._errors("topics", "the topics"):
             # Request all topics, because a request that names a topic may create the topic.
             known = self._admin.list_topics(timeout=_RESPONSE_S).topics
@@ -154,7 +161,10 @@ class GroupReader:
         return self._offsets(partitions, OffsetSpec.earliest())
 
     def ends(self, partitions: Collection[Partition]) -> dict[Partition, int]:
-        """Return the offset up to which a read_committed consumer can read each partition."""
+        """Return the offset up to which a read_committed consumer can read each partition.
+
+        Partitions whose leader does not respond are left out.
+        """
         return self._offsets(partitions, OffsetSpec.latest())
 
     def _offsets(self, partitions: Collection[Partition], spec: Any) -> dict[Partition, int]:
@@ -200,14 +210,14 @@ class GroupReader:
 
 
 class FirstMessages:
-    """Read the first message after given offsets, without joining a group or committing offsets."""
+    """Read the first message at or after given offsets, without joining a group or committing offsets."""
 
     def __init__(self, settings: KafkaSettings, until_s: float) -> None:
-        """Connect at the first call of :meth:`read`.
+        """Configure the reader; the first call of :meth:`read` connects to Kafka.
 
         Args:
             settings: The brokers.
-            until_s: Latest time of all calls together, of ``time.monotonic()``.
+            until_s: Deadline for all calls together, as a value of ``time.monotonic()``.
         """
         self._settings = settings
         self._until_s = until_s
@@ -224,8 +234,8 @@ class FirstMessages:
         """Read the first message at or after the offset of each partition.
 
         Returns:
-            The first messages, None for a partition without a message; and the reason why partitions are
-            missing, None if all were read.
+            The first message of each partition, None for a partition that has no such message; and the reason
+            why partitions are missing in this result, None if no partition is missing.
         """
         if not starts:
             return {}, None

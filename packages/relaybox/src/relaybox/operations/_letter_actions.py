@@ -1,4 +1,9 @@
-"""Actions of operators on dead letters, in bounded steps; each step records itself in ``operator_acts``."""
+"""Actions of operators on dead letters.
+
+An action runs as one or more transactions. Each transaction changes at most 1,000 letters, and records the
+action on these letters in ``operator_acts``. A letter with the status PARKED or REPLAY_REQUESTED is
+*unresolved*.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,9 +38,9 @@ _ID_MAX: Final = 2**63 - 1
 class LetterAction(StrEnum):
     """An action of an operator on dead letters."""
 
-    #: Consumers of the group process PARKED letters again.
+    #: PARKED letters become REPLAY_REQUESTED: consumers of the group process them again.
     REPLAY = "replay"
-    #: The group never processes unresolved letters.
+    #: PARKED and REPLAY_REQUESTED letters become DISCARDED: consumers never process them.
     DISCARD = "discard"
 
 
@@ -53,8 +58,8 @@ class LetterPreview:
     letters: Sequence[Letter]
     #: Number of letters, including those not listed.
     letters_total: int
-    #: Number of these letters that are behind an earlier letter of their key which is not selected and not
-    #: requested. Requested, such a letter waits until that letter is replayed or discarded.
+    #: Number of these letters that would wait after a request, because an earlier letter of the same key is
+    #: neither selected nor requested. They wait until this earlier letter is replayed or discarded.
     letters_behind_another: int
 
 
@@ -64,7 +69,7 @@ class ReplayRequested:
 
     #: Number of letters that this call requested.
     letters_total: int
-    #: Number of these letters that wait behind an earlier letter whose replay is not requested.
+    #: Number of these letters that wait for an earlier letter of the same key whose replay is not requested.
     letters_behind_another: int
 
 
@@ -74,8 +79,8 @@ class LettersDiscarded:
 
     #: Number of letters that this call discarded.
     letters_total: int
-    #: Number of letters whose replay was requested because they waited behind a discarded one. Each of them
-    #: is the next letter of its key; the letters behind it follow.
+    #: Number of keys that continue: a letter that only waited for a discarded letter is now the first of its
+    #: key, and its replay was requested. The later letters of the key follow.
     replays_requested: int
 
 
@@ -104,13 +109,14 @@ async def replay_letters(
 ) -> ReplayRequested:
     """Request the replay of the selected PARKED letters.
 
-    The running consumers of the group replay the letters of each key in order; a letter with the reason
-    BLOCKED behind a replayed letter is requested automatically. A letter behind one that is not requested
-    waits for it. If two operators request the same letters, each letter is requested by one of the calls.
+    The running consumers of the group replay the letters of each key in order. When a letter was replayed and
+    the next letter of the key has the reason BLOCKED, the consumer requests the replay of this next letter. A
+    requested letter waits while an earlier letter of its key is not requested. If two operators request the
+    same letters at the same time, each letter is requested and counted by one of the two calls.
 
     Args:
         database: The database; each transaction changes at most 1,000 letters.
-        selection: The letters; letters of other statuses are left out.
+        selection: The letters; selected letters with another status than PARKED do not change.
         by: Name of the operator, for the record of the action and of each letter.
         reason: Reason, for the same records.
 
@@ -137,15 +143,17 @@ async def replay_letters(
 async def discard_letters(
     database: Database, selection: LetterSelection, *, by: str, reason: str
 ) -> LettersDiscarded:
-    """Discard the selected unresolved letters: their group never processes them.
+    """Discard the selected PARKED and REPLAY_REQUESTED letters: their group never processes them.
 
-    Their keys continue: the next letter of each key, if it only waited behind a discarded one, is requested
-    for replay. A letter that a consumer replays at this moment is discarded only if its replay fails.
+    If the next letter of a key only waited for a discarded letter (reason BLOCKED), its replay is requested,
+    so that the key continues. A letter that a consumer replays at this moment is discarded only if the replay
+    fails.
 
-    Arguments as in :func:`replay_letters`; letters are discarded from the highest id to the lowest.
+    The arguments are those of :func:`replay_letters`. Letters are discarded from the highest id to the
+    lowest.
 
     Raises:
-        SelectionEmpty: The selection names letters by id, and none of them is unresolved.
+        SelectionEmpty: The selection names letters by id, and none of them is PARKED or REPLAY_REQUESTED.
         DatabaseError: PostgreSQL is unreachable or too busy; earlier steps of this call are committed.
     """
     letters = requested = 0
@@ -166,11 +174,13 @@ async def discard_letters(
 async def _discard_step(
     db: Executor, by: str, reason: str, arguments: tuple[object, ...]
 ) -> tuple[int | None, Sequence[int], Sequence[int]]:
-    """Discard the letters of one step, and request the replay of the letters that waited behind them.
+    """Discard the letters of one transaction, and request the replay of letters that waited only for them.
+
+    *arguments* are the parameters of the query ``discard_letters``.
 
     Returns:
-        The lowest id that the step selected, None if no letter was left; the ids of the discarded letters;
-        the ids of the letters to be replayed.
+        The lowest selected id, None if no letter was left to discard; the ids of the discarded letters; the
+        ids of the letters whose replay was requested.
     """
     [step] = await db.fetch(_DISCARD, *arguments)
     requested = await db.fetch(_SQL["request_next"], step["ids"], by, reason)

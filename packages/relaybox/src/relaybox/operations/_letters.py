@@ -36,24 +36,24 @@ _PUBLIC_HEADERS: Final = "ce_"
 class LetterReason(StrEnum):
     """Why a message was parked."""
 
-    #: Its handler failed on every attempt.
+    #: The handler failed on every attempt or ended its process, or an operator requested the parking.
     HANDLER_FAILED = "HANDLER_FAILED"
-    #: It is not an event, or an event of an unknown version.
+    #: The message is not an event, is too large, or has a version that cannot be read.
     ENVELOPE_INVALID = "ENVELOPE_INVALID"
-    #: An earlier message of its key is parked.
+    #: An earlier message of the same key is parked.
     BLOCKED = "BLOCKED"
 
 
 class LetterStatus(StrEnum):
     """State of a dead letter."""
 
-    #: It waits for an operator or, with the reason BLOCKED, for the letter before it.
+    #: The letter waits for an operator or, with the reason BLOCKED, for the earlier letter of its key.
     PARKED = "PARKED"
-    #: A consumer of the group replays it, after the earlier letters of its key.
+    #: A consumer of the group will replay the letter, after the earlier letters of its key.
     REPLAY_REQUESTED = "REPLAY_REQUESTED"
-    #: Its handler has taken effect.
+    #: The handler has processed the message, and its effects are committed.
     REPLAYED = "REPLAYED"
-    #: An operator discarded it: the group never processes it.
+    #: An operator discarded the letter: the group never processes the message.
     DISCARDED = "DISCARDED"
 
 
@@ -103,7 +103,7 @@ class Letter:
     error_code: str
     #: Class and text of the last error; secrets are redacted.
     error: str
-    #: Attempts of the handler, those of replays included.
+    #: Number of attempts of the handler, including those of replays.
     attempts: int
     #: Whether later messages of the key wait until this letter is replayed or discarded.
     holds_key: bool
@@ -111,7 +111,7 @@ class Letter:
     parked_at: datetime
     #: Time at which the letter was replayed or discarded; None before.
     resolved_at: datetime | None
-    #: Operator named by the replay request or the discard, and the reason given; None for neither.
+    #: The operator of the replay or the discard, and the reason. None while PARKED.
     resolved_by: str | None
     resolved_reason: str | None
 
@@ -123,10 +123,11 @@ class LetterDetails:
     letter: Letter
     #: Number of unresolved letters of the key that wait behind this one.
     behind: int
-    #: Headers of the message by name; those without the prefix ``ce_`` only if the payload was requested.
+    #: Headers of the message by name. Headers without the prefix ``ce_`` are left out unless the payload was
+    #: requested, because they may contain personal data.
     headers: Mapping[str, Any]
-    #: Value of the message: JSON if it is JSON, other text as a string, other bytes as ``{"base64": …}``.
-    #: None unless requested.
+    #: Value of the message: the parsed JSON; if it is not JSON, the text; if it is not UTF-8, the bytes as
+    #: ``{"base64": …}``. None unless requested.
     payload: Any
     #: Actions of operators on the letter, oldest first, each with ``at``, ``by``, ``act`` and ``reason``.
     acts: Sequence[Mapping[str, Any]]
@@ -154,11 +155,11 @@ async def list_letters(db: Executor, selection: LetterSelection, *, letters_max:
 
 
 async def show_letter(db: Executor, letter_id: int, *, with_payload: bool = False) -> LetterDetails:
-    """Return the letter with ``dead_letters.id`` *letter_id*.
+    """Return one dead letter with its headers and the actions of operators on the letter.
 
     Args:
         db: A connection.
-        letter_id: Id of the letter.
+        letter_id: Id of the letter (``dead_letters.id``).
         with_payload: Whether to return the message's value and all headers, which may contain personal data.
 
     Raises:

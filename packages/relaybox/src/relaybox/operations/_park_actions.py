@@ -24,7 +24,7 @@ _READ_S: Final = 8.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MessagePlace:
-    """A message, and the group that must not pass it to its handler."""
+    """A message in Kafka, and the consumer group that must not call a handler for this message."""
 
     group: str
     topic: str
@@ -37,27 +37,28 @@ class MessagePlace:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MessageToPark:
-    """A message that a group has not passed, without its content, which may be personal data."""
+    """A message that a group has not finished, without its content, which may be personal data."""
 
     place: MessagePlace
     #: Bytes that are not UTF-8 are written as ``\\xff``; None for a message without a key.
     key: str | None
     #: The ``ce_type`` header; None if it is missing.
     event_type: str | None
-    #: The first message that the group has not finished; None if it has committed no offset.
+    #: Offset that the group has committed in the partition; None if it has committed none.
     committed: int | None
-    #: The operator whose request waits already; None if there is none.
+    #: The operator of an earlier request to park this message; None if there was no request.
     requested_by: str | None
 
 
 async def preview_parking(db: Executor, kafka: KafkaSettings, place: MessagePlace) -> MessageToPark:
-    """Return the message that :func:`request_parking` would have parked; change nothing.
+    """Return the message that :func:`request_parking` would request to park; change nothing.
 
     Raises:
-        ParkingRefused: The group has passed or parked the message, or Kafka has no such message or topic.
+        ParkingRefused: The group has committed a later offset or has parked the message already, or Kafka has
+            no such message, partition or topic.
         GroupUnknown: Kafka has no such group.
-        GroupUnreadable: Kafka refuses to describe the group.
-        KafkaUnavailable: No broker responds.
+        GroupUnreadable: Kafka refuses to describe the group or its topics.
+        KafkaUnavailable: No broker responds, or the message cannot be read within 8 s.
         DatabaseError: PostgreSQL is unreachable or too busy.
     """
     if not is_topic_name(place.topic):
@@ -90,11 +91,12 @@ async def request_parking(
 ) -> MessageToPark:
     """Request that a consumer of the group parks a message instead of calling its handler.
 
-    For a message that consumers do not park themselves: the process ends outside the handler (in an upcaster
-    or a validator), or the handler blocks the event loop. A running consumer reads the request within a
-    second; a consumer that starts later reads the request before any message. The message becomes a dead
-    letter when its turn in its key comes, and the later messages of its key are parked behind it. A handler
-    that runs at this moment is not interrupted: if it is successful, the message is not parked.
+    Use this for a message that consumers cannot park by themselves, because it ends their process outside the
+    handler (in an upcaster or a validator), or because its handler blocks the event loop. A running consumer
+    reads the request within a second. A consumer that starts later reads the request before any message. The
+    message becomes a dead letter after the earlier messages of its key, and the later messages of the key are
+    parked behind it. A handler that already processes the message is not interrupted: if it succeeds, nothing
+    is parked.
 
     Args:
         database: The database; the call takes one transaction.
@@ -104,11 +106,12 @@ async def request_parking(
         reason: Reason, for the same records.
 
     Returns:
-        The message; ``requested_by`` is set if it was requested before, and nothing was changed.
+        The message. If its ``requested_by`` is set, the parking was requested before, and nothing was
+        changed.
 
     Raises:
-        ParkingRefused, GroupUnknown, GroupUnreadable, KafkaUnavailable, DatabaseError: As
-            :func:`preview_parking` does.
+        ParkingRefused, GroupUnknown, GroupUnreadable, KafkaUnavailable, DatabaseError: As in
+            :func:`preview_parking`.
     """
     async with database.connection() as connection:
         message = await preview_parking(connection, kafka, place)
@@ -123,7 +126,7 @@ async def request_parking(
 
 
 def _read(settings: KafkaSettings, place: MessagePlace) -> tuple[int | None, FirstMessage]:
-    """Return the committed offset of the group in the partition, and the message."""
+    """Return the offset that the group has committed in the partition (None: none), and the message."""
     at = (place.topic, place.partition)
     with GroupReader(settings) as reader:
         committed, known = reader.committed([place.group])[place.group], reader.describe([place.group])

@@ -65,7 +65,7 @@ class LaneStatus:
     hash_max: int
     #: Name of the relay that owns the lane; None without an owner.
     owner: str | None
-    #: Number of takeovers of the lane, used as fencing token.
+    #: Number of times that a relay has taken the lane over; used as fencing token.
     epoch: int
     #: Why no relay publishes from the lane; None if there is no fault.
     fault: str | None
@@ -113,8 +113,8 @@ async def relay_status(db: Executor) -> Status:
 def published_per_s(before: Status, after: Status) -> float:
     """Return the number of rows per second that the relays marked SENT between *before* and *after*.
 
-    Of a relay that is only in *after*, all rows count. Rows that a relay published between its last heartbeat
-    and its end are not counted.
+    If a relay is only in *after*, all rows that it has published count. Rows that a relay published between
+    its last heartbeat and its end are not counted. If *after* is not later than *before*, the result is 0.
     """
     known = {relay.name: relay.published_total for relay in before.relays}
     rows = sum(relay.published_total - known.get(relay.name, 0) for relay in after.relays)
@@ -141,20 +141,20 @@ def check_lane_count(lanes: int, wanted: int) -> None:
 
 
 async def request_lanes(db: Executor, wanted: int, *, by: str, reason: str | None = None) -> int:
-    """Request *wanted* lanes, and return the number requested before.
+    """Request *wanted* lanes, and return the number of lanes that was requested before.
 
-    Relays split their lanes until there are as many, without a restart, and no event is lost or reordered.
-    Requesting the same number changes nothing.
+    Running relays split their lanes until *wanted* lanes exist. They need no restart, and no event is lost or
+    reordered. If *wanted* lanes are requested already, nothing changes and no action is recorded.
 
     Args:
         db: A connection outside a transaction.
-        wanted: Number of lanes afterwards.
+        wanted: The new number of lanes: the number requested before, times 1, 2, 4, …, and at most 1,024.
         by: Name of the operator, for the record of the action.
         reason: Reason, for the record of the action.
 
     Raises:
-        LanesRefused: Doubling the lanes does not reach the number, or it is lower than before or above 1,024.
-        RetryTransaction: Another operator changed the number at the same time.
+        LanesRefused: *wanted* is not such a number.
+        RetryTransaction: Another operator changed the requested number of lanes at the same time.
         DatabaseError: PostgreSQL is unreachable or too busy.
     """
     [origin] = await db.fetch(_SQL["lanes_wanted"])
@@ -170,21 +170,22 @@ async def request_lanes(db: Executor, wanted: int, *, by: str, reason: str | Non
 
 
 async def accept_marker(db: Executor, lane: int, marker: UUID, *, by: str, reason: str) -> None:
-    """Let relays publish again from *lane*, which stopped because the database does not know *marker*.
+    """Let relays publish again from a lane that they stopped because the database does not know *marker*.
 
-    *marker* is the id of the last batch that Kafka has of this lane. Relays publish all PENDING rows of the
-    lane, including rows that were in that batch; the operator decides that readers can accept duplicates.
+    The marker is the id of the lane's last batch in Kafka. The database has no record of this batch, so
+    relays cannot find out which PENDING rows of the lane are on their topics already. After this call relays
+    publish all PENDING rows of the lane. The operator thereby accepts that readers may get duplicates.
 
     Args:
         db: A connection outside a transaction.
         lane: Number of the lane.
-        marker: The marker in the lane's fault.
+        marker: The id that the text of the lane's fault contains; the UUID 0 if Kafka has no marker.
         by: Name of the operator, for the record of the action.
         reason: Reason, for the record of the action.
 
     Raises:
         MarkerRefused: The lane has no fault, or its fault names another marker.
-        RetryTransaction: The fault changed at the same time.
+        RetryTransaction: The fault of the lane changed at the same time.
         DatabaseError: PostgreSQL is unreachable or too busy.
     """
     found = await db.fetch(_SQL["lane_fault"], lane)

@@ -50,7 +50,7 @@ class Row:
     event_type: str | None
     #: Failed attempts since the row was written, or since an operator retried it.
     attempts: int
-    #: Cause of the last failure: ``row`` or ``link`` to Kafka; None if no attempt failed.
+    #: Cause of the last failure, a value of :class:`Fault`; None if no attempt failed.
     fault: str | None
     #: Class, text and time of the last error; None if no attempt failed.
     error_class: str | None
@@ -78,13 +78,13 @@ class RowDetails:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BlockedKey:
-    """A blocked key, and the row that blocks it."""
+    """A blocked key, and the row that blocks it; or a failed row without a key, which blocks no other row."""
 
-    #: The first row of the key that is FAILED or waits for its next attempt.
+    #: The first selected row of the key that is FAILED or waits for its next attempt.
     head: Row
-    #: Number of unpublished rows of the key with a higher ``seq``.
+    #: Number of unpublished rows of the key with a higher ``seq``, which wait for *head*.
     behind: int
-    #: Number of the key's lane; None while lanes are being split.
+    #: Number of the lane that contains the hash of the key; None if no lane does.
     lane: int | None
 
 
@@ -105,7 +105,7 @@ class BlockedLane:
 class BlockedKeys:
     """Blocked keys, and lanes with a fault."""
 
-    #: The first blocked keys, ordered by the time of failure, oldest first.
+    #: The first blocked keys, ordered by the time of the last failure of their heads, oldest first.
     keys: Sequence[BlockedKey]
     #: Number of blocked keys, including those not listed.
     keys_total: int
@@ -132,11 +132,11 @@ async def list_rows(
 
 
 async def show_row(db: Executor, id_or_seq: UUID | int, *, with_payload: bool = False) -> RowDetails:
-    """Return the row with ``event_outbox.id`` (a UUID) or ``event_outbox.seq`` (an int).
+    """Return one row of the outbox with its envelope and the actions of operators on the row.
 
     Args:
         db: A connection.
-        id_or_seq: Id or seq of the row.
+        id_or_seq: ``event_outbox.id`` (a UUID) or ``event_outbox.seq`` (an int) of the row.
         with_payload: Whether to return the payload, which may contain personal data.
 
     Raises:
@@ -153,7 +153,7 @@ async def show_row(db: Executor, id_or_seq: UUID | int, *, with_payload: bool = 
 
 
 async def blocked_keys(db: Executor, selection: Selection, *, keys_max: int) -> BlockedKeys:
-    """Return at most *keys_max* blocked keys, and all lanes with a fault (G32).
+    """Return at most *keys_max* keys that rows of *selection* block, and all lanes with a fault (G32).
 
     Raises:
         DatabaseError: PostgreSQL is unreachable or too busy.

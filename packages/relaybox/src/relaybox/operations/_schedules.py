@@ -20,7 +20,7 @@ _SQL: Final = load_queries(__package__ or "relaybox.operations", "schedules.sql"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScheduleSummary:
-    """One schedule: of a recurring task, or of a job that the services share."""
+    """One schedule: of a recurring task, or of a job that one process of the installation runs at a time."""
 
     name: str
     #: Cron expression and time zone; None for a job.
@@ -28,26 +28,30 @@ class ScheduleSummary:
     timezone: str | None
     #: Seconds from the start of one run of a job to the next; None for a recurring task.
     interval_s: float | None
-    #: Whether each missed tick creates a task; otherwise only the latest one does.
+    #: Whether each missed tick creates a task; otherwise only the latest missed tick does.
     each_missed: bool
-    #: Whether a tick creates a task while the former one has not ended.
+    #: Whether a tick creates a task although the task of the tick before has not ended.
     may_overlap: bool
     next_tick_at: datetime
     #: Seconds for which a tick has been due; 0 if none is.
     overdue_s: float
-    #: The tick that created the last task; of a job, the start of its last run. None before the first.
+    #: Of a recurring task: the tick that created the last task. Of a job: the start of the last run. None
+    #: before the first one.
     last_tick_at: datetime | None
     #: Task of the last tick; None for a job.
     last_task_id: UUID | None
     #: PENDING or RUNNING if the last task has not ended, else None.
     task_status: TaskStatus | None
-    #: COMPLETED, FAILED or CANCELLED: how the last task or run that ended has ended. None before.
+    #: Result of the last task or run that has ended: COMPLETED, FAILED or CANCELLED. None if none has ended,
+    #: or if retention has removed the task.
     last_outcome: TaskStatus | None
-    #: Error of the last attempt or run that failed, until one succeeds.
+    #: Error of the last failed attempt or run, or of a cron expression or time zone that cannot be used; None
+    #: after a success.
     error_code: str | None
     error: str | None
     last_ended_at: datetime | None
-    #: Seconds of the last run of a job; from the creation of the last task to its end.
+    #: Of a job: seconds that the last run took. Of a recurring task: seconds from the creation to the end of
+    #: the last task that has ended. None if none has ended.
     last_duration_s: float | None
 
     @classmethod

@@ -14,9 +14,9 @@ __all__ = ("Fault", "Selection", "State")
 class Fault(StrEnum):
     """Cause of a failed attempt."""
 
-    #: The broker rejects the row, or its topic is missing.
+    #: The broker rejects the row, or the topic of the row is missing.
     ROW = "row"
-    #: Kafka was unreachable.
+    #: No broker was reachable, or the partition of the row accepted no writes.
     LINK = "link"
 
 
@@ -27,8 +27,8 @@ class State(StrEnum):
     PENDING = "pending"
     #: An attempt failed; a relay retries the row at ``next_attempt_at``.
     RETRYING = "retrying"
-    #: All attempts failed. The key is blocked until an operator retries or skips the row or, if Kafka was
-    #: unreachable, until Kafka responds again.
+    #: All attempts failed. The key is blocked until an operator retries or skips the row. If the cause was
+    #: ``link``, the relay retries the row by itself when Kafka or the partition accepts writes again.
     FAILED = "failed"
     #: An operator skipped the row: it is never published.
     SKIPPED = "skipped"
@@ -45,13 +45,14 @@ class Selection:
     keys: Sequence[str] = ()
     #: Error classes in ``error_data``, such as ``RecordTooLarge``.
     error_classes: Sequence[str] = ()
-    #: Cause of the last failure; None for any, or none.
+    #: Cause of the last failure; None selects rows with any cause, and rows that have not failed.
     fault: Fault | None = None
-    #: Minimum seconds since the row was sent or skipped; of any other row, since it was written.
+    #: Seconds that must have passed since the row was SENT or skipped, or, in any other state, since it was
+    #: written; None: no condition.
     older_than_s: float | None = None
 
     def names_rows(self) -> bool:
-        """Return whether rows are named by id or seq, so that an empty result is an error."""
+        """Return whether ids or seqs are set; an action that finds none of the named rows raises an error."""
         return bool(self.ids or self.seqs)
 
     def selects_every_row(self) -> bool:

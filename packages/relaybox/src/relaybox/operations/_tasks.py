@@ -74,19 +74,19 @@ class TaskSummary:
     id: UUID
     task_type: str
     status: TaskStatus
-    #: Percent.
+    #: Percent, from 0 to 100.
     progress: Decimal
     attempts: int
-    #: A PENDING task is not claimed before this time; None: at once.
+    #: No runner claims a PENDING task before this time; None if a runner may claim the task at once.
     not_before: datetime | None
-    #: End of the lease of a RUNNING task; None for any other.
+    #: End of the lease of a RUNNING task, or of the pause after its failed attempt; None for any other task.
     lease_until: datetime | None
     aggregate_id: UUID | None
     #: The command that the task belongs to; None without one.
     command_id: UUID | None
     #: None without a command, or if retention has removed the command.
     command_status: CommandStatus | None
-    #: Of the last attempt that failed; None if none did.
+    #: Error of the last failed attempt; None if no attempt failed.
     error_code: str | None
     error: str | None
     created_at: datetime
@@ -94,7 +94,7 @@ class TaskSummary:
 
     @property
     def is_flow(self) -> bool:
-        """Whether the task is a flow, whose end also ends its command."""
+        """Whether the task is a flow. The end of a flow also ends the command for which it was started."""
         return _FLOW_TYPE.search(self.task_type) is not None
 
     @classmethod
@@ -127,7 +127,7 @@ class TaskRetryPreview:
     tasks: Sequence[TaskSummary]
     #: Number of tasks, including those not listed.
     tasks_total: int
-    #: Number of FAILED tasks that are refused: their command is settled, or their input was erased.
+    #: Number of selected FAILED tasks that a retry would refuse, see :func:`retry_tasks`.
     refused_total: int
 
 
@@ -137,12 +137,12 @@ class TasksRetried:
 
     #: Number of tasks that became PENDING.
     tasks_total: int
-    #: Number of selected FAILED tasks that were refused: their command is settled, or their input was erased.
+    #: Number of selected FAILED tasks that were refused, see :func:`retry_tasks`.
     refused_total: int
 
 
 async def list_tasks(db: Executor, selection: TaskSelection, *, tasks_max: int) -> list[TaskSummary]:
-    """Return the first *tasks_max* selected tasks by age, without their input and result.
+    """Return at most *tasks_max* tasks of *selection*, the oldest first, without their input and result.
 
     COMPLETED and CANCELLED tasks are left out unless *selection* names ids or statuses.
 
@@ -181,7 +181,10 @@ async def preview_task_retry(db: Executor, selection: TaskSelection, *, tasks_ma
     """Return the first *tasks_max* tasks that :func:`retry_tasks` would change; change nothing.
 
     Raises:
-        TaskCommandSettled, SelectionEmpty: The selection names tasks by id, and none of them can be retried.
+        TaskCommandSettled: The selection names tasks by id, none of them can be retried, and the command of a
+            FAILED one has ended.
+        SelectionEmpty: The selection names tasks by id, none of them can be retried, and no such command has
+            ended.
         DatabaseError: PostgreSQL is unreachable or too busy.
     """
     found = await db.fetch(_PREVIEW, *selection.arguments(), tasks_max)
@@ -199,8 +202,9 @@ async def retry_tasks(
 ) -> TasksRetried:
     """Make the selected FAILED tasks PENDING, with attempts 0.
 
-    A flow continues at the step that failed, with the recorded results of the steps before. A task whose
-    command is settled is refused, because its result would be rejected; so is a task whose input was erased.
+    A flow continues at the step that failed, with the recorded results of the steps before. Two kinds of
+    tasks are refused, and stay FAILED: a task whose command has ended or was removed by retention, because
+    the result of the task would be rejected, and a task whose input was erased.
 
     Args:
         database: The database; each transaction changes at most 1,000 tasks.
@@ -209,8 +213,8 @@ async def retry_tasks(
         reason: Reason, for the record of the action.
 
     Raises:
-        TaskCommandSettled, SelectionEmpty: The selection names tasks by id, and none of them can be retried.
-        DatabaseError: PostgreSQL is unreachable or too busy; earlier steps of this call are committed.
+        TaskCommandSettled, SelectionEmpty: As in :func:`preview_task_retry`.
+        DatabaseError: PostgreSQL is unreachable or too busy; earlier transactions of this call are committed.
     """
     tasks = 0
     after_id: UUID | None = UUID(int=0)
@@ -246,12 +250,12 @@ async def preview_task_cancellation(db: Executor, task_id: UUID) -> TaskSummary:
 
 
 async def cancel_open_task(database: Database, task_id: UUID, *, by: str, reason: str) -> TaskSummary:
-    """Cancel a task that has not ended, and the pause for which it waits.
+    """Cancel a task that has not ended, and the pause for which the task waits, if there is one.
 
-    A task that waits for a pause is a flow, or the driver of an external engine's run; the engine is not
-    called. The next write of the task's worker is rejected (G43). The command of a flow fails with
-    ``FLOW_CANCELLED``. The command of any other task stays as it is: only the application can end it, see
-    :func:`relaybox.commands.settle_command`.
+    If a worker runs the task at this moment, its next write is rejected (G43). The command of a flow fails
+    with ``FLOW_CANCELLED``. The command of any other task does not change: only the application can end this
+    command, see :func:`relaybox.commands.settle_command`. The task may also be the driver of a run of an
+    external flow engine, such as Prefect: then the pause is cancelled, but the engine is not called.
 
     Args:
         database: The database; the call takes one transaction.
@@ -260,7 +264,7 @@ async def cancel_open_task(database: Database, task_id: UUID, *, by: str, reason
         reason: Reason, for the record of the action.
 
     Returns:
-        The task as it was.
+        The task as it was before the cancellation.
 
     Raises:
         SelectionEmpty: There is no such task, or it has ended.

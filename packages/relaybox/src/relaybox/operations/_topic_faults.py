@@ -17,9 +17,10 @@ class TopicUse(StrEnum):
     """Purpose of a topic."""
 
     EVENTS = "events"
-    #: The relays' control topic: id of each lane's last batch, written in the transaction of that batch.
+    #: The control topic of the relays. A marker is the id of a lane's last batch; the relay writes it in the
+    #: Kafka transaction of that batch.
     MARKERS = "markers"
-    #: Kafka's ``__transaction_state``; if unavailable, relays with exactly-once delivery publish nothing.
+    #: Kafka's ``__transaction_state``. While this topic is unavailable, exactly-once relays publish nothing.
     TRANSACTIONS = "transactions"
     #: Kafka's ``__consumer_offsets``. If offsets are lost, consumers receive events again and skip known ids.
     OFFSETS = "offsets"
@@ -49,7 +50,11 @@ class Expected:
     message_bytes_max: int
 
     def replication_of(self, use: TopicUse) -> Replication:
-        """Return the replication in the settings; for topics that Kafka creates, Relaybox's default."""
+        """Return the required replication of a topic for *use*.
+
+        The settings apply to topics that Relaybox creates (EVENTS, MARKERS). For topics that Kafka creates,
+        the default for the number of brokers is required.
+        """
         return self.replication if use in {TopicUse.EVENTS, TopicUse.MARKERS} else Replication()
 
 

@@ -49,10 +49,10 @@ class TopicsCheck:
 async def check_topics(
     db: Executor, kafka: KafkaSettings, relay: RelaySettings, outbox: OutboxSettings
 ) -> TopicsCheck:
-    """Check each topic that Relaybox uses: availability, replication and limits.
+    """Check the availability, the replication and the limits of each topic that Relaybox uses.
 
-    These are the topics of ``OUTBOX_TOPICS``, those of PENDING and FAILED rows, the relays' control topic of
-    markers, and Kafka's topics for transactions and offsets.
+    Relaybox uses the topics of ``OUTBOX_TOPICS``, the topics of PENDING and FAILED rows (of the first 10,000
+    each), the control topic of the relays, and Kafka's own topics for transactions and offsets.
 
     Raises:
         BrokerAway: No broker is reachable.

@@ -57,9 +57,11 @@ async def save_to_outbox(topic: str, key: str, payload: Mapping[str, Any], db: A
     """Save an event in the outbox; a relay publishes the event if, and only if, *db* commits.
 
     Args:
-        topic: Topic of the event; ``OUTBOX_ROUTES`` may route ``domain-events`` by the event's domain.
+        topic: Topic of the event. ``OUTBOX_ROUTES`` may replace ``domain-events`` by another topic, see
+            :meth:`OutboxSettings.topic_for`.
         key: Key of the record. Events with the same key are published in order to one partition.
-        payload: The envelope, as a dict of :class:`relaybox_types.EventEnvelope`: the value of the record.
+        payload: The envelope, which becomes the value of the record: a dict with the fields of
+            :class:`relaybox_types.EventEnvelope`.
         db: Session of the caller's transaction.
 
     Returns:
@@ -69,8 +71,8 @@ async def save_to_outbox(topic: str, key: str, payload: Mapping[str, Any], db: A
         SessionNotAsync: *db* is a synchronous session.
         EventIncomplete: A required field is missing or malformed, ``causation_id`` is missing
             (null is allowed for a first event), or a text contains NUL.
-        TopicUndeclared: See :meth:`OutboxSettings.check`.
-        MessageTooLarge: See :meth:`OutboxSettings.check`.
+        TopicUndeclared: The topic is not in ``OUTBOX_TOPICS``.
+        MessageTooLarge: The event can be larger than ``OUTBOX_MESSAGE_BYTES_MAX``.
     """
     given: object = db
     if isinstance(given, Session | scoped_session):
@@ -82,9 +84,13 @@ async def save_to_outbox(topic: str, key: str, payload: Mapping[str, Any], db: A
 
 
 def validate_event(topic: str, key: str, payload: Mapping[str, Any]) -> tuple[str, str]:
-    """Check an event as :func:`save_to_outbox` does, and return the topic and the JSON of its outbox row.
+    """Check an event as :func:`save_to_outbox` does, and return the topic and the payload of its outbox row.
 
-    For callers that insert the row by their own statement; they also call :func:`notify_on_commit`.
+    For a caller that inserts the row with its own statement. Such a caller also calls
+    :func:`notify_on_commit`.
+
+    Returns:
+        The topic, to which ``OUTBOX_ROUTES`` has been applied, and the envelope as JSON text.
 
     Raises:
         EventIncomplete, TopicUndeclared, MessageTooLarge: As :func:`save_to_outbox`.
@@ -105,10 +111,10 @@ def validate_event(topic: str, key: str, payload: Mapping[str, Any]) -> tuple[st
 
 
 def validate_envelope(topic: str, envelope: EventEnvelope) -> tuple[str, str]:
-    """Check an envelope as :func:`validate_event` does; the key is the id of the aggregate.
+    """Check an envelope as :func:`validate_event` does, and return the same; the key is the aggregate's id.
 
-    Skips the validation by the model, because *envelope* is an instance: :func:`validate_event` spends 0.35
-    of 0.55 ms on it for an envelope of 6 kB.
+    *envelope* is an instance of the model, so it is not validated by the model again. That validation would
+    take 0.35 of the 0.55 ms that :func:`validate_event` takes for an envelope of 6 kB.
 
     Raises:
         EventIncomplete, TopicUndeclared, MessageTooLarge: As :func:`save_to_outbox`.

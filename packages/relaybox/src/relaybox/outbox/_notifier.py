@@ -1,8 +1,9 @@
 """Notify relays and live streams of committed events.
 
-NOTIFY locks the whole database at commit, so no transaction of a command executes it (published measurements:
-p50 rises from 4.7 to 610 ms between 500 and 1,000 writes/s). Instead, one connection of the process sends one
-notification for all commits since the last. Notifications may be lost: every listener also polls.
+A transaction that executed NOTIFY locks the whole database while it commits (published measurements: p50
+rises from 4.7 to 610 ms between 500 and 1,000 writes/s). So the transactions of commands do not execute
+NOTIFY (G28). Instead, a background task of each process sends one notification for all commits since its last
+notification. A notification may be lost, so every listener also polls.
 """
 
 import asyncio
@@ -41,16 +42,20 @@ _log = structlog.get_logger(__name__)
 
 
 def channel_of(name: str, schema: str) -> str:
-    """Return a channel name for *name* that contains *schema*, because channels belong to the whole database.
+    """Return the channel that the installation in *schema* uses for *name*.
 
-    The SQL statements that notify compute the same name. Two names longer than 63 bytes can become the same
-    channel; listeners then poll more often than needed.
+    Channels belong to the whole database, so the channel is ``<name>_<schema>``, cut to 63 bytes; for the
+    schema ``public`` it is *name*. The SQL statements that notify compute the same channel. If two schemas
+    have the same channel because it was cut, their listeners only poll more often than needed.
     """
     return name if schema == "public" else f"{name}_{schema}"[:_CHANNEL_BYTES_MAX]
 
 
 def notify_on_commit(db: AsyncSession, key: str) -> None:
-    """Notify listeners of *key* when *db* commits, if :meth:`Notifier.attach` configured the session."""
+    """Send *key* to listeners after *db* commits, by the notifier that :meth:`Notifier.attach` attached.
+
+    Does nothing if no notifier is attached to the session: listeners then find the event by polling.
+    """
     if _NOTIFIER not in db.info:
         return
     if _KEYS not in db.info:
@@ -74,8 +79,10 @@ def _discard_keys(session: Session, transaction: SessionTransaction) -> None:
 class Notifier:
     """Send the keys of this process's committed events to listeners, one notification for many commits.
 
-    Invariant: each key passed to :meth:`notify` is sent later, or dropped with a WARNING if PostgreSQL fails
-    at that time. The listeners' polls find the events of a dropped key.
+    A notification has the keys that were passed to :meth:`notify` since the last notification. If these keys
+    take more than 7,900 bytes, the notification has no keys, and listeners assume that any key may have new
+    events. Keys are dropped if PostgreSQL fails (with a WARNING), or if they are not sent within 1 s when the
+    notifier stops. Listeners find the events of dropped keys by polling.
     """
 
     def __init__(self, database: Database) -> None:
@@ -124,7 +131,7 @@ class Notifier:
             try:
                 async with self._database.connection() as connection:
                     await self._send(connection, keys)
-            except Exception as error:  # noqa: BLE001 - PostgreSQL's notification queue may be full for a while
+            except Exception as error:  # noqa: BLE001 - PostgreSQL's notification queue may be full
                 _log.warning("notification lost; listeners poll", reason=str(error), keys=len(keys))
             pause_s = _PAUSES_PER_SEND * (time.monotonic() - began_s)
             await asyncio.sleep(min(max(pause_s, _PAUSE_S_MIN), _PAUSE_S_MAX))

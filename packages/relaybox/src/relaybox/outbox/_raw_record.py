@@ -2,8 +2,8 @@
 
 The payload is ``{"event_id", "aggregate_type", "aggregate_id", "record": {"key", "value", "headers"}}``: key,
 value and the values of headers in base64, or null. ``event_id`` is the record's own id, which ``verify``
-compares with the header ``relaybox_record_id``; an erasure finds the row by the aggregate. An event has an
-``event_type``; such a payload has none.
+compares with the header ``relaybox_record_id``; an erasure finds the row by the aggregate. The payload of
+an event has an ``event_type``, and this payload has none: so the relay distinguishes the two.
 """
 
 import base64
@@ -64,15 +64,16 @@ async def append_record(
     order_key: str | None,
     aggregate: tuple[str, str] | None,
 ) -> None:
-    """Write *record* to the outbox, in the transaction of *db*; the relay publishes it as it is.
+    """Write *record* to the outbox, in the transaction of *db*; the relay publishes its bytes unchanged.
 
     Args:
         db: Session of the caller's transaction.
-        topic: Topic of the record; not checked, and no route applies.
+        topic: Topic of the record. It need not be in ``OUTBOX_TOPICS``, and ``OUTBOX_ROUTES`` does not apply.
         record: The record; it gets one more header, ``relaybox_record_id``, before the others.
         order_key: Key of the row: rows with one key are published in order, and a row that cannot be
             published blocks the later rows of its key. None: no order.
-        aggregate: Type and id of the aggregate that the content is about, for erasures; None if unknown.
+        aggregate: Type and id of the aggregate that the content is about: an erasure of this aggregate erases
+            the content of the row. None if unknown.
     """
     record_id = str(uuid4())
     about = {} if aggregate is None else {"aggregate_type": aggregate[0], "aggregate_id": aggregate[1]}

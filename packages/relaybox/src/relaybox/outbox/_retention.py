@@ -13,7 +13,10 @@ _STEPS_MAX: Final = 16
 
 
 class RetentionStep(StrEnum):
-    """A step of retention on one slot, a quarter of the outbox; see docs/how-to/retention.md."""
+    """A step of retention on one of the four slots (partitions) of the outbox.
+
+    New rows are inserted into the open slot; see docs/how-to/retention.md.
+    """
 
     #: New rows are inserted into the next slot.
     CLOSED = "closed"
@@ -28,10 +31,12 @@ class RetentionStep(StrEnum):
 
 
 async def retain(db: Executor, *, keep_h: float) -> list[RetentionStep]:
-    """Execute the steps that are due: SENT rows are removed after *keep_h* to 1.5 * *keep_h* hours.
+    """Execute the retention steps that are due, at most 16; the next call continues.
 
-    PENDING and FAILED rows stay, whatever their age. If several processes call this function at once, one
-    acts and the others return. A step waits at most 0.1 s for a lock, and moves at most 2,000 rows.
+    If this function is called regularly, a SENT row is removed *keep_h* to 1.5 * *keep_h* hours after it was
+    published; later if a transaction uses its slot. PENDING and FAILED rows stay, whatever their age. A call
+    returns if another process is executing a step. A step waits at most 0.1 s for a lock, and moves at most
+    2,000 rows.
 
     Args:
         db: A connection outside a transaction.

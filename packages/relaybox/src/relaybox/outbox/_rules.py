@@ -56,7 +56,7 @@ class TopicUndeclared(OutboxError):
 
 
 class MessageTooLarge(OutboxError):
-    """Raised when an event with its key and headers is larger than ``OUTBOX_MESSAGE_BYTES_MAX``."""
+    """Raised when an event with its key and headers can be larger than ``OUTBOX_MESSAGE_BYTES_MAX``."""
 
     error_code = "MESSAGE_TOO_LARGE"
 
@@ -64,8 +64,9 @@ class MessageTooLarge(OutboxError):
 class OutboxSettings(BaseSettings):
     """Topics, routes and limits of events.
 
-    Events are checked before their row is written, and the command is refused: otherwise the broker would
-    reject the record, and the row would block all later rows of its key (G34).
+    An event that does not meet them is refused before its row is written, and so is the command that emits
+    the event. Otherwise the broker would reject the record, and the row would block all later rows of its key
+    (G34).
     """
 
     model_config = SettingsConfigDict(
@@ -112,11 +113,12 @@ class OutboxSettings(BaseSettings):
         return self._declared
 
     def topic_for(self, event_type: str, topic: str = _DEFAULT_TOPIC) -> str:
-        """Return the topic of an event: that of the domain's route if *topic* is ``domain-events``.
+        """Return the topic to which an event is published.
 
-        The domain is the part of *event_type* before the first dot. A route must equal the whole domain, so
-        that all events of an aggregate have one topic and keep their order. Any other *topic* was chosen by
-        the application and is returned unchanged.
+        If *topic* is ``domain-events``, this is the topic of the route of the event's domain, or *topic* if
+        the domain has no route. The domain is the part of *event_type* before the first dot. A route applies
+        to a whole domain, so that all events of an aggregate have one topic and keep their order. Any other
+        *topic* was chosen by the application and is returned unchanged.
         """
         return self._by_domain.get(event_type.partition(".")[0], topic) if topic == _DEFAULT_TOPIC else topic
 
@@ -140,7 +142,8 @@ class OutboxSettings(BaseSettings):
 
         Raises:
             TopicUndeclared: The topic is not in ``OUTBOX_TOPICS``.
-            MessageTooLarge: Value, key and headers together are larger than the limit.
+            MessageTooLarge: An upper bound of the size of value, key and headers is above
+                ``OUTBOX_MESSAGE_BYTES_MAX``.
         """
         self.require_declared(topic)
         size = _stored_bytes(value) + _KEY_COPIES_MAX * len((key or "").encode()) + _ATTRIBUTES_BYTES_MAX
@@ -161,17 +164,28 @@ class OutboxSettings(BaseSettings):
 
 
 def is_topic_name(name: str) -> bool:
-    """Return whether Kafka accepts *name* as the name of a topic (https://kafka.apache.org/documentation/#topicconfigs)."""
+    """Return whether Kafka accepts *name* as the name of a topic.
+
+    See https://kafka.apache.org/documentation/#topicconfigs.
+    """
     return _TOPIC.fullmatch(name) is not None
 
 
 def is_cloudevent_attribute(text: str) -> bool:
-    """Return whether CloudEvents allow *text* as an attribute: a text without control characters."""
+    """Return whether CloudEvents allow *text* as the value of an attribute.
+
+    The value must not be empty, and must not contain control characters or noncharacters of Unicode.
+    """
     return bool(text) and (text.isprintable() or not _FORBIDDEN.search(text))
 
 
 def source_of(service: str | None) -> str:
-    """Return the ``ce_source`` of events of *service*; None for events without ``source_service``."""
+    """Return the ``ce_source`` of an event: the name of its service as a URI path, such as ``/orders``.
+
+    Args:
+        service: ``source_service`` in the metadata of the event, cut to 255 characters; ``relaybox`` is used
+            if it is None or empty.
+    """
     # ce_source is a URI-reference: the name of the service as a path.
     path = quote((service or "")[:_SERVICE_CHARS_MAX] or _SERVICE_UNKNOWN, safe="/").lstrip("/")
     return f"/{path}"

@@ -33,10 +33,10 @@ class ScheduleMetrics:
         self._names = set[str]()
 
     async def measure(self, db: Executor) -> None:
-        """Set the metrics of each schedule, and remove those of schedules that were removed.
+        """Set the metrics of at most 1,000 schedules, and remove the metrics of deleted schedules.
 
         Raises:
-            DatabaseError: PostgreSQL is unreachable or too busy.
+            DatabaseError: PostgreSQL is unreachable or too busy, or rejects the query.
         """
         rows = await db.fetch(_SQL["measure"], _SCHEDULES_MAX)
         names = {row["name"] for row in rows}

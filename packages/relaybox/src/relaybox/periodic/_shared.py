@@ -24,22 +24,23 @@ async def run_if_due(
 ) -> float:
     """Run *action* unless a process of the installation has begun it less than *interval_s* ago.
 
-    The row *name* of ``work_schedules`` records the start and the end of the run, and the error of *action*,
-    which is raised afterwards. If the process is killed during a run, the next run begins *interval_s* after
-    the start of that run.
+    The row *name* of ``work_schedules`` records the start, the end and the outcome of the run. If *action*
+    raises an error, the error is recorded and then raised. If the process is killed during a run, the next
+    run begins *interval_s* after the start of that run.
 
     Args:
         database: The database of the installation.
         name: Name of the job; each process that has the job uses the same name.
         interval_s: Seconds from the start of one run to the start of the next.
-        action: What to run. A run may begin while a run that takes longer than the interval continues in
-            another process.
+        action: What to run. If a run takes longer than *interval_s*, another process may begin the next run
+            meanwhile.
 
     Returns:
         Seconds until the next run is due, at most *interval_s*.
 
     Raises:
         DatabaseError: The start cannot be recorded; the action was not run.
+        Exception: The error of *action*.
     """
     async with database.service_connection() as connection:
         [row] = await connection.fetch(_SQL["claim_run"], name, interval_s)
@@ -55,7 +56,7 @@ async def run_if_due(
 
 
 async def _record(database: Database, name: str, began_s: float, error: Exception | None) -> None:
-    """Record the end of a run; if PostgreSQL is unavailable, log only: the work itself is done or failed."""
+    """Record the end of a run; a database error is only logged, because the run itself has ended anyway."""
     outcome = "COMPLETED" if error is None else "FAILED"
     document = None if error is None else to_json(_describe(error)).decode()
     try:
@@ -66,7 +67,10 @@ async def _record(database: Database, name: str, began_s: float, error: Exceptio
 
 
 def _describe(error: Exception) -> dict[str, str]:
-    """Return the error to store; without the message, which may be private, if not a RelayboxError."""
+    """Return the error to store: code and message, but only the class if the error is not Relaybox's.
+
+    The messages of other errors may be private.
+    """
     if isinstance(error, RelayboxError):
         return {"error_code": error.error_code, "message": str(error)}
     return {"error_code": "JOB_FAILED", "message": f"the job raised {type(error).__name__}; see the log"}
@@ -75,9 +79,9 @@ def _describe(error: Exception) -> dict[str, str]:
 class SharedJob(PeriodicJob):
     """Run an action every *interval_s* seconds in one of the processes that have the job.
 
-    Each process reads from the database when the next run is due. One process runs the action and records the
-    result (:func:`run_if_due`). If that process ends or is killed, the other processes continue the job. An
-    error never ends the job.
+    Each process reads the time of the next run from the database and waits until then. The process that
+    claims the run first runs the action and records the result (:func:`run_if_due`). If that process ends or
+    is killed, the other processes continue the job. An error never ends the job.
     """
 
     def __init__(
@@ -96,7 +100,9 @@ class SharedJob(PeriodicJob):
             name: Name of the job in ``work_schedules`` and in the log.
             interval_s: Seconds from the start of one run to the start of the next.
             database: The database of the installation.
-            observe: What each process runs when a run was due, such as a measurement for its own metrics.
+            observe: What each process runs, at its start and each time a run is due, after the process has
+                run *action* or left the run to another process; for example a measurement for its own
+                metrics. None: nothing.
         """
         super().__init__(self._run_if_due, name=name, interval_s=interval_s)
         self._shared_action = action

@@ -44,7 +44,8 @@ _PRODUCER: Final[dict[str, Any]] = {
     # time, or when it learns the new leaders, up to 2 s after the controller has elected them.
     "socket.timeout.ms": 5_000,
     "topic.metadata.refresh.interval.ms": 2_000,
-    # The default, which would otherwise be three times that interval: older metadata is used in an outage.
+    # librdkafka's default. Unset, it would be three times the interval above; but in an outage the producer
+    # has to use older metadata.
     "metadata.max.age.ms": 900_000,
 }
 #: The link is down if no acknowledgement arrives for this long. Until broker.session.timeout.ms (9 s by
@@ -72,7 +73,7 @@ class AtLeastOnce:
         self._producer: Producer | None = None
         self._batch_bytes = BATCH_BYTES_MAX
         self._give_up_at_s = float("inf")
-        #: Of the batch that is being published.
+        #: Returns the deadline, by ``time.monotonic()``, of the batch that is being published.
         self._batch_deadline: Callable[[], float] = self._deadline
         self._thread = CallThreads(1, "relay-publisher")
 
@@ -89,7 +90,7 @@ class AtLeastOnce:
         return frozenset()
 
     async def prepare(self, messages: Sequence[Message]) -> Prepared:
-        """Return one batch without rows of unavailable partitions; :meth:`publish` checks the other rows."""
+        """Return one batch without rows of unavailable partitions, or none; :meth:`publish` checks rows."""
         outcome = Outcome()
         self._partitions.add({message.topic for message in messages})
         if self._partitions.unavailable:
@@ -125,7 +126,7 @@ class AtLeastOnce:
         return self._thread.hung()
 
     def set_deadline(self, monotonic_s: float) -> None:
-        """Wait for acknowledgements only until *monotonic_s*."""
+        """Wait for acknowledgements only until *monotonic_s*, by ``time.monotonic()``."""
         self._give_up_at_s = monotonic_s
 
     async def serve_callbacks(self) -> None:
@@ -197,8 +198,8 @@ class AtLeastOnce:
         failures = [error for error in results if error is not None]
         if all(error.code() not in RECORD_REJECTED for error in failures):
             raise self._link.link_down(failures)
-        # A limit was lowered since it was read. The broker rejects a request as a whole, so its error does
-        # not identify a row: publish the rows that were not acknowledged one by one.
+        # A limit was lowered, or a topic deleted, since the limits were read. The broker rejects a request as
+        # a whole, so its error does not identify a row: publish the unacknowledged rows one by one.
         self._drop_producer()
         self._link.forget_limits()
         sent = {message.seq for message in outcome.sent}
@@ -224,7 +225,7 @@ class AtLeastOnce:
             self._drop_producer()
 
     def _deliver(self, messages: Sequence[Message]) -> list[KafkaError | None]:
-        """Publish *messages*; return the error of each, or None if acknowledged."""
+        """Publish *messages*; return, in their order, the error of each message, or None if acknowledged."""
         producer = self._producer
         assert producer is not None
         results: list[KafkaError | None] = [None] * len(messages)
@@ -253,8 +254,8 @@ class AtLeastOnce:
 def acknowledged_in_order(messages: Sequence[Message], results: Sequence[KafkaError | None]) -> list[Message]:
     """Return the acknowledged *messages*, without those behind an unacknowledged message of the same key.
 
-    Kafka has written such a message before its predecessor. The relay publishes the message again after the
-    predecessor, so the topic contains the message twice, the second time in order.
+    Kafka has acknowledged such a message, but not its predecessor. The relay publishes the message again
+    after the predecessor, so the topic contains the message twice, the second time in order.
 
     Args:
         messages: Messages of a batch, in order.

@@ -65,10 +65,10 @@ class OrderWatch:
     """Check the order of published rows by the last ``seq`` of each key, and by the rows that failed.
 
     A smaller ``seq`` after a larger one is not always an error, because rows get their ``seq`` before they
-    commit, and the relay guarantees the order of commits. It is an error if the relay had read the row when
-    it published the larger ``seq``: both were in one batch, or the relay had tried to publish the row before.
-    Only rows with the same epoch of their lane are compared, because with at-least-once delivery the next
-    owner of a lane may publish rows again.
+    commit, and the relay guarantees the order of commits. It is an error if the relay had already read the
+    row with the smaller ``seq`` when it published the other row: both rows were in one batch, or the relay
+    had tried to publish the row with the smaller ``seq`` before. Only rows with the same epoch of their lane
+    are compared, because with at-least-once delivery the next owner of a lane may publish rows again.
 
     This check does not find errors between relays, nor committed rows that were never fetched;
     ``relaybox verify`` finds both.
@@ -81,7 +81,7 @@ class OrderWatch:
         self._unpublished: dict[int, None] = {}
 
     def published(self, sent: Sequence[Message]) -> Disorder | None:
-        """Check the order of *sent*, the rows of a published batch; return the errors, None if none."""
+        """Check the order of *sent*, the rows of a published batch; return the rows out of order, or None."""
         disordered: list[tuple[int, Message]] = []
         recent, older = self._recent, self._older
         for message in sent:
@@ -116,11 +116,12 @@ class OrderWatch:
 
 @dataclass(kw_only=True, slots=True)
 class _PendingOutcome:
-    """An outcome without the envelopes of published rows, which take most of a relay's memory."""
+    """An outcome, without the envelopes of published rows: envelopes take most of the memory of a relay."""
 
-    #: The batch without its messages; None for rows that failed before they were in a batch.
+    #: The batch without its messages; None for rows that failed outside of a batch: rows that are faulty by a
+    #: check or by the isolation of a rejected batch, and attempts that count during an outage.
     batch: Batch | None
-    #: ``seq`` and id of the published rows, and number and epoch of their lanes.
+    #: ``seq`` and id of each published row, in the same order; lane number and epoch of each of their lanes.
     seqs: Sequence[int]
     row_ids: Sequence[UUID]
     fences: set[tuple[int, int]]
@@ -177,7 +178,7 @@ class Recorder:
         self._empty.set()
 
     def add(self, batch: Batch | None, outcome: Outcome) -> None:
-        """Queue *outcome* for :meth:`run`; *batch* is None for rows that failed outside of a batch."""
+        """Count *outcome* and queue it for :meth:`run`; *batch* is None if rows failed outside of a batch."""
         self._count(batch, outcome)
         self._held.append(_PendingOutcome.of(batch, outcome))
         self._empty.clear()
@@ -193,12 +194,12 @@ class Recorder:
         return {m.key for held in self._held for m, _ in held.faulty if m.key is not None}
 
     def lanes(self) -> set[int]:
-        """Return the lanes of outcomes that may not be recorded yet."""
+        """Return the numbers of lanes with a queued outcome, which PostgreSQL may not have recorded yet."""
         lanes = {lane for held in self._held if held.batch is not None for lane in held.batch.lanes}
         return lanes | self.charging_lanes()
 
     def charging_lanes(self) -> set[int]:
-        """Return the lanes of faulty rows whose failure is not recorded yet."""
+        """Return the numbers of the lanes of faulty rows whose failure is not recorded yet."""
         return {message.lane for held in self._held for message, _ in held.faulty}
 
     async def wait_for_room(self) -> None:
@@ -228,7 +229,7 @@ class Recorder:
                 await asyncio.sleep(link_pause_s(failures))
 
     def _count(self, batch: Batch | None, outcome: Outcome) -> None:
-        """Count the rows of *batch*, and check their order."""
+        """Count the published rows of *outcome* and check their order; note the other rows for that check."""
         if outcome.sent:
             self._counters.count_batch(rows=len(outcome.sent))
         disorder = self._order.published(outcome.sent)
@@ -247,7 +248,7 @@ class Recorder:
             self._order.not_published(message for message in tried if message.seq not in sent)
 
     async def _record(self, connection: DedicatedConnection) -> None:
-        """Record all queued outcomes: one statement for published rows, one for failed rows."""
+        """Record all queued outcomes, with one statement for published rows and one for failed rows."""
         held = list(self._held)
         if any(each.seqs for each in held):
             await self._mark(connection, held)
@@ -303,7 +304,8 @@ class Maintenance:
     """Remove old SENT rows, and measure the backlog.
 
     Invariant: an error of these tasks neither ends the relay nor delays a heartbeat. Each task has its own
-    connection and retries after an error; ``maintenance_failures_total`` counts errors.
+    connection and retries after an error; ``maintenance_failures_total`` counts errors. Exception: a changed
+    history of PostgreSQL ends the session of the relay.
     """
 
     def __init__(
@@ -322,7 +324,7 @@ class Maintenance:
             database: Provides the connection for retention.
             connections: Opens the connection for measurements.
             counters: Gets the backlog, and counts errors.
-            low_watermark: Lowest ``seq`` to measure.
+            low_watermark: Has the lowest ``seq`` to measure.
             keep_h: Retention time of SENT rows, in hours.
             measure_s: Interval of measurements, in seconds.
         """
@@ -336,13 +338,13 @@ class Maintenance:
         self._measure_s = measure_s
 
     async def remove_old_rows(self) -> None:
-        """Remove old SENT rows at an interval until cancelled; one of the relays does so each time."""
+        """Remove old SENT rows at least every 60 s until cancelled; only one relay does so each time."""
         while True:
             await asyncio.sleep(self._retention_in_s)
             await self._attempt("retention", self._retain_if_due)
 
     async def measure(self) -> None:
-        """Measure the backlog at an interval until cancelled."""
+        """Measure the backlog every ``measure_s`` seconds until cancelled."""
         while True:
             await self._attempt("backlog measurement", self._measure_while_connected)
             await asyncio.sleep(self._measure_s)

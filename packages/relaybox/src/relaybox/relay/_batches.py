@@ -35,8 +35,9 @@ __all__ = (
     "next_batch_rows",
 )
 
-#: In a backlog, batches grow to this factor of RELAY_BATCH_SIZE, and to at most this number of rows: one
-#: round trip to both servers for 5,000 rows is faster than 50 for 100 rows. More rows need over 150 MB.
+#: In a backlog, a fetch grows to RELAY_BATCH_SIZE times this factor, but at most to the number of rows below:
+#: one round trip to both servers for 5,000 rows is faster than 50 round trips for 100 rows each. More than
+#: 5,000 rows would need over 150 MB of memory.
 _BACKLOG_FACTOR: Final = 50
 _BACKLOG_ROWS_MAX: Final = 5_000
 
@@ -56,7 +57,8 @@ class LaneBatch(Batch):
 
     #: Id of the batch, written to the marker in the transaction and to the claim in ``relay_batches``.
     batch_id: UUID = field(default_factory=uuid4)
-    #: Number of the batch's claim; the result None means that the batch was not claimed: do not commit.
+    #: Its result is the number of the claim of the batch in ``relay_batches``. The result None means that the
+    #: batch was not claimed, so its transaction must not be committed.
     number: Future[int | None] = field(default_factory=Future[int | None])
 
     @property
@@ -81,10 +83,10 @@ class TransactionState(Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TransactionResult:
-    """Result of a Kafka transaction. Unless committed, its producer must not be used again."""
+    """Result of a Kafka transaction. After any state but COMMITTED, its producer must not be used again."""
 
     state: TransactionState
-    #: Error of the transaction, preferably the rejection of a record; None if committed or aborted.
+    #: The first rejection of a record; without one, the first error. None if COMMITTED or UNCLAIMED.
     error: KafkaError | None = None
 
     @property
@@ -99,7 +101,7 @@ class Outcome:
 
     #: Published rows. All earlier rows of their keys are published too.
     sent: list[Message] = field(default_factory=list[Message])
-    #: Rows that failed, with the cause. No later row of their keys was published.
+    #: Rows that failed, with the cause. No later row of their keys is in ``sent``.
     faulty: list[tuple[Message, RowFault | LinkDown]] = field(
         default_factory=list[tuple[Message, RowFault | LinkDown]]
     )
@@ -121,7 +123,7 @@ class Prepared:
 
 
 class Delivery(Protocol):
-    """Interface to publish batches to Kafka. Not thread-safe; blocking calls run in its own threads."""
+    """Interface to publish batches to Kafka; call it in the event loop. Blocking calls run in threads."""
 
     #: Whether a batch of any lane may start only after the outcome of the last batch is known.
     one_batch_at_a_time: bool
@@ -139,22 +141,22 @@ class Delivery(Protocol):
         ...
 
     def paused_lanes(self) -> frozenset[int]:
-        """Return the ready lanes that should not start a batch yet; the loop ignores them in a backlog."""
+        """Return the numbers of ready lanes that should not start a batch yet; ignored in a backlog."""
         ...
 
     async def prepare(self, messages: Sequence[Message]) -> Prepared:
-        """Divide *messages* into batches that the brokers accept, and faulty rows."""
+        """Divide *messages* into batches to publish and faulty rows; rows in neither stay PENDING."""
         ...
 
     def publish(self, batch: Batch) -> asyncio.Task[Outcome]:
-        """Publish *batch* in order; the result has the outcome, never fails, and must not be cancelled."""
+        """Start to publish *batch* in order; the returned task never fails, and must not be cancelled."""
         ...
 
     async def claim(self, connection: DedicatedConnection, batches: Sequence[Batch]) -> None:
         """Claim *batches* in PostgreSQL, if the delivery needs claims; call this right after :meth:`publish`.
 
         Raises:
-            DatabaseError: PostgreSQL did not respond; none of *batches* will be published.
+            DatabaseError: PostgreSQL did not confirm the claims; none of *batches* will be published.
         """
         ...
 
@@ -175,11 +177,11 @@ class Delivery(Protocol):
         ...
 
     def hung(self) -> bool:
-        """Return whether a call to Kafka takes longer than 60 s, more than all its time limits together."""
+        """Return whether a call to Kafka has taken over 60 s, although its time limits add up to less."""
         ...
 
     def set_deadline(self, monotonic_s: float) -> None:
-        """Wait for acknowledgements only until *monotonic_s*; called when the relay stops."""
+        """Wait for Kafka only until *monotonic_s*, by ``time.monotonic()``; called when the relay stops."""
         ...
 
     async def serve_callbacks(self) -> None:
@@ -237,7 +239,7 @@ class InFlightBatches:
             await asyncio.wait([each.outcome for each in self._batches])
 
     async def wait_for_prompt(self, limit_s: float | None) -> None:
-        """Wait for the batches that are not late; after *limit_s*, if given, mark unfinished ones as late."""
+        """Wait for the batches that are not late; those unfinished after *limit_s* (None: never) are late."""
         awaited = [each for each in self._batches if not each.late]
         if awaited:
             await asyncio.wait([each.outcome for each in awaited], timeout=limit_s)
@@ -259,7 +261,10 @@ class PendingFetch:
 
 
 class Fetches:
-    """The queries for rows: one at a time, but in a backlog a second query reads ahead of the first.
+    """The queries for rows, in the order in which their rows are published.
+
+    Usually there is one. In a backlog, a second query reads the next rows before the rows of the first query
+    are published.
 
     Invariant: fetched rows are published only if all rows of their lane that the relay had fetched before are
     published. Code that does not publish a fetched row must invalidate the row's lane.
@@ -315,7 +320,10 @@ class Fetches:
 
 
 def next_batch_rows(limit: int, fetched: int, batch_size: int) -> int:
-    """Return how many rows to fetch next: twice as many if the last query was full, else *batch_size*.
+    """Return the maximum number of rows of the next query.
+
+    If the last query was full, this is twice *limit*, but at most 50 times *batch_size* and at most 5,000.
+    Otherwise, and if *batch_size* is higher than that, it is *batch_size*.
 
     Args:
         limit: Maximum number of rows of the last query.

@@ -33,7 +33,8 @@ __all__ = (
     "unpublished_claims",
 )
 
-#: A missing marker in messages, and in ``accepted_marker`` if an operator accepts that it is missing.
+#: Stands for a missing marker: in error messages, and in ``relay_lanes.accepted_marker`` after an operator
+#: has accepted that the marker is missing.
 NO_MARKER: Final = UUID(int=0)
 _SQL: Final = load_queries(__package__ or "relaybox.relay", "relay.sql")
 Fault = tuple[Message, RowFault | LinkDown]
@@ -72,7 +73,8 @@ def plan_recovery(
     """Decide which of *claims* were published.
 
     The batch of the marker was published, and so were its predecessors by ``previous_id``. The transaction of
-    any other claim was not committed and can no longer be committed.
+    any other claim was not committed. It can no longer be committed, because the takeover has fenced the
+    former owners of the lane before it read the marker.
 
     Args:
         lane: Number of the lane, for the error.
@@ -81,7 +83,8 @@ def plan_recovery(
         claims: All claims of the lane.
 
     Raises:
-        LaneFaulty: The marker matches no claim, or is missing although something was published.
+        LaneFaulty: The marker is not accepted and no claim has it, as its own id or as ``previous_id``; or
+            the marker is missing, this is not accepted, and a claim has a ``previous_id``.
     """
     published = _published_claims(marker, claims)
     if not published and not _agrees(marker, accepted, claims):
@@ -103,7 +106,7 @@ def unpublished_claims(marker: UUID | None, claims: Sequence[Claim]) -> list[Cla
 
 
 def _published_claims(marker: UUID | None, claims: Sequence[Claim]) -> list[Claim]:
-    """Return the claim of *marker* and its predecessors by ``previous_id``, the last one first."""
+    """Return the claim of *marker* and its predecessors by ``previous_id``, the newest first."""
     known = {claim.batch_id: claim for claim in claims}
     published: list[Claim] = []
     at = marker
@@ -127,14 +130,14 @@ def plan_recovery_after_history_change(marker: UUID | None, claims: Sequence[Cla
 
 
 def _agrees(marker: UUID | None, accepted: UUID | None, claims: Sequence[Claim]) -> bool:
-    """Return whether *marker* shows that no batch of *claims* was published, or an operator accepted it."""
+    """Return whether *marker* is accepted, or fits a lane of which no batch of *claims* was published."""
     if marker is None:
         return accepted == NO_MARKER or all(claim.previous_id is None for claim in claims)
     return marker == accepted or any(claim.previous_id == marker for claim in claims)
 
 
 async def origin_of(connection: DedicatedConnection) -> UUID:
-    """Return the id that distinguishes this outbox from others on its Kafka cluster; set it on first use."""
+    """Return the id that distinguishes this outbox from others on the Kafka cluster; create it if missing."""
     rows = await fetch_rows(connection, _SQL["origin"]) or await fetch_rows(connection, _SQL["known_origin"])
     return rows[0]["id"]
 
@@ -163,7 +166,8 @@ async def owned_lanes(connection: DedicatedConnection, lanes: Sequence[Lane]) ->
 async def assign_next_producers(connection: DedicatedConnection, lanes: Sequence[Lane]) -> dict[int, int]:
     """Assign the next producer to each of *lanes* that this relay still owns; return its number by lane.
 
-    Assigns none while a relay of an older version runs, which knows only one ``transactional.id`` per lane.
+    While a relay of an older version runs, nothing is assigned and the result is empty: that relay knows only
+    the first ``transactional.id`` of a lane, so it could not fence another one.
     """
     numbers, epochs = _fences(lanes)
     rows = await fetch_rows(connection, _SQL["assign_next_producers"], numbers, epochs)
@@ -234,20 +238,21 @@ async def report_fault(connection: DedicatedConnection, lane: Lane, fault: str) 
 
 
 async def trim(connection: DedicatedConnection, settled: Mapping[tuple[int, int], int]) -> None:
-    """Delete claims that are older than the last recorded one.
+    """Delete the claims of each lane that are older than the last claim whose outcome is recorded.
 
     Args:
         connection: A connection outside a transaction.
-        settled: Number of the last recorded claim by lane and epoch.
+        settled: Number of that last claim, by lane number and epoch.
     """
     lanes, epochs = [lane for lane, _ in settled], [epoch for _, epoch in settled]
     await fetch_rows(connection, _SQL["trim_batches"], lanes, epochs, list(settled.values()))
 
 
 class Withdrawals:
-    """Claims of batches whose commit this relay did not and will not request.
+    """Claims to delete: of failed batches for which this relay has not requested a commit and never will.
 
-    The next owner of the lane cannot know this, so such a claim would delay its takeover (G36).
+    The next owner of the lane cannot know this. While a partition accepts no writes, such a claim would delay
+    the takeover, because the batch might still be committed (G36).
     """
 
     def __init__(self) -> None:
@@ -337,7 +342,7 @@ class RejectionIsolator:
 
     @staticmethod
     def without_keys_of(messages: Sequence[Message], faulty: Sequence[Fault]) -> Sequence[Message]:
-        """Return *messages* without the rows in *faulty* and later rows of their keys."""
+        """Return *messages* without the rows in *faulty* and without any row of their keys."""
         if not faulty:
             return messages
         blocked = {message.key for message, _ in faulty if message.key is not None}

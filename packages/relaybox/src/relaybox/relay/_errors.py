@@ -6,7 +6,7 @@
     └── RelayError
         ├── HistoryChanged    PostgreSQL failed over or was restored; the relay starts a new session
         ├── LaneFaulty        Kafka and the database disagree about a lane; it stops until an operator acts
-        ├── PublishedUnknown  records from before a failover were removed; the lane stops in the same way
+        ├── PublishedUnknown  records from before a failover may have been removed; the lane stops likewise
         ├── LinkDown          a fault of the brokers or the network
         │   ├── PartitionUnavailable   one partition accepts no writes; its keys wait
         │   └── TransactionUnfinished  the last transaction of a lane's producer has not ended
@@ -71,13 +71,17 @@ class PartitionUnavailable(LinkDown):
 
 
 class TransactionUnfinished(LinkDown):
-    """Raised when a producer cannot open: the last transaction of its ``transactional.id`` has not ended."""
+    """Reason why the relay cannot take a lane over yet: a Kafka transaction of the lane has not ended.
+
+    The transaction prevents the initialisation of a producer with the same ``transactional.id``, or may hide
+    the last marker of the lane.
+    """
 
     error_code = "RELAY_TRANSACTION_UNFINISHED"
 
 
 class RowFault(RelayError):
-    """Base class of the reasons why a row cannot be published, stored in the row's ``error_data`` (G24)."""
+    """Base class of faults of a row; the column ``error_data`` of the row has class and message (G24)."""
 
     error_code = "RELAY_ROW_FAULT"
 
@@ -121,9 +125,10 @@ class RecordRefused(RowFault):
 
 
 class HistoryChanged(RelayError):
-    """Raised when PostgreSQL has another history than before, after a failover or a restore (G35).
+    """Raised when the history of PostgreSQL (system identifier and timeline) has changed (G35).
 
-    The relay's state may then be wrong. The relay starts a new session, which leases lanes again and reads
+    The cause is a failover or a restore. What the relay knows about rows and lanes may then be wrong, so the
+    relay starts a new session. The new session leases lanes again; with exactly-once delivery it also reads
     from Kafka what was published.
     """
 
@@ -131,17 +136,22 @@ class HistoryChanged(RelayError):
 
 
 class PublishedUnknown(RelayError):
-    """Raised when a topic may lack records that show what was published before a failover (G35)."""
+    """Raised when the relay cannot find out which rows were published before a failover (G35).
+
+    The cause is retention or compaction, which may have removed records from a topic. The lanes concerned
+    stop until an operator runs ``relaybox relay accept``.
+    """
 
     error_code = "RELAY_PUBLISHED_UNKNOWN"
 
 
 class LaneFaulty(RelayError):
-    """Raised when the database does not know the marker of a lane (id of its last batch in Kafka).
+    """Raised when the database does not know the marker of a lane.
 
-    The cause is a restored database or a lost control topic. The relay stops publishing from the lane,
-    because otherwise events could be lost or repeated (G31). ``relaybox verify`` reports what is on the
-    topic, and ``relaybox relay accept`` resumes the lane.
+    The marker is the id of the last batch of the lane that was committed to Kafka. The cause is a restored
+    database or a lost control topic. The relay stops publishing from the lane, because otherwise events could
+    be lost or repeated (G31). An operator runs ``relaybox verify``, which reports what is on the topic, and
+    then ``relaybox relay accept``, after which the lane continues.
     """
 
     error_code = "RELAY_LANE_FAULTY"

@@ -49,7 +49,7 @@ class _OpenLane:
     last_id: UUID | None
     in_flight: bool = False
     pause: TransactionPause = field(default_factory=TransactionPause)
-    #: Number of the newest recorded claim, and of the one up to which older claims were deleted.
+    #: Number of the last claim whose outcome is recorded; number of the claim before which all are deleted.
     settled: int = 0
     trimmed: int = 0
 
@@ -58,9 +58,9 @@ class ExactlyOnce:
     """One transactional producer for each owned lane; implements :class:`~relaybox.relay._batches.Delivery`.
 
     Invariants: the relay publishes from a lane only after the takeover has recorded what former owners
-    published. A batch is claimed in PostgreSQL before its commit is requested, and the lane's next batch only
-    after the outcome is known. After any error of a transaction its producer is closed;
-    the next takeover of the lane reads from the marker whether the batch was published.
+    published. The relay claims a batch in PostgreSQL before it requests the commit, and claims the next batch
+    of the lane only when the outcome is known. After any error of a transaction the relay closes the producer
+    and takes the lane over again; the marker then shows whether the batch was published.
     """
 
     one_batch_at_a_time = False
@@ -75,7 +75,7 @@ class ExactlyOnce:
         partitions: PartitionWatch,
         wake: Callable[[], None],
     ) -> None:
-        """Create the delivery; *replication* is for a new control topic, *wake* is called for new work."""
+        """Create the delivery; *replication* is for a new control topic, *wake* wakes the publish loop."""
         self._connections = connections
         self._settings = settings
         self._replication = replication
@@ -122,7 +122,7 @@ class ExactlyOnce:
         return frozenset(number for number, each in self._open.items() if each.pause.remaining_s(now_s) > 0)
 
     async def prepare(self, messages: Sequence[Message]) -> Prepared:
-        """Return a batch for each lane, and the faulty rows."""
+        """Return a batch for each open lane, and the faulty rows; other rows stay PENDING."""
         outcome = Outcome(faulty=self._isolator.take_confirmed())
         messages = self._isolator.without_keys_of(messages, outcome.faulty)
         if not messages:
@@ -196,16 +196,16 @@ class ExactlyOnce:
                 each.trimmed = settled[number, each.epoch]
 
     def take_link_failure(self) -> LinkDown | None:
-        """Return and forget the failure of the link to Kafka in the last takeover; None if there is none."""
+        """Return and forget the last failure of the link to Kafka in a takeover; None if there is none."""
         link_failure, self._link_failure = self._link_failure, None
         return link_failure
 
     def stuck_lanes(self) -> dict[int, str]:
-        """Return the reasons, by lane number, of lanes that have failed for 10 s."""
+        """Return the reasons, by lane number, of lanes whose takeovers or batches have failed for 10 s."""
         return self._failures.stuck(self._open)
 
     def hung(self) -> bool:
-        """Return whether a call to Kafka of a batch, a takeover or the admin client takes over 60 s."""
+        """Return whether a call of a batch, a takeover or the admin client has taken more than 60 s."""
         return self._threads.hung() or self._link_thread.hung()
 
     def set_deadline(self, monotonic_s: float) -> None:
@@ -285,7 +285,7 @@ class ExactlyOnce:
         return self._markers
 
     async def _handle_open_failure(self, down: LinkDown | None) -> None:
-        """Check whether any broker responds, because lanes could not be opened."""
+        """Check after failed takeovers whether a broker responds; if one does, log *down* unless None."""
         self._partitions.check_now()
         try:
             await self._check_link()
@@ -360,7 +360,7 @@ class ExactlyOnce:
         return reason is None
 
     def _limit_batch_bytes(self, batch_bytes: int) -> None:
-        """Lower ``batch.size`` to fit all topics: brokers reject larger batches, even of small rows."""
+        """Lower ``batch.size`` to *batch_bytes*, by new producers: brokers would reject larger batches."""
         self._batch_bytes = min(self._batch_bytes, batch_bytes)
         for number, open_lane in list(self._open.items()):
             if open_lane.producer.batch_bytes > self._batch_bytes and not open_lane.in_flight:
@@ -382,7 +382,7 @@ class ExactlyOnce:
         asyncio.get_running_loop().call_later(pause_s, self._wake)
 
     def _drop(self, number: int) -> None:
-        """Close the lane's idle producer."""
+        """Close the idle producer of lane *number*; :meth:`ready` may then take the lane over again."""
         open_lane = self._open.pop(number)
         self._threads.submit(open_lane.producer.close)
         self._wake()

@@ -52,8 +52,8 @@ BATCH_BYTES_MAX: Final = 1_000_000
 _BATCH_MARGIN_BYTES: Final = 512
 _FLUSH_S: Final = 0.25
 _CONNECT_S: Final = 2.0
-#: Number of topics whose limits are read on connection, before a row needs them; the response takes up to
-#: 0.5 s then.
+#: Number of topics whose limits the relay reads when it connects, so that no row waits for the response. On a
+#: new connection the response takes up to 0.5 s.
 _TOPICS_LEARNT: Final = 100
 #: Logger without output: with ``log_level`` 0 it gets fatal errors only, which delivery reports contain too.
 _SILENCE: Final = logging.getLogger("relaybox.relay.librdkafka")
@@ -247,9 +247,13 @@ class BrokerClient:
 
 
 def batch_bytes_for(topics: Iterable[str], limits: Mapping[str, int]) -> int:
-    """Return a ``batch.size`` that fits all *topics*, of which *limits* has ``max.message.bytes``.
+    """Return a ``batch.size`` in bytes, at most 1,000,000, that is below the limit of each of *topics*.
 
-    The broker would reject a batch over its topic's limit with all its rows, even if each row is small.
+    If a record batch exceeds the limit of its topic, the broker rejects all its rows, even if each is small.
+
+    Args:
+        topics: Names of topics; those without a limit are ignored.
+        limits: ``max.message.bytes`` by topic.
     """
     smallest = min((limits[topic] for topic in topics if topic in limits), default=BATCH_BYTES_MAX)
     return max(1, min(BATCH_BYTES_MAX, smallest - _BATCH_MARGIN_BYTES))
@@ -272,14 +276,14 @@ def produce(
     give_up_at_s: Callable[[], float],
     stall_s: float = STALL_S,
 ) -> None:
-    """Pass one record to librdkafka; while its queue is full, wait *stall_s* for acknowledgements.
+    """Pass one record to librdkafka; if its queue is full, wait until acknowledgements make room.
 
     Args:
         producer: Producer of the record.
         message: A row that :func:`~relaybox.relay._messages.screen` accepted.
         report: Called with the error if the record fails later.
         give_up_at_s: Returns the time of ``time.monotonic()`` until which to wait at most.
-        stall_s: Longest time without an acknowledgement.
+        stall_s: Longest wait for room in the queue, in seconds.
 
     Raises:
         KafkaException: librdkafka refused the record, or its queue stayed full.
@@ -301,10 +305,16 @@ def produce(
 
 
 def flush(producer: Producer, give_up_at_s: Callable[[], float], stall_s: float = STALL_S) -> bool:
-    """Wait while an acknowledgement arrives every *stall_s*, at most until *give_up_at_s*().
+    """Wait until all records of *producer* are acknowledged or have failed.
+
+    Args:
+        producer: Producer with the records.
+        give_up_at_s: Returns the time of ``time.monotonic()`` after which to give up; checked only after
+            0.25 s in which the result of no record arrived.
+        stall_s: Give up after this number of seconds in which the result of no record arrived.
 
     Returns:
-        Whether all have arrived.
+        Whether the result of each record is known; False after giving up.
     """
     left = len(producer)
     stalled_at = time.monotonic() + stall_s
@@ -339,7 +349,7 @@ def _flush_once(producer: Producer) -> int:
 
 @contextmanager
 def map_link_errors() -> Generator[None]:
-    """Map Kafka errors in the ``with`` block to :class:`LinkDown`."""
+    """Map each ``KafkaException`` in the ``with`` block to :class:`LinkDown`."""
     try:
         yield
     except KafkaException as error:

@@ -47,8 +47,9 @@ _FEW_ROWS: Final = 8
 #: event overloads the brokers.
 _START_TO_START_S: Final = 0.025
 #: Time from the end of a transaction to the start of the next. The coordinator confirms a commit before it
-#: has written the transaction's markers, and until then rejects the next transaction
-#: (CONCURRENT_TRANSACTIONS). librdkafka repeats the request every 20 ms, which keeps the brokers busy.
+#: has written the control records of the transaction. Until then, the coordinator rejects the next
+#: transaction (CONCURRENT_TRANSACTIONS). librdkafka repeats the rejected request every 20 ms, which keeps the
+#: brokers busy.
 _END_TO_START_S: Final = 0.008
 _log = structlog.get_logger(__name__)
 
@@ -143,7 +144,15 @@ class Lanes:
         return bool(self._surplus & self._owned.keys() - self._busy)
 
     async def renew(self, connection: DedicatedConnection, report: Report = NOTHING_TO_REPORT) -> bool:
-        """Renew, release and take lanes; return whether the owned lanes or their epochs changed."""
+        """Renew leases, release lanes above the fair share, and take lanes below the share.
+
+        Args:
+            connection: A connection outside a transaction.
+            report: State to show to operators.
+
+        Returns:
+            Whether the owned lanes or their epochs changed.
+        """
         before = {lane.lane: lane.epoch for lane in self._owned.values()}
         counts = await self._renew_leases(connection, report)
         self.members = counts["others"] + 1
@@ -178,7 +187,10 @@ class Lanes:
             await self._release(connection, list(self._owned.values()))
 
     async def _renew_leases(self, connection: DedicatedConnection, report: Report) -> Mapping[str, Any]:
-        """Renew membership and leases in one statement, because this is the main cost of an idle relay."""
+        """Renew membership and leases, and return the columns of the query ``renew_lanes``.
+
+        This is one statement, because heartbeats are the main cost of an idle relay.
+        """
         # Sorted, because marks lock lanes in this order: another order could cause deadlocks.
         owned = sorted(self._owned.values(), key=lambda lane: lane.lane)
         valid_until_s = time.monotonic() + self._lease_s
@@ -253,9 +265,13 @@ class LaneFailures:
         return trouble is None or self._clock() >= trouble.pause_until_s
 
     def stuck(self, open_lanes: Collection[int]) -> dict[int, str]:
-        """Return the last failures, by lane number, of lanes that have failed for 10 s.
+        """Return the reason of the last failure, by lane number, of each lane that is stuck.
 
-        An open lane counts only if the failures continued for 10 s, the last one less than 15 s ago.
+        A lane that is not open is stuck if its first failure was at least 10 s ago. An open lane is stuck if
+        there are at least 10 s between its first and its last failure, and the last was less than 15 s ago.
+
+        Args:
+            open_lanes: Numbers of lanes whose takeover is complete.
         """
         now_s = self._clock()
         return {
@@ -302,7 +318,7 @@ class LeaseHeartbeat:
         on_signal: OnSignal[RelaySignal],
         statistics: Callable[[], Statistics],
     ) -> None:
-        """Create the heartbeat without connecting; *statistics* returns the state to report to operators."""
+        """Create the heartbeat without connecting; each heartbeat reports *statistics* to operators."""
         self._statistics = statistics
         self._connections = connections
         self._settings = settings

@@ -67,7 +67,7 @@ _ATTRIBUTES: Final = {
         )
     },
 }
-#: Limit for texts from the metadata, so that the outbox knows a record's maximum size before (G34).
+#: Limit for texts from the metadata, so that the outbox can bound a record's size at the insert (G34).
 _TEXT_CHARS_MAX: Final = 255
 #: RFC 3339, section 5.6.
 _TIME: Final = re.compile(
@@ -186,7 +186,8 @@ class Message(NamedTuple):
     cloudevents: CloudEventsMode
     #: Id of the row; unlike ``seq``, it is not reused after a failover.
     row_id: UUID
-    #: Partition for a row without a key while another one accepts no writes; -1: librdkafka chooses.
+    #: Partition for a row without a key, set while a partition of its topic accepts no writes; -1: librdkafka
+    #: chooses the partition.
     partition: int = -1
 
 
@@ -204,7 +205,7 @@ def message_of(row: Sequence[Any], cloudevents: CloudEventsMode = "binary") -> M
 
 
 def record_of(message: Message) -> Record:
-    """Return key, value and headers of *message*, which :func:`screen` returned as publishable.
+    """Return key, value and headers of the record of *message*, which :func:`screen` found publishable.
 
     Call this in the publishing thread, because in a backlog the event loop is the bottleneck.
     """
@@ -231,13 +232,13 @@ def _raw_record(message: Message) -> RawRecord | None:
 def screen(messages: Iterable[Message], limits: Mapping[str, int]) -> Screened:
     """Divide *messages* into publishable and faulty rows, in order.
 
-    A row is faulty if its topic does not exist, its payload is neither an event with a valid id and type nor
-    a record as bytes, or its record exceeds the topic's limit. Later rows of a faulty row's key are in
-    neither part, because they must not be published before the faulty row (G34).
+    A row is faulty if its topic does not exist, or if its record exceeds the limit of the topic. A row is
+    also faulty if its payload is neither an event with a valid id and type nor a stored Kafka record. Later
+    rows with the key of a faulty row are in neither part: they must not be published before that row (G34).
 
     Args:
         messages: Rows in the order of ``seq``.
-        limits: ``max.message.bytes`` by topic, for all topics that exist.
+        limits: ``max.message.bytes`` by topic; a topic that is missing here does not exist.
     """
     publishable: list[Message] = []
     faulty: list[tuple[Message, RowFault]] = []
@@ -270,15 +271,17 @@ def topics_exceeded(screened: Screened) -> frozenset[str]:
 def withhold(
     messages: Sequence[Message], unavailable: Mapping[str, UnavailablePartitions]
 ) -> tuple[list[Message], list[tuple[Message, PartitionUnavailable]]]:
-    """Return the messages whose partition accepts writes, and for each other key its first message.
-
-    The second list has the reason of each message. Later messages of these keys, on any topic, are in neither
-    list: they stay PENDING behind the first message. A message without a key is assigned to a partition that
-    accepts writes.
+    """Withhold messages whose partition accepts no writes.
 
     Args:
         messages: Messages in the order of ``seq``.
-        unavailable: State of topics with an unavailable partition, by name.
+        unavailable: State, by name, of each topic with a partition that accepts no writes.
+
+    Returns:
+        The messages to publish, and the messages to postpone, each with the reason. Of each key, at most one
+        message is postponed. Later messages of this key, on any topic, are in neither list: they stay PENDING
+        behind the postponed message. A message without a key gets a partition that accepts writes; it is
+        postponed if its topic has none.
     """
     free: list[Message] = []
     held: list[tuple[Message, PartitionUnavailable]] = []
@@ -304,7 +307,7 @@ def withhold(
 
 
 def record_bytes(key: str | bytes | None, value: bytes | None, headers: Sequence[Header | RawHeader]) -> int:
-    """Return the size of a record batch of only this record, which the broker compares with its limit."""
+    """Return the bytes of a record batch with only this record: the size that the topic's limit restricts."""
     body = 1 + 1 + 1 + _field_bytes(key) + _field_bytes(value) + _varint_bytes(len(headers))
     body += sum(_field_bytes(name) + _field_bytes(content) for name, content in headers)
     return _BATCH_HEADER_BYTES + _varint_bytes(body) + body
@@ -335,7 +338,7 @@ def _fault_of(message: Message, bytes_max: int | None) -> RowFault | None:
 
 
 def _field_bytes(content: str | bytes | None) -> int:
-    """Return the bytes of a field and of its length, which is -1 for null."""
+    """Return the number of bytes of a field with its length prefix; the length of null is -1."""
     if content is None:
         return _varint_bytes(-1)
     size = len(content.encode()) if isinstance(content, str) else len(content)

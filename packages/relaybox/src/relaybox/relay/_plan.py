@@ -79,9 +79,10 @@ class LoopState:
     fetch: FetchPhase
     #: Number of the rows to publish next; 0 until they have been read.
     rows_read: int
-    #: Whether a second query, which reads the rows after those, has started.
+    #: Whether a second query has started, which reads the rows after the ``rows_read`` rows.
     fetching_ahead: bool
-    #: Whether rows of this query must be read again, or no row of the previous query could be published.
+    #: Whether rows of the current query (``fetch``) must be read again, or no row of the query before could
+    #: be published.
     rows_held_back: bool
     #: ``RELAY_BATCH_SIZE``.
     batch_size: int
@@ -93,7 +94,7 @@ class LoopState:
     paused_lanes: frozenset[int]
     #: Lanes with a batch in flight.
     in_flight_lanes: frozenset[int]
-    #: Lanes with a late batch in flight, for which other lanes do not wait.
+    #: Lanes with a late batch in flight: the other lanes have waited 1 s for the batch, and wait no longer.
     late_lanes: frozenset[int]
     #: Number of rows in late batches.
     late_rows: int
@@ -102,7 +103,7 @@ class LoopState:
 
     @property
     def backlog(self) -> bool:
-        """Whether the last query returned as many rows as requested, so that the next one requests more."""
+        """Whether the next query requests more than ``batch_size`` rows, because the last one was full."""
         return self.batch_rows > self.batch_size
 
 
@@ -145,7 +146,8 @@ class Receive:
 class Publish:
     """Action: collect finished batches, then publish the rows that were read."""
 
-    #: Whether to wait for batches in flight before: in a backlog, the batches of all lanes start together.
+    #: Whether to wait first until the batches in flight have finished, except late ones. In a backlog this is
+    #: True, so that the batches of all lanes start together.
     wait_for_in_flight: bool
 
 
@@ -182,11 +184,13 @@ def plan_next(state: LoopState) -> Action:
 def plan_fetch(state: LoopState) -> Fetch:
     """Return the lanes to read, and the maximum number of rows.
 
-    Without a backlog, a lane is read if it has no batch in flight and is not paused. In a backlog, a lane is
-    read unless it has a late batch (:attr:`LoopState.late_lanes`): all other batches finish before the rows
-    of this read are published. With ``one_batch_at_a_time``, no lane is read while any lane has a batch in
-    flight (in a backlog: a late batch). While the circuit breaker is half-open, one row is read, the probe,
-    and only if no batch is in flight.
+    * Without a backlog, a ready lane is read if it has no batch in flight and is not paused.
+    * In a backlog, a ready lane is read unless it has a late batch (:attr:`LoopState.late_lanes`). The
+      batches that are not late finish before the rows of this read are published.
+    * With ``one_batch_at_a_time``, no lane is read while any lane has a batch in flight. In a backlog, only a
+      late batch prevents the read.
+    * While the circuit breaker is half-open, the relay reads only the probe: one row, and no row while a
+      batch is in flight.
     """
     probing = state.breaker is BreakerState.HALF_OPEN
     backlog = state.backlog and not probing  # a read that began before the outage may still report a backlog
@@ -239,9 +243,10 @@ def select_publishable(
 class Breaker:
     """Circuit breaker: opens when the link to Kafka fails, closes when the next row is published (G25).
 
-    A failed attempt is counted for each row that was in flight: at once, and again after 1, 2 and 4 s, as for
-    a faulty row, but with the reason ``link``. When a broker responds, these rows become PENDING again. For
-    rows that were not in flight no attempt is counted.
+    For each row that was in flight and is known to be unpublished, a failed attempt is counted at once. While
+    no broker responds, further attempts are counted after 1, 2 and 4 s, as for a faulty row, but with the
+    reason ``link``. When a broker responds, these rows become PENDING again. For all other rows, no attempt
+    is counted.
     """
 
     def __init__(self) -> None:
@@ -280,14 +285,18 @@ class Breaker:
         self._interrupted.clear()
 
     def published(self) -> bool:
-        """Close the breaker if half-open, because a row was published; return whether it was half-open."""
+        """Close a half-open breaker, because a row was published; return whether it was half-open."""
         closed = self.state is BreakerState.HALF_OPEN
         if closed:
             self.state, self.reason, self._failures = BreakerState.CLOSED, None, 0
         return closed
 
     def due(self, now_s: float) -> list[tuple[Message, RowFault | LinkDown]]:
-        """Return the interrupted rows whose next failed attempt counts now, each with the reason."""
+        """Return the interrupted rows whose next failed attempt counts now, each with the reason.
+
+        Args:
+            now_s: Current time, by ``time.monotonic()``.
+        """
         if self.reason is None:
             return []
         due = [message for at_s, message in self._interrupted if now_s >= at_s]

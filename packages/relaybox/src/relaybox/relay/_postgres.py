@@ -80,14 +80,14 @@ class Lane:
     lane: int
     #: Fencing token: incremented when a relay takes the lane; statements with an older epoch change nothing.
     epoch: int
-    #: End of the lease by ``time.monotonic()``, from the time when the renewal was sent: not after the
-    #: server's.
+    #: End of the lease by ``time.monotonic()``, counted from before the renewal was sent. So the lease ends
+    #: here no later than in PostgreSQL.
     valid_until_s: float
 
 
 @asynccontextmanager
 async def connected(database: Database) -> AsyncGenerator[DedicatedConnection]:
-    """Open a connection outside the pool for an ``async with`` block, for session settings and LISTEN.
+    """Open a connection outside the pool for an ``async with`` block, to use session settings and LISTEN.
 
     Raises:
         DatabaseUnavailable: PostgreSQL is unavailable.
@@ -119,10 +119,12 @@ async def fetch_rows(connection: DedicatedConnection, query: str, *args: Any) ->
 
 @contextmanager
 def explain_missing_right(right: str) -> Generator[None]:
-    """Add *right*, which migrations cannot grant, to the message of a missing privilege.
+    """Add *right* to the error message if the ``with`` block fails because a right in PostgreSQL is missing.
+
+    Migrations cannot grant *right*; a superuser has to.
 
     Raises:
-        DatabaseRefused: PostgreSQL rejected a statement; the message has the right for a superuser to grant.
+        DatabaseRefused: PostgreSQL rejected a statement; the message has *right* if a right is missing.
     """
     try:
         yield
@@ -133,7 +135,7 @@ def explain_missing_right(right: str) -> Generator[None]:
 
 
 class Connections:
-    """Open connections, and reject those to a server with another history than the first connection's server.
+    """Open connections; reject a server whose history differs from the history at the first connection.
 
     The history (system identifier and timeline) changes when a standby is promoted or a backup is restored.
     Commits may then be missing, and sequence numbers and epochs may repeat, so the relay must not use values
@@ -170,7 +172,7 @@ class Connections:
             yield connection
 
     async def _confirm(self, connection: DedicatedConnection) -> None:
-        """Store the server's history at the first connection; raise HistoryChanged if a later one differs."""
+        """Store the history at the first connection; at later ones, raise HistoryChanged if it differs."""
         with explain_missing_right(_RIGHT):
             [row] = await fetch_rows(connection, _SQL["confirm_history"])
             if row["history_id"] is None:  # another relay has stored the history at the same time
@@ -194,15 +196,15 @@ async def fetch_batch(
     start_seq: int = 0,
     cloudevents: CloudEventsMode = "binary",
 ) -> list[Message]:
-    """Read at most *rows_max* publishable rows of *lanes*.
+    """Read rows of *lanes* that may be published now: at most *rows_max* rows and about 16 MiB of payloads.
 
     Args:
         connection: A connection with :func:`use_partial_indexes`.
-        lanes: Owned lanes.
+        lanes: Owned lanes. Rows of a lane that has another epoch by now are left out.
         rows_max: Maximum number of rows.
         in_flight: ``seq`` of rows to leave out.
         start_seq: Low watermark: lowest ``seq`` to read.
-        cloudevents: Mode of the records.
+        cloudevents: CloudEvents mode in which the rows will be published.
     """
     rows: Sequence[Any] = await fetch_rows(
         connection,
@@ -224,7 +226,7 @@ async def mark_sent(
     fences: Iterable[tuple[int, int]],
     counters: Counters,
 ) -> int:
-    """Mark acknowledged rows SENT, except in lanes that this relay has lost; return their number.
+    """Mark acknowledged rows SENT, except in lanes that this relay has lost; return how many were marked.
 
     Args:
         connection: A connection outside a transaction.
@@ -244,14 +246,17 @@ async def mark_sent(
 
 
 def charge_for(message: Message, fault: RelayError) -> Charge:
-    """Return the decision after the failure of *message* because of *fault*."""
+    """Return *message* and *fault* with the decision that follows: retry, postpone or give up."""
     if isinstance(fault, PartitionUnavailable):
         return message, fault, Postpone(after_s=_PARTITION_PAUSE_S)
     return message, fault, next_step(message.attempts + 1)
 
 
 async def charge_rows(connection: DedicatedConnection, charges: Sequence[Charge]) -> None:
-    """Record failures of rows: number of attempts, reason, and time of the next attempt or FAILED (G24)."""
+    """Record the attempts and the reason of failed rows, except in lanes that this relay has lost (G24).
+
+    A row gets the time of its next attempt, or becomes FAILED.
+    """
     lanes, epochs = _columns({(message.lane, message.epoch) for message, _, _ in charges})
     await fetch_rows(
         connection,
@@ -267,15 +272,15 @@ async def charge_rows(connection: DedicatedConnection, charges: Sequence[Charge]
 
 
 async def requeue_after_outage(connection: DedicatedConnection, lanes: Sequence[Lane]) -> int:
-    """Make rows of *lanes* that failed with the reason ``link`` PENDING; return their number (G25)."""
+    """Make the rows of *lanes* PENDING whose failure has the reason ``link``; return their number (G25)."""
     numbers, epochs = [lane.lane for lane in lanes], [lane.epoch for lane in lanes]
     return len(await fetch_rows(connection, _SQL["requeue_after_outage"], numbers, epochs))
 
 
 async def seconds_until_due(connection: DedicatedConnection, *, fetched_s: float) -> float | None:
-    """Return the seconds until the next attempt of a row; None if no row waits for an attempt.
+    """Return the seconds until the first retry of a row; None if no row waits for a retry.
 
-    Negative if a row became due since the last fetch, which was *fetched_s* seconds ago.
+    The result is negative if a row became due after the last fetch, which was *fetched_s* seconds ago.
     """
     [row] = await fetch_rows(connection, _SQL["next_due"], fetched_s)
     return row["due_s"]
@@ -285,8 +290,8 @@ async def measure_backlog(connection: DedicatedConnection, counters: Counters, s
     """Measure the backlog of all lanes into *counters*; *start_seq* is the low watermark."""
     [row] = await fetch_rows(connection, _SQL["measure_backlog"], _BACKLOG_ROWS_MAX, start_seq, _DUE_ROWS_MAX)
     oldest_s = row["oldest_s"] or 0.0
-    # If all checked rows are blocked, the age of the first row that is not blocked is unknown: report the age
-    # of the oldest row, which is higher.
+    # If all checked rows are blocked, the age of the first row that is not blocked is unknown. Then report
+    # the age of the oldest row, which is higher.
     unknown_s = oldest_s if row["pending"] > _DUE_ROWS_MAX else 0.0
     counters.backlog = Backlog(
         pending=row["pending"],
@@ -351,13 +356,13 @@ class LowWatermark:
     """The ``seq`` below which no row is PENDING or can become PENDING without an operator's SQL.
 
     Marking a row SENT leaves a dead entry in the index of PENDING rows, which usually the next poll removes.
-    While an old snapshot is open, polls cannot remove dead entries and would read all of them each time
-    (after 5 minutes at 1,000 events/s: 300,000 entries, 40 ms per poll).
+    While an old snapshot is open, polls cannot remove dead entries. Polls that start at 0 would then read all
+    of them each time (after 5 minutes at 1,000 events/s: 300,000 entries, 40 ms per poll).
 
-    Invariant (G22): no row that commits late is below the watermark. A transaction locks the table before it
-    draws a ``seq``, until the transaction ends. When the relay has read row n, and all transactions that held
-    the lock at that time have ended, no row up to n can become visible later. A query then finds the first
-    row that is PENDING, or is FAILED and may become PENDING again.
+    Invariant (G22): no row that commits late is below the watermark. A transaction that inserts rows locks
+    the table before it draws a ``seq``, and holds the lock until its end. When the relay has read row n, and
+    all transactions that held the lock at that time have ended, no row up to n can become visible later. A
+    query then finds the first row that is PENDING, or is FAILED and may become PENDING: the new watermark.
     """
 
     def __init__(self) -> None:
@@ -371,7 +376,7 @@ class LowWatermark:
         return f"<LowWatermark {self.seq} [{len(self._writers)} writers to end before {self._seen_seq}]>"
 
     def poll_start(self) -> int:
-        """Return the lowest ``seq`` of the next poll: :attr:`seq`; once every 10 s 0, to read all rows."""
+        """Return the ``seq`` from which the next poll reads: :attr:`seq`, but every 10 s 0, for all rows."""
         now = time.monotonic()
         if now < self._full_scan_at_s:
             return self.seq

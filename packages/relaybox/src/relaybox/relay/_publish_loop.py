@@ -8,7 +8,7 @@ States of a row of the outbox::
        └─ earlier rows ───┘                  └─ row fault ─ charge ─┬─► PENDING, again after 1, 2, 4 s
           come first                                                └─► FAILED, its key is blocked
 
-    PENDING or FAILED because of the link or a partition ─ requeue, once that is available ─► PENDING
+    PENDING or FAILED because of the link or a partition ─ requeue, once available again ─► PENDING
 
 "Charge" counts a failed attempt. States of a batch (in brackets: only with exactly-once delivery)::
 
@@ -59,9 +59,9 @@ __all__ = ("PublishLoop",)
 
 #: Longest wait for acknowledgements after :meth:`PublishLoop.stop`.
 _STOP_ACKNOWLEDGEMENTS_S: Final = 5.0
-#: In a backlog, the batches of all lanes start together, unless a batch takes longer: it is then late.
+#: In a backlog, the batches of all lanes start together. Lanes wait this long for a batch; then it is late.
 _PROMPT_S: Final = 1.0
-#: Interval of deleting old claims. A takeover reads all others: in a backlog those of 50,000 rows a second.
+#: Interval of deleting old claims. A takeover reads the rest: in a backlog, claims of 50,000 rows a second.
 _TRIM_S: Final = 1.0
 #: Longest wait until no row is in flight, so that lanes can be split; the next heartbeat tries again.
 _QUIET_S: Final = 5.0
@@ -71,9 +71,9 @@ _log = structlog.get_logger(__name__)
 class PublishLoop:
     """Publish rows of the outbox to Kafka.
 
-    Invariants: a row is marked only after its acknowledgement (G23). A batch of a lane starts only when the
-    outcome of the lane's last batch is known, and without keys that failed in that batch (G34). An outcome is
-    kept until PostgreSQL has recorded it, and its rows are not fetched before that.
+    Invariants: a row is marked SENT only after Kafka has acknowledged it (G23). A batch of a lane starts only
+    when the outcome of the previous batch of the lane is known, and without the keys that failed there (G34).
+    An outcome is kept until PostgreSQL has recorded it; until then, the rows of the outcome are not fetched.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class PublishLoop:
         self._collect_finished()
 
     async def _work(self, reading: DedicatedConnection, connection: DedicatedConnection) -> None:
-        """Execute actions until ``Stop``; queries for rows use *reading*, so that others need not wait."""
+        """Execute actions until ``Stop``; fetches use *reading*, so that other statements do not wait."""
         self._refreshed = self._idle = False
         try:
             while True:
@@ -224,7 +224,7 @@ class PublishLoop:
 
     async def _requeue_after_outage(self, connection: DedicatedConnection) -> None:
         """Make rows that failed with the reason ``link`` PENDING again, in lanes that are ready now."""
-        # Not in lanes whose failures the recorder has yet to record, because that would undo the requeue.
+        # Not in lanes with failures that are not recorded yet: recording them later would undo the requeue.
         charging = self.recorder.charging_lanes()
         self._requeue_waits = bool(charging)
         new = [
@@ -255,7 +255,7 @@ class PublishLoop:
             _log.info("relay split its lanes", made=made)
 
     def _start_fetch(self, connection: DedicatedConnection, fetch: plan.Fetch) -> None:
-        """Start to read rows, without those that are already read, in flight, or not recorded yet."""
+        """Start to read rows, except rows that are already read, in flight, or not recorded yet."""
         lanes = [lane for lane in self._ready_lanes if lane.lane in fetch.lanes]
         read = self._fetches.first().reading.result() if self._fetches else ()
         seqs = [message.seq for message in (*read, *self.in_flight.messages())] + self.recorder.seqs()
@@ -305,7 +305,7 @@ class PublishLoop:
         return bool(finished)
 
     def _select(self, fetched: Sequence[Message], fetch: PendingFetch) -> Sequence[Message]:
-        """Return those of *fetched* whose lane was not lost, and key not blocked, since the query."""
+        """Return the *fetched* rows whose lane is still owned and not busy, and whose key is not blocked."""
         if self._delivery.one_batch_at_a_time and self.in_flight:
             return []
         usable = {(lane.lane, lane.epoch) for lane in self._lanes.usable()}
@@ -322,7 +322,7 @@ class PublishLoop:
         )
 
     async def _publish(self, connection: DedicatedConnection, messages: Sequence[Message]) -> Sequence[Batch]:
-        """Divide *messages* into batches, start and claim these, and return them; record faulty rows."""
+        """Divide *messages* into batches; start, claim and return them. Queue faulty rows to record."""
         prepared = await self._delivery.prepare(messages)
         if prepared.outcome.faulty:
             self._fetches.invalidate(message.lane for message, _ in prepared.outcome.faulty)
@@ -341,13 +341,13 @@ class PublishLoop:
         return prepared.batches
 
     def _recorded(self) -> None:
-        """Update the busy lanes after outcomes were recorded; wake the loop if it waited for this."""
+        """Update the busy lanes after outcomes were recorded; wake the loop if rows waited for the record."""
         self._update_busy_lanes()
         if self._held_back or self._requeue_waits:
             self._heartbeat.work_available.set()
 
     def _update_busy_lanes(self) -> None:
-        """Keep lanes until their rows are marked: a new owner would publish unmarked rows again."""
+        """Set the busy lanes: a lane is released only when all its published rows are marked SENT."""
         self._lanes.set_busy(frozenset(self.in_flight.lanes() | self.recorder.lanes()))
         if self._lanes.has_idle_surplus():
             self._heartbeat.renew_now.set()

@@ -30,11 +30,12 @@ _log = structlog.get_logger(__name__)
 
 
 class Reconciler:
-    """Mark published rows again whose mark was lost in a failover of PostgreSQL.
+    """Mark rows SENT that were published, but whose mark was lost in a failover of PostgreSQL.
 
-    A failover can lose marks and claims of batches that are in Kafka. Their rows then look unpublished, and
-    the marker is the id of a batch that the database does not know. Therefore the relay reads the topics from
-    the time of the lanes' first stored claim to the end, and marks each row SENT whose event is there.
+    A failover can lose the marks and claims of batches that are in Kafka. The rows of these batches then look
+    unpublished, and the marker is the id of a batch that the database does not know. Therefore the relay
+    reads the topics of unpublished rows, from 5 minutes before the earliest time at which one of the rows can
+    have been published, to their ends. The relay marks each row SENT whose event is on one of these topics.
     """
 
     def __init__(self, kafka: KafkaSettings, history_id: UUID) -> None:
@@ -42,17 +43,25 @@ class Reconciler:
         self.history_id = history_id
 
     def is_from_another_history(self, lane: OwnedLane) -> bool:
-        """Return whether *lane* was last compared with Kafka in another history of PostgreSQL."""
+        """Return whether *lane* was last compared with Kafka in another history; False if that is unknown."""
         return lane.history_id not in (None, self.history_id)
 
     def is_needed(self, lane: OwnedLane, marker: UUID | None) -> bool:
-        """Return whether *lane* is from another history, and its *marker* was not accepted."""
+        """Return whether *lane* is from another history, and its last *marker* is not accepted.
+
+        *marker* is the id of the last batch of the lane in Kafka; None: Kafka has no marker of the lane.
+        """
         return self.is_from_another_history(lane) and lane.accepted_marker != (marker or NO_MARKER)
 
     async def settle(
         self, connection: DedicatedConnection, lanes: Collection[Lane], threads: Executor
     ) -> None:
-        """Mark the published rows of *lanes*; call this only after their former owners were fenced.
+        """Mark the published rows of *lanes* SENT; call this only after their former owners were fenced.
+
+        Args:
+            connection: A connection outside a transaction; gets a temporary table.
+            lanes: Lanes for which :meth:`is_needed` is True.
+            threads: Threads for calls to Kafka.
 
         Raises:
             LinkDown: The topics cannot be read now.
@@ -138,12 +147,15 @@ class PublishedEvents:
 def _starts(
     topics: TopicMetadata, partitions: Mapping[str, int], since: Mapping[str, datetime]
 ) -> dict[tuple[str, int], int]:
-    """Return the offset of the first record of each partition since the time in *since* for its topic.
+    """Return, by topic and partition, the offset of the first record at or after the time of its topic.
 
-    *partitions* has the number of partitions of each topic.
+    Args:
+        topics: Client to read offsets and configuration.
+        partitions: Number of partitions by topic.
+        since: Time by topic.
 
     Raises:
-        PublishedUnknown: Some of the records since then may have been removed.
+        PublishedUnknown: Some of the records at or after that time may have been removed.
     """
     starts: dict[tuple[str, int], int] = {}
     for topic, retention in topics.retention(partitions).items():

@@ -52,12 +52,12 @@ _START_OVER_PAUSE_S: Final = 0.5
 
 
 class Session:
-    """State of a relay in one history of PostgreSQL: connections, lanes, outcomes, producers.
+    """State that a relay keeps for one history of PostgreSQL: connections, lanes, outcomes, producers.
 
-    A history is a system identifier and a timeline; a failover or a restore changes it.
+    A history is a pair of system identifier and timeline. A failover or a restore of PostgreSQL changes it.
 
-    Invariant (G35): no state is used in another history. If the history changes, the relay starts a new
-    session, which is another owner of lanes.
+    Invariant (G35): no state of one history is used in another. When the history changes, the relay starts a
+    new session. The new session has a new owner name, so it must lease lanes as another relay would.
     """
 
     def __init__(
@@ -119,15 +119,20 @@ class Session:
         )
 
     def stop(self) -> None:
-        """Stop fetching rows; wait at most 5 s for acknowledgements in :meth:`run`."""
+        """Make the publish loop fetch no more rows, and wait at most 5 s for acknowledgements.
+
+        :meth:`run` returns only after its event *stopping* is set too.
+        """
         self._publish_loop.stop()
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Publish until *stopping* is set; record outcomes, release lanes and return within 10 s (G27).
+        """Publish until *stopping* is set; then record outcomes, release lanes and return within 10 s (G27).
+
+        The session waits and retries while PostgreSQL or Kafka is unavailable, or the schema is missing.
 
         Raises:
-            ExceptionGroup: Contains :class:`HistoryChanged` if PostgreSQL has another history; otherwise a
-                defect, or the error of a database without the schema.
+            ExceptionGroup: Contains :class:`HistoryChanged` if the history of PostgreSQL has changed. Any
+                other error in the group is a defect of the relay.
         """
         try:
             async with asyncio.TaskGroup() as group:
@@ -153,10 +158,12 @@ class Session:
             await self._delivery.close()
 
     async def _watch(self) -> None:
-        """Exit the process if a call to Kafka hangs, because heartbeats would renew its lanes for ever.
+        """Exit the process with status 70 if a call to Kafka takes over 60 s.
 
-        This applies to calls of a batch, a takeover or an admin client. No event is lost: the next owner of
-        the lanes resolves transactions in doubt. A regular exit would wait for the hanging thread.
+        Otherwise the heartbeat would renew the leases for ever, and no relay would publish from the lanes.
+        The limit applies to calls of a batch, a takeover or an admin client. No event is lost: the next owner
+        of the lanes resolves transactions in doubt. The exit is immediate (``os._exit``), because a regular
+        exit would wait for the hanging thread.
         """
         while True:
             await asyncio.sleep(_WATCH_S)
@@ -177,7 +184,7 @@ class Session:
             self._publish_loop.requeue_soon()
 
     async def _record_last_outcomes(self) -> None:
-        """Wait until the outcomes of all batches are recorded; the heartbeat still renews the lanes."""
+        """Wait at most 2 s until all outcomes are recorded; meanwhile the heartbeat renews the leases."""
         try:
             async with asyncio.timeout(_STOP_RECORD_S):
                 await self._publish_loop.recorder.wait_until_empty()
@@ -201,11 +208,13 @@ def _ignore(_signal: RelaySignal) -> None:
 class Relay:
     """Publish the outbox of one database; several relays share the lanes without configuration.
 
-    No event is lost, and the first records of each key's events are in commit order (G20, G21). With
-    exactly-once delivery, readers of committed messages find each event once, even if processes or servers
-    fail (G31). With at-least-once delivery, an event may be published again with the same ``ce_id`` if a
-    process or a server fails between the acknowledgement and the mark as SENT. A relay opens five connections
-    outside the pool of *database*, and a sixth for takeovers.
+    No event is lost (G20). Per key, events first appear on the topic in commit order (G21). With exactly-once
+    delivery, readers of committed messages find each event once, even if processes or servers fail (G31).
+    With at-least-once delivery, an event may be published again with the same ``ce_id`` if a process or a
+    server fails between the acknowledgement and the mark as SENT.
+
+    A relay opens five connections to PostgreSQL outside the pool of *database*, and with exactly-once
+    delivery a sixth during takeovers.
     """
 
     def __init__(
@@ -240,7 +249,7 @@ class Relay:
         return f"<Relay {self._name!r} [{lanes} | {look.in_flight} in flight | {link}]>"
 
     def statistics(self) -> Statistics:
-        """Return counts since the start and the current state, without I/O."""
+        """Return counts since the start of the relay, and the current state; no I/O."""
         return self._session.statistics()
 
     def stop(self) -> None:
@@ -303,7 +312,9 @@ class TopicsFirst:
         """Wait for Kafka, create or check the topics, and publish until :meth:`stop`.
 
         Raises:
-            TopicsNotReady: A topic is missing and cannot be created; the message has its name and the repair.
+            TopicsNotReady: A topic is missing and cannot be created. The message has the name of the topic,
+                and what to do.
+            ExceptionGroup: A defect of the relay, as :meth:`Relay.run`.
         """
         failures = 0
         while not self._stopping.is_set():
@@ -321,7 +332,10 @@ class TopicsFirst:
                 return
 
     async def _prepared(self) -> Mapping[str, int]:
-        """Return ``max.message.bytes`` of each declared topic; with ``create_topics``, create missing ones.
+        """Create missing topics if ``RELAY_CREATE_TOPICS`` allows it; return the limits of all topics.
+
+        Returns:
+            ``max.message.bytes`` by name, for each topic of ``OUTBOX_TOPICS``.
 
         Raises:
             TopicsNotReady: A topic is missing, and the relay must not or cannot create it.
@@ -351,7 +365,13 @@ class TopicsFirst:
         return {topic: limits[topic] for topic in declared if topic in limits}
 
     def _warn_about_small_limits(self, limits: Mapping[str, int]) -> None:
-        """Warn about topics with a lower limit than the outbox: larger rows would become FAILED (G34)."""
+        """Log a warning for each topic whose limit is below ``OUTBOX_MESSAGE_BYTES_MAX`` (G34).
+
+        The outbox accepts a row whose size is between the two limits, but the row would become FAILED.
+
+        Args:
+            limits: ``max.message.bytes`` by topic.
+        """
         for topic, bytes_max in sorted(limits.items()):
             if bytes_max < self._outbox.message_bytes_max:
                 _log.warning(

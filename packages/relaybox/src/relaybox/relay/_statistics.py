@@ -23,7 +23,8 @@ __all__ = (
     "check_relay",
 )
 
-#: Upper bounds of the histogram of seconds from insert to acknowledgement; one more bucket has no bound.
+#: Upper bounds of the histogram of delays, in seconds; one more bucket has no bound. The delay of a row is
+#: the time from ``created_at`` (start of the transaction that wrote the row) to ``sent_at`` (mark as SENT).
 DELAY_BOUNDS_S: Final = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 #: Maximum length of :attr:`Statistics.troubles`.
 TROUBLES_MAX: Final = 20
@@ -69,7 +70,8 @@ class Backlog:
     keys_blocked: int = 0
     #: Age in seconds of the PENDING row with the lowest ``seq``; 0 if no row is PENDING.
     oldest_pending_s: float = 0.0
-    #: Age in seconds of the first PENDING row that no FAILED row blocks; 0 if there is none.
+    #: Age in seconds of the first PENDING row that no FAILED row blocks; 0 if there is none. If more than
+    #: 10,000 rows are PENDING and the first 10,000 are blocked, the value of ``oldest_pending_s``.
     oldest_due_s: float = 0.0
     #: Number of all lanes.
     lanes: int = 0
@@ -91,7 +93,7 @@ class Statistics:
     failed_total: int
     #: Acknowledged rows that this relay could not mark, because another relay had taken their lane.
     fenced_total: int
-    #: Failures of the link to Kafka after which no broker responded.
+    #: Failures of the link to Kafka that opened the circuit breaker; a failed probe is not counted again.
     link_outages_total: int
     #: Rows that the relay found by polling, because no notification had arrived for them.
     polled_total: int
@@ -102,12 +104,13 @@ class Statistics:
     order_violations_total: int
     #: Failed attempts to remove old rows or to measure the backlog; the relay retries both.
     maintenance_failures_total: int
-    #: Published rows by seconds from insert to acknowledgement: one count per bound of ``DELAY_BOUNDS_S``,
-    #: and one for all above; not cumulative.
+    #: Published rows by delay: one count per bound of ``DELAY_BOUNDS_S``, and one for all above; not
+    #: cumulative.
     delay_counts: tuple[int, ...]
-    #: Sum of the seconds from insert to acknowledgement of all published rows.
+    #: Sum of the delays of all published rows, in seconds.
     delay_sum_s: float
-    #: Published batches by rows: one count per bound of ``BATCH_ROWS_BOUNDS``, and one for all above.
+    #: Published batches by number of rows: one count per bound of ``BATCH_ROWS_BOUNDS``, and one for all
+    #: above; not cumulative.
     batch_counts: tuple[int, ...]
     batch_rows_sum: int
     #: Numbers of the lanes that the relay owns.
@@ -155,12 +158,12 @@ class Counters:
     backlog: Backlog = Backlog()
 
     def count_published(self, *, bucket: int, rows: int, delay_s: float) -> None:
-        """Count rows that were marked SENT.
+        """Count rows that were marked SENT, and whose delays belong to one bucket of the histogram.
 
         Args:
-            bucket: Index of their delays in ``delay_counts``.
+            bucket: Index of the bucket in ``delay_counts``.
             rows: Number of rows.
-            delay_s: Sum of their seconds from insert to acknowledgement.
+            delay_s: Sum of the delays of the rows, in seconds; see :data:`DELAY_BOUNDS_S`.
         """
         self.published_total += rows
         self.delay_counts[bucket] += rows
@@ -287,11 +290,11 @@ class RelayCollector(Collector):
         self._statistics = statistics
 
     def describe(self) -> Iterator[Metric]:
-        """Return no descriptions; without this method, a registry may call :meth:`collect` for them."""
+        """Return no descriptions. Without this method, ``register`` may call :meth:`collect` instead."""
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        """Return all metrics; those of the backlog are at most ``RELAY_POLL_INTERVAL`` old."""
+        """Return all metrics; metrics of the backlog are measured every ``RELAY_POLL_INTERVAL`` seconds."""
         now = self._statistics()
         for name, (text, count) in _COUNTERS.items():
             yield CounterMetricFamily(_PREFIX + name, text, value=count(now))

@@ -1,4 +1,4 @@
-"""Take lanes over: fence the former owner, find out what it published, and record that (G31, G36)."""
+"""Take lanes over: fence the former owner, find out what the owner published, and record that (G31, G36)."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -71,13 +71,22 @@ async def take_over(
 ) -> Takeover:
     """Open *lanes* in the only safe order: check the epoch, open the producer, read marker and claims.
 
-    Opening the producer fences a former owner that resumes after the check of the epoch. A former owner that
-    opens its producer later fences this relay, finds its epoch outdated, and stops. The next transaction of
-    this relay then fails, and the relay takes the lane over again.
+    Opening the producer fences a former owner that resumes after the check of the epoch. If a former owner
+    opens its producer later, that fences this relay. The former owner then finds its own epoch outdated and
+    publishes nothing; the next transaction of this relay fails, and this relay takes the lane over again.
 
-    If the last transaction of a lane does not end within *open_s_max*, because a partition accepts no writes,
-    the lane switches to its next producer, which has another ``transactional.id``, unless one of the lane's
-    batches may still be committed.
+    The last transaction of a lane cannot end while a partition that it wrote to accepts no writes. If the
+    transaction has not ended after *open_s_max* seconds, the lane switches to its next producer, which has
+    another ``transactional.id``. The lane does not switch while a batch of the lane may still be committed.
+
+    Args:
+        connection: A connection outside a transaction.
+        lanes: Lanes that this relay has leased.
+        markers: Reads the markers.
+        new_producer: Creates the producer of a lane.
+        threads: Threads for blocking calls to Kafka.
+        reconciler: Marks published rows after a failover.
+        open_s_max: Longest initialisation of a producer, in seconds.
 
     Raises:
         LinkDown: The control topic cannot be reached or created, or topics cannot be read after a failover.
@@ -116,8 +125,9 @@ async def _fail_hidden(
 ) -> None:
     """Move each lane whose last marker may be hidden by an open transaction to ``takeover.failed``.
 
-    Such a lane is removed from *producers*. A lane that uses its first ``transactional.id`` has no open
-    transaction, because opening its producer ended the transaction.
+    Such a lane is removed from *producers*. Lanes with the producer number 0 are not checked: they have used
+    no other ``transactional.id``, so opening the producer has ended any open transaction. After a failover
+    the number may be wrong, but then producers with all ids of the lane were opened.
     """
     numbered = {lane.lane: lane for lane in producers if producers[lane].number > 0}
     in_thread = asyncio.get_running_loop().run_in_executor
@@ -139,7 +149,14 @@ async def _settle(
 ) -> None:
     """Mark rows that former owners published, and open lanes, or stop lanes that need an operator.
 
-    *found* has the id of the last committed batch by number of the lane; the result is added to *takeover*.
+    Args:
+        connection: A connection outside a transaction.
+        producers: The opened producer of each lane.
+        found: Marker (id of the last committed batch) by lane number; lanes without a marker are left out.
+        known: State in ``relay_lanes`` by lane number.
+        threads: Threads for blocking calls to Kafka.
+        reconciler: Marks published rows after a failover.
+        takeover: Gets the opened lanes and the faulty lanes.
     """
     unsettled = {lane for lane in producers if reconciler.is_needed(known[lane.lane], found.get(lane.lane))}
     try:
@@ -186,10 +203,14 @@ async def _next_numbers(
     markers: Markers,
     threads: Executor,
 ) -> dict[Lane, list[int]]:
-    """Assign the next producer to each of the *failed* lanes whose last transaction has not ended.
+    """Assign the next producer to *failed* lanes whose last transaction has not ended.
 
-    A lane with several *numbers* gets none, because after a failover PostgreSQL may have lost a claim of the
-    lane.
+    A lane gets none if one of its batches may still be committed, or while a relay of an older version runs.
+    A lane with several *numbers* gets none either: it is taken over after a failover, in which PostgreSQL may
+    have lost a claim of the lane.
+
+    Returns:
+        The assigned producer number of each lane that got one, as a list of one number.
     """
     stuck = [
         lane
@@ -248,7 +269,11 @@ async def _open_all(
     limit_s: float,
     threads: Executor,
 ) -> tuple[dict[Lane, LaneProducer], dict[Lane, LinkDown]]:
-    """Open the producers *numbers* of each lane in turn; return the last of each lane, and errors by lane."""
+    """Open the producers *numbers* of each lane, one after the other; close all but the last of each lane.
+
+    Returns:
+        The open producer by lane, and for lanes whose producer could not be opened, the error by lane.
+    """
     in_thread = asyncio.get_running_loop().run_in_executor
     opening = await asyncio.gather(
         *(
@@ -266,7 +291,11 @@ async def _open_all(
 def _open_in_turn(
     new_producer: NewProducer, lane: int, numbers: Sequence[int], limit_s: float
 ) -> LaneProducer | LinkDown:
-    """Open the producers *numbers* in turn, closing the one before; return the last, or the first error."""
+    """Open the producers *numbers* one after the other, and close all but the last.
+
+    Returns:
+        The last producer; or the error of the first producer that could not be opened.
+    """
     opened: LaneProducer | LinkDown | None = None
     for number in numbers:
         if isinstance(opened, LaneProducer):

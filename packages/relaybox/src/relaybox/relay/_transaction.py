@@ -120,7 +120,7 @@ class Markers:
         self._partitions = 0
 
     def transactional_id(self, lane: int, number: int) -> str:
-        """Return the ``transactional.id`` of producer *number* of *lane*, the same for every owner."""
+        """Return the ``transactional.id`` of producer *number* (modulo 4) of *lane*, equal for all owners."""
         place = number % PRODUCERS_PER_LANE
         return f"relaybox-{self._origin}-{lane}" + (f"-{place}" if place else "")
 
@@ -138,7 +138,7 @@ class Markers:
         """Create or grow the control topic so that it has a partition for each of *lanes*.
 
         Raises:
-            LinkDown: No broker responded, or this account cannot create the topic; the message says how to.
+            LinkDown: No broker responded, or the topic cannot be created; the message says what to do.
         """
         wanted = max(_PARTITIONS, max(lanes) + 1)
         if wanted <= self._partitions:
@@ -192,9 +192,9 @@ class Markers:
             return self._read(consumer, lanes)
 
     def lanes_with_open_transaction(self, lanes: Sequence[int]) -> set[int]:
-        """Return those of *lanes* whose last marker an open transaction may hide.
+        """Return those of *lanes* whose last marker an open transaction may hide from :meth:`read_last`.
 
-        Initialising a producer ends the transactions of its own ``transactional.id`` only.
+        A producer that opens ends only transactions of its own ``transactional.id``; others may be open.
 
         Raises:
             LinkDown: The broker did not respond in time.
@@ -207,7 +207,7 @@ class Markers:
             }
 
     def written(self, lanes: Sequence[int]) -> dict[int, list[UUID]]:
-        """Return the ids of the last batches of each of *lanes* whose marker was written, committed or not.
+        """Return, by lane, the batch ids of the markers in the last 64 offsets, committed or not, in order.
 
         Raises:
             LinkDown: The broker did not respond in time.
@@ -277,7 +277,7 @@ class Markers:
             if error is None:
                 assert partition is not None
                 found[partition].append(UUID(bytes=message.value()))
-            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's local codes are spelled so
+            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - local codes begin with _
                 reading.discard(partition or 0)
             else:
                 raise KafkaException(error)
@@ -290,8 +290,8 @@ class Markers:
 class LaneProducer:
     """A transactional producer of one lane; :meth:`open` fences others with the same ``transactional.id``.
 
-    An error of a commit does not prove that the commit failed, because the response may have been lost. All
-    methods block; one thread at a time may use a producer.
+    If a commit returns an error, the transaction may be committed nevertheless, because the response may have
+    been lost. All methods block; one thread at a time may use a producer.
     """
 
     def __init__(
@@ -316,11 +316,11 @@ class LaneProducer:
         )
 
     def open(self, limit_s: float = INIT_S_MAX) -> None:
-        """End the last transaction of this ``transactional.id``, and fence its other producers.
+        """End the last transaction of this ``transactional.id``, and fence other producers with this id.
 
         Raises:
-            TransactionUnfinished: The last transaction has not ended within *limit_s*.
-            LinkDown: The brokers did not respond in time; retry with a new producer.
+            TransactionUnfinished: The last transaction has not ended within *limit_s* seconds.
+            LinkDown: The brokers did not respond in time, or refused; retry with a new producer.
         """
         until_s = time.monotonic() + limit_s
         while True:
@@ -336,7 +336,7 @@ class LaneProducer:
                 return
 
     def publish(self, batch: LaneBatch) -> TransactionResult:
-        """Publish *batch* and its marker in one transaction; commit after PostgreSQL confirmed its claim."""
+        """Publish *batch* and its marker in one transaction; commit if the claim is confirmed within 10 s."""
         failures: list[KafkaError] = []
         note = partial(_note_failure, failures)
 

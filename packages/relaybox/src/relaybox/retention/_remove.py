@@ -38,7 +38,7 @@ class RemovalCounts:
     flow_events: int = 0
     #: Rows removed from ``flow_event_keys``.
     flow_event_keys: int = 0
-    #: Rows of ``command_inbox`` that stay without the client's idempotency key.
+    #: Rows of ``command_inbox`` from which the client's idempotency key was removed.
     keys: int
 
 
@@ -52,14 +52,14 @@ async def remove_old_records(
     """Remove rows older than the retention times of *settings*, and client keys older than *key_ttl_h*.
 
     Several processes may call this function at once: one of them works on a table, the others skip that
-    table. Each step is a transaction of at most 1,000 rows, waits for no row lock, and is followed by a pause
-    of three times its duration. A retention time of 0 hours keeps the rows for ever.
+    table. Each step is one transaction, which removes at most 1,000 rows and skips locked rows. After a step
+    the function pauses for three times the duration of the step. A time of 0 hours keeps the rows for ever.
 
     Args:
         db: A connection outside a transaction.
         settings: Hours for which each kind of row is kept.
         key_ttl_h: Hours for which ``command_inbox`` keeps a client's idempotency key, which is not hashed.
-        should_continue: Called before each step; the call ends when it returns False.
+        should_continue: Called before each step; when it returns False, no further step begins.
 
     Raises:
         DatabaseUnavailable: PostgreSQL cannot be reached.

@@ -1,4 +1,4 @@
-"""Find the ticks of a cron expression in a time zone; pure functions."""
+"""Find the ticks of a cron expression: the times that match it in a time zone; pure functions."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -41,6 +41,9 @@ class Cron:
         exists. A tick at a local time that occurs twice, because the clock is set back, is due at the first
         occurrence. These are the rules of Debian's cron. They do not apply to an expression with seconds, or
         with ``*`` or ``*/n`` as minutes or hours: a skipped time then has no tick, a repeated time two.
+
+        Raises:
+            ScheduleInvalid: The expression is malformed, or matches no time in the next 50 years.
         """
         try:
             for tick in CronSim(self.expression, after.astimezone(self.zone)):
@@ -56,9 +59,9 @@ class Cron:
         raise ScheduleInvalid(f"cron expression {self.expression!r} matches no time in the next 50 years")
 
     def last_tick(self, first: datetime, now: datetime) -> datetime:
-        """Return the latest tick from the tick *first* to *now*, in UTC.
+        """Return the latest tick that is not before the tick *first* and not after *now*, in UTC.
 
-        A binary search over the seconds: 25 steps for a year, however many ticks it has.
+        The method is a binary search over the seconds: 25 steps for a year, however many ticks the year has.
         """
         last, end = first.astimezone(UTC), now.astimezone(UTC)  # no tick from `end` to `now`
         while end - last >= _RESOLUTION:

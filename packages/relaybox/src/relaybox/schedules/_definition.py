@@ -27,7 +27,7 @@ class MissedTicks(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Tick:
-    """A time at which a schedule was due, given to the function of its task."""
+    """A time at which a schedule was due; the function of the tick's task gets this object."""
 
     #: Id of the tick's task, the same in each attempt; a key for effects outside the database.
     id: UUID
@@ -35,7 +35,8 @@ class Tick:
     name: str
     #: The time of the tick in the zone of the schedule; the task may run later.
     at: datetime
-    #: The tick of the previous task; ticks between the two were missed. None for the first task.
+    #: Time of the tick of the schedule's previous task; ticks between the two times were missed. None for the
+    #: first task.
     previous_at: datetime | None
 
 
@@ -46,7 +47,7 @@ RecurringFunction = Callable[[Tick, AsyncSession], Awaitable[Mapping[str, Any] |
 
 @dataclass(frozen=True, kw_only=True)
 class RecurringTask:
-    """A function with its schedule."""
+    """A function with its schedule; see :func:`recurring_task` for the fields."""
 
     #: Name of the schedule, and type of its tasks.
     name: str
@@ -71,18 +72,18 @@ def recurring_task(
 ) -> Callable[[RecurringFunction], RecurringTask]:
     """Declare the decorated function as the task of a schedule.
 
-    The function runs in one READ COMMITTED transaction with the record that its task has ended: its database
-    changes take effect once per tick, even if processes are killed. An error rolls them back, and the task is
-    tried again as other tasks are.
+    The function runs in one READ COMMITTED transaction with the record that its task has ended. So the
+    database changes of the function take effect once per tick, even if processes are killed. An error rolls
+    the changes back, and the task is tried again, up to ``TASK_ATTEMPTS_MAX`` attempts in total.
 
     Args:
         name: Name of the schedule, 1 to 120 characters; names with the prefix ``relaybox.`` are reserved.
-        cron: Minute, hour, day of month, month, day of week, as in Debian's crontab; before them optionally
-            the second.
+        cron: Five fields for minute, hour, day of month, month and day of week, as in Debian's crontab. A
+            field for the second may precede them.
         timezone: Time zone of the expression, a name of the IANA database.
         missed: What happens if several ticks are due at once.
-        may_overlap: Whether a tick creates its task although the one before has not ended. Otherwise the tick
-            waits until the former task has ended.
+        may_overlap: Whether a tick creates its task although the previous task of the schedule has not ended.
+            Otherwise the tick waits until the previous task has ended.
 
     Raises:
         ScheduleInvalid: The name, the expression or the zone is malformed, or the expression has no tick.

@@ -32,16 +32,17 @@ _FAILED: Final = {"error_code": "TASK_ATTEMPT_FAILED", "message": "the process e
 
 
 class RecurringTaskRunner:
-    """Create a task for each tick of *tasks* that is due, and run these tasks.
+    """Create a task for each tick of the schedules in *tasks* that is due, and run the created tasks.
 
-    Several processes may have a runner for the same tasks: each tick gets one task, which one of them runs.
-    While at least one process runs, a tick is missed only if the former task has not ended, see
-    :class:`MissedTicks`. The schedules are recorded when the runner starts.
+    Several processes may have a runner for the same schedules: each tick gets one task, and one process runs
+    the task. The runner looks for due ticks every ``TASK_POLL_S`` and when a task ends. If several ticks of a
+    schedule are due by then, :class:`MissedTicks` decides which of them get a task. The runner records the
+    schedules when it starts.
 
     Args:
         database: Where schedules and tasks are stored.
         tasks: What :func:`recurring_task` returned; names must differ.
-        settings: None reads ``TASK_*`` from the environment. A tick is found within ``TASK_POLL_S``.
+        settings: Limits and intervals; None reads ``TASK_*`` from the environment.
         on_signal: Called with each step of the task runner, for tests.
 
     Raises:

@@ -25,12 +25,14 @@ _TICKS: Final = UUID("5f0e1b52-6ad6-4f8b-9d0a-52d1e7f6a0c3")
 async def declare_schedules(
     executor: Executor, tasks: Iterable[RecurringTask], *, now: datetime | None = None
 ) -> None:
-    """Record the schedules of *tasks*; the first tick of a new or changed one is the next after *now*.
+    """Record the schedules of *tasks*; keep the recorded next tick of a schedule that has not changed.
+
+    If the cron expression or the time zone of a schedule is new, its next tick is the first after *now*.
 
     Args:
         executor: A connection or session.
         tasks: The recurring tasks of this process.
-        now: The time; None: by the database's clock.
+        now: The present time; None: the time of the database's clock.
 
     Raises:
         DatabaseError: PostgreSQL is unreachable or too busy.
@@ -45,15 +47,16 @@ async def declare_schedules(
 
 
 async def create_due_tasks(database: Database, names: Sequence[str], *, now: datetime | None = None) -> int:
-    """Create the tasks of the ticks that are due, one per schedule; return their number.
+    """Create the tasks of ticks that are due, at most one per schedule; return the number of tasks.
 
-    Several processes may call this at once: each tick gets one task. The task and the schedule's next tick
-    are written in one transaction.
+    With ``MissedTicks.EACH`` a schedule may have further due ticks: call this function until it returns 0.
+    Several processes may call this function at once: each tick gets one task. The task and the schedule's
+    next tick are written in one transaction.
 
     Args:
         database: The database; the call takes one transaction.
-        names: The schedules for which tasks are created.
-        now: The time by which ticks must be due; None: by the database's clock.
+        names: Names of the schedules for which tasks are created.
+        now: A tick at this time or earlier is due; None: the time of the database's clock.
 
     Raises:
         DatabaseError: PostgreSQL is unreachable or too busy.
@@ -80,7 +83,8 @@ async def _tick(executor: Executor, schedule: Mapping[str, Any]) -> int:
             at = cron.last_tick(at, now)
         following = cron.next_tick(at)
     except ScheduleInvalid as error:
-        # Such as a rule of a later release. Each poll of each process comes here; the first one logs it.
+        # For example, a process of a later release has recorded an expression that this one cannot parse.
+        # Each poll of each process finds this error; the process that records it also logs it.
         unusable = {"error_code": error.error_code, "message": str(error)}
         if await executor.fetch(_SQL["record_unusable"], name, to_json(unusable).decode()):
             _log.error("schedule not advanced", schedule=name, error_code=error.error_code, reason=str(error))

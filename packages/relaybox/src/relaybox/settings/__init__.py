@@ -1,7 +1,8 @@
-"""Read settings from environment variables, with one class per prefix, once at the start of a process.
+"""Read settings from environment variables.
 
-The variables are documented in ``docs/reference/settings.md`` and ``.env.example``; a variable is the prefix
-and the field's name in capitals.
+Each class reads the variables of one prefix. The name of a variable is this prefix and the name of the field
+in capitals: ``KafkaSettings.host`` is ``KAFKA_HOST``. ``docs/reference/settings.md`` and ``.env.example``
+document all variables.
 """
 
 from pathlib import Path
@@ -132,7 +133,8 @@ class RelaySettings(BaseSettings):
 
     #: Seconds after which the relay reads the outbox again if no notification of new rows arrives.
     poll_interval: Annotated[float, Field(gt=0, le=3_600)] = 5.0
-    #: Maximum number of rows of a batch.
+    #: Maximum number of rows that a query reads from the outbox for the next batches. In a backlog, the relay
+    #: doubles the number after each full query, up to 5,000 rows or 50 times this number if that is lower.
     batch_size: Annotated[int, Field(ge=1, le=10_000)] = 100
     #: ``exactly-once``: Kafka transactions, so that ``read_committed`` consumers find each event once on its
     #: topic. ``at-least-once``: no transactions; after a failure, events may be on the topic twice.
@@ -140,24 +142,25 @@ class RelaySettings(BaseSettings):
     #: How events are written to Kafka messages.
     cloudevents: CloudEventsMode = "binary"
     #: Compression of record batches. For an event of 540 bytes, which takes 944 bytes on the broker's disk
-    #: without compression, lz4 takes 0.7 µs of CPU and 186 bytes; zstd 1.8 µs and 110 bytes, but single
-    #: events take longer; gzip 18 µs of CPU.
+    #: without compression, lz4 takes 0.7 µs of CPU and 186 bytes, zstd takes 1.8 µs and 110 bytes, and gzip
+    #: takes 18 µs. With zstd, sending a single event takes longer.
     compression: Compression = "lz4"
-    #: Whether the relay creates missing topics of ``OUTBOX_TOPICS``; otherwise an error with their names ends
-    #: it.
+    #: Whether the relay creates missing topics of ``OUTBOX_TOPICS``. If not, the relay ends with an error
+    #: that names the missing topics.
     create_topics: bool = True
     #: Partitions of a created topic; never change them later, because that breaks the order per key.
     topic_partitions: Annotated[int, Field(ge=1, le=10_000)] = 8
-    #: Replicas of a created topic and of the relay's control topic; None: three, or one per broker if fewer.
+    #: Replicas of each partition of a created topic, and of the relay's control topic. None: three, or the
+    #: number of brokers if that is lower.
     topic_replication: Annotated[int, Field(ge=1, le=100)] | None = None
-    #: ``min.insync.replicas`` of a created topic; None: one less than the replicas, at least one, at most
-    #: two.
+    #: ``min.insync.replicas`` of a created topic. None: the number of replicas minus one, but at least one
+    #: and at most two.
     topic_min_isr: Annotated[int, Field(ge=1, le=100)] | None = None
-    #: Seconds without a heartbeat after which another relay takes over the lanes.
+    #: Seconds after the last heartbeat of a relay until another relay takes over its lanes (slices of keys).
     lease_s: Annotated[float, Field(gt=0, le=3_600)] = 3.0
-    #: Hours for which a SENT row stays in the outbox; the row is removed within the following half of this
-    #: time. The default equals Kafka's default retention, so that outbox and topics can be compared. PENDING
-    #: and FAILED rows are never removed.
+    #: Hours for which a SENT row stays in the outbox. The row is removed after this time, at the latest after
+    #: 1.5 times this time. The default equals Kafka's default retention, so that ``relaybox verify`` can
+    #: compare outbox and topics. PENDING and FAILED rows are never removed.
     retention_h: Annotated[float, Field(gt=0, le=100_000)] = 168.0
 
     @field_validator("topic_min_isr")
@@ -180,7 +183,7 @@ class TaskSettings(BaseSettings):
     lease_s: Annotated[float, Field(gt=0, le=3_600)] = 60.0
     #: Number of attempts at a task; then the task runner calls ``on_exhausted`` instead of the worker.
     attempts_max: Annotated[int, Field(ge=1, le=100)] = 3
-    #: Tasks that a process runs at the same time.
+    #: Maximum number of tasks that a process runs at the same time.
     concurrency: Annotated[int, Field(ge=1, le=100)] = 4
     #: Seconds after which the task runner looks for tasks again if :meth:`TaskRunner.wake` is not called.
     poll_s: Annotated[float, Field(gt=0, le=60)] = 1.0
@@ -197,7 +200,8 @@ class HttpSettings(BaseSettings):
     head_timeout_s: Annotated[float, Field(gt=0, le=600)] = 15.0
     #: Seconds in which a body must arrive; the limit is extended for the bytes that have arrived.
     body_timeout_s: Annotated[float, Field(gt=0, le=3_600)] = 20.0
-    #: Number of received bytes that extends ``body_timeout_s`` by 1 s. By default 20 MiB may take 11 minutes.
+    #: The client gets 1 s more than ``body_timeout_s`` for each such number of bytes that has arrived. By
+    #: default, a body of 20 MiB may take 11 minutes.
     body_rate_min_bytes_s: Annotated[int, Field(ge=1_024, le=2**30)] = 32 * 1024
 
 
@@ -208,14 +212,15 @@ class IdempotencySettings(BaseSettings):
         env_prefix="IDEMPOTENCY_", frozen=True, extra="ignore", env_ignore_empty=True
     )
 
-    #: Idempotency keys are stored as a hash, keyed with this secret; without a secret, a reader of the table
-    #: can test whether a guessed key was used. All processes need the same secret, because with another
-    #: secret stored responses are not found.
+    #: Secret of the keyed hash under which idempotency keys are stored. None: a hash without a secret, with
+    #: which a reader of the table can test whether a guessed key was used. All processes need the same
+    #: secret, because a process with another secret does not find the stored responses.
     secret: Annotated[SecretStr, Field(min_length=32)] | None = None
     #: Hours for which a response is stored; after that, a request with its key is executed again (G70).
     ttl_h: Annotated[float, Field(gt=0, le=8_760)] = 24.0
-    #: Largest response body that is stored. If a response was larger, a repeated request gets an error and is
-    #: not executed again (G67).
+    #: Largest response body that is stored. If a response was larger, a repeated request gets 410 and is not
+    #: executed again (G67). Also the largest request body that the IdempotencyMiddleware reads in cache mode;
+    #: a larger body gets 413.
     body_bytes_max: Annotated[int, Field(ge=0, le=64 * 1024 * 1024)] = 1024 * 1024
     #: Seconds between two removals of expired records.
     sweep_s: Annotated[float, Field(gt=0, le=86_400)] = 60.0
@@ -242,26 +247,28 @@ class RetentionSettings(BaseSettings):
         env_prefix="RETENTION_", frozen=True, extra="ignore", env_ignore_empty=True
     )
 
-    #: Hours for which an ended command is kept, from its creation; after that, its status is 404.
+    #: Hours from the creation of a command until the command is removed, if it has ended by then. After that,
+    #: a request for the state of the command gets 404.
     commands_h: Annotated[float, Field(ge=0, le=1_000_000)] = 720.0
     #: Hours for which a task is kept after it ended.
     tasks_h: Annotated[float, Field(ge=0, le=1_000_000)] = 720.0
-    #: Hours for which the record is kept that a consumer group has consumed an event. This time must be
-    #: longer than ``retention.ms`` of the topic: otherwise a group that reads the topic again processes the
-    #: event again (G40). The library does not know ``retention.ms``, so the default keeps the records for
-    #: ever.
+    #: Hours for which the library keeps its record that a consumer group has consumed an event. This time
+    #: must be longer than ``retention.ms`` of the topic: otherwise a group that reads the topic again would
+    #: process the event again (G40). The library does not know ``retention.ms``, so the default keeps the
+    #: records for ever.
     consumed_events_h: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
     #: Hours for which a dead letter is kept after it was replayed or discarded; an unresolved one stays.
     dead_letters_h: Annotated[float, Field(ge=0, le=1_000_000)] = 720.0
-    #: Hours for which the handle of a flow is kept after it ended, and an event for which a flow may wait
-    #: later, after it arrived.
+    #: Hours for which a resume handle of a flow is kept after its pause has ended. Also the hours for which
+    #: an event is kept after its arrival, for flows that begin to wait for the event later.
     flows_h: Annotated[float, Field(ge=0, le=1_000_000)] = 720.0
 
 
 class JwtSettings(BaseSettings):
     """How bearer tokens are verified (RFC 7519): HS256 with a shared secret.
 
-    The secret must have at least 32 bytes, the size of the digest (RFC 7518, section 3.2).
+    The secret must have at least 32 characters, because RFC 7518 (section 3.2) requires at least the size of
+    the digest, 32 bytes.
     """
 
     model_config = SettingsConfigDict(env_prefix="JWT_", frozen=True, extra="ignore", env_ignore_empty=True)
@@ -279,8 +286,8 @@ def load_settings(kind: type[Settings]) -> Settings:
     """Read the settings class *kind* from the environment.
 
     Raises:
-        SettingsError: A setting is missing or malformed; the message has one line per setting, without the
-            value, which may be a secret.
+        SettingsError: A setting is missing or malformed. The message has one line per setting. It does not
+            contain the value, which may be a secret.
     """
     try:
         return kind()
@@ -298,7 +305,7 @@ def check_settings(*kinds: type[BaseSettings]) -> None:
     """Read each of the settings classes *kinds* from the environment, and report all errors together.
 
     Raises:
-        SettingsError: A setting is missing or malformed; one line for each.
+        SettingsError: A setting is missing or malformed; the message has one line per such setting.
     """
     lines: list[str] = []
     for kind in kinds:

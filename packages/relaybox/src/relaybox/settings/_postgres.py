@@ -53,8 +53,9 @@ class PostgresSettings(BaseSettings):
     target_session_attrs: Literal["any", "primary", "read-write"] = "read-write"
     #: The pooler at ``host``: ``none``, or the pool_mode of PgBouncer, ``session`` or ``transaction``.
     pooler: Literal["none", "session", "transaction"] = "none"
-    #: Addresses of the servers behind the pooler, in the form of ``host``, for LISTEN, relays and migrations;
-    #: required with ``transaction``. None uses ``host`` for all work.
+    #: Addresses of the servers behind the pooler, in the form of ``host``, for work that needs a server
+    #: session of its own: LISTEN, relays and migrations. Required if ``pooler`` is ``transaction``. None:
+    #: ``host``.
     direct_host: Annotated[str, AfterValidator(validate_addresses)] | None = None
     direct_port: Port = 5432
     db: str = "relaybox"
@@ -66,11 +67,12 @@ class PostgresSettings(BaseSettings):
     #: Role of the services.
     user: str = "relaybox"
     password: SecretStr = SecretStr("")
-    #: Role of the migrations, owner of the tables; None: ``user``.
+    #: Role of the migrations, which owns the tables. None: ``user``.
     owner_user: str | None = None
-    #: None: ``password``.
+    #: Password of ``owner_user``. None: ``password``.
     owner_password: SecretStr | None = None
-    #: Maximum number of pooled connections of a process; an API process has one more, a relay six.
+    #: Maximum number of pooled connections of a process. Beside the pool, an API process has one connection,
+    #: for LISTEN, and a relay has six.
     pool_size: Annotated[int, Field(ge=1, le=200)] = 10
     #: Time after which a statement that waits for a lock fails; the API then responds with 503.
     lock_timeout_ms: Annotated[int, Field(ge=1, le=600_000)] = 3_000
@@ -139,7 +141,7 @@ class PostgresSettings(BaseSettings):
         return ", ".join(f"{host}:{port}" for host, port in self.addresses)
 
     def direct(self) -> "PostgresSettings":
-        """Return settings that connect to ``direct_host``, bypassing the pooler; unchanged if it is None."""
+        """Return settings that connect to ``direct_host``; unchanged settings if ``direct_host`` is None."""
         if self.direct_host is None:
             return self
         changes = {"host": self.direct_host, "port": self.direct_port, "pooler": "none", "direct_host": None}

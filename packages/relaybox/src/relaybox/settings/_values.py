@@ -36,9 +36,16 @@ def _readable(path: Path) -> Path:
 
 
 def refuse_unused(given: object, remedy: str) -> None:
-    """Reject *given* unless None, because other settings make it ineffective; *remedy* names what to set.
+    """Reject the value of a setting that has no effect with the other settings.
 
-    Without this check, settings with a password or a certificate might configure a connection without TLS.
+    Otherwise an operator could set a password or a certificate and not notice that connections use no TLS.
+
+    Args:
+        given: The value; None if the setting is not set.
+        remedy: The advice for the message, such as ``set KAFKA_SSL_CERT_FILE``.
+
+    Raises:
+        PydanticCustomError: *given* is not None.
     """
     if given is not None:
         raise invalid_setting(f"has no effect; {remedy}")
@@ -49,9 +56,15 @@ ReadableFile = Annotated[Path, AfterValidator(_readable)]
 
 
 def require_key_file(value: Path | None, info: ValidationInfo, certificate: str) -> Path | None:
-    """Check that the key file *value* is set if, and only if, the field ``ssl_cert_file`` is set.
+    """Return the key file *value* after a check that a key is set if, and only if, a certificate is set.
 
-    *certificate* is the environment variable of that field, for the message.
+    Args:
+        value: The key file; None if it is not set.
+        info: The other fields, of which ``ssl_cert_file`` is the certificate.
+        certificate: Environment variable of ``ssl_cert_file``, for the message.
+
+    Raises:
+        PydanticCustomError: Only one of key and certificate is set.
     """
     # `info.data` lacks a certificate that is invalid, which has its own error.
     given = info.data.get("ssl_cert_file", ...)
@@ -63,14 +76,14 @@ def require_key_file(value: Path | None, info: ValidationInfo, certificate: str)
 
 
 def address_with_port(host: str, port: int) -> str:
-    """Return *host* as ``host:port``; *port* is used if *host* contains no port."""
+    """Return *host* as ``host:port``, with *port* if *host* contains no port."""
     name, _, own_port = host.rpartition(":")
     has_port = own_port.isdecimal() and (":" not in name or name.endswith("]")) and bool(name)
     return host if has_port else f"{host}:{port}"
 
 
 def parse_addresses(hosts: str, port: int) -> list[tuple[str, int]]:
-    """Return host and port of each of the comma-separated *hosts*; *port* is used if a host has no port."""
+    """Return host and port of each of the comma-separated *hosts*, with *port* for a host without a port."""
     pairs = [
         address_with_port(host.strip(), port).rpartition(":") for host in hosts.split(",") if host.strip()
     ]

@@ -27,7 +27,7 @@ class AttemptOutcome(StrEnum):
     """Why a runner does not hold a task any more."""
 
     ENDED = auto()  # the worker completed or failed the task
-    LOST = auto()  # the task was cancelled, or another runner took over the task
+    LOST = auto()  # the task was cancelled or taken over, or PostgreSQL failed to postpone or release it
     POSTPONED = auto()  # the attempt failed; the task is claimed again after a pause
     RELEASED = auto()  # the runner stopped; another runner may claim the task at once
 
@@ -38,15 +38,17 @@ def retry_pause_s(attempts: int) -> float:
 
 
 async def await_worker(call: Awaitable[Result], is_cancelled: Callable[[], bool]) -> Result:
-    """Await a function of the application, and raise nothing but instances of ``Exception``.
+    """Await a function of the application, and turn exceptions that would end the runner into errors.
 
     Args:
-        call: The function, called.
+        call: The awaitable that the call of the function has returned.
         is_cancelled: Returns whether the caller has cancelled the function.
 
     Raises:
+        Exception: An error that the function raised, unchanged.
         CancelledError: The caller has cancelled the function.
-        WorkerAborted: It raised an exception that ends a program, or cancelled its own task.
+        WorkerAborted: The function raised SystemExit, KeyboardInterrupt or CancelledError, or cancelled the
+            asyncio task in which it runs.
     """
     task = asyncio.current_task()
     assert task is not None
@@ -79,7 +81,7 @@ class Attempt:
     is_cancelled: Callable[[], bool]
 
     async def run(self) -> AttemptOutcome:
-        """Call the worker or ``on_exhausted``; postpone the task if neither has ended it."""
+        """Call the worker, or ``on_exhausted`` after the last attempt; postpone a task that has not ended."""
         try:
             if self.task.attempts > self.attempts_max:
                 await await_worker(self.on_exhausted(self.task), self.is_cancelled)
@@ -104,6 +106,7 @@ class Attempt:
 
         If the runner does not hold the task any more, nothing is changed. The outcome is then ENDED for
         TaskUnfinished, because a worker that returned has ended the task itself, and LOST for other failures.
+        If PostgreSQL fails, the outcome is LOST: a runner claims the task again when its lease ends.
         """
         pause_s = retry_pause_s(self.task.attempts)
         try:

@@ -47,9 +47,10 @@ class TaskUnfinished(TaskError):
 
 
 class WorkerAborted(TaskError):
-    """Raised for a worker that raised an exception meant to end a process or a task.
+    """Raised when a worker raised SystemExit, KeyboardInterrupt or CancelledError.
 
-    For example ``CancelledError``, because the worker awaited work that was cancelled.
+    For example, the worker awaited an asyncio task that was cancelled. The runner replaces such an exception
+    by this error, which counts as a failed attempt. Otherwise the exception would end the runner.
     """
 
     error_code = "WORKER_ABORTED"

@@ -132,10 +132,13 @@ class TaskRunner:
         self._woken.set()
 
     async def run(self) -> None:
-        """Run tasks until :meth:`stop`; release those that have not ended ``TASK_STOP_GRACE_S`` later.
+        """Run tasks until :meth:`stop`; release the tasks that have not ended ``TASK_STOP_GRACE_S`` later.
 
         The release takes a few seconds at most. If PostgreSQL is unavailable, read-only, or rejects the
         runner's own statements, the runner retries without limit.
+
+        Raises:
+            BaseException: An unexpected error in the runner's own code, which has stopped the runner.
         """
         claiming = asyncio.create_task(self._claim_until_stopped(), name="task-claims")
         heartbeat = asyncio.create_task(self._renew_leases(), name="task-leases")
@@ -218,7 +221,7 @@ class TaskRunner:
         self._remove(task, outcome)
 
     def _stop_on_fault(self, done: asyncio.Task[None]) -> None:
-        """Stop the runner if *done* raised an error; otherwise the runner's tasks would never be released."""
+        """Stop the runner if *done* raised an error, so that :meth:`run` releases its tasks and raises it."""
         if not done.cancelled() and (error := done.exception()) is not None:
             self._fault = error
             self.stop()

@@ -40,7 +40,7 @@ class RunnerStatistics:
     running: int
     #: Tasks that their worker completed or failed.
     ended: int
-    #: Tasks that were cancelled or taken over while held.
+    #: Tasks that were cancelled or taken over while held, or that PostgreSQL failed to postpone or release.
     lost: int
     #: Failed attempts that are retried after a pause.
     postponed: int
@@ -89,7 +89,7 @@ class TaskCollector(Collector):
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        """Return all metrics; those of the backlog are at most 10 s old."""
+        """Return all metrics; those of the backlog are measured every 10 s."""
         now = self._statistics()
         for name, (text, read) in _GAUGES.items():
             yield GaugeMetricFamily(_PREFIX + name, text, value=read(now))

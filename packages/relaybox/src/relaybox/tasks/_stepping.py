@@ -33,10 +33,11 @@ async def run_due_tasks(
     on_exhausted: Callable[[Task], Awaitable[None]],
     settings: TaskSettings | None = None,
 ) -> list[TaskRun]:
-    """Claim the tasks that are due, run each as a :class:`TaskRunner` does; return the runs in this order.
+    """Claim the tasks that are due, at most 1,000, and run one after the other as a :class:`TaskRunner` does.
 
-    A task is due if it is PENDING, or if its lease has expired. Tasks that a worker creates, and tasks that
-    are postponed, are left to the next call. Leases are not renewed while a worker runs.
+    A task is due if it is PENDING and not suspended until a later time, or if its lease has expired. Tasks
+    that a worker creates, and tasks that are postponed, are left to the next call. Leases are not renewed
+    while a worker runs.
 
     Args:
         database: Where tasks are stored.
@@ -44,6 +45,9 @@ async def run_due_tasks(
         on_exhausted: Gets each task that has been claimed over ``TASK_ATTEMPTS_MAX`` times; must end the
             task.
         settings: None reads ``TASK_*`` from the environment.
+
+    Returns:
+        One :class:`TaskRun` for each task, in the order in which the tasks ran.
 
     Raises:
         DatabaseError: The tasks cannot be claimed.

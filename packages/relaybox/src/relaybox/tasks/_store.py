@@ -87,10 +87,10 @@ async def fetch_task(executor: Executor, task_id: UUID) -> AsyncTask | None:
 
 
 async def cancel_task(executor: Executor, task_id: UUID) -> bool:
-    """Cancel the task inside the caller's transaction; return False if it had ended already.
+    """Cancel the task inside the caller's transaction; return False if it does not exist or had ended.
 
-    The next write of the task's worker is rejected (G43). The task's command stays pending:
-    :func:`relaybox.commands.settle_command` ends the command.
+    The next write of the task's worker is rejected (G43). The command of the task stays pending until the
+    caller ends it by :func:`relaybox.commands.settle_command`.
     """
     return bool(await executor.fetch(_SQL["cancel_task"], task_id))
 
@@ -129,7 +129,11 @@ async def fail_task(
 ) -> None:
     """Mark the task FAILED with *error*, inside the caller's transaction.
 
-    *executor* and *input_data* as for :func:`complete_task`.
+    Args:
+        executor: See :func:`complete_task`.
+        fence: The fencing token, ``task.fence``.
+        error: JSON object to store in ``error_data``.
+        input_data: See :func:`complete_task`.
 
     Raises:
         TaskLost: The worker does not hold the task any more; the caller's transaction must not commit.
@@ -142,13 +146,20 @@ async def fail_task(
 async def claim_tasks(
     executor: Executor, task_types: Sequence[str], *, tasks_max: int, lease_s: float
 ) -> list[Task]:
-    """Claim at most *tasks_max* tasks that are PENDING or whose lease has expired, for *lease_s* seconds."""
+    """Claim at most *tasks_max* tasks of *task_types*, each with a lease of *lease_s* seconds.
+
+    A task can be claimed if it is PENDING and not suspended until a later time, or if its lease has expired.
+    """
     rows = await executor.fetch(_SQL["claim_tasks"], list(task_types), tasks_max, lease_s)
     return [_task(row) for row in rows]
 
 
 async def renew_leases(executor: Executor, fences: Iterable[Fence], *, lease_s: float) -> set[UUID]:
-    """Renew the leases of *fences* for *lease_s* seconds; return the ids of lost and cancelled tasks."""
+    """Renew the leases of *fences* for *lease_s* seconds; return the ids of tasks that are lost.
+
+    A task is lost if it was cancelled, is PENDING again, or was claimed by another runner. The id of a task
+    that was completed or failed is not returned, because its worker may not have returned yet.
+    """
     held = list(fences)
     ids, tokens = [fence.task_id for fence in held], [fence.lease_token for fence in held]
     rows = await executor.fetch(_SQL["renew_leases"], ids, tokens, lease_s)
@@ -176,17 +187,23 @@ async def postpone_task(
 ) -> bool:
     """Let the task be claimed again after *pause_s* seconds; return False if *fence* is not valid any more.
 
-    *error* is stored in ``error_data``.
+    The task stays RUNNING, and its lease ends after the pause. *error* is stored in ``error_data``.
     """
     arguments = (fence.task_id, fence.lease_token, pause_s, _json(error))
     return bool(await executor.fetch(_SQL["postpone_task"], *arguments))
 
 
 async def suspend_task(executor: Executor, fence: Fence, *, not_before: datetime) -> None:
-    """Give the task back inside the caller's transaction; no runner claims it before *not_before*.
+    """Set the task to PENDING inside the caller's transaction; no runner claims it before *not_before*.
 
-    :func:`wake_tasks` lets the task be claimed earlier. Tasks are claimed in the order in which they became
-    due; a *not_before* in the past counts as now. The worker must return after the transaction has committed.
+    :func:`wake_tasks` lets the task be claimed earlier. The attempts of the task are counted from 0 again,
+    and ``error_data`` is cleared. The worker must return after the transaction has committed.
+
+    Args:
+        executor: The caller's transaction.
+        fence: The fencing token, ``task.fence``.
+        not_before: When the task is due; a time in the past counts as now. Tasks are claimed in the order in
+            which they became due.
 
     Raises:
         TaskLost: The worker does not hold the task any more; the caller's transaction must not commit.
@@ -196,14 +213,18 @@ async def suspend_task(executor: Executor, fence: Fence, *, not_before: datetime
 
 
 async def wake_tasks(executor: Executor, task_ids: Sequence[UUID]) -> frozenset[str]:
-    """Let suspended tasks be claimed at once, inside the caller's transaction; return the types of the tasks.
+    """Let suspended tasks be claimed at once, inside the caller's transaction.
 
-    One transaction may suspend a task because something has not happened yet, while another makes it happen
-    and wakes the task. Both must begin by locking the same row: otherwise the task may be suspended after it
-    was woken. The tasks
-    are locked in the order of their ids; a transaction that calls this twice can deadlock with another one,
-    and is repeated (:class:`relaybox.db.RetryTransaction`). Pass the types to
-    :func:`relaybox.tasks.announce_tasks`.
+    One transaction may suspend a task because an event has not arrived, while another transaction records the
+    event and wakes the task. Both transactions must begin by locking the same row. Otherwise the task may be
+    suspended after it was woken, and then waits until its *not_before*.
+
+    The tasks are locked in the order of their ids, so two transactions that each call this function once
+    cannot deadlock. A transaction that calls it twice can. PostgreSQL then aborts one of the transactions
+    (:class:`relaybox.db.RetryTransaction`), and its owner must repeat it.
+
+    Returns:
+        The types of the tasks, to be passed to :func:`relaybox.tasks.announce_tasks`.
     """
     return frozenset(row["task_type"] for row in await executor.fetch(_SQL["wake_tasks"], list(task_ids)))
 
@@ -239,7 +260,7 @@ def _task(row: Mapping[str, Any]) -> Task:
 
 
 async def measure_backlog(executor: Executor, task_types: Sequence[str]) -> TaskBacklog:
-    """Measure the open tasks of *task_types*."""
+    """Count the open tasks of *task_types*, and measure the age of the oldest PENDING one."""
     [row] = await executor.fetch(_SQL["measure_backlog"], task_types, _COUNT_MAX)
     return TaskBacklog(
         pending=row["pending"],

@@ -37,7 +37,8 @@ class Task:
     input_data: dict[str, Any] = field(repr=False)
     #: Percentage that earlier attempts have reached, 0 to 100.
     progress: Decimal
-    #: Number of claims of the task, including this one; claims that ended by a release are not counted.
+    #: Number of claims of the task, including this one. Claims that ended by a release, and those before the
+    #: task was last suspended, are not counted.
     attempts: int
     lease_token: UUID = field(repr=False)
 

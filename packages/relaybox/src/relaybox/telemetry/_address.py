@@ -35,10 +35,10 @@ class AddressUnusable(RelayboxError):
 
 
 def open_listener(host: str, port: int, *, backlog: int, error_class: type[AddressUnusable]) -> socket.socket:
-    """Listen on *host*:*port*, IPv4 or IPv6.
+    """Listen on *host*:*port*, IPv4 or IPv6, and return the listening socket.
 
-    The port is not opened by uvicorn, which on failure ends the process without a message that says what to
-    do.
+    A server passes the socket to uvicorn. If uvicorn opened the port, a failure would end the process without
+    a message that says what to do.
 
     Args:
         host: Name or address of this machine.
@@ -47,7 +47,8 @@ def open_listener(host: str, port: int, *, backlog: int, error_class: type[Addre
         error_class: The class of the error to raise.
 
     Raises:
-        AddressUnusable: The address is in use, unknown, or not an address of this machine.
+        AddressUnusable: The address is in use, unknown, or not an address of this machine; or this process
+            has no right to open the port.
     """
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET

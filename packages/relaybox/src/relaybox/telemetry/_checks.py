@@ -29,10 +29,10 @@ _OK: Final = CheckResult(state=HealthState.OK)
 
 
 def check_postgres(database: Database, *migrations: Migrations) -> Check:
-    """Return a check that PostgreSQL responds, accepts writes and has all *migrations*; FAILED otherwise.
+    """Return a check that PostgreSQL responds, accepts writes and has all *migrations*.
 
-    The check ends within 2 s, and calls within 1 s share its result. The check takes a connection from
-    *database*'s pool, so it also fails if all connections of the pool stay in use.
+    Otherwise its state is FAILED. The check ends within 2 s, and calls within 1 s share its result. It takes
+    a connection from the pool of *database*, so it also fails if all connections of the pool stay in use.
     """
     schema = _SchemaCheck(database, migrations)
     late = CheckResult(state=HealthState.FAILED, detail="PostgreSQL did not respond within 2 s")
@@ -40,7 +40,11 @@ def check_postgres(database: Database, *migrations: Migrations) -> Check:
 
 
 class SharedCheck:
-    """A check that ends within 2 s and shares its result for 1 s; *late* is its result after a timeout."""
+    """A check with a limit of time and rate.
+
+    It calls *run*, which gets at most 2 s; after that the result is *late*. All calls within 1 s get the same
+    result, and *run* is never called twice at the same time.
+    """
 
     def __init__(self, run: Callable[[], Awaitable[CheckResult]], late: CheckResult) -> None:
         self._run = run
@@ -62,7 +66,11 @@ class SharedCheck:
 
 
 class _SchemaCheck:
-    """Look for missing migrations every 30 s, because that reads files; in between, only query the server."""
+    """Check that PostgreSQL accepts writes and that no migration is missing.
+
+    The search for missing migrations reads files. After a search that found none, the checks of the next 30 s
+    only query the server.
+    """
 
     def __init__(self, database: Database, migrations: tuple[Migrations, ...]) -> None:
         self._database = database

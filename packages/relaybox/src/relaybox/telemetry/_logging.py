@@ -90,14 +90,15 @@ def configure_logging(
 def ensure_logging(service: str, level: LogLevel = "INFO", json: bool | None = None) -> None:
     """Configure logging as :func:`configure_logging` does, unless the application has configured logging.
 
-    * structlog is configured: its configuration is not changed.
-    * The root logger has handlers, so the application has configured the standard library's logging: its
-      handlers, formats and levels are not changed, and log Relaybox's lines too, with secrets redacted.
-    * Otherwise: as :func:`configure_logging`. The lines of uvicorn about its start and end are logged; its
-      access log, which contains query strings, is not.
+    * If structlog is configured, nothing is changed.
+    * If the root logger has handlers, the application has configured the standard library's logging. The
+      handlers, formats and levels are not changed. They are also used for the lines of Relaybox, with secrets
+      redacted.
+    * Otherwise, logging is configured as by :func:`configure_logging`. Uvicorn's lines about its start and
+      end are logged, but not its access log.
 
-    In each case the query string is removed from the lines of uvicorn's access log, because it may contain a
-    stream ticket.
+    In all cases the query string is removed from the lines of uvicorn's access log, because a query string
+    may contain a stream ticket (a secret that opens an event stream).
     """
     logging.getLogger(_ACCESS_LOG).addFilter(_remove_query)
     if structlog.is_configured():
@@ -115,8 +116,8 @@ def traceback_of(error: BaseException) -> str:
 
     Relaybox does not log failures with ``exc_info``, because the application's configuration of structlog may
     render that field with the local variables of each frame, as the default does if ``rich`` is installed.
-    These contain tokens and private input, and rendering them blocked the process for 0.7 to 0.9 s (G71).
-    Of a longer text the first and the last 10,000 characters are kept.
+    Local variables contain tokens and private input (G71), and rendering them blocked the process for 0.7 to
+    0.9 s. A text of over 20,000 characters is reduced to its first and its last 10,000.
     """
     text = "".join(traceback.format_exception(error)).rstrip()
     if len(text) > 2 * _TRACEBACK_CHARACTERS_HALF:
@@ -138,7 +139,7 @@ def log_context(
 
 
 def _use_standard_library() -> None:
-    """Configure structlog to log by the standard library's loggers."""
+    """Configure structlog to pass its lines to the loggers of the standard library."""
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

@@ -38,7 +38,7 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "O
 
 
 class HttpMetrics:
-    """Requests and their duration by route template, method and status class."""
+    """Count requests by route template, method and status class; measure durations by route and method."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._requests = Counter(
@@ -58,7 +58,14 @@ class HttpMetrics:
         self._series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def record_response(self, *, route: str, method: str, status: int, duration_s: float) -> None:
-        """Count one response; *route* is the template (``/orders/{id}``), because paths are unlimited."""
+        """Count one response.
+
+        Args:
+            route: Template of the route (``/orders/{id}``). A path would create a time series for each id.
+            method: Counted as ``OTHER`` unless it is one of GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS.
+            status: The HTTP status, which is counted by its class, such as ``2xx``.
+            duration_s: Seconds from the headers of the request to the end of the response.
+        """
         key = (route, method if method in _METHODS else "OTHER", status // 100)
         series = self._series.get(key)
         if series is None:
@@ -69,7 +76,11 @@ class HttpMetrics:
 
 
 class CommandMetrics:
-    """Commands by type and outcome: COMPLETED, RECEIVED, or the ``error_code`` of the refusal."""
+    """Count commands by type and outcome.
+
+    Outcomes: the status of the command (COMPLETED or RECEIVED); REPLAYED, if the stored response of the same
+    idempotency key was sent; or the ``error_code`` of the error.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._commands = Counter(
@@ -77,18 +88,23 @@ class CommandMetrics:
         )
 
     def record_command(self, *, command_type: str, outcome: str) -> None:
-        """Count one command; *command_type* is a registered type, never text from a client."""
+        """Count one command.
+
+        *command_type* is a type that the application declares, or ``unknown``. Text from a client would
+        create a time series for each text.
+        """
         self._commands.labels(command_type, outcome).inc()
 
 
 class IdempotencyMetrics:
-    """Requests with an idempotency key by route and outcome, and the age of replayed responses.
+    """Count requests with an idempotency key by route and outcome; measure the age of replayed responses.
 
-    Outcomes: ``executed``; ``replayed`` (the stored response was sent); ``in_flight`` (another request with
-    the key was running); ``mismatch`` (the key was used for another request); ``malformed`` (an invalid key);
-    ``missing`` (no key, although the endpoint requires one); ``tombstone`` (executed before, the response is
-    not stored); ``refused`` (the endpoint rejected the request without an effect); ``unrecorded`` (executed,
-    but the response could not be stored); ``ignored`` (the endpoint does not support keys).
+    Outcomes: ``executed`` (the endpoint was executed and its response is stored); ``replayed`` (the stored
+    response was sent); ``in_flight`` (another request with the key was running); ``mismatch`` (the key was
+    used for a different request); ``malformed`` (an invalid key); ``missing`` (no key, although the endpoint
+    requires one); ``tombstone`` (executed by an earlier request, whose response is not stored); ``refused``
+    (the response is an error, which is not stored); ``unrecorded`` (the endpoint was executed, but its
+    response could not be stored); ``ignored`` (the endpoint did not use the key).
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -115,7 +131,7 @@ class IdempotencyMetrics:
         series.inc()
 
     def record_replay(self, age_s: float) -> None:
-        """Record the age of a replayed response."""
+        """Record the age of a replayed response: the seconds since the first response."""
         self._age.observe(age_s)
 
 
@@ -155,11 +171,12 @@ class DatabaseMetrics:
 
 
 def cumulative_buckets(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, int]]:
-    """Return the buckets of a ``HistogramMetricFamily``.
+    """Return the buckets of a ``HistogramMetricFamily``: pairs of an upper bound and a cumulative count.
 
     Args:
-        bounds: Upper bounds, ascending.
-        counts: One count per bound, and one for all above; not cumulative.
+        bounds: Upper bounds, ascending; the result has ``+Inf`` as an additional last bound.
+        counts: Number of values in each bucket, not cumulative; the last count is that of values above all
+            bounds.
     """
     return list(zip([*map(str, bounds), "+Inf"], accumulate(counts), strict=True))
 
@@ -167,7 +184,8 @@ def cumulative_buckets(bounds: Sequence[float], counts: Sequence[int]) -> list[t
 def exposition(registry: CollectorRegistry) -> bytes:
     """Return the body of ``/metrics``, ``text/plain; version=0.0.4``.
 
-    In multi-process mode it contains the metrics of all workers.
+    If ``PROMETHEUS_MULTIPROC_DIR`` is set, the body contains the metrics of all workers, and *registry* is
+    not read.
     """
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return generate_latest(registry)

@@ -32,9 +32,9 @@ _IN_TEXT: Final = re.compile(
 def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Replace secrets in a log line by :data:`REDACTED`; a structlog processor.
 
-    A value is replaced if its key names a secret (``authorization``, ``jwt_secret``, ``dbPassword``…). Inside
-    other text, bearer tokens, JWTs, passwords in URLs and ``password=…`` are replaced. Objects and lists that
-    are nested over 8 levels deep are replaced as a whole.
+    A value is replaced if its key names a secret (``authorization``, ``jwt_secret``, ``dbPassword``…), unless
+    the value is None or a boolean. Inside other text, bearer tokens, JWTs, passwords in URLs and
+    ``password=…`` are replaced. An object or list below 8 levels of nesting is replaced as a whole.
     """
     for key, value in event.items():
         event[key] = _clean(key, value, _DEPTH_MAX)

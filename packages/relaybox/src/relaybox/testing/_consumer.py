@@ -19,9 +19,9 @@ _LETTERS_MAX = 1_000
 class SteppedConsumer:
     """A consumer of one group that reads the messages published since the test began.
 
-    It processes one message at a time, in the order of their publication, by the transactions of a real
-    consumer: the effect and the record of the event commit together, a failing handler gets four attempts
-    (without the pauses between them), and then its message and the later ones of its key are parked as dead
+    The consumer processes one message at a time, in the order of publication, by the transactions of a real
+    consumer. The effect and the record of the event commit together. A failing handler gets four attempts,
+    without pauses between them. Then its message, and later messages of the same key, are parked as dead
     letters.
     """
 
@@ -44,7 +44,9 @@ class SteppedConsumer:
         """Process the next message; return the outcome, or None if there is no message.
 
         Raises:
-            HandlerFailed, EnvelopeInvalid: Handlers with ``on_failure="stop"`` failed on every attempt.
+            HandlerFailed: A handler with ``on_failure="stop"`` failed on every attempt.
+            EnvelopeInvalid, MessageTooLarge, EventVersionUnknown, EventUpcastFailed: The message cannot be
+                read as an event, and its handlers have ``on_failure="stop"``.
             DatabaseError: The database is unavailable, or rejects a statement.
         """
         if not self._read:
@@ -56,14 +58,14 @@ class SteppedConsumer:
         return processed
 
     async def drain(self) -> list[ProcessedMessage]:
-        """Replay the requested dead letters, then process all messages that are on the topics now.
+        """Replay the dead letters whose replay was requested, then process all messages now on the topics.
 
         Returns:
-            The outcome of each dead letter, then of each message.
+            The outcome of each replayed dead letter, then of each message.
 
         Raises:
-            HandlerFailed, EnvelopeInvalid, DatabaseError: As :meth:`step`. The next call begins with the
-                message that failed.
+            HandlerFailed, DatabaseError: These and the other errors of :meth:`step`. The next call begins
+                with the message that failed.
         """
         await self._read_on()
         done = await self._stepper.replay_requested(sorted(self._positions))
@@ -82,7 +84,7 @@ class SteppedConsumer:
         self._read.clear()
 
     async def letters(self) -> list[Letter]:
-        """Return the unresolved dead letters of the group, oldest first."""
+        """Return the unresolved dead letters of the group, oldest first, 1,000 at most."""
         async with self._database.connection() as connection:
             return await list_letters(
                 connection, LetterSelection(groups=[self.group]), letters_max=_LETTERS_MAX
@@ -127,16 +129,17 @@ class HandlerRunner:
     async def __call__(
         self, subscription: Subscription, event: EventEnvelope, *, topic: str = "domain-events"
     ) -> MessageOutcome:
-        """Run the handler of *subscription* as a consumer does: in one transaction with the event's record.
+        """Run the handler as a consumer does: in one transaction with the record that the event is done.
 
         Args:
             subscription: The handler, declared by :func:`~relaybox.consumers.subscribe`.
-            event: The event; :func:`make_event` makes one. Its payload is converted to the declared version.
+            event: The event; :func:`make_event` makes one. Its payload is converted to the version that the
+                application declares for the event type.
             topic: The topic from which a consumer would have read the event.
 
         Returns:
-            ``HANDLED``; or, and then nothing was done, ``ALREADY_DONE`` if the group had processed the event,
-            or ``BLOCKED`` if an unresolved dead letter blocks its key.
+            ``HANDLED`` if the transaction has committed. Otherwise nothing was done: ``ALREADY_DONE`` if the
+            group had processed the event before, ``BLOCKED`` if an unresolved dead letter blocks its key.
 
         Raises:
             SubscriptionInvalid: The group does not subscribe to the type of *event*.

@@ -21,13 +21,13 @@ def make_event(
     """Return an event as another service would publish it, with a new id.
 
     Args:
-        event_type: Name of the event, or its declaration, whose version the event then has.
+        event_type: Name of the event, or its declaration; a declaration also sets the event's version.
         payload: The payload.
         aggregate_id: The aggregate, whose id is the key of the message; None for a new aggregate.
         version: Version of the aggregate after this event.
         fields: Other fields of :func:`relaybox_types.envelope.build_event_envelope`, for example
-            ``event_id``, ``correlation_id``, ``actor_id`` or ``aggregate_type``, whose default is the second
-            part of the name.
+            ``event_id``, ``actor_id``, ``correlation_id`` (by default a new id) or ``aggregate_type`` (by
+            default the second part of the name in capitals, such as ``ACCOUNT``).
     """
     name = event_type.name if isinstance(event_type, EventType) else event_type
     if isinstance(event_type, EventType):

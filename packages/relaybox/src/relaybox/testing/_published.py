@@ -22,7 +22,7 @@ _PAYLOAD_CHARS_MAX: Final = 200
 
 @dataclass(frozen=True, kw_only=True)
 class _Published:
-    """A message since the test began."""
+    """A message that was published since the test began."""
 
     where: str
     topic: str
@@ -135,7 +135,7 @@ def _read(message: Any) -> _Published:
 
 
 def _contains(value: Any, expected: Any) -> bool:
-    """Return whether *value* equals *expected*, or is an object with at least its fields."""
+    """Return whether *value* equals *expected* or, if both are objects, contains the fields of *expected*."""
     if not (isinstance(expected, Mapping) and isinstance(value, Mapping)):
         return value == expected
     fields, actual = cast("Mapping[str, Any]", expected), cast("Mapping[str, Any]", value)

@@ -33,11 +33,11 @@ class SteppedRelay:
         self._settings = RelaySettings(delivery="at-least-once")
 
     async def publish_all(self) -> int:
-        """Publish the committed rows of the outbox, until no row is PENDING; return the number of rows.
+        """Run the relay until all committed rows of the outbox are published; return the number of rows.
 
         Raises:
-            AssertionError: Kafka rejects a row, or a row is still PENDING after 120 s. The message has each
-                of these rows with its error. Rows of other keys were published.
+            AssertionError: Kafka rejects a row, after the rows of other keys were published; or a row is not
+                published after 120 s. The message lists up to 10 unpublished rows with their errors.
         """
         __tracebackhide__ = True
         if not await unpublished_rows(self._database):
@@ -57,7 +57,11 @@ class SteppedRelay:
         return relay.statistics().published_total
 
     async def publish(self, *events: EventEnvelope, topic: str = "domain-events") -> int:
-        """Write *events* to the outbox, as another service does, and call :meth:`publish_all`."""
+        """Write *events* to the outbox for *topic*, as another service does, and call :meth:`publish_all`.
+
+        Returns:
+            The number of published rows, including rows that were in the outbox before.
+        """
         async with self._database.sessions() as db:
             for event in events:
                 await save_to_outbox(topic, event.aggregate_id, event.model_dump(), db)
@@ -89,12 +93,12 @@ def _is_refused(row: Row) -> bool:
 
 
 def _order(row: Row) -> object:
-    """Return the key of *row*, or, for a row without a key, which waits for no other row, its id."""
+    """Return what orders *row*: its key, or its id if the row has no key and so waits for no other row."""
     return row.id if row.key is None else row.key
 
 
 async def _next_change(changed: asyncio.Event, running: asyncio.Task[None]) -> None:
-    """Wait for a signal of the relay; raise its error if it ended."""
+    """Wait for a signal of the relay; if the relay has ended, raise its error, or AssertionError."""
     waiting = asyncio.create_task(changed.wait())
     await asyncio.wait({waiting, running}, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
@@ -111,7 +115,7 @@ async def unpublished_rows(database: Database) -> Sequence[Row]:
 
 
 def describe_rows(rows: Sequence[Row]) -> str:
-    """Return one line per row, for a message."""
+    """Return one line for each of the first 10 *rows*, for an error message."""
     lines = [
         f"  seq {row.seq}  {row.topic}  {row.event_type}  key={row.key!r}  {row.state.upper()}"
         + ("" if row.error_class is None else f": {row.error_class}: {row.error_message}")

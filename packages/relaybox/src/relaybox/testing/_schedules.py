@@ -26,7 +26,7 @@ class Schedules:
         self._tasks: list[RecurringTask] = []
 
     async def start(self, tasks: Iterable[RecurringTask], *, at: datetime) -> None:
-        """Record the schedules of *tasks* as if their first process started at the time *at*."""
+        """Record the schedules of *tasks*, as if a first process with them started at the time *at*."""
         self._tasks = list(tasks)
         async with self._database.service_connection() as connection:
             await declare_schedules(connection, self._tasks, now=at)
@@ -35,12 +35,12 @@ class Schedules:
         """Run the ticks that are due at the time *now*, as if no process had run since the last call.
 
         Returns:
-            One entry per task, in the order of the runs: the task, the outcome and the function's error. A
-            task that failed is POSTPONED; :meth:`relaybox.testing.Tasks.advance` lets its pause pass, and
-            the next call tries it again.
+            One entry per run of a task, in the order of the runs: the task, the outcome and the function's
+            error. After an error the outcome is POSTPONED. To test the next attempt, let the pause of the
+            task pass by :meth:`relaybox.testing.Tasks.advance`, and call this method again.
 
         Raises:
-            AssertionError: A task had over ``TASK_ATTEMPTS_MAX`` claims.
+            AssertionError: A task was claimed more than ``TASK_ATTEMPTS_MAX`` times.
         """
         names, workers = [task.name for task in self._tasks], recurring_workers(self._database, self._tasks)
         runs: list[TaskRun] = []

@@ -24,7 +24,7 @@ _SWEPT_MAX: Final = 16
 
 
 def run_in_own_loop(work: Coroutine[Any, Any, T]) -> T:
-    """Run *work* in an event loop of its own, beside that of pytest-asyncio."""
+    """Run *work* in a new event loop and return its result; no event loop may be running in this thread."""
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         return runner.run(work)
 
@@ -33,9 +33,10 @@ def run_in_own_loop(work: Coroutine[Any, Any, T]) -> T:
 def server_directory() -> Generator[Path]:
     """Create a directory for the servers of tests, and delete it at the end of the ``with`` block.
 
-    Other accounts of the operating system can enter it, unlike ``tmp_path`` of pytest. It is in memory if
-    there is room: databases create and delete thousands of files, and ext4's search for free inodes took a
-    third of the time of a suite.
+    Other accounts of the operating system can enter the directory, unlike ``tmp_path`` of pytest, because
+    PostgreSQL does not run as root. The directory is in ``/dev/shm`` if 4 GiB are free there: databases
+    create and delete thousands of files, and ext4's search for free inodes took a third of the time of a
+    suite.
     """
     roomy = os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _ROOM_BYTES
     directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_MEMORY if roomy else None))
@@ -52,7 +53,7 @@ def server_directory() -> Generator[Path]:
 
 
 def _remove_left_over(parent: Path) -> None:
-    """Remove directories for servers, `_SWEPT_MAX` at most, that killed test processes left in *parent*."""
+    """Remove up to 16 directories that killed test processes left in *parent*."""
     left_over = (path for path in parent.glob(f"{_PREFIX}*") if _is_left_over(path))
     for path in islice(left_over, _SWEPT_MAX):
         shutil.rmtree(path, ignore_errors=True)

@@ -28,8 +28,8 @@ class Tasks:
     async def advance(self, seconds: float) -> int:
         """Make all tasks older by *seconds*, as if this time had passed; return the number of tasks.
 
-        Leases, pauses after failed attempts, ages of waiting tasks and the timeouts of waiting flows change;
-        ``updated_at`` and the time of a ``sleep_until`` do not.
+        Leases, pauses after failed attempts and the timeouts of waiting flows end earlier, and ``created_at``
+        is earlier. ``updated_at`` and the time of a flow's ``sleep_until`` do not change.
         """
         async with self._database.service_connection() as connection:
             await connection.fetch(_SQL["advance_handles"], seconds)
@@ -38,17 +38,21 @@ class Tasks:
     async def run_due(
         self, workers: Mapping[str, Worker], *, on_exhausted: Callable[[Task], Awaitable[None]] | None = None
     ) -> list[TaskRun]:
-        """Run each task that is PENDING or whose lease has expired, one after the other.
+        """Run the tasks that are due, at most 1,000, one after the other.
+
+        A task is due if it is PENDING and does not wait for a later time, or if its lease has expired. The
+        lease of a task whose attempt failed expires at the end of the pause.
 
         Args:
             workers: Worker functions by task type; tasks of other types are left as they are.
-            on_exhausted: As in :class:`~relaybox.tasks.TaskRunner`; None fails the test.
+            on_exhausted: Called with a task that was claimed more than ``TASK_ATTEMPTS_MAX`` times, as in
+                :class:`~relaybox.tasks.TaskRunner`; None: such a task fails the test.
 
         Returns:
             One entry per task, in the order of the runs: the task, the outcome and the worker's error.
 
         Raises:
-            AssertionError: A task had over ``TASK_ATTEMPTS_MAX`` claims, and *on_exhausted* is None.
+            AssertionError: A task was claimed more than ``TASK_ATTEMPTS_MAX`` times; *on_exhausted* is None.
         """
         __tracebackhide__ = True
         exhausted: list[Task] = []

@@ -1,4 +1,4 @@
-"""Read what was published since a test began; topics keep the messages of the tests before."""
+"""Read what was published since a test began; the topics also contain the messages of earlier tests."""
 
 import asyncio
 import heapq
@@ -21,12 +21,12 @@ __all__ = ("Partition", "TopicClient", "Topics")
 
 #: A topic's name and a partition's number.
 Partition = tuple[str, int]
-#: Topics of Kafka and of relays, which have no events.
+#: Prefixes of the internal topics of Kafka and of the marker topics of relays, which contain no events.
 _INTERNAL: Final = ("__", "relaybox-markers-")
 
 
 class TopicClient:
-    """Read the end offsets of all topics, and messages; the session has one client, whose calls block."""
+    """Read end offsets and messages of topics; the pytest session has one client, whose calls block."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._config: dict[str, Any] = {**settings.client_config(), "log_level": 0}
@@ -38,14 +38,15 @@ class TopicClient:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # In the thread that created the client: collected in another thread, it aborts the process.
+        # Close the client in the thread that created it: if the garbage collector of another thread destroys
+        # the client, the process aborts.
         self._admin.__exit__(kind, error, trace)
 
     def ends(self) -> dict[Partition, int]:
-        """Return the offset after the last committed message of each partition of all topics.
+        """Return the offset after the last committed message, for each partition of all but internal topics.
 
         Raises:
-            AssertionError: No broker responds.
+            AssertionError: Kafka does not return the offsets within 120 s.
         """
         until_s = time.monotonic() + WAIT_S
         try:
@@ -69,10 +70,14 @@ class TopicClient:
         return {(at.topic, at.partition): answer.result(WAIT_S).offset for at, answer in answers.items()}
 
     def read(self, start: Mapping[Partition, int], end: Mapping[Partition, int]) -> list[Any]:
-        """Return the committed messages from *start* up to *end*, oldest first, in order per partition.
+        """Return the committed messages of all partitions in *end*, oldest first and in order per partition.
+
+        Args:
+            start: Offset of the first message per partition; 0 for a partition that is missing.
+            end: Offset after the last message per partition.
 
         Raises:
-            AssertionError: The messages cannot be read within 120 s.
+            AssertionError: A partition cannot be read, or no message arrives for 120 s.
         """
         found: dict[Partition, list[Any]]
         found = {at: [] for at, offset in end.items() if offset > start.get(at, 0)}
@@ -133,15 +138,19 @@ class Topics:
     async def read(
         self, topics: Iterable[str] | None = None, *, start: Mapping[Partition, int] | None = None
     ) -> tuple[list[Any], dict[Partition, int]]:
-        """Read the messages up to the present ends of topics.
+        """Read the messages of topics up to the present end of each partition.
 
         Args:
             topics: Names of topics; None for all.
-            start: Offsets to begin at; None for the beginning of the test.
+            start: Offset per partition at which to begin, 0 for a partition that is missing; None for the
+                beginning of the test.
 
         Returns:
             The messages, as a ``confluent_kafka.Consumer`` delivers them, oldest first and in order per
-            partition; and the ends up to which they were read.
+            partition; and per partition the offset up to which they were read.
+
+        Raises:
+            AssertionError: Kafka does not respond for 120 s, or a partition cannot be read.
         """
         return await asyncio.to_thread(self._read, topics, self.start if start is None else start)
 

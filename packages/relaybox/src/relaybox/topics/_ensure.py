@@ -1,4 +1,4 @@
-"""Create topics, and raise the limit of their messages."""
+"""Create topics, and raise the limit of the size of their messages."""
 
 import asyncio
 import time
@@ -64,23 +64,26 @@ async def ensure_topics(
     partitions: int = 8,
     replication: Replication = DEFAULT_REPLICATION,
 ) -> list[str]:
-    """Create those of *topics* that do not exist, and return the created ones.
+    """Create those of *topics* that do not exist, and return the names of the created topics.
 
-    Waits up to 8 s until each partition of the new topics has a leader: until then, a relay would count a
-    failed attempt for each row of the topic. Brokers that are down get replicas too, and catch up later.
+    After the creation, this function waits until each partition of the new topics has a leader: until then, a
+    relay would count a failed attempt for each row of the topic. It returns at the latest 8 s after its start
+    even if a leader is missing. If too few brokers are up, brokers that are down get replicas too. These
+    brokers copy the records when they are up again.
 
-    An existing topic does not change: with more partitions, later events of a key would go to another
+    An existing topic is not changed: if it got more partitions, later events of a key could go to another
     partition, which breaks the order of the key.
 
     Args:
-        settings: The brokers.
+        settings: Address of the brokers, and how to authenticate.
         topics: Names of topics that must exist.
         partitions: Number of partitions of each new topic.
         replication: Replication of each new topic.
 
     Raises:
         BrokerAway: No broker responds.
-        TopicsNotReady: The broker refuses, or the cluster has fewer brokers than *replication* requires.
+        TopicsNotReady: The broker refuses to create a topic, the cluster has fewer brokers than
+            *replication* requires, or the Kafka settings are invalid.
     """
     return await asyncio.to_thread(_ensure, settings, sorted(set(topics)), partitions, replication)
 
@@ -96,13 +99,14 @@ async def check_replicas(settings: KafkaSettings, topics: Iterable[str]) -> None
 
 
 async def raise_message_limit(settings: KafkaSettings, topic: str, bytes_max: int) -> int:
-    """Raise ``max.message.bytes`` of *topic* to *bytes_max*, and return the previous limit.
+    """Raise ``max.message.bytes`` of *topic* to *bytes_max*, and return the previous limit in bytes.
 
-    A higher limit stays, because rows of the outbox may need it.
+    A limit that is already higher is not changed, because rows of the outbox may be larger than *bytes_max*.
 
     Raises:
         BrokerAway: No broker responds.
-        TopicsNotReady: The topic does not exist, or the broker refuses.
+        TopicsNotReady: The topic does not exist, the broker refuses the change, or the Kafka settings are
+            invalid.
     """
     return await asyncio.to_thread(_raise_limit, settings, topic, bytes_max)
 
@@ -137,9 +141,9 @@ def _raise_limit_by(admin: Any, topic: str, bytes_max: int) -> int:
 
 
 def admin_client(settings: KafkaSettings, diagnosis: ConnectionDiagnosis) -> Any:
-    """Create an admin client, which passes its errors to *diagnosis*.
+    """Create an admin client that passes its errors to *diagnosis*.
 
-    The type is Any because the stubs of the client lack the types of its futures' results.
+    The return type is Any, because the client's type stubs do not contain the types of its results.
 
     Raises:
         TopicsNotReady: The Kafka settings are invalid.

@@ -24,14 +24,16 @@ __all__ = (
     "UnavailablePartitions",
 )
 
-#: Interval of requests for the state of partitions: while all accept writes, and while one does not.
+#: Time between two requests for the state of the partitions: while all partitions accept writes, and while a
+#: partition accepts no writes.
 _PAUSE_S: Final = 5.0
 _PAUSE_UNAVAILABLE_S: Final = 1.0
-#: Shortest pause between two requests, even if every batch fails.
+#: Shortest pause between two requests, because each failed batch asks for a request at once.
 _PAUSE_S_MIN: Final = 0.5
 _RESPONSE_S: Final = 2.0
 _MIN_ISR: Final = "min.insync.replicas"
-#: Gets the reasons of partitions that now accept no writes, and the number of those that do again.
+#: Function that gets a sentence for each partition that has stopped accepting writes, and the number of
+#: partitions that accept writes again.
 OnChange = Callable[[Sequence[str], int], None]
 
 
@@ -42,15 +44,15 @@ class UnavailablePartitions:
         """Create the state of a topic.
 
         Args:
-            partitions: Number of partitions.
-            reasons: By number, a sentence for each partition that accepts no writes.
+            partitions: Number of partitions of the topic.
+            reasons: A sentence for each partition that accepts no writes, by number of the partition.
         """
         self.reasons = reasons
         self._partitions = partitions
         self._available = cycle(number for number in range(partitions) if number not in reasons)
 
     def reason(self, key: str | bytes) -> str | None:
-        """Return why the partition of *key* accepts no writes; None if it does."""
+        """Return why the partition of *key* accepts no writes; None if the partition accepts writes."""
         return self.reasons.get(partition_of(key, self._partitions))
 
     def next_available(self) -> int | None:
@@ -59,23 +61,24 @@ class UnavailablePartitions:
 
 
 class PartitionWatch:
-    """Find the partitions of the topics in use that accept no writes, by requests to the brokers.
+    """Find the partitions that accept no writes, among the topics in use, by requests to the brokers.
 
-    Requests are sent every 5 s, every second while there is such a partition, and at once after
-    :meth:`check_now`. While no broker responds, the last result stays.
+    The watch sends a request every 5 s, every second while a partition accepts no writes, and at once after
+    :meth:`check_now`. While no broker responds, the watch keeps its last result.
     """
 
     def __init__(self, connection: Mapping[str, Any], *, on_change: OnChange) -> None:
         """Create the watch without connecting.
 
         Args:
-            connection: Settings of the admin client.
-            on_change: Called with the reasons of partitions that accept no writes since the last result, and
-                with the number of partitions that accept writes again.
+            connection: Settings of the admin client, under librdkafka's names.
+            on_change: Called when a result differs from the one before, with two arguments: a sentence for
+                each partition that has stopped accepting writes, and the number of partitions that accept
+                writes again.
         """
         self._connection = connection
         self._on_change = on_change
-        #: State by topic, without topics whose partitions all accept writes.
+        #: State by name of the topic; contains only topics with a partition that accepts no writes.
         self.unavailable: Mapping[str, UnavailablePartitions] = {}
         #: Topics in use. Topics that the brokers do not know are removed, because rows may contain any name.
         self._topics: set[str] = set()
@@ -86,7 +89,7 @@ class PartitionWatch:
         self._thread = CallThreads(1, "partition-watch")
 
     def add(self, topics: Iterable[str]) -> None:
-        """Watch *topics* too, except names that Kafka does not allow; request all states if one is new."""
+        """Watch *topics* too, but no name over 249 characters; request the state at once for a new name."""
         before = len(self._topics)
         self._topics.update(topic for topic in topics if len(topic) <= TOPIC_CHARS_MAX)
         if len(self._topics) > before:
@@ -97,17 +100,18 @@ class PartitionWatch:
         self._wanted.set()
 
     def deadline_of_batch(self, deadline: Callable[[], float]) -> Callable[[], float]:
-        """Return a function that returns the deadline, by ``time.monotonic()``, of a batch that starts now.
+        """Return a function that returns the deadline of a batch that starts now.
 
-        The function returns the result of *deadline*. As soon as a further partition accepts no writes, it
-        returns 0.0, which is in the past: the batch may have a record for that partition, and the records of
-        other partitions must not wait for that record (G36).
+        Deadlines are times of ``time.monotonic()``. The returned function calls *deadline*, and returns its
+        result. After a partition has stopped accepting writes since the start of the batch, the function
+        returns 0.0 instead, a time in the past, so that the batch ends: it may contain a record for that
+        partition, and the records for other partitions must not wait for that record (G36).
         """
         before = _places(self.unavailable)
         return lambda: 0.0 if _places(self.unavailable) - before else deadline()
 
     def hung(self) -> bool:
-        """Return whether a call to Kafka takes over 60 s."""
+        """Return whether a call to Kafka has been running for over 60 s."""
         return self._thread.hung()
 
     def reasons(self) -> list[str]:
@@ -157,14 +161,14 @@ class PartitionWatch:
                     found[name] = UnavailablePartitions(len(partitions), reasons)
         except (KafkaException, TimeoutError):
             # No log: the calls that publish to the partitions report brokers that do not respond. The next
-            # request uses a new client, which tries all addresses, because this one may wait for a controller
-            # that is down.
+            # request uses a new client, which tries all addresses, because the old client may wait for a
+            # controller that is down.
             self._close()
             return None
         return found
 
     def _min_isr(self, topics: Sequence[str]) -> dict[str, int]:
-        """Return ``min.insync.replicas`` of those of *topics* whose configuration this account may read."""
+        """Return ``min.insync.replicas`` by name, for *topics* whose configuration this account may read."""
         found: dict[str, int] = {}
         for topic, config in topic_configs(self._admin, topics, _RESPONSE_S).items():
             if not isinstance(config, KafkaError):
@@ -183,7 +187,7 @@ def _places(unavailable: Mapping[str, UnavailablePartitions]) -> set[tuple[str, 
 
 
 def _partitions(described: Any) -> Sequence[Any]:
-    """Return the partitions of a described topic; empty without the topic or the right to describe it."""
+    """Return the partitions of a topic; empty if it does not exist or this account may not describe it."""
     try:
         return described.result(_RESPONSE_S + 1).partitions
     except KafkaException as error:
@@ -193,12 +197,12 @@ def _partitions(described: Any) -> Sequence[Any]:
 
 
 def _may_pass(error: KafkaError) -> bool:
-    """Return whether *error* is temporary, unlike a missing topic or right."""
+    """Return whether a later request may succeed; not if the topic or the right to describe it is missing."""
     return error.code() not in UNKNOWN_TOPIC and (error.retriable() or error.code() in UNREACHABLE)
 
 
 def _reasons(topic: str, partitions: Sequence[Any], min_isr: int) -> dict[int, str]:
-    """Return by number why partitions accept no writes: no leader, or too few replicas in sync."""
+    """Return a sentence, by number, for each partition without a leader or with too few replicas in sync."""
     reasons: dict[int, str] = {}
     for each in partitions:
         brokers = ", ".join(str(replica.id) for replica in each.replicas)

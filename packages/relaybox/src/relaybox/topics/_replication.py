@@ -1,4 +1,4 @@
-"""Decide how many replicas a topic gets: the number in the settings, or as the cluster allows (G37)."""
+"""Decide how many replicas a topic gets: as the settings say, or as many as the cluster allows (G37)."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ _log: Final = structlog.get_logger(__name__)
 
 
 class ReplicationImpossible(RelayboxError):
-    """Raised when the cluster has too few brokers for the replication in the settings."""
+    """Raised when the cluster does not allow the required replication, see :func:`plan_replication`."""
 
     error_code = "RELAY_REPLICATION_IMPOSSIBLE"
 
@@ -98,9 +98,9 @@ class Plan:
 
     @property
     def remedy(self) -> str:
-        """Advice for the error if Kafka refuses to create the topic; empty if enough brokers are live.
+        """Advice for the error message if Kafka refuses to create the topic; empty if enough brokers are up.
 
-        Ends in ``or``, because the message continues with other advice.
+        The text ends in ``or``, because the message continues with other advice.
         """
         if self.replicas <= len(self.brokers.live):
             return ""
@@ -110,21 +110,25 @@ class Plan:
 
 
 def replicas_for(brokers: int) -> int:
-    """Return the default number of replicas of a topic on a cluster of *brokers* brokers: three or fewer."""
+    """Return the default number of replicas of a topic: three, or *brokers*, their number, if it is lower."""
     return min(_REPLICAS_MAX, brokers)
 
 
 def min_isr_for(replicas: int) -> int:
-    """Return the default ``min.insync.replicas``, so that writes continue if one of *replicas* fails."""
+    """Return the default ``min.insync.replicas`` of a topic with *replicas* replicas.
+
+    The result is *replicas* - 1, so that writes continue if one replica fails, but at most 2 and at least 1.
+    With a single replica, writes stop if this replica fails.
+    """
     return min(_MIN_ISR_MAX, max(1, replicas - 1))
 
 
 def plan_replication(wanted: Replication, brokers: Brokers) -> Plan:
-    """Decide the replication of a topic.
+    """Decide the replication of a topic: the numbers of *wanted*, and the defaults for those that are None.
 
     Raises:
-        ReplicationImpossible: *wanted* requires more replicas than there are known brokers, or a higher
-            ``min.insync.replicas`` than replicas.
+        ReplicationImpossible: *wanted* requires more replicas than there are known brokers, or
+            ``min.insync.replicas`` would be higher than the number of replicas.
     """
     replicas = wanted.replicas or replicas_for(len(brokers.known))
     min_isr = wanted.min_isr or min_isr_for(replicas)
@@ -145,14 +149,15 @@ def plan_replication(wanted: Replication, brokers: Brokers) -> Plan:
 def new_topic(name: str, partitions: int, plan: Plan, config: Mapping[str, str] = _NO_CONFIG) -> NewTopic:
     """Return the request to create a topic.
 
-    Kafka refuses a replication factor above the number of live brokers, but accepts an assignment to brokers
-    that are down. These copy the records when they are up again.
+    If enough brokers are up, the request has a replication factor. Kafka refuses a factor above the number of
+    brokers that are up, but accepts a list of brokers for each partition that contains brokers that are down.
+    So the request has such lists otherwise. A broker that is down copies the records when it is up again.
 
     Args:
         name: Name of the topic.
         partitions: Number of partitions.
         plan: The decided replication.
-        config: Further settings of the topic.
+        config: More settings of the topic; they replace ``min.insync.replicas`` of *plan* if they contain it.
     """
     configured = {_MIN_ISR: str(plan.min_isr), **config}
     if plan.replicas <= len(plan.brokers.live):
@@ -179,7 +184,11 @@ def new_partitions(name: str, held: Any, total: int, brokers: Brokers) -> NewPar
 
 
 def _assignment(brokers: Brokers, replicas: int, partition: int) -> list[int]:
-    """Return the brokers of a partition: live brokers in rotation, the first as leader, then absent ones."""
+    """Return the ids of the brokers that get the replicas of a partition.
+
+    Brokers that are up come first, then brokers that are down. Kafka prefers the first broker as the leader,
+    so the order of the brokers that are up rotates with the number of the partition.
+    """
     live = sorted(brokers.live)
     turn = partition % len(live)
     return [*live[turn:], *live[:turn], *sorted(brokers.absent)][:replicas]
@@ -188,10 +197,16 @@ def _assignment(brokers: Brokers, replicas: int, partition: int) -> list[int]:
 def warn_about_few_brokers(
     bootstrap_servers: str, topics: Iterable[str], plan: Plan, wanted: Replication
 ) -> None:
-    """Warn that *topics* get fewer replicas than usual because some brokers of KAFKA_HOST are not known.
+    """Log a warning if *topics* get fewer replicas than a cluster with all brokers of KAFKA_HOST would allow.
 
-    The metadata of a cluster without replicated topics contains no broker that is down; only the number of
-    addresses in KAFKA_HOST shows that the cluster has more brokers.
+    This happens if a broker is down: the metadata of a cluster without replicated topics contains no broker
+    that is down. Only the number of addresses in KAFKA_HOST shows that the cluster has more brokers.
+
+    Args:
+        bootstrap_servers: Addresses of KAFKA_HOST, comma-separated.
+        topics: Names of the topics to create.
+        plan: The decided replication.
+        wanted: The replication in the settings; no warning if it has a number of replicas.
     """
     addresses = len(set(bootstrap_servers.split(",")))
     if wanted.replicas is None and plan.replicas < replicas_for(addresses):

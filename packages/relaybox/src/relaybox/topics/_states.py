@@ -37,9 +37,10 @@ class TopicState:
     bytes_max: int | None
     #: Numbers of partitions without a leader, which accept neither writes nor reads.
     offline: tuple[int, ...]
-    #: Numbers of other partitions with fewer replicas in sync than ``min_isr``, which accept no writes.
+    #: Numbers of other partitions that accept no writes, because they have fewer replicas in sync than
+    #: ``min_isr``.
     below_min_isr: tuple[int, ...]
-    #: Numbers of other partitions with a replica that is not in sync.
+    #: Numbers of the remaining partitions with a replica that is not in sync; they accept writes.
     under_replicated: tuple[int, ...]
 
 
@@ -57,6 +58,7 @@ async def cluster_state(settings: KafkaSettings, topics: Iterable[str]) -> Clust
 
     Raises:
         BrokerAway: No broker responds.
+        TopicsNotReady: The Kafka settings are invalid.
     """
     return await asyncio.to_thread(_cluster_state, settings, sorted(set(topics)))
 

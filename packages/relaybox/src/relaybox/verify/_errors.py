@@ -40,6 +40,9 @@ class TopicUnreadable(VerifyError):
 
 
 class TopicHeldBack(VerifyError):
-    """Raised when a Kafka transaction stays open longer than a relay's can; it hides later records."""
+    """Raised when an open Kafka transaction hides the later records of a partition for over 75 s.
+
+    A relay's transaction cannot stay open for so long.
+    """
 
     error_code = "VERIFY_TOPIC_HELD_BACK"

@@ -25,10 +25,11 @@ class TopicRecord(NamedTuple):
     topic: str
     partition: int
     offset: int
-    #: The CloudEvent's id, or the id of a record that the outbox had as bytes; None for any other record.
+    #: Id of the CloudEvent. For a record that is not an event and was published from the outbox, such as a
+    #: dead letter: the id in its header ``relaybox_record_id``. None for any other record.
     event_id: str | None
-    #: None for a record without a key, and for a record that the outbox had as bytes, whose order is not
-    #: compared.
+    #: None for a record without a key. Also None for a record that is not an event and was published from the
+    #: outbox, because the order of such records is not compared.
     key: str | None
     #: The CloudEvent's time if its source is a service of this database; None for every other record.
     own_event_at: datetime | None = None

@@ -13,13 +13,16 @@ Isolation = Literal["read_committed", "read_uncommitted"]
 
 
 class Kind(StrEnum):
-    """Kinds of events that are not on their topic once and in order, and of records without an event."""
+    """Kinds of deviations: of an event that is not on its topic exactly once and in order, or of a record.
+
+    ``verify`` expects one record per event, and one event per record.
+    """
 
     #: The event's row is SENT, or was removed after it was SENT, but the topic does not have the event (G20).
     LOST = "lost"
     #: More than one record of a topic has the event's id as ``ce_id`` (G31).
     DUPLICATED = "duplicated"
-    #: The event's first record follows that of a later event of the same key (G21).
+    #: The event's first record is behind a record of a later event of the same key (G21).
     REORDERED = "reordered"
     #: The event is in another partition than the first event of its key: consumers cannot order them (G21).
     SPREAD = "spread"
@@ -77,9 +80,10 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tally:
-    """Numbers of events and keys of one kind."""
+    """Numbers of events and keys of one kind of deviation."""
 
     events: int = 0
+    #: Number of different pairs of topic and key.
     keys: int = 0
 
 
@@ -87,15 +91,15 @@ class Tally:
 class Report:
     """The result of a verification; :meth:`holds` returns whether the verification passed.
 
-    Invariant: every event of the tables is exactly one of published, lost, pending, failed, skipped and
-    beyond retention. The other kinds classify records.
+    Invariant: every verified event of the tables is exactly one of published, lost, pending, failed, skipped
+    and beyond retention. The other kinds classify records, so a published event can also have one of those.
     """
 
     #: Names of the topics that were read.
     topics: tuple[str, ...]
     #: Isolation level of the Kafka consumer.
     isolation: Isolation
-    #: A time by PostgreSQL's clock; every event committed before was verified.
+    #: A time by PostgreSQL's clock; all events that were committed before this time were compared.
     snapshot_at: datetime
     elapsed_s: float
     #: Number of events in the tables, without those before the requested time.
@@ -112,16 +116,23 @@ class Report:
     findings: tuple[Finding, ...]
 
     def holds(self, *, allow_duplicates: bool = False) -> bool:
-        """Return whether no event has a kind of :data:`VIOLATIONS`; duplicates do not count if allowed."""
+        """Return whether the verification passed: no event has a kind of :data:`VIOLATIONS`.
+
+        With *allow_duplicates*, DUPLICATED does not count, as a relay that delivers at least once may publish
+        an event twice.
+        """
         lost_by_postgresql = self.tallies[Kind.NOT_IN_DATABASE].events > 0
         return self.delivery_holds(allow_duplicates=allow_duplicates) and not lost_by_postgresql
 
     def delivery_holds(self, *, allow_duplicates: bool = False) -> bool:
-        """Return whether no event is lost, reordered, spread or, unless allowed, duplicated on its topic."""
+        """Return whether the relays have kept their guarantees; events that PostgreSQL lost do not count.
+
+        No event is LOST, REORDERED or SPREAD, and, unless *allow_duplicates*, no event is DUPLICATED.
+        """
         allowed = {Kind.NOT_IN_DATABASE, *([Kind.DUPLICATED] if allow_duplicates else [])}
         return not any(self.tallies[kind].events for kind in VIOLATIONS if kind not in allowed)
 
     @property
     def remedy(self) -> str | None:
-        """Page with the repair if PostgreSQL lost published events; otherwise None."""
+        """File and section with the repair, if PostgreSQL lost published events; otherwise None."""
         return _FAILOVER_REMEDY if self.tallies[Kind.NOT_IN_DATABASE].events else None

@@ -46,16 +46,17 @@ class Snapshot:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PossibleLoss:
-    """Conditions under which PostgreSQL must have lost an event that is on a topic and not in the tables.
+    """How to recognise an event that PostgreSQL lost, among the events on a topic that are not in the tables.
 
-    They exist only after a failover or a restore of PostgreSQL.
+    PostgreSQL lost the event if it meets all these conditions, which exist only after a failover or restore.
     """
 
     #: The event's ``ce_source`` is one of these: a service of this database wrote the event.
     sources: frozenset[str]
-    #: The event is newer: retention or an operator may have removed older ones. None: neither removed any.
+    #: The event was not written before this time, because retention or an operator may have removed the rows
+    #: of older events, or because the verification begins at this time. None: no limit.
     since: datetime | None
-    #: The event is older: only events before the failover or restore can have been lost.
+    #: The event was not written after this time, because a failover or restore loses only earlier events.
     until: datetime
 
 
@@ -94,7 +95,8 @@ class Tables:
 
         Args:
             key: Copy only events of this key; None for all keys.
-            since: Verify only events written since; None for all. Earlier ones serve to compare the order.
+            since: Verify only events written since this time; None: all events. Earlier events are copied
+                too, because the order of the verified events is compared with them.
 
         Raises:
             TablesUnreadable: The tables do not exist, or this role has no right to read them.
@@ -105,9 +107,13 @@ class Tables:
         return Snapshot(topics=frozenset(row["topics"]), events=row["events"])
 
     async def possible_loss(self, since: datetime | None) -> PossibleLoss | None:
-        """Return how to recognise lost events written after *since*; None if PostgreSQL never failed over.
+        """Return how to recognise events that PostgreSQL lost; None without a failover or restore.
 
-        Call this after :meth:`take_snapshot`: otherwise events removed between the two count as lost.
+        Call this after :meth:`take_snapshot`: otherwise, events that retention removes between the two calls
+        count as lost.
+
+        Args:
+            since: Recognise only events written since this time; None: all events.
         """
         rows = await self._fetch("possible_loss")
         if not rows:
@@ -129,9 +135,10 @@ class Tables:
         """Compare the added records with the snapshot.
 
         Args:
-            ends: End offset of each partition before the snapshot. Records from there on may belong to events
-                that were committed after the snapshot, so they are not reported as unknown.
-            loss: Conditions of events that PostgreSQL lost; None without a failover or restore.
+            ends: End offsets of partitions before the snapshot. A record whose event is not in the tables is
+                reported only if it is in one of these partitions and before this offset: the event of a later
+                record may have been committed after the snapshot.
+            loss: How to recognise events that PostgreSQL lost; None without a failover or restore.
         """
         await self._fetch("analyze_records")
         topics = [topic for topic, _ in ends]
@@ -150,7 +157,7 @@ class Tables:
             last = page[-1]
 
     async def add_horizons(self, horizons: Iterable[Horizon]) -> None:
-        """Add, for some keys, the time of the oldest record that their partition retains."""
+        """Add, for some topics and keys, the time of the oldest record in the partition of the key."""
         with map_table_errors():
             await self._connection.copy_records_to_table("verify_horizons", records=list(horizons))
 

@@ -23,13 +23,15 @@ _RESPONSE_TIMEOUT_S: Final = 10.0
 _BATCH_RECORDS_MAX: Final = 5_000
 #: With 5,000, Python's garbage collection of the messages' headers nearly doubles the time of reading.
 _MESSAGES_PER_CALL_MAX: Final = 500
-#: Limits of the data that librdkafka prefetches and of one fetch response, most of this process's memory.
+#: Limits of the data that librdkafka reads ahead, and of one fetch response. This data is most of the memory
+#: that a verification needs.
 _PREFETCH_KIB: Final = 8_192
 _FETCH_BYTES_MAX: Final = 8_388_608
 _POLL_S: Final = 0.25
 #: Time without a record or the end of a partition after which Kafka is reported as unreachable.
 _SILENCE_MAX_S: Final = 30.0
-#: Longest wait for an open transaction: a relay's times out after 45 s, and the broker checks every 10 s.
+#: Longest wait for an open transaction. The broker aborts a transaction of a relay after 45 s, and looks for
+#: such transactions every 10 s.
 _HELD_BACK_MAX_S: Final = 75.0
 
 
@@ -61,7 +63,9 @@ class TopicMetadata:
         self._admin.__exit__(None, None, None)
 
     def partitions(self, topics: Iterable[str]) -> dict[str, int]:
-        """Return the number of partitions of each of *topics*, without topics that do not exist.
+        """Return the number of partitions of each of *topics*.
+
+        Topics that do not exist, or that this account has no right to describe, are left out.
 
         Raises:
             TopicUnreadable: Kafka is unreachable or refuses access.
@@ -78,7 +82,7 @@ class TopicMetadata:
         """Return the number of partitions of each of *topics*, all of which must exist.
 
         Raises:
-            TopicMissing: A topic does not exist.
+            TopicMissing: A topic does not exist, or this account has no right to describe it.
             TopicUnreadable: Kafka is unreachable or refuses access.
         """
         names = sorted(set(topics))
@@ -92,14 +96,14 @@ class TopicMetadata:
         return found
 
     def beginnings(self, topics: Mapping[str, int], since: datetime | None = None) -> dict[Partition, int]:
-        """Return the offset of the first record of each partition; without a record, the end offset.
+        """Return the offset of the first record of each partition; the end offset if there is no such record.
 
         Args:
             topics: Number of partitions of each topic.
-            since: Skip records with an earlier timestamp; None to skip none.
+            since: Skip records with an earlier timestamp; None: begin at the first retained record.
 
         Raises:
-            TopicUnreadable: Kafka is unreachable or refuses access.
+            TopicUnreadable: Kafka is unreachable or refuses access, or a topic was removed.
         """
         if since is None:
             return self._offsets(topics, OffsetSpec.earliest())
@@ -111,7 +115,7 @@ class TopicMetadata:
         """Return the retention of each topic.
 
         Raises:
-            TopicUnreadable: Kafka is unreachable or refuses access.
+            TopicUnreadable: Kafka is unreachable or refuses access, or a topic does not exist.
         """
         try:
             configs = topic_configs(self._admin, topics, _RESPONSE_TIMEOUT_S)
@@ -131,7 +135,7 @@ class TopicMetadata:
             topics: Number of partitions of each topic.
 
         Raises:
-            TopicUnreadable: Kafka is unreachable or refuses access.
+            TopicUnreadable: Kafka is unreachable or refuses access, or a topic was removed.
         """
         return self._offsets(topics, OffsetSpec.latest())
 
@@ -156,8 +160,8 @@ class TopicMetadata:
 class Reader:
     """Consumer that reads partitions between given offsets. Not thread-safe.
 
-    With ``read_committed`` a partition can be read up to the first open transaction; the reader waits until
-    the transaction ends.
+    With ``read_committed``, Kafka delivers the records of a partition only up to the first open transaction.
+    The reader waits at most 75 s for such a transaction to end.
     """
 
     def __init__(
@@ -174,8 +178,10 @@ class Reader:
             settings: The brokers.
             starts: First offset to read of each partition.
             ends: Offset after the last record to read of each partition.
-            isolation: Whether to read only records of committed transactions.
-            sources: As in :func:`~relaybox.verify._records.record_of`.
+            isolation: ``read_committed`` reads only records of committed transactions, and records written
+                without a transaction; ``read_uncommitted`` reads all records.
+            sources: Values of ``ce_source`` of this database's services. If empty, the records get no
+                ``own_event_at``.
         """
         self._sources = sources
         self._unread = {partition: end for partition, end in ends.items() if starts[partition] < end}
@@ -211,11 +217,14 @@ class Reader:
         return not self._unread
 
     def read(self) -> list[TopicRecord]:
-        """Return the next records, in the order of each partition; the list can be empty before :attr:`done`.
+        """Return the next records, those of each partition in their order.
+
+        The list may be empty although :attr:`done` is False: call this again.
 
         Raises:
-            TopicHeldBack: An open transaction hides the remaining records for too long.
-            TopicUnreadable: Kafka is unreachable, refuses access, or removed records before they were read.
+            TopicHeldBack: For over 75 s, an open transaction has hidden all remaining records.
+            TopicUnreadable: No record arrived for over 30 s, Kafka refuses access, or Kafka removed records
+                before they were read.
         """
         found: list[TopicRecord] = []
         while self._unread and len(found) < _BATCH_RECORDS_MAX:

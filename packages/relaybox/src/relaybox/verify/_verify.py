@@ -45,18 +45,19 @@ async def verify(
             LOST; ``Report.tallies`` counts all of them.
 
     Raises:
-        TopicMissing: One of *topics* does not exist.
-        TopicUnreadable: Kafka is unreachable or refuses access.
-        TopicHeldBack: An open transaction hides the end of a topic.
-        TablesUnreadable: The tables do not exist, or this role has no right to read them.
+        TopicMissing: One of *topics* does not exist, or this account has no right to describe it.
+        TopicUnreadable: Kafka is unreachable, refuses access, or removed records before they were read.
+        TopicHeldBack: For over 75 s, an open transaction has hidden the end of a partition.
+        TablesUnreadable: The tables do not exist, this role lacks a right, or the server is a standby.
         DatabaseUnavailable: PostgreSQL is unreachable.
     """
     began_s = time.monotonic()
     with TopicMetadata(kafka) as metadata:
         declared = await asyncio.to_thread(metadata.existing, topics)
         async with Tables.open(postgres) as tables:
-            # The event of a record before these ends was committed before the snapshot. The reader reads up
-            # to ends noted after the snapshot, before which each row that is SENT in it must have a record.
+            # End offsets are read before and after the snapshot. The event of a record before the first ends
+            # was committed before the snapshot. Each row that is SENT in the snapshot must have a record
+            # before the second ends (in _TopicScan), up to which the reader reads.
             ends_before = await asyncio.to_thread(metadata.ends, declared)
             snapshot = await tables.take_snapshot(key, since)
             loss = await tables.possible_loss(since)
@@ -106,7 +107,10 @@ class _TopicScan:
         }
 
     def horizons(self) -> dict[Partition, datetime]:
-        """Return the time of the oldest record of each partition from which retention removed records."""
+        """Return, for each partition from which retention removed records, the time of the oldest record.
+
+        For a partition without a record, return the time at which the scan began.
+        """
         now_ms = self.began_at.timestamp() * 1_000
         first_at_ms = self.reader.first_at_ms
         return {
@@ -116,7 +120,10 @@ class _TopicScan:
 
 
 async def _add_records(tables: Tables, reader: Reader, key: str | None) -> int:
-    """Add the records of *reader*, only those of *key* unless None; return the number of records read."""
+    """Add the records of *reader* to the tables; return the number of records read.
+
+    If *key* is not None, records of other keys are read, but not added.
+    """
     records = 0
     async with aclosing(_batches(reader)) as batches:
         async for batch in batches:
@@ -126,7 +133,7 @@ async def _add_records(tables: Tables, reader: Reader, key: str | None) -> int:
 
 
 async def _batches(reader: Reader) -> AsyncGenerator[list[TopicRecord]]:
-    """Yield batches of records; a thread reads the next batch while the caller processes the last one."""
+    """Yield batches of records; a thread reads the next batch while the caller processes the current one."""
     next_batch = asyncio.create_task(asyncio.to_thread(reader.read))
     try:
         while True:
@@ -159,10 +166,13 @@ async def _set_aside_expired(tables: Tables, scan: _TopicScan) -> None:
 def _horizons_of(
     keys: Iterable[str], topics: Mapping[str, int], horizons: Mapping[Partition, datetime]
 ) -> Iterable[Horizon]:
-    """Yield the time of the oldest retained record for each of *keys* and topic.
+    """Yield, for each topic and each of *keys*, the time of the oldest record in the partition of the key.
 
-    Partitions from which retention removed no record are left out. *topics* has the numbers of partitions,
-    *horizons* the times by partition.
+    Args:
+        keys: Keys of events.
+        topics: Number of partitions of each topic.
+        horizons: Time of the oldest record, by partition. Partitions from which retention removed no record
+            are missing; nothing is yielded for their keys.
     """
     for key in keys:
         for topic, partitions in topics.items():

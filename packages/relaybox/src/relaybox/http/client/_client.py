@@ -53,9 +53,10 @@ class IdempotentClient:
         """Send a request, and return its final response, replayed or not.
 
         The request is repeated after the statuses 500, 502, 503, 504 and 429, after 409
-        ``REQUEST_IN_FLIGHT``, and if there was no response. The wait is that of ``Retry-After``, or random
-        and up to 8 s. The response to the last attempt is returned even if it has one of these statuses.
-        The request may then have been executed or not; repeat it later with the same key to find out.
+        ``REQUEST_IN_FLIGHT``, and if there was no response. Before a repetition the client waits for the time
+        in ``Retry-After``, or for a random time of up to 8 s without this header. After the last attempt, a
+        response with one of these statuses is returned too. The request may then have been executed or not;
+        repeat it later with the same key to find out.
 
         Args:
             method: HTTP method.
@@ -64,7 +65,8 @@ class IdempotentClient:
             parts: Arguments of ``httpx2.AsyncClient.build_request``: ``json``, ``content``, ``files``,
                 ``params``, ``headers`` and others. The body, with its files, is encoded once and kept in
                 memory. To repeat a multipart request in a later call, set its boundary in ``Content-Type``:
-                by default each call generates another boundary, and so another body.
+                by default each call generates a new boundary. The bodies of the two calls would differ, and
+                the server would refuse the second call (``IDEMPOTENCY_KEY_REUSED``).
 
         Raises:
             ResponseUnknown: The last attempt had no response.

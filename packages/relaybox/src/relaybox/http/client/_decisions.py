@@ -13,11 +13,12 @@ __all__ = ("GiveUp", "Retry", "http_date", "is_retryable", "next_step", "quoted"
 #: Statuses after which a request is repeated: the server stores no such response, and a proxy may send them
 #: although the request was executed.
 _REPEATED: Final = frozenset({429, 500, 502, 503, 504})
-#: Maximum of the first wait in seconds, which doubles with each attempt up to the second value.
+#: Maximum of the random wait after the first attempt. This maximum doubles with each attempt, up to
+#: ``_PAUSE_S_MAX``.
 _PAUSE_S: Final = 0.5
 _PAUSE_S_MAX: Final = 8.0
-#: Valid keys: without quotes and backslashes, so that no character must be escaped in the header, and a key
-#: that is quoted already is refused.
+#: Valid keys. They contain no quotes and backslashes: so no character must be escaped in the header, and a
+#: key that the caller has already put in quotes is refused.
 _KEY: Final = re.compile(r"[ !#-\[\]-~]{1,255}")
 
 
@@ -44,8 +45,8 @@ def quoted(key: str) -> str | None:
 def is_retryable(status: int, body: bytes) -> bool:
     """Return whether a request with this response should be repeated.
 
-    Of the responses 409 only ``REQUEST_IN_FLIGHT`` is retryable; others are conflicts in the application,
-    which a retry does not resolve.
+    Of the responses with status 409, only ``REQUEST_IN_FLIGHT`` is retryable. The others are conflicts in the
+    application, which a retry does not resolve.
     """
     return status in _REPEATED or (status == 409 and _error_code(body) == "REQUEST_IN_FLIGHT")
 
@@ -94,7 +95,7 @@ def next_step(
     Args:
         attempts: Number of attempts so far, at least 1.
         attempts_max: Maximum number of attempts.
-        left_s: Seconds that are left; a longer wait ends the attempts.
+        left_s: Seconds that are left for all attempts; a wait of this time or longer ends the attempts.
         requested_s: Seconds that the server requested by ``Retry-After``; None if it requested none.
         chance: Random number from 0 to 1.
     """

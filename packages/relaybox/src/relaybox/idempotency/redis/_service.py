@@ -87,7 +87,7 @@ class RedisIdempotencyService:
         return False
 
     async def claim(self, key: str, *, scope: str = "") -> StoredResponse | None:
-        """Lock *key* as :meth:`try_lock` does, and return its stored response.
+        """Lock *key* as :meth:`try_lock` does, and return its stored response; None if there is none.
 
         Raises:
             RequestInFlight: Another request holds the lock.
@@ -117,7 +117,9 @@ class RedisIdempotencyService:
         return StoredResponse.from_row(row, body)
 
     async def check_idempotency_key(self, key: str, *, scope: str = "") -> dict[str, Any] | None:
-        """Return the result stored under *key*, with its body as bytes if it has one; None for a new key.
+        """Return the result stored under *key*; None if there is none, or it has expired.
+
+        The member ``body`` of the result is bytes if it was stored as bytes.
 
         Raises:
             StoreUnavailable: Redis is unreachable.
@@ -130,8 +132,8 @@ class RedisIdempotencyService:
     ) -> bool:
         """Store *result* for *ttl*; return False if a result that has not expired is stored under *key*.
 
-        Other requests see the result immediately, and not only after :meth:`commit`. Also returns False if
-        the lease of this object's lock has ended and another request has the lock now.
+        Other requests see the result immediately, before :meth:`commit`. The method also returns False if the
+        lock of this object has ended with its lease and another request has the lock now.
 
         Args:
             key: The client's key or a generated key.
@@ -140,7 +142,8 @@ class RedisIdempotencyService:
             scope: Principal of the key, see :func:`scope_of`.
 
         Raises:
-            ValueError: *ttl* is not positive or over a year, or *result* is not JSON.
+            ValueError: *ttl* is not positive or over a year, or *result* cannot be stored
+                (:func:`split_body`).
             StoreUnavailable: Redis is unreachable; the result may have been stored or not.
         """
         document, body = split_body(result)
@@ -154,7 +157,8 @@ class RedisIdempotencyService:
         """Store *response* under *claim*.
 
         Raises:
-            RequestInFlight: Another request has stored a response under the key.
+            RequestInFlight: Another request has stored a response under the key, or has the lock because the
+                lease of this object's lock has ended.
             StoreUnavailable: Redis is unreachable.
         """
         result = stored_result(response, claim)

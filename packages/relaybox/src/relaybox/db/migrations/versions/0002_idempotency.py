@@ -16,5 +16,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop the tables with their data, and restore the previous grants."""
+    """Drop the tables with their data, and the functions; rights on other tables stay."""
     run_sql_file(op.get_bind(), Path(__file__).with_suffix(".down.sql"))

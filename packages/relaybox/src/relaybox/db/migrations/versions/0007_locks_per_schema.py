@@ -1,4 +1,4 @@
-"""Let each schema have its own advisory locks of retention, because the locks belong to the database."""
+"""Give each schema its own advisory locks for retention: all schemas of a database share one lock space."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ down_revision = "0006_one_index_of_ages"
 
 
 def upgrade() -> None:
-    """Let the retention functions lock by the OID of their table."""
+    """Change the first part of the lock numbers of the retention functions to the OID of their table."""
     run_sql_file(op.get_bind(), Path(__file__).with_suffix(".up.sql"))
 
 
 def downgrade() -> None:
-    """Let the retention functions lock by the name ``relaybox`` again."""
+    """Change the first part of these lock numbers back to the hash of ``relaybox``."""
     run_sql_file(op.get_bind(), Path(__file__).with_suffix(".down.sql"))

@@ -1,4 +1,4 @@
-"""Erasures reach the outbox rows of dead letters that are published to a topic."""
+"""Let an erasure also erase the outbox rows that publish dead letters to a topic."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Columns and indexes with which flows pause, resume, expire and are cancelled."""
+"""Tables and columns with which flows record steps, wait for events, pause, resume and end."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ down_revision = "0011_published_letters"
 
 
 def upgrade() -> None:
-    """Extend ``flow_resume_handles``."""
+    """Create four tables; add columns and indexes to ``flow_resume_handles`` and ``async_tasks``."""
     run_sql_file(op.get_bind(), Path(__file__).with_suffix(".up.sql"))
 
 
 def downgrade() -> None:
-    """Restore ``flow_resume_handles`` as 0001 created it."""
+    """Drop the four tables with their data, and the new columns and indexes of the two older tables."""
     run_sql_file(op.get_bind(), Path(__file__).with_suffix(".down.sql"))
