@@ -19,6 +19,7 @@ from relaybox.cli._output import (
     print_json,
     print_table,
     run_on_database,
+    run_with_database,
 )
 from relaybox.db import Database
 from relaybox.errors import SettingsError
@@ -32,7 +33,7 @@ from relaybox.operations import (
     request_lanes,
 )
 from relaybox.outbox import OutboxSettings
-from relaybox.settings import PostgresSettings, RelaySettings, check_settings, load_settings
+from relaybox.settings import RelaySettings, check_settings
 
 __all__ = ("accept", "lanes", "status")
 
@@ -58,7 +59,7 @@ def status(
             typer.echo(f"a relay does not start with these settings: {line}", err=True)
     if watch:
         with suppress(KeyboardInterrupt):
-            asyncio.run(_watch(load_settings(PostgresSettings), interval_s, as_json))
+            run_with_database(lambda database: _watch(database, interval_s, as_json))
     else:
         _print_status(run_on_database(relay_status), None, as_json)
 
@@ -110,18 +111,14 @@ def accept(
         typer.echo(f"lane {lane} continues after marker {marker}")
 
 
-async def _watch(settings: PostgresSettings, interval_s: float, as_json: bool) -> None:
-    database = Database(settings, application_name="relaybox-operator")
+async def _watch(database: Database, interval_s: float, as_json: bool) -> None:
     previous: Status | None = None
-    try:
-        while True:
-            async with database.connection() as connection:
-                current = await relay_status(connection)
-            _print_status(current, previous and published_per_s(previous, current), as_json)
-            previous = current
-            await asyncio.sleep(interval_s)
-    finally:
-        await database.close()
+    while True:
+        async with database.connection() as connection:
+            current = await relay_status(connection)
+        _print_status(current, previous and published_per_s(previous, current), as_json)
+        previous = current
+        await asyncio.sleep(interval_s)
 
 
 def _print_status(status: Status, per_s: float | None, as_json: bool) -> None:

@@ -63,6 +63,8 @@ __all__ = (
     "response_to",
 )
 
+#: Name of the error table in the ``state`` of an application.
+_TABLE_NAME: Final = "relaybox_error_table"
 _log: Final = structlog.get_logger(__name__)
 #: Key of the ASGI scope under which the error of an error response is stored, for outer middlewares.
 REFUSAL: Final = "relaybox.refusal"
@@ -180,9 +182,11 @@ def error_response(request: Request, error: RelayboxError, error_table: ErrorTab
 
 
 def response_to(request: Request, error: Exception) -> Response:
-    """Return the response to an exception of any kind, with :data:`ERROR_TABLE` for errors of Relaybox."""
+    """Return the response to any exception; the application's table applies to errors of Relaybox."""
     if isinstance(error, RelayboxError):
-        return error_response(request, error)
+        app = request.scope.get("app")  # missing if the application is neither FastAPI nor Starlette
+        table = getattr(app.state, _TABLE_NAME, ERROR_TABLE) if app else ERROR_TABLE
+        return error_response(request, error, table)
     if isinstance(error, StarletteHTTPException):
         return framework_response(request, error)
     return internal_error(request, error)
@@ -212,6 +216,7 @@ def install_error_handlers(app: FastAPI, error_table: ErrorTable) -> None:
             return error_response(request, error.__cause__, error_table)
         return framework_response(request, cast("HTTPException", error))
 
+    setattr(app.state, _TABLE_NAME, error_table)
     app.add_exception_handler(RelayboxError, ours)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(StarletteHTTPException, framework)

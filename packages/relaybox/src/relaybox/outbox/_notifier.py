@@ -138,6 +138,6 @@ class Notifier:
 
     async def _send(self, connection: Executor, keys: set[str]) -> None:
         payload = ",".join(keys)
-        if len(payload.encode()) > _PAYLOAD_BYTES_MAX:
-            payload = ""
+        if len(payload.encode()) > _PAYLOAD_BYTES_MAX or any("," in key for key in keys):
+            payload = ""  # listeners then look for events of all keys
         await connection.fetch(_SQL["notify"], OUTBOX_CHANNEL, payload)

@@ -100,7 +100,12 @@ def _configs(admin: Any, diagnosis: ConnectionDiagnosis, topics: list[str]) -> d
 def _state(partitions: Mapping[int, Any], config: Mapping[str, int]) -> TopicState:
     min_isr = config.get(_MIN_ISR)
     offline = {number for number, each in partitions.items() if each.leader < 0}
-    below = {number for number, each in partitions.items() if len(each.isrs) < (min_isr or 1)} - offline
+    # Kafka requires at most as many replicas in sync as the partition has (Partition.effectiveMinIsr).
+    below = {
+        number
+        for number, each in partitions.items()
+        if len(each.isrs) < min(min_isr or 1, len(each.replicas))
+    } - offline
     behind = {number for number, each in partitions.items() if len(each.isrs) < len(each.replicas)}
     return TopicState(
         partitions=len(partitions),

@@ -108,6 +108,13 @@ def test_watch_prints_the_rate_and_ends_with_ctrl_c(variables: dict[str, str]) -
     assert (first["published_per_s"], second["published_per_s"]) == (None, 0)
 
 
+async def test_watch_of_a_database_without_schema_names_the_remedy(relay: Relay) -> None:
+    result = await relay("status", "--watch", POSTGRES_DB="postgres")
+    assert result.exit_code == 1
+    assert "run relaybox migrate up, or check POSTGRES_DB" in result.output
+    assert "Traceback" not in result.output
+
+
 @pytest.mark.guarantee("G32")
 async def test_request_for_lanes_is_recorded(database: Database, relay: Relay) -> None:
     grown = await relay("lanes", "16", "--by", "ann", "--reason", "more relays")

@@ -9,7 +9,16 @@ import httpx2 as httpx
 import pytest
 from fastapi import Depends, FastAPI, HTTPException, Response
 from relaybox.db import Database
-from relaybox.http import IdempotencyMiddleware, UnitOfWork, idempotent, unit_of_work
+from relaybox.errors import RelayboxError
+from relaybox.http import (
+    ERROR_TABLE,
+    ErrorResponse,
+    IdempotencyMiddleware,
+    UnitOfWork,
+    idempotent,
+    unit_of_work,
+)
+from relaybox.http._error_responses import install_error_handlers
 from relaybox.idempotency import IdempotencyService
 from relaybox.settings import IdempotencySettings
 from sqlalchemy import text
@@ -266,6 +275,28 @@ async def test_principal_function_may_raise_http_exceptions(database: Database, 
     async with httpx.AsyncClient(transport=transport, base_url="http://app") as client:
         refused = await client.post("/work", headers=KEY)
     assert (refused.status_code, refused.headers["www-authenticate"], work.done) == (401, "Bearer", 0)
+
+
+class TenantLocked(RelayboxError):
+    error_code = "TENANT_LOCKED"
+
+
+async def test_error_of_the_principal_function_uses_the_application_table(
+    database: Database, work: Work
+) -> None:
+    async def service(_request: Request) -> IdempotencyService:
+        return IdempotencyService(database.sessions())
+
+    async def principal(_request: Request) -> str:
+        raise TenantLocked("pay the invoice")
+
+    app = fastapi_app(work)
+    app.add_middleware(IdempotencyMiddleware, idempotency_service_factory=service, principal=principal)
+    install_error_handlers(app, {**ERROR_TABLE, TenantLocked: ErrorResponse(status=402)})
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://app") as client:
+        refused = await client.post("/work", headers=KEY)
+    assert (refused.status_code, refused.json()["error_code"], work.done) == (402, "TENANT_LOCKED", 0)
 
 
 async def test_cache_mode_beside_units_of_work_does_not_exhaust_the_pool(database: Database) -> None:

@@ -51,6 +51,18 @@ async def test_connection_that_breaks_before_or_in_a_response_is_retried(
     assert b'\r\nIdempotency-Key: "' in server.received[0]
 
 
+async def test_response_that_cannot_be_decoded_is_requested_again(
+    server: Server, client: IdempotentClient
+) -> None:
+    garbled = ANSWER.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")
+    server.sends = [garbled]
+    assert (await client.request("POST", "/orders", json={"n": 1})).content == b"done"
+    server.sends = [garbled] * 4
+    with pytest.raises(ResponseUnknown) as unknown:
+        await client.request("POST", "/orders", json={"n": 1})
+    assert f'"{unknown.value.key}"'.encode() in server.received[-1]
+
+
 async def test_error_for_a_silent_server_has_the_key(server: Server, client: IdempotentClient) -> None:
     server.sends = [b""] * 4
     with pytest.raises(ResponseUnknown) as unknown:

@@ -124,6 +124,12 @@ async def test_many_commits_share_one_notification(notifier: Notifier, ear: Ear)
     assert set(payload.split(",")) == keys | {LAST}
 
 
+async def test_key_with_a_comma_becomes_a_notification_without_keys(notifier: Notifier, ear: Ear) -> None:
+    notifier.notify(["invoice 1,2", "invoice 3"])
+    async with asyncio.timeout(WAIT_S):
+        assert await ear.heard.get() == ""
+
+
 async def test_too_many_keys_become_a_notification_without_keys(notifier: Notifier, ear: Ear) -> None:
     notifier.notify(str(uuid4()) for _ in range(1_000))
     async with asyncio.timeout(WAIT_S):

@@ -132,7 +132,8 @@ class IdempotentClient:
                 return await self._client.send(request)
         except httpx2.UnsupportedProtocol:  # a malformed URL: the request cannot be sent
             raise
-        except (httpx2.TransportError, TimeoutError) as error:
+        # The request may have been executed, also if its response cannot be decoded.
+        except (httpx2.RequestError, TimeoutError) as error:
             return error
 
 

@@ -31,7 +31,7 @@ class ResponseUnknown(ClientError):
 
     def __init__(self, key: str, attempts: int) -> None:
         super().__init__(
-            f"no response to {attempts} attempts; the request may have been executed or not: "
+            f"no usable response to {attempts} attempts; the request may have been executed or not: "
             "send the same body again with the key in the attribute 'key' of this error"
         )
         #: The idempotency key of all attempts.
