@@ -10,9 +10,14 @@ from backend.settings import RoleSettings
 
 
 def main() -> int:
-    """Run the service that SERVICE_TYPE names, and return the exit code: 0 after a signal, 1 after an error.
+    """Run the service that the environment variable SERVICE_TYPE names.
 
-    An error is printed on standard error, with one line per invalid setting.
+    A :class:`RelayboxError` is printed on standard error; an error about settings has one line per setting.
+
+    Returns:
+        The exit code: 0 if the service ended after a signal, 1 after a RelayboxError. The function does not
+        return if the API runs in one process: after its shutdown, uvicorn sends the signal to the process
+        again, and a failed start ends the process with code 3.
     """
     try:
         run_service(load_settings(RoleSettings).service_type)

@@ -34,8 +34,9 @@ def create_api() -> FastAPI:
     backbone = Backbone.from_environment(
         [genesis], service=ServiceType.API_GATEWAY.value, postgres=ProductPostgresSettings
     )
-    # The lifespan checks them too. But before several workers are started, their parent process calls this
-    # function, and must fail instead of restarting workers that cannot start.
+    # The lifespan checks the settings too. But the parent of several workers calls this function before it
+    # starts them: invalid settings must end the parent here, or it would start failing workers again and
+    # again.
     backbone.check_settings()
     app = create_app(
         title="Genesis",

@@ -1,7 +1,8 @@
 """Run the whole product on one machine: ``backend run``.
 
-If ``POSTGRES_HOST`` or ``KAFKA_HOST`` is set, that server is used; else a local server is started, whose data
-remain after a stop. Each server and each service is a process of its own, called a part.
+If ``POSTGRES_HOST`` is set, the product uses that PostgreSQL server; otherwise it starts a local one. The
+same applies to ``KAFKA_HOST`` and Kafka. The data of a local server remain when the product stops. Each
+server that the product starts and each service is a process of its own, called a part.
 """
 
 import asyncio
@@ -53,7 +54,8 @@ __all__ = ("run_product",)
 
 _READY_PAUSE_S: Final = 0.05
 _TOKEN_S: Final = 30 * 86_400
-#: Names, or prefixes of names, of settings of connections to the user's own servers.
+#: Variables that configure connections to servers of the user, for example TLS. A text that is not the name
+#: of a variable is the beginning of several names.
 _CONNECTION_SETTINGS: Final = (
     "KAFKA_SASL_",
     "KAFKA_SECURITY_",
@@ -171,7 +173,10 @@ class _Product:
 
 
 async def run_product(settings: ProductSettings) -> int:
-    """Run all parts in the foreground until a signal; return the exit code, 1 if a part kept crashing.
+    """Run all parts in the foreground until the process gets a signal.
+
+    Returns:
+        The exit code: 1 if a part had crashed three or more times in a row when the signal came, else 0.
 
     Raises:
         RelayboxError: A server, a port, the schema or a topic is not available; the message says what to do.
@@ -220,7 +225,7 @@ def _shared_settings() -> dict[str, str]:
 
 
 def _connection_settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of *environment* for connections to the user's own servers, such as TLS."""
+    """Return the variables of *environment* that configure connections to servers of the user (TLS, …)."""
     return {
         name: value for name, value in environment.items() if name.startswith(_CONNECTION_SETTINGS) and value
     }

@@ -143,7 +143,11 @@ class Projection(ABC, Generic[State, Rows]):
         """Return up to *limit* ids above *after*, ascending, of aggregates that have rows but no events."""
 
     async def lock(self, executor: Executor, aggregate_ids: Sequence[UUID]) -> None:
-        """Lock the aggregates for this transaction; does nothing if :meth:`write` checks versions instead."""
+        """Lock the aggregates until the end of the transaction.
+
+        By default this does nothing: :meth:`write` then has to detect concurrent changes by the versions of
+        the rows.
+        """
 
 
 @dataclass(slots=True)
@@ -186,9 +190,10 @@ async def rebuild(
 ) -> RebuildReport:
     """Compare the rows of every aggregate with its events, and repair rows that differ.
 
-    The services may run meanwhile: the first comparison reads events and rows at different times; aggregates
-    that differ are compared again, and repaired, in a transaction that reads both as of one moment. Memory
-    does not grow with the number of aggregates.
+    The services may run meanwhile. The first comparison reads events and rows at different times, so a
+    concurrent command can look like a difference. Therefore aggregates that differ are compared again, and
+    repaired, in a transaction that reads events and rows as of one moment. Memory does not grow with the
+    number of aggregates.
 
     Args:
         database: The database of the product, with at least two connections.
@@ -256,7 +261,10 @@ async def _fold_batches(
 async def _compare_and_repair(
     db: AsyncSession, *, projection: Projection[State, Rows], aggregate_ids: Sequence[UUID], write: bool
 ) -> list[Difference]:
-    """Compare the rows of the aggregates with their events, both read in *db*; repair them if *write*."""
+    """Compare the rows of the aggregates with their events, all read in the transaction of *db*.
+
+    Return the differences; with *write*, the rows are repaired.
+    """
     executor = executor_of(db)
     await projection.lock(executor, aggregate_ids)
     stored = await projection.read(executor, aggregate_ids)

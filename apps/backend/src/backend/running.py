@@ -161,7 +161,7 @@ def running_parts(settings: ProductSettings) -> list[dict[str, Any]]:
 
 
 def _read_state(settings: ProductSettings) -> str:
-    """Return the content of the state file of the running product; empty while it starts."""
+    """Return the content of the state file of the running product; empty while the product starts."""
     try:
         with settings.state_file.open() as file:
             if not _is_locked(file.fileno()):

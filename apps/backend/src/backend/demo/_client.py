@@ -33,9 +33,11 @@ def require_status(response: httpx2.Response, step: str, *statuses: int) -> http
 
 
 class Client:
-    """Sends the requests of one user, each with an idempotency key, and repeats a request without a response.
+    """Sends the requests of one user, each with an idempotency key, and repeats unanswered requests.
 
-    All requests have the same correlation id, so that all events of the story are one chain.
+    A request is repeated with its key if there was no response, or if the status of the response allows a
+    repetition, such as 503 (see :class:`IdempotentClient`). All requests have one correlation id, so that all
+    events of the story are one chain.
     """
 
     def __init__(self, http: httpx2.AsyncClient, name: str, *, correlation_id: UUID, limit_s: float) -> None:
@@ -64,7 +66,7 @@ class Client:
         version: int | None = None,
         key: str | None = None,
     ) -> httpx2.Response:
-        """Return the response, which has one of *statuses*.
+        """Send a request, and return its response, which has one of *statuses*.
 
         Args:
             step: The name of this request in error messages.

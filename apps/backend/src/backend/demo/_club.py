@@ -62,7 +62,7 @@ class ClubStory:
                 await self._finish(nodes, study_id)
 
     def _log(self, node_id: str) -> EventLog:
-        """Return the events received so far of a node; for a new node, an empty log."""
+        """Return the log of the received events of a node; create an empty log at the first call."""
         if node_id not in self._logs:
             self._logs[node_id] = EventLog(
                 name=f"node {node_id}",

@@ -39,7 +39,10 @@ class People:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudySteps:
-    """The steps with one study, a method each; a method raises StepMissed if its step fails."""
+    """The steps of the story that concern one study; each step is a method.
+
+    A method raises StepMissed if a response or an event is not as expected.
+    """
 
     people: People
     log: EventLog

@@ -32,10 +32,10 @@ class Published:
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class EventLog:
-    """The events of one session or node that were received from Kafka and from its event stream.
+    """The events of one session or node that the demo received from Kafka and from its event stream.
 
-    A missing version, a wrong order or another correlation id is a fault; after a fault all waits raise
-    StepMissed.
+    The log records a fault if an event does not have the version after that of the previous event, or if an
+    event from Kafka has another correlation id. After a fault all waits raise StepMissed.
     """
 
     #: Name of the session or node in error messages.

@@ -88,13 +88,18 @@ class NovelStory:
         await self._confirm(GenesisStage.CONCEPT_SELECTION)
 
     async def _send_twice(self, command: str, payload: Mapping[str, Any]) -> tuple[UUID, UUID]:
-        """Send a command twice concurrently.
+        """Send a command twice concurrently: one request must get 202, the other one 409.
 
         The agent may complete the first command before the API receives the second, and a crash may lose a
-        response: then wait until no command is pending, and send the command twice again.
+        response. Then wait until no command is pending, and send the command twice again, up to five times in
+        all.
 
         Returns:
             The id of the accepted command, and the id that the 409 response names as the pending command.
+
+        Raises:
+            StepMissed: No pair of requests got 202 and 409, or the 409 has another code than
+                DUPLICATE_COMMAND.
         """
         body = {"command_type": command, "payload": payload}
         for _ in range(_PAIRS_MAX):

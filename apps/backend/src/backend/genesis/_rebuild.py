@@ -23,7 +23,10 @@ Document = dict[str, Any]
 
 
 class SessionProjection(Projection[GenesisSession, Document]):
-    """The projection of sessions: one row each, as the JSON document that commands read; empty if none."""
+    """The projection of sessions: the row of a session, as the JSON document that commands read.
+
+    An empty document stands for a session without a row.
+    """
 
     aggregate_type = genesis.aggregate_type
     event_types = genesis.event_types

@@ -66,7 +66,9 @@ _REPORTED: Final[Mapping[GuidedRunStatus, EventType]] = {
 
 @genesis.command(refuses=[SessionErased, SessionClosed, GuidedRunActive])
 def start_guided_run(session: GenesisSession, command: StartGuidedRun, command_id: UUID) -> Events:
-    """Request a guided run from the current stage to the last; it uses the preferences in *command*, if any.
+    """Request a guided run, whose flow requests the proposals from the current stage to the last one.
+
+    Preferences that *command* omits keep the last value that the writer gave in the session.
 
     Raises:
         SessionErased, SessionClosed: The session has ended.

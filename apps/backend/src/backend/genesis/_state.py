@@ -37,7 +37,7 @@ class _Part(BaseModel):
 
 
 class PendingRequest(_Part):
-    """A writer's request for a proposal that has no result yet; an agent's report contains its command id."""
+    """A request for a proposal that has no result yet; the agent's report names its ``command_id``."""
 
     command_id: UUID
     command_type: str
@@ -58,7 +58,8 @@ class Draft(_Part):
     stricter models can still read the draft.
     """
 
-    #: The preferences of the last RequestConceptGeneration, which apply to all stages; empty before.
+    #: The preferences of the last RequestConceptGeneration or StartGuidedRun; they apply to all later
+    #: proposals. Empty before the first such command.
     preferences: Document = {}
     #: The request that an agent works on; None if no request is pending.
     request: PendingRequest | None = None
@@ -101,7 +102,8 @@ class GenesisSession(Aggregate):
     current_stage: GenesisStage = GenesisStage.CONCEPT_SELECTION
     #: The confirmed content of each earlier stage, by stage; None before the first confirmation.
     confirmed_data: Document | None = None
-    #: None before the first request.
+    #: None before the first request or guided run, and at the start of a stage if there are no preferences to
+    #: keep.
     draft: Draft | None = None
     #: The writer's feedback in this stage, oldest first, at most `FEEDBACK_MAX` pieces. Stored outside the
     #: draft, because each UPDATE of the draft's column writes the whole proposal.

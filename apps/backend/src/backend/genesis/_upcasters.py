@@ -1,4 +1,4 @@
-"""Functions that turn the payload of an event's earlier version into one of the next version; pure.
+"""Pure functions that convert the payload of one version of an event to the payload of the next version.
 
 They describe what earlier releases have written, so they use no constant that a later release may change.
 """

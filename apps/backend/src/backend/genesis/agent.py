@@ -2,9 +2,10 @@
 
 The consumer only creates a task, in the transaction that records the event as consumed. A task runner runs
 the task under a lease, so that another agent takes over the tasks of a killed agent (G06). The task ends with
-a report: an internal command, which the session refuses if the request is no longer pending. If
-the consumer parks a request (as a dead letter), the request fails in the same transaction, and a replay
-creates no task.
+a report: an internal command, which the session refuses if the request is no longer pending.
+
+If the consumer parks a request as a dead letter, the request fails in the same transaction. A replay of the
+dead letter then creates no task, because the request is no longer pending.
 """
 
 from decimal import Decimal
@@ -43,8 +44,8 @@ _log = structlog.get_logger(__name__)
 class ConceptAgent:
     """Produces proposals for requests. Any number of processes can run an agent; they share the requests.
 
-    :meth:`subscriptions` are for a Consumer, which creates tasks; :attr:`runner` runs them, and the flows of
-    guided runs.
+    The service runs :meth:`subscriptions` in a Consumer, which creates a task for each request, and
+    :attr:`runner`, which works on these tasks and on the flows of guided runs.
     """
 
     def __init__(
@@ -77,7 +78,10 @@ class ConceptAgent:
         return f"<ConceptAgent [{self.runner!r}]>"
 
     def subscriptions(self) -> list[Subscription]:
-        """Return the subscriptions to requests for proposals and guided runs; each becomes a task."""
+        """Return two subscriptions: to requests for proposals, and to requests for guided runs.
+
+        The handlers create a task for each request for a proposal, and a flow for each guided run.
+        """
         return [self._requests(), self._guided_runs.subscription(AGENT, self.runner.wake)]
 
     def _requests(self) -> Subscription:
@@ -209,10 +213,11 @@ class ConceptAgent:
 
 
 def _storable_message(message: str) -> str:
-    """Return *message* in a form that ReportFailure accepts: a refused report leaves the request pending.
+    """Return *message* in a form that ReportFailure accepts, at most 4,000 characters.
 
-    The text of an endpoint may be too long, blank, or contain characters that PostgreSQL or UTF-8 cannot
-    represent.
+    If the session refused the report because of its message, the request would stay pending. The message may
+    contain the text of a model's endpoint, which may be too long, blank, or contain characters that
+    PostgreSQL or UTF-8 cannot represent.
     """
     readable = message.replace("\0", "\ufffd").encode(errors="replace").decode().strip()
     return readable[:_REASON_CHARACTERS_MAX] or "the muse gave no reason; request it again"

@@ -1,9 +1,9 @@
 """Guided runs: a flow requests the proposals of a session, one stage after the other.
 
 Each time the flow continues, it reads the session and does what the session needs now: report that the run
-has begun, request a proposal, or report the end. Then it waits for GuidedRunUpdated, which every decision of
-the writer and every failed proposal records. The flow decides from the state of the session, and not
-from the events, so the number of events that arrived in the meantime does not matter.
+has begun, request a proposal, or report the end. Then the flow waits for GuidedRunUpdated, an event that
+every decision of the writer and every failed proposal records. The flow decides from the state of the
+session, and not from the events. So it makes no difference how many events arrive between two steps.
 """
 
 from collections.abc import Callable, Mapping
@@ -43,7 +43,7 @@ _SERVICE: Final = "guided-run"
 _READ: Final = SQL.including("read", load=SQL["load"])
 #: Failed proposals in a row after which a run fails.
 _FAILURES_MAX: Final = 3
-#: The shortest timeout of a wait for an event, which must be positive: that of a run whose time is over.
+#: The timeout of the flow's wait if the run has expired: the timeout of a wait must be positive.
 _WAIT_MIN: Final = timedelta(milliseconds=1)
 _STEP_FAILED: Final = RunFailure(
     error_code="FLOW_STEP_FAILED",
@@ -57,10 +57,10 @@ _log: Final = structlog.get_logger(__name__)
 
 
 class GuidedRuns:
-    """Runs the flows of guided runs. Any number of processes can run one; they share the runs.
+    """Runs the flows of guided runs. Any number of processes can have such an object; they share the runs.
 
-    :meth:`subscription` and ``flow_subscription([definition])`` are for Consumers, :attr:`workers` and
-    :meth:`park` for a TaskRunner. :attr:`metrics` is a service that measures the flows.
+    The service runs :meth:`subscription` and ``flow_subscription([definition])`` in Consumers, gives
+    :attr:`workers` and :meth:`park` to a TaskRunner, and runs :attr:`metrics`, which measures the flows.
     """
 
     def __init__(
@@ -100,7 +100,11 @@ class GuidedRuns:
         return start
 
     async def park(self, task: Task) -> None:
-        """End the run and the flow of *task*, whose step failed on every attempt."""
+        """End a run as FAILED, and end its flow, because a step of the flow failed on every attempt.
+
+        Args:
+            task: The task of the flow; its id is the id of the run.
+        """
         arguments, chain_id = task.input_data["arguments"], UUID(task.input_data["chain_id"])
         caller = _caller(chain_id, UUID(arguments["event_id"]))
 
@@ -142,7 +146,7 @@ class GuidedRuns:
     async def _lead(
         self, session_id: UUID, run_id: UUID, expires_at: datetime, caller: Caller, db: AsyncSession
     ) -> str | None:
-        """Do what the session needs now; return the status of the run if it has ended."""
+        """Do what the session needs now. Return the status of the run if the run has ended, else None."""
         rows = await executor_of(db).fetch(_READ, [session_id])
         session = GenesisSession.model_validate_json(rows[0]["state"]) if rows else None
         run = session and session.guided_run

@@ -129,7 +129,9 @@ def request_concept_generation(
     """Request concepts from an agent; preferences that the command omits keep their last value.
 
     Raises:
-        SessionErased, SessionClosed, WrongStage, ProposalPending: The state of the session does not allow it.
+        SessionErased, SessionClosed: The session has ended.
+        WrongStage: The current stage is not CONCEPT_SELECTION.
+        ProposalPending: Another request is pending.
     """
     draft = _require_idle(session)
     if session.current_stage is not GenesisStage.CONCEPT_SELECTION:
@@ -145,10 +147,12 @@ def request_concept_generation(
 def request_stage_proposal(
     session: GenesisSession, command: RequestStageProposal, command_id: UUID
 ) -> Events:
-    """Request a proposal from an agent for a stage after the first; the notes apply to this request only.
+    """Request a proposal for the current stage from an agent; the command's notes apply to this request only.
 
     Raises:
-        SessionErased, SessionClosed, WrongStage, ProposalPending: The state of the session does not allow it.
+        SessionErased, SessionClosed: The session has ended.
+        WrongStage: The current stage is CONCEPT_SELECTION, which has another command.
+        ProposalPending: Another request is pending.
     """
     draft = _require_idle(session)
     if session.current_stage is GenesisStage.CONCEPT_SELECTION:
@@ -167,7 +171,8 @@ def submit_feedback(session: GenesisSession, command: SubmitFeedback) -> Events:
     """Record the writer's feedback on the last proposal; the next request includes the feedback.
 
     Raises:
-        SessionErased, SessionClosed, ProposalPending: The state of the session does not allow it.
+        SessionErased, SessionClosed: The session has ended.
+        ProposalPending: A request is pending.
         NoProposal: The stage has no proposal yet.
     """
     if _require_idle(session).proposal is None:
@@ -193,9 +198,12 @@ def confirm_stage(session: GenesisSession, command: ConfirmStage) -> Events:
     """Confirm the current stage and continue with the next; the last stage finishes the session.
 
     Raises:
-        SessionErased, SessionClosed, ProposalPending: The state of the session does not allow it.
-        WrongStage: The command names another stage, as the second request of a double click does.
-        NoProposal, ChoiceInvalid: The chosen option does not exist.
+        SessionErased, SessionClosed: The session has ended.
+        ProposalPending: A request is pending.
+        WrongStage: The command names another stage than the current one. The second request of a double click
+            does, because the first request has ended the stage.
+        NoProposal: The command chooses an option, but the stage has no proposal.
+        ChoiceInvalid: The last proposal has no option with this number.
         StageContentInvalid: The writer's own content is not valid for the stage.
     """
     draft = _require_idle(session)

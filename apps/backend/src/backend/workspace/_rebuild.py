@@ -51,7 +51,7 @@ class NodeProjection(Projection[NodeState, NodeState]):
     repaired_together_max = 100
 
     def apply(self, state: NodeState | None, event: RecordedEvent, *, erased: bool) -> NodeState:
-        """Return the rows after *event*; a purged node has no rows."""
+        """Return the rows after *event*; a node has no rows after a purge or an erasure of its events."""
         if erased or state is None:
             state = NodeState()
         if not erased:
@@ -77,7 +77,10 @@ class NodeProjection(Projection[NodeState, NodeState]):
         return tuple(tables)
 
     async def lock(self, executor: Executor, aggregate_ids: Sequence[UUID]) -> None:
-        """Lock the rows of the nodes, which every command on a node locks first."""
+        """Lock the rows of the nodes until the end of the transaction.
+
+        Every command locks the row of an existing node before it changes rows of the node.
+        """
         await executor.fetch(ACCESS_SQL["lock_nodes"], list(aggregate_ids))
 
     async def read(self, executor: Executor, aggregate_ids: Sequence[UUID]) -> Mapping[UUID, NodeState]:

@@ -22,7 +22,10 @@ LEVELS_MAX = 200
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ancestor:
-    """A node or one of its ancestors, with the fields that determine the access to them."""
+    """A node of an access chain: the node of the request or one of its ancestors.
+
+    The fields are those that determine the access of one requester.
+    """
 
     id: UUID
     kind: NodeKind
@@ -43,7 +46,7 @@ class Ancestor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Access:
-    """A node with its ancestors, and the role of one requester (the sender of a request) on the node.
+    """A node with its ancestors, and the access of one requester, the sender of a request, to the node.
 
     Invariant: ``chain`` begins with the node and ends with the root of its tree.
     """
@@ -97,10 +100,10 @@ class Access:
 
     @property
     def sees_trashed(self) -> bool:
-        """Return whether the node is in the bin, and in the list of the bin that the requester gets.
+        """Return whether the node is in the bin, and the requester may see its batch in the bin.
 
-        That is the case for the owner of the tree, and for the user who trashed the node, if this user may
-        still read the node.
+        The owner of the tree sees all batches. The user who trashed a batch sees this batch, if the user may
+        still read the node. A batch is the nodes that were trashed together.
         """
         trashed = self.trashed
         if trashed is None or self.role is None:
@@ -135,16 +138,19 @@ class Access:
             raise RoleMissing(needed)
 
     def require_kind(self, kind: NodeKind) -> None:
-        """Require a kind of node.
+        """Require that the node is of *kind*, which the URL path of the request implies.
 
         Raises:
-            NodeNotFound: The node has another kind, so the path of the request does not exist.
+            NodeNotFound: The node has another kind. For example, the id after ``/studies/`` is that of a
+                folder.
         """
         if self.node.kind is not kind:
             raise NodeNotFound
 
     def require_trashing(self) -> None:
         """Require the role to trash the node: editor, or owner if the node is a root.
+
+        This does not check whether the node is in the bin already; :meth:`require_live` does.
 
         Raises:
             NodeNotFound: The requester may not read the node; or the node is in the bin already, and the
@@ -157,11 +163,13 @@ class Access:
         self.require_role(needed)
 
     def require_restoring(self) -> None:
-        """Require that the requester may restore the node; a live node passes if the requester is an editor.
+        """Require that the requester may restore the node, or, if the node is live, is an editor of the node.
+
+        This does not check whether the node is in the bin; :meth:`require_trashed` does.
 
         Raises:
-            NodeNotFound: The node is in the bin, and the requester neither owns the tree nor trashed the
-                node; or the node is live, and the requester may not read it.
+            NodeNotFound: The node is in the bin, and the requester does not see it there
+                (:attr:`sees_trashed`); or the node is live, and the requester may not read it.
             RoleMissing: The node is live, and the requester may read it, but is not an editor.
         """
         if self.trashed is None:
@@ -206,9 +214,10 @@ class Access:
 def access_of(chain: Sequence[Ancestor], subject: str | None) -> Access:
     """Return the access of a requester to the first node of *chain*.
 
-    The owner of the root owns the whole tree. Of several grants on the chain the first is used, even if an
-    ancestor has a grant with a higher role; a share link gives its role. If the visibility is ``private``,
-    grants and links have no effect; ``public`` gives every requester at least the role viewer.
+    The owner of the root owns the whole tree. Every other requester gets the highest of these roles: that of
+    the nearest grant, even if an ancestor has a grant with a higher role; that of the share link; and viewer,
+    if the visibility is ``public``. If the visibility is ``private``, grants and links have no effect. The
+    visibility is that of the nearest node with a visibility; without one, ``shared``.
 
     Args:
         chain: The node, its parent, and so on to the root; empty if the node does not exist.

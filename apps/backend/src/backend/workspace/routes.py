@@ -24,7 +24,7 @@ def workspace_router(backbone: Backbone, jwt: JwtSettings) -> APIRouter:
 
     Args:
         backbone: The database, the event streams and the metrics of the application.
-        jwt: The secret that signs share tokens.
+        jwt: The settings of bearer tokens; share tokens are signed with the same secret.
     """
     dependencies = RouteDependencies(backbone, ShareTokens(jwt), load_settings(WorkspaceSettings))
     passwords = PasswordHasher()

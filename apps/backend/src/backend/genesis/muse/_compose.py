@@ -74,7 +74,7 @@ class _Composer:
     # ------------------------------------------------------------------------------------ concepts
 
     def _concepts(self) -> list[Concept]:
-        """Return three concepts with different heroes and motifs, in worlds that the writer requested."""
+        """Return three concepts with different heroes and motifs, in worlds that fit the requests."""
         requests = self._requests()
         text = "\n".join(requests)
         worlds = self._worlds_for(requests)
@@ -156,7 +156,7 @@ class _Composer:
         ]
 
     def _worldviews(self) -> list[Worldview]:
-        """Return two worldviews of one world; their societies differ, and their last rule is the motif's."""
+        """Return two worldviews of one world: other societies, and the rule of the motif as the last rule."""
         self._brief.content(StoryConception)  # only checks that this stage is confirmed
         story = self._story()
         world, motif = story.world, story.motif

@@ -22,11 +22,11 @@ def texts_of(models: Iterable[BaseModel]) -> str:
 
 
 def language_of(brief: Brief) -> Language:
-    """Return ``preferences.language`` if it is English or Chinese, else that of the texts, else English.
+    """Return the language of the proposal for *brief*.
 
-    The language of the texts is that of the confirmed contents; if these have no words, that of the other
-    preferences, then of the feedback. So a story keeps its language even if the writer sends a note in
-    another language.
+    ``preferences.language`` decides, if it is English or Chinese. Otherwise the first of these sources that
+    contains words decides: the confirmed contents, the other preferences, the feedback. Without words the
+    language is English. So a story keeps its language even if the writer sends a note in another language.
     """
     wished = (brief.preferences.language or "").lower().split("-")[0]
     if wished == "zh":

@@ -175,7 +175,7 @@ class _InvalidResponse(Exception):
 
 
 def _read(stage: GenesisStage, response: str) -> Proposal:
-    """Return the proposal in *response*, from its first opening to its last closing brace.
+    """Return the proposal in *response*: the JSON from the first opening brace to the last closing brace.
 
     Raises:
         _InvalidResponse: This part is not JSON, or not a valid proposal for *stage*.

@@ -24,7 +24,8 @@ class Brief:
     preferences: the writer's preferences, with the notes of this request.
     confirmed: the confirmed contents of all earlier stages, by stage.
     feedback: the writer's feedback on earlier proposals for this stage, oldest first.
-    seed: the id of the request; an offline muse that repeats the request composes the same proposal.
+    seed: the id of the request. A repeated attempt has the same seed, so the offline muse composes the
+        same proposal again.
     """
 
     stage: GenesisStage

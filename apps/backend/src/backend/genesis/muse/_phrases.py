@@ -132,8 +132,8 @@ class Perspective(Item):
 class StyleRequest(Item):
     """A change of style that writers request, and the sentences that fulfil the request.
 
-    A text requests the style with one of `keywords`, or by rejecting the opposite: `complaints` has words of
-    the opposite style, and such a word with a negation is a request ("no happy ending": a darker style).
+    A text requests the style in one of two ways. It contains one of `keywords`; or it rejects the opposite
+    style, with a negation before one of `complaints`: "no happy ending" requests a darker style.
     """
 
     complaints: tuple[str, ...]
@@ -226,8 +226,9 @@ class Bank(_Entry):
 def _pattern(keyword: str) -> re.Pattern[str]:
     """Return the pattern that finds *keyword* in a text.
 
-    Chinese has no word boundaries. A Latin keyword of less than five letters matches only a whole word ("war"
-    is not in "warm"); a longer keyword also matches the beginning of a word ("histor": history, historical).
+    A keyword with characters outside ASCII matches anywhere, because Chinese has no word boundaries. An ASCII
+    keyword of less than five letters matches only a whole word or its plural ("war" is in "wars", but not in
+    "warm"). A longer keyword also matches the beginning of a word ("histor": history, historical).
     """
     if not keyword.isascii():
         return re.compile(re.escape(keyword))

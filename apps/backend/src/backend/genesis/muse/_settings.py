@@ -14,7 +14,10 @@ __all__ = ["MuseSettings", "muse_from_settings"]
 
 
 class MuseSettings(BaseSettings):
-    """The variables MUSE and MUSE_…; those without "offline" in their comment apply to MUSE=llm only."""
+    """The environment variables MUSE and MUSE_….
+
+    MUSE_PACE_S applies only to MUSE=offline; all other variables MUSE_… apply only to MUSE=llm.
+    """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 

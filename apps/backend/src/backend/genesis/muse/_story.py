@@ -16,10 +16,11 @@ __all__ = ["Story"]
 
 @dataclass(frozen=True, kw_only=True)
 class Story:
-    """The entries of the phrase bank (world, hero, motif, antagonist) whose markers the texts contain.
+    """The entries of the phrase bank (world, hero, motif, antagonist) that the texts of a story contain.
 
-    Texts that the writer wrote contain no markers. For them the entries are chosen by keywords, and `slots`
-    contain "the protagonist" instead of a name that the writer did not choose.
+    An entry is recognised by its marker, which every text that was composed with the entry contains. Texts
+    that the writer wrote contain no markers. Then the entries are chosen by keywords, and `slots` contain
+    "the protagonist" instead of a name that the writer did not choose.
 
     text: all confirmed texts and preferences.
     name: name of the hero; None if the texts contain no name of the phrase bank.

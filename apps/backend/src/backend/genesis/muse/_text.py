@@ -18,7 +18,7 @@ AnyItem = TypeVar("AnyItem", bound=Item)
 
 
 def fill(frame: str, slots: Mapping[str, str]) -> str:
-    """Return the template *frame* with *slots* in its placeholders, and a capital letter in each sentence."""
+    """Return the template *frame* with *slots* in its placeholders; each sentence begins with a capital."""
     return _SENTENCE_START.sub(lambda start: start[1] + start[2].upper(), frame.format_map(slots))
 
 

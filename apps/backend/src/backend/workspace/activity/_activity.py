@@ -36,8 +36,7 @@ _STUDY: Final = _NODE | {
     # The label is a text that cannot be deleted, because versions cannot be deleted.
     *("chapters", "games", "skipped_count", "number", "label", "restored_from", "studies", "bytes"),
 }
-#: The fields of a payload that readers may see, by the first part of the event type (``study``, ``chapter``,
-#: …).
+#: The fields of a payload that readers may see, by the first part of the event type, such as ``study``.
 _VISIBLE_FIELDS: Final[Mapping[str, frozenset[str]]] = {
     "node": _NODE,
     "study": _STUDY,
@@ -92,11 +91,12 @@ _ERASED: Final = "made a change that was erased"
 
 
 def redact_for_reader(event: RecordedEvent, access: Access) -> RecordedEvent:
-    """Return *event* with the fields that a reader with *access* may see, without texts that users wrote.
+    """Return *event* with only those fields of its payload that a reader with *access* may see.
 
-    For an update, the field ``changed`` is added, with the names of the changed fields. Only admins see
-    fields of grants and links, and only readers of the parent see ``parent_id``. An erased event is returned
-    unchanged.
+    Texts that users can delete are removed. The payload of NODE_UPDATED and DISCUSSION_THREAD_UPDATED gets
+    the field ``changed``, a list of the names of the changed fields. Only admins see the fields of grants and
+    links. In events of nodes and studies, ``parent_id`` is None if the reader may not read that parent. An
+    erased event is returned unchanged.
     """
     if event.erased:
         return event
@@ -111,7 +111,7 @@ def redact_for_reader(event: RecordedEvent, access: Access) -> RecordedEvent:
 
 
 def _visible_parent(parent_id: Any, access: Access) -> Any:
-    """Return *parent_id* if the reader owns the tree or may read that ancestor; otherwise None."""
+    """Return *parent_id* if the reader owns the tree or may read the node with this id; otherwise None."""
     visible = access.role is Role.OWNER or access.may_read_above(parent_id)
     return parent_id if visible else None
 

@@ -47,12 +47,12 @@ def _short(text: str) -> Annotation:
 
 
 class _AnnotationParts:
-    """The comments and glyphs of one move during parsing.
+    """The comments and glyphs of one move of the tree, collected while the file is parsed.
 
-    A file may contain a move twice, mostly because a variation begins with the move that it should replace.
-    The tree has the move once. One line of the file has the move as a continuation, and is called the leading
-    line. Its comments and glyphs are kept. The comments of repetitions of the move are appended, and their
-    glyphs are dropped.
+    A file may contain a move several times, mostly because a variation begins with the move that it should
+    replace. The tree has the move once. The line in which the move is the main continuation is called the
+    leading line; the move in other lines is called a repetition. The annotation has the comments and glyphs
+    of the leading line, and then the comments of repetitions; glyphs of repetitions are dropped.
     """
 
     __slots__ = ("after", "at", "before", "chars", "later", "nags", "repeated_nags")
@@ -71,7 +71,7 @@ class _AnnotationParts:
         self.chars = 0
 
     def grow(self, chars: int, at: int) -> None:
-        """Add *chars* characters of comments, the last one at the offset *at*.
+        """Count *chars* more characters of comments, of which the last comment begins at the offset *at*.
 
         Raises:
             GameRefused: The comments have too many characters.
@@ -89,7 +89,11 @@ class _AnnotationParts:
         self.nags = {}
 
     def take_first(self, waiting: "_AnnotationParts", *, repeats: bool) -> None:
-        """Add *waiting*, the comments and glyphs before this move, which is the first of a variation.
+        """Add the comments and glyphs that a variation has before this move, its first move.
+
+        Args:
+            waiting: These comments and glyphs.
+            repeats: Whether the move of the variation is a repetition.
 
         Raises:
             GameRefused: The comments have too many characters.
@@ -109,7 +113,10 @@ class _AnnotationParts:
                 notes.dropped(at, f"the glyph ${nag} of a move that occurs twice")
 
     def annotation(self, *, first: bool) -> Annotation:
-        """Return the annotation. *first*: the move is a main continuation, which has no text before the move.
+        """Return the annotation of the move.
+
+        *first*: the move is a main continuation. PGN has no text before such a move, so texts before it are
+        put at the start of the text after it.
 
         Raises:
             GameRefused: The annotation is not valid.
@@ -149,7 +156,10 @@ class _Line:
 class TreeBuilder:
     """Builds a tree of moves; the parser calls a method for each token of the game.
 
-    All lines use one board, on which moves are made, and undone at the start and end of variations.
+    All lines use one board. The builder makes each move on the board. At the start of a variation it takes
+    back the move that the variation replaces; at the end, it takes back the variation and makes that move
+    again.
+
     Invariant: the board has the position after the last move of the innermost line.
     """
 
@@ -225,6 +235,9 @@ class TreeBuilder:
         """Return the index of the sibling with the move *uci*; if there is none, add and return *index*.
 
         *leads*: put this sibling first, as the main continuation.
+
+        Raises:
+            VariationsFull: The previous move would have more than `VARIATIONS_MAX` variations.
         """
         self._branched = True
         twin = next((one for one in siblings if self._ucis[one] == uci), index)
@@ -275,7 +288,10 @@ class TreeBuilder:
         parts.grow(len(text), at)
 
     def open(self, at: int) -> bool:
-        """Open a variation of the last move, at the offset *at*; return False without a last move."""
+        """Open a variation, at the offset *at*, that replaces the last move of the innermost line.
+
+        Return False if that line has no move yet.
+        """
         line = self._lines[-1]
         if not line.made:
             return False

@@ -1,9 +1,12 @@
 """PGN comments: text, and commands such as ``[%clk 0:03:00]``.
 
-A comment ends at the first ``}``, which PGN cannot escape (PGN standard, 5). To preserve any text, four
-characters are written as HTML character references: ``}`` (``&#125;``), ``%`` and ``[`` of a tag pair at the
-start of a line (``&#37;``, ``&#91;``), and ``&`` before such a reference (``&#38;``). The parser converts
-them back.
+A comment ends at the first ``}``, which PGN cannot escape (PGN standard, 5). To preserve any text, these
+characters are written as HTML character references, which the parser converts back:
+
+* ``}``: ``&#125;``
+* ``%`` at the start of a line, where it would begin a line to skip: ``&#37;``
+* ``[`` at the start of a line, if it would begin a tag pair: ``&#91;``
+* ``&`` before the text of such a reference: ``&#38;``
 """
 
 import re
@@ -36,8 +39,8 @@ TAG_NAME: Final = "[A-Za-z0-9][A-Za-z0-9_+#=:-]{0,63}"
 """A regular expression for the name of a tag pair."""
 
 _CLOCK_MS_MAX: Final = 1000 * 3_600_000 - 1
-#: Maximum depth of nested commands: removing the inner command completes the outer. Real files do not nest
-#: them.
+#: Number of nested commands at which a text is refused. If a command is inside another, the outer command is
+#: recognised only after the inner one was removed. Real files do not nest commands.
 _COMMANDS_NESTED_MAX: Final = 4
 _CIRCLE: Final = re.compile("[RGYB][a-h][1-8]")
 _ARROW: Final = re.compile(r"[RGYB]([a-h][1-8])(?!\1)[a-h][1-8]")
@@ -135,9 +138,16 @@ def _check_shapes(annotation: Annotation) -> None:
 
 
 def _commands_of(text: str, clock_s: float | None) -> tuple[str, float | None, list[str], list[str]]:
-    """Return *text* without clock, arrow and circle commands, and the clock, arrows and circles of these.
+    """Remove clock, arrow and circle commands from *text*.
 
-    *clock_s*, if not None, is returned instead of a clock in the text.
+    A clock command stays in the text if *clock_s* is not None, after the first clock, and for 1,000 hours or
+    more. An arrow command stays if an arrow begins and ends on one square.
+
+    Returns:
+        The remaining text; *clock_s*, or, if None, the clock of the text in seconds; the arrows; the circles.
+
+    Raises:
+        AnnotationInvalid: `_COMMANDS_NESTED_MAX` or more commands are inside one another.
     """
     arrows: list[str] = []
     circles: list[str] = []

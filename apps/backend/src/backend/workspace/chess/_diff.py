@@ -126,7 +126,13 @@ def _chapter(was: ChapterContent, now: ChapterContent, listing: "_Listing") -> C
 
 
 class _Comparison:
-    """Compares two trees along the moves that both have; collects indexes of other moves in preorder."""
+    """Compares two trees: follows the moves that both trees have, and collects the differences beside them.
+
+    added, annotated: indexes in the new tree; of an added subtree only the first move.
+    removed: indexes in the old tree; of a removed subtree only the first move.
+    reordered: indexes in the new tree of moves whose variations have another order.
+    All lists are in preorder; `START` stands for the starting position.
+    """
 
     def __init__(self, was: MoveTree, now: MoveTree) -> None:
         self.added: list[int] = []

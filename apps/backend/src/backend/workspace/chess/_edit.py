@@ -41,15 +41,19 @@ class AddedMove:
 
 
 def add_move(tree: MoveTree, headers: Mapping[str, str], path: str, move: str) -> AddedMove:
-    """Add *move*, in UCI or SAN, as the last variation after the move at *path*; empty: after the start.
+    """Add a move as the last variation after the move at *path*.
 
-    *headers* are those of the chapter, with the starting position.
+    Args:
+        tree: The moves of the chapter.
+        headers: The headers of the chapter, with the starting position.
+        path: The path of the previous move; empty to add a first move.
+        move: The move in UCI or SAN.
 
     Raises:
         MoveNotFound: No move has the path.
         MoveIllegal: The move is not legal in the position after *path*.
         MoveExists: The same move after *path* exists already.
-        VariationsFull: The move before the new one has `VARIATIONS_MAX` variations.
+        VariationsFull: The move at *path* has `VARIATIONS_MAX` variations.
         MovesFull: The tree has `MOVES_MAX` moves.
         PositionInvalid: The headers contain no legal position.
     """

@@ -55,7 +55,9 @@ _UNPLAYABLE: Final = (
 def complete_headers(headers: Mapping[str, str], marker: str = "*") -> dict[str, str]:
     """Return *headers* with the seven tag roster first, and with ``SetUp`` if there is a ``FEN``.
 
-    *marker*: the result after the last move in the file, which is used if the headers have no valid result.
+    *marker*: the result after the last move in the file, ``*`` without one. A result that names a winner or a
+    draw replaces ``Result``, unless ``Result`` names one too. ``*`` replaces only an empty ``Result`` or
+    ``?``.
     """
     made = {**ROSTER, **headers}
     if made["Result"] not in RESULTS - {"*"} and (marker != "*" or made["Result"] in {"", "?"}):

@@ -174,7 +174,11 @@ class Movetext:
         return True
 
     def _bracket(self, found: re.Match[str]) -> bool:
-        """Parse a bracket, which ends this game: it begins ``[/pgn]`` or the headers of the next game."""
+        """Parse a bracket. The game ends at ``[pgn]`` or ``[/pgn]``, and at the headers of the next game.
+
+        Raises:
+            GameRefused: The bracket begins neither of them.
+        """
         at = found.start(8)
         if FORUM_TAG.match(self._text, at):
             self._notes.normalised(at, FORUM_NOTE)
@@ -187,7 +191,10 @@ class Movetext:
         return False
 
     def _next_first_move(self, found: re.Match[str]) -> bool:
-        """Parse ``1.`` after an empty line: a game that has moves ends here, and the next game begins."""
+        """Parse ``1.`` after an empty line: the game ends here, and the next game begins.
+
+        Inside a variation, and before the first move of the game, ``1.`` is a normal move number.
+        """
         self.end = found.start(9)
         if self.builder.depth or self.builder.empty:
             self.end += 1

@@ -19,8 +19,9 @@ __all__ = (
     "skip_matches",
 )
 
-#: Characters for bytes that are not UTF-8, which `surrogateescape` decodes as surrogates: those of
-#: Windows-1252, because files that claim Latin-1 mostly use it; for bytes undefined there, those of Latin-1.
+#: Characters for bytes that are not UTF-8, by the surrogate to which `surrogateescape` decodes the byte. The
+#: characters are those of Windows-1252, which most files use that claim to be Latin-1; for bytes that
+#: Windows-1252 does not define, those of Latin-1.
 _LATIN_1: Final = {
     0xDC00 + byte: bytes([byte]).decode("cp1252", "ignore") or chr(byte) for byte in range(0x80, 0x100)
 }
@@ -52,9 +53,9 @@ _GAME: Final = re.compile(
 
 
 def decode_pgn(data: bytes) -> str:
-    r"""Decode a file: UTF-8, or UTF-16 with a byte order mark; other bytes are Latin-1.
+    r"""Decode a file: UTF-8, or UTF-16 with a byte order mark; other bytes are Windows-1252 or Latin-1.
 
-    Line ends become ``\n``; NUL is removed, because PostgreSQL cannot store it.
+    Line ends become ``\n``. NUL is removed, because PostgreSQL cannot store it.
     """
     if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
         text = data.decode("utf-16", "replace")
@@ -114,7 +115,7 @@ class Source:
         return self._close, self._close < len(text)
 
     def next_game(self, at: int) -> Lead:
-        """Return the text from the offset *at* to the next game, with the offset of that game."""
+        """Return the text between the offset *at* and the next game, and the offset of that game."""
         text, lead = self.text, Lead()
         while (at := _skip_blank(text, at)) < len(text):
             if text[at] in "{;":
@@ -150,8 +151,9 @@ class Source:
     def after_headers(self, at: int) -> int:
         """Return the offset to search the next game from, if the game with headers up to *at* is skipped.
 
-        The offset is after the first move of the skipped game: a first move after an empty line would be
-        taken for the beginning of a game without headers.
+        The offset is that of the first move of the skipped game, after the empty line before the moves: the
+        search would take a first move after an empty line for the beginning of a game without headers. If a
+        bracket follows instead of moves, the offset is *at*.
         """
         behind = _skip_blank(self.text, at)
         return at if self.text[behind : behind + 1] == "[" else behind

@@ -75,7 +75,11 @@ def format_tag(name: str, value: str) -> str:
 
 
 def _pairs(line: str) -> tuple[list[tuple[str, str]], int]:
-    """Parse the tag pairs of *line*, even with bad or missing quotes; return them and the end offset."""
+    """Parse the tag pairs of *line*, also with bad or missing quotation marks.
+
+    Returns:
+        The pairs of name and value, empty if a tag pair is invalid; and the offset in the line after them.
+    """
     pairs: list[tuple[str, str]] = []
     behind = 0
     while found := _PAIR.match(line, behind):

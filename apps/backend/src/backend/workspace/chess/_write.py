@@ -19,8 +19,8 @@ from backend.workspace.errors import ClipPathMissing
 __all__ = ("movetext", "write_file", "write_game")
 
 _COLUMNS: Final = 80
-#: The title that an import gives a chapter without players and event; the tag ChapterName is not written for
-#: it.
+#: The title that an import gives a chapter if the game has neither players nor event. Such a title is not
+#: written as the tag ChapterName.
 _NUMBERED: Final = re.compile(r"Game \d+")
 
 
@@ -35,7 +35,8 @@ def write_game(
     Args:
         headers: The tag pairs of the chapter, with the starting position.
         tree: The moves of the chapter.
-        mode: The whole game, its main line, or a clip: one move with its subtree as a game of its own.
+        mode: The whole game; the game without annotations; its main line; or a clip, which is one move with
+            its subtree as a game of its own.
         path: The path of the first move of a clip; None for other modes.
 
     Raises:

@@ -10,13 +10,15 @@ order rows                             mode                 functions
 2     nodes of these trees             FOR UPDATE           all of the above but :func:`lock_roots`;
                                                             :func:`lock_node`, :func:`lock_nodes`
 2     nodes in the file of an export   FOR SHARE            :func:`share_lock_nodes`
-3     tasks, outbox rows               of the UPDATE        ``trash.purge_batch``
+3     tasks, outbox rows               FOR UPDATE, UPDATE   ``trash.purge_batch``
 ===== ================================ ==================== ==========================================
 
 Commands that move, trash or purge nodes lock the root FOR UPDATE. A command during which a node must not be
-moved, trashed or purged locks the root FOR SHARE. The SQL function ``workspace_hold`` takes the locks 1 and
-2; if another transaction has moved a node before the root was locked, the function tries again, at most ten
-times.
+moved, trashed or purged locks the root FOR SHARE; if the root itself is one of the nodes of order 2, it is
+locked FOR UPDATE at once, because two transactions that upgrade a shared lock deadlock.
+
+The SQL function ``workspace_hold`` takes the locks 1 and 2. If another transaction moves a node to another
+tree before its root is locked, the function releases its locks and starts again, ten attempts in all.
 """
 
 from collections.abc import Sequence
@@ -41,7 +43,7 @@ __all__ = (
 async def lock_node(tx: CommandTransaction, node_id: UUID, needed: Role) -> Access:
     """Lock a live node FOR UPDATE, and require the role *needed*.
 
-    For commands that change the rows of the node, but not its parent or its children.
+    For commands that change the rows of the node, but neither its parent nor its children.
 
     Raises:
         NodeNotFound, RoleMissing: See :meth:`Access.require`.
@@ -53,10 +55,11 @@ async def lock_node(tx: CommandTransaction, node_id: UUID, needed: Role) -> Acce
 
 
 async def lock_parent(tx: CommandTransaction, parent_id: UUID, needed: Role) -> Access:
-    """Lock a live node that gets a child, and require the role *needed*.
+    """Lock a live node to which the command adds a child, and require the role *needed*.
 
-    The node cannot be moved, trashed or purged before the end of the transaction. Because all commands that
-    add children take this lock, titles and positions of the children do not conflict.
+    The node cannot be moved, trashed or purged before the end of the transaction. Commands that hold this
+    lock while they choose title and position of a child run one after the other, so their choices do not
+    conflict.
 
     Raises:
         NodeNotFound, RoleMissing: See :meth:`Access.require`.
@@ -79,7 +82,10 @@ async def lock_in_place(tx: CommandTransaction, node_id: UUID, *others: UUID) ->
 
 
 async def lock_trees(tx: CommandTransaction, *node_ids: UUID) -> list[Access]:
-    """Lock nodes that the command moves, and the roots of their trees, which excludes other moves there.
+    """Lock nodes FOR UPDATE, and before them the roots of their trees, also FOR UPDATE.
+
+    For commands that move or trash nodes. No other transaction can move, trash or purge nodes of these trees
+    meanwhile.
 
     Raises:
         NodeNotFound: One of the nodes does not exist.
@@ -90,9 +96,10 @@ async def lock_trees(tx: CommandTransaction, *node_ids: UUID) -> list[Access]:
 
 
 async def lock_roots(tx: CommandTransaction, node_id: UUID, *others: UUID) -> Access:
-    """Lock the roots of the trees of a node and of *others*, which excludes moves in these trees.
+    """Lock the roots of the trees of a node and of *others* FOR UPDATE: no node of these trees can be moved.
 
-    Call this before all other lock functions. Ids in *others* that do not exist are ignored.
+    Call this before all other lock functions: roots come first in the order of locks. Ids in *others* that do
+    not exist are ignored.
 
     Raises:
         NodeNotFound: The node does not exist.
@@ -120,8 +127,8 @@ async def share_lock_nodes(tx: CommandTransaction, node_ids: Sequence[UUID]) -> 
 async def _lock_in_trees(
     tx: CommandTransaction, places: Sequence[UUID], nodes: Sequence[UUID], *, exclusive: bool
 ) -> None:
-    """Lock the roots of the trees of *places*, then *nodes*, a subset of *places*, and load their rows.
+    """Lock the roots of the trees of *places*, then *nodes*, a subset of *places*; load the rows of *nodes*.
 
-    *exclusive*: lock the roots FOR UPDATE instead of FOR SHARE.
+    *exclusive*: lock the roots FOR UPDATE instead of FOR SHARE, and load their rows too.
     """
     tx.load_nodes(nodes, await tx.executor.fetch(ACCESS_SQL["lock_in_trees"], places, nodes, exclusive))

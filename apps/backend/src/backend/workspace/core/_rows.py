@@ -27,8 +27,9 @@ Rows = dict[str, list[BaseModel]]
 
 
 def collect_changes(before: NodeState, after: NodeState, *, written: Rows, deleted: Rows) -> None:
-    """Add the rows of one node that differ between *before* and *after* to *written* and *deleted*.
+    """Collect the rows of one node that differ between *before* and *after*.
 
+    New and changed rows are added to *written*, missing rows to *deleted*; both are lists of rows by table.
     Rows are immutable and compared by identity: the same object is an unchanged row.
     """
     if after.node is not before.node:
@@ -65,7 +66,7 @@ _DELETE: Final[Mapping[str, str]] = {
 
 
 async def write_rows(executor: Executor, *, written: Rows, deleted: Rows) -> None:
-    """Write and delete rows, in one round trip for each table with changes.
+    """Delete and write rows, with one statement for the deletions and one for the writes of each table.
 
     Raises:
         asyncpg.IntegrityConstraintViolationError: A constraint rejects a row.

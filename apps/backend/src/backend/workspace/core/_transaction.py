@@ -21,8 +21,8 @@ from backend.workspace.projection import AGGREGATE_TYPE, EVENT_TYPES, NodeEvent,
 __all__ = ("ACCESS_SQL", "CommandTransaction", "ancestors_from_rows")
 
 ACCESS_SQL: Final = load_queries(__package__ or "backend.workspace.core", "access.sql")
-#: Maximum number of created nodes with which a stored response is tagged. Imports that create more nodes are
-#: executed by a task, which has no HTTP response.
+#: Maximum number of created nodes that are declared as content of the stored response (:meth:`tag_response`).
+#: A task, which has no HTTP response, executes imports that create more nodes.
 _TAGGED_NODES_MAX: Final = 50
 
 
@@ -50,8 +50,8 @@ class CommandTransaction:
 
     The functions in :mod:`backend.workspace.core._locks` lock nodes. :meth:`emit` applies an event to the
     loaded rows with the functions that a rebuild uses too. The causation id of an event is the id of the
-    event emitted before, unless the caller passes a cause; that of the first event is the causation id of the
-    caller.
+    cause that is passed to :meth:`emit`; without a cause, it is the id of the event emitted before. The first
+    event has the causation id of the :class:`Caller`.
     """
 
     def __init__(
@@ -65,10 +65,10 @@ class CommandTransaction:
         on_response_nodes: Callable[..., None] | None = None,
         on_recorded: Callable[[InboxCommand], None] | None = None,
     ) -> None:
-        """Create the transaction of a command; no I/O.
+        """Create the object, without a statement to PostgreSQL.
 
         Args:
-            db: The session, in a transaction that the caller of this class commits.
+            db: The session, in a transaction that the code which creates this object commits.
             caller: The user or service that sends the command, with correlation id and causation id.
             key: The client's idempotency key; None without a key.
             link_id: The share link of the request's share token; None without a share token.
@@ -99,7 +99,7 @@ class CommandTransaction:
         self._written_count = 0
 
     async def access(self, node_id: UUID) -> Access:
-        """Return the caller's access to a node, live or in the bin; read without a lock.
+        """Return the access of the command's sender to a node, live or in the bin; read without a lock.
 
         Raises:
             NodeNotFound: The node does not exist.
@@ -110,11 +110,11 @@ class CommandTransaction:
         return access_of(ancestors_from_rows(rows), self.caller.actor)
 
     def load_nodes(self, expected: Sequence[UUID], rows: Sequence[Mapping[str, Any]]) -> None:
-        """Load rows of ``workspace_nodes`` that a statement of this transaction has locked.
+        """Add rows of ``workspace_nodes`` that a statement of this transaction has locked to the loaded rows.
 
         Args:
             expected: Ids of nodes that must be in *rows*.
-            rows: Rows with the column ``row``, a node as JSON text.
+            rows: Result of the statement; its column ``row`` is a node as JSON text.
 
         Raises:
             NodeNotFound: One of the *expected* nodes is missing.
@@ -133,7 +133,15 @@ class CommandTransaction:
         return state
 
     def load_rows(self, node_id: UUID, table: str, rows: Mapping[Any, Any]) -> None:
-        """Load *rows* of *table*, by their keys, of a loaded node. Events can change only loaded rows."""
+        """Add rows of another table than ``workspace_nodes`` to the loaded rows of a node.
+
+        Events can change only loaded rows.
+
+        Args:
+            node_id: A loaded node.
+            table: The table's name in :class:`NodeState`, such as ``chapters``.
+            rows: The rows by their keys in :class:`NodeState`.
+        """
         assert table in TABLES, table
         for state in (self._states[node_id], self._before[node_id]):
             getattr(state, table).update(rows)
@@ -211,9 +219,10 @@ class CommandTransaction:
         return self._last.event_id if self._last else self.caller.causation_id
 
     async def flush(self) -> None:
-        """Write the events emitted since the last write, and unload them and all rows except those of nodes.
+        """Write the events that are not written yet and the rows that they changed; then free their memory.
 
-        For commands with too many events for memory, such as a large import.
+        Only the rows of the nodes themselves stay loaded. For commands with too many events for memory, such
+        as a large import. The command itself must be in the inbox already.
 
         Raises:
             RetryTransaction, MessageTooLarge: As for :meth:`record`.
@@ -234,11 +243,12 @@ class CommandTransaction:
     ) -> None:
         """Write the command, its events, their outbox rows and the changed rows; do not commit.
 
-        A command without events is not written, unless *status* is another than COMPLETED because a task will
-        execute the command. A command that is in the inbox already is not written again.
+        A command without events is written only if a task will execute it, which means with another *status*
+        than COMPLETED. A command that is in the inbox already is not written again.
 
         Raises:
-            RetryTransaction: Another transaction has recorded an event of a node that was not locked.
+            RetryTransaction: Another transaction has recorded an event of a node that was not locked here.
+            DuplicateCommand: The status is RECEIVED, and *node_id* has a pending command of the type.
             MessageTooLarge: An event is larger than the maximum size of a Kafka message.
         """
         self.tag_response(node_id, *self._created_ids[:_TAGGED_NODES_MAX])
@@ -258,7 +268,10 @@ class CommandTransaction:
         self._before = {node_id: state.copy() for node_id, state in self._states.items()}
 
     def tag_response(self, *node_ids: UUID) -> None:
-        """Declare that the response contains these nodes; at most 100 nodes in one request."""
+        """Declare that the response contains these nodes: a purge of one of them erases the stored response.
+
+        One request may declare at most 100 nodes.
+        """
         if self._on_response_nodes is not None:
             self._on_response_nodes(*node_ids)
 

@@ -39,13 +39,13 @@ _TEXT_FIELDS: Final = ("kind", "title", "body")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LockedThread:
-    """A thread whose node is locked, read after the lock."""
+    """A thread that was read after its node had been locked."""
 
     thread: WorkspaceThread
     access: Access
     #: Number of replies that are not deleted.
     replies: int
-    #: Number of rows of replies, including deleted replies that have replies.
+    #: Number of rows of replies. A deleted reply keeps an empty row while it has replies.
     rows: int
 
 
@@ -115,9 +115,9 @@ async def update_thread(
 
     Raises:
         ResourceNotFound: The thread does not exist, or the sender may not read it.
-        RoleMissing: The sender is neither the author of the thread nor an editor of its node, or resolves or
-            pins the thread without being an editor.
-        NotTheAuthor: The request changes the text, which another user wrote.
+        RoleMissing: The sender is neither the author of the thread nor an editor of its node; or the request
+            has ``resolved`` or ``pinned``, and the sender is not an editor.
+        NotTheAuthor: The request has kind, title or body, and another user is the author of the thread.
         VersionStale: The thread does not have the version that *match* requires.
     """
     held = await lock_thread(tx, thread_id)

@@ -133,7 +133,11 @@ async def remove_reaction(tx: CommandTransaction, reply_id: UUID, emoji: str) ->
 
 
 async def _lock(tx: CommandTransaction, reply_id: UUID) -> tuple[Access, WorkspaceReply, bool]:
-    """Lock the node of a reply, require the role commenter; return the reply, and whether it has replies."""
+    """Lock the node of a reply, require the role commenter, and load the reply.
+
+    Returns:
+        The sender's access to the node, the reply, and whether the reply has replies.
+    """
     rows = await tx.executor.fetch(DISCUSSIONS_SQL["reply_node"], reply_id)
     if not rows:
         raise ResourceNotFound("reply")

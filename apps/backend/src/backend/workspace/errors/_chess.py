@@ -65,7 +65,10 @@ class ChessError(RelayboxError):
 
 
 class MoveNotFound(ChessError):
-    """Raised when the chapter has no such move: 404 if the path of the URL names the move, else 422."""
+    """Raised when the chapter has no such move (422).
+
+    If the URL names the move, the route responds with :class:`ResourceNotFound` (404) instead.
+    """
 
     error_code = "MOVE_NOT_FOUND"
 

@@ -7,7 +7,7 @@
     ├── ResourceNotFound          404: the same for a chapter, version, thread, reply, grant, link or task
     ├── RoleMissing               403
     ├── NotTheAuthor              403: another user wrote the text
-    ├── IfMatchMissing            428
+    ├── IfMatchMissing            428; IfMatchMalformed has 400, IfMatchWeak has 412
     ├── VersionStale              412: the response has the current version
     ├── TitleTaken                409: the response has the id of the study with this title
     ├── NodeTrashed               409
@@ -273,7 +273,7 @@ class ShareLimitReached(WorkspaceError):
 
 
 class GrantRefused(WorkspaceError):
-    """Raised when a request changes the grant of its sender, or of the owner, who needs no grant."""
+    """Raised for a grant to the sender or the owner, or if a revocation would raise the sender's role."""
 
     error_code = "GRANT_REFUSED"
 
@@ -308,7 +308,7 @@ class LinkPasswordWrong(WorkspaceError):
 
 
 class LinkTriesExceeded(WorkspaceError):
-    """Raised after too many wrong passwords of a link, for a time in which all passwords are refused."""
+    """Raised while a link refuses all passwords for a time, after too many wrong passwords."""
 
     error_code = "LINK_TRIES_EXCEEDED"
 

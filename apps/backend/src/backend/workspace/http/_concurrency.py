@@ -12,9 +12,9 @@ __all__ = ("ConcurrencyLimit",)
 class ConcurrencyLimit:
     """Limits concurrent operations: each operation reserves a slot, or is refused.
 
-    Each slot has a holder, such as a user or a link. A holder without a slot gets one if any slot is free; a
-    holder with a slot gets another only if less than half of all slots are used. So a few holders cannot use
-    all slots.
+    Each slot has a holder, such as a user or a link. A holder without a slot gets one if any slot is free. A
+    holder with a slot gets another one only if less than half of all slots are used, and the holder has not
+    reached its own maximum. So a few holders cannot use all slots.
     """
 
     def __init__(self, *, total_max: int, per_holder_max: int, error: type[RelayboxError]) -> None:

@@ -125,9 +125,10 @@ class RouteDependencies:
         """Return the access of *requester* to a node, live or in the bin.
 
         Raises:
-            TokenMissing: The requester is anonymous, and the node does not exist or may not be read without a
-                token; equal in both cases, so that the response does not reveal whether the node exists.
-            NodeNotFound: The node does not exist.
+            TokenMissing: The requester is anonymous, and the node does not exist, is in the bin, or is not
+                public. All cases have the same response, which therefore does not reveal whether the node
+                exists.
+            NodeNotFound: The node does not exist, and the requester is not anonymous.
         """
         async with self.database.connection() as connection:
             rows = await connection.fetch(
@@ -151,11 +152,18 @@ class RouteDependencies:
         return await self.share_tokens.read_link_id(share_token) if share_token else None
 
     async def has_stored_response(self, request: Request) -> bool:
-        """Return whether an authorized request has a stored response under its idempotency key."""
+        """Return whether a response is stored under the idempotency key of *request*.
+
+        Call this after authentication: :func:`begin_authorized_command` must have stored the principal in the
+        request.
+        """
         return await has_stored_response(request, self.database, request.state.principal)
 
     def begin_command(self, request: Request, unit: UnitOfWork[Principal]) -> CommandTransaction:
-        """Return the command transaction of an authorized request, in the transaction of *unit*."""
+        """Return the transaction of the command that *request* sends, in the transaction of *unit*.
+
+        :func:`begin_authorized_command` must have stored the share link in the request.
+        """
 
         def count(command: InboxCommand) -> None:
             assert command.command_type == request.state.command_type, "the route declares another command"
@@ -237,11 +245,11 @@ A route declares this parameter after that of the command: a replay of a stored 
 
 
 def find_node_by(query: str, name: str) -> NodeFinder:
-    """Return a function that finds the node of a resource, such as a thread.
+    """Return a function that finds the node of a request's resource, such as a thread.
 
     Args:
-        query: SQL that returns the node's id as ``node_id`` for the resource $1; without a row, the function
-            raises NodeNotFound.
+        query: SQL that returns the node's id as ``node_id`` for the resource $1. If the query returns no row,
+            the function raises NodeNotFound.
         name: The path parameter with the id of the resource.
     """
 
@@ -260,7 +268,7 @@ async def known_node_id(request: Request, requester: Requester, node: NodeFinder
 
     Raises:
         TokenMissing: There is no such node, and the requester is anonymous.
-        NodeNotFound: There is no such node.
+        NodeNotFound: There is no such node, and the requester is not anonymous.
     """
     try:
         return path_id(request, node) if isinstance(node, str) else await node(request)
@@ -283,8 +291,10 @@ def node_access(
         needed: The role that the requester needs.
         node: The path parameter with the node's id, or a function that finds the node.
         kind: The kind that the node must have; None for any.
-        resource: The word for the object of the path in ``ResourceNotFound``, such as "link", if the object
-            is not a node; None: the path names the node, and the error is ``NodeNotFound``.
+        resource: The word for the object that the path names, such as "link"; if it is missing, the error is
+            ``ResourceNotFound`` with this word. None if the path names a node; then it is ``NodeNotFound``.
+
+    The dependency raises TokenMissing if the role is too low and the request has no bearer token.
     """
 
     async def read_access(request: Request, requester: CurrentRequester) -> Access:
@@ -297,8 +307,8 @@ def node_access(
                 access.require(needed)
         except RoleMissing:
             if requester.subject is None:
-                # A request without a bearer token reads a public node, or with a link. With a bearer token
-                # the requester may have a higher role.
+                # The requester may read the node, because the node is public or because of a share link. With
+                # a bearer token, the requester may have a higher role.
                 raise TokenMissing from None
             raise
         return access
@@ -321,12 +331,12 @@ def begin_command(
         command_type: The type of the command, a label of the metrics.
         needed: The role that the sender needs. The dependency checks the role before a stored response is
             replayed (G68), without a lock; the command must check the role again under a lock.
-        node: The path parameter with the node's id, or a function that finds the node.
+        node: The path parameter with the node's id, or a function that finds the node. If the function
+            returns None, no role is checked.
         kind: The kind that the node must have; None for any.
-        resource: The word for the object of the path in ``ResourceNotFound``, such as "link", if the object
-            is not a node; None: the path names the node, and the error is ``NodeNotFound``.
+        resource: None if the path names a node, see :func:`node_access`.
         before_transaction: Slow work, such as hashing a password, that runs after authorization and before
-            the transaction begins, so that no transaction waits for it.
+            the transaction begins, so that no transaction waits for it; None for no such work.
     """
 
     async def authorize(request: Request, requester: Requester) -> None:
@@ -348,8 +358,9 @@ def begin_authorized_command(
 ) -> Callable[..., Awaitable[CommandTransaction]]:
     """Return a dependency that calls *authorize*, and returns the transaction of a command.
 
-    *authorize* runs before a stored response is replayed (G68), without a lock; the command must check again
-    under a lock. The metrics count the outcome of the request under the label *command_type*.
+    *authorize* raises an error if the requester may not send the command. It runs before a stored response is
+    replayed (G68), without a lock; the command must check again under a lock. The metrics count the outcome
+    of the request under the label *command_type*.
     """
 
     async def authorized(
@@ -375,9 +386,10 @@ def begin_authorized_command(
 
 @cache
 def count_command_errors(command_type: str) -> Callable[..., AsyncGenerator[None]]:
-    """Return a dependency that counts the error of a request as the outcome of a command.
+    """Return a dependency that counts the error of a request as the outcome of a command of this type.
 
-    The dependency of a type is always the same function, so that FastAPI runs it once per request.
+    All calls with one type return the same function. FastAPI runs it once per request, even if several
+    dependencies of the route depend on it, so an error is counted once.
     """
 
     async def count(request: Request) -> AsyncGenerator[None]:

@@ -89,9 +89,11 @@ def encode_cursor(*position: object) -> str:
 
 
 def decode_cursor(cursor: str | None, *types: Callable[[Any], Any]) -> Sequence[Any]:
-    """Return the values that :func:`encode_cursor` has encoded, each converted by one of *types*.
+    """Return the values that :func:`encode_cursor` has encoded in *cursor*; without a cursor, only None.
 
-    Without a cursor, return None for each of *types*.
+    Args:
+        cursor: The cursor that the client sent; None for the first page.
+        types: For each value, a function that checks and converts the value.
 
     Raises:
         ValidationFailed: *cursor* is not a result of :func:`encode_cursor` with values of these types.

@@ -39,7 +39,7 @@ class ShareTokens:
         return make_token(self._settings, str(link_id), ttl_s)
 
     async def read_link_id(self, share_token: str) -> UUID:
-        """Return the id of the link in *share_token*; no I/O.
+        """Return the id of the link in *share_token*; PostgreSQL is not asked whether the link exists.
 
         Raises:
             ShareTokenInvalid: The token is not valid, or has expired.

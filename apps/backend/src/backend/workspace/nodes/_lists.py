@@ -21,14 +21,18 @@ async def fetch_children(
     after: Sequence[Any],
     rows_max: int,
 ) -> Sequence[Mapping[str, Any]]:
-    """Return the next rows of the children of a node, in their order.
+    """Return the next rows of the live children of a node that the requester may read, in their order.
 
     Args:
         executor: A connection.
         access: The requester's access to the node, which the requester may read.
-        link_id: The share link of the request, which may give access to one child only; or None.
+        link_id: The share link of the request, or None. The link may give access to some of the children
+            only.
         after: Position and id of the last child of the previous page; twice None for the first page.
         rows_max: The maximum number of rows.
+
+    Returns:
+        Rows with ``row``, the child as JSON text, and ``visibility``, its own or inherited visibility.
     """
     return await executor.fetch(
         NODES_SQL["children_page"],
@@ -46,14 +50,16 @@ async def fetch_children(
 async def fetch_tree(
     executor: Executor, access: Access, link_id: UUID | None, *, depth: int = LEVELS_MAX
 ) -> str:
-    """Return a node and the nodes below it that the requester may read, as the JSON text of a list.
+    """Return a node and the live nodes below it that the requester may read, as the JSON text of a list.
 
-    PostgreSQL creates the JSON: converting 10,000 nodes to Python objects would take most of the time.
+    Parents come before their children. PostgreSQL creates the JSON, because converting 10,000 nodes to Python
+    objects would take most of the time of a request.
 
     Args:
         executor: A connection.
         access: The requester's access to the node, which the requester may read.
-        link_id: The share link of the request, which may give access to a lower node only; or None.
+        link_id: The share link of the request, or None. The link may give access to some of the lower nodes
+            only.
         depth: The number of levels below the node.
     """
     [row] = await executor.fetch(

@@ -39,8 +39,9 @@ async def create_node(tx: CommandTransaction, request: CreateNode) -> UUID:
     Raises:
         NodeNotFound: The parent does not exist, or the sender may not read it.
         RoleMissing: The sender is not an editor of the parent, or sets a visibility without being an admin.
-        TreeRefused: The node cannot have this parent.
-        TitleTaken: Another study of the folder has the title.
+        ParentInvalid: The node is a workspace, which cannot have a parent; or the parent is a study.
+        TreeTooDeep: The tree would have more than `LEVELS_MAX` levels.
+        TitleTaken: Another live study of the folder has the title.
     """
     parent = None if request.parent_id is None else await lock_parent(tx, request.parent_id, Role.EDITOR)
     node_id = await add_node(tx, request, parent)
@@ -61,12 +62,13 @@ async def add_node(
     Args:
         tx: The command's transaction.
         request: The node's fields.
-        parent: The sender's access to the parent, which is locked; None for a root.
+        parent: The sender's access to the parent; None for a root. For a study, the caller must have locked
+            or created the parent: otherwise another transaction could create a study with the same title.
         node_id: The id of the node; None for a new id.
         cause: The event that caused the creation, see :meth:`CommandTransaction.emit`.
 
     Raises:
-        RoleMissing, TreeRefused, TitleTaken: As for :func:`create_node`.
+        RoleMissing, ParentInvalid, TreeTooDeep, TitleTaken: As for :func:`create_node`.
     """
     node_id = node_id or uuid4()
     if parent is not None:
@@ -125,7 +127,9 @@ async def update_node(tx: CommandTransaction, node_id: UUID, request: UpdateNode
 
 
 async def _lock_with_folder(tx: CommandTransaction, node_id: UUID, *, titled: bool) -> Access:
-    """Lock a node; with *titled*, a new title, also its folder, so that no other study gets the same title.
+    """Lock a node. If *titled*, the command changes the title of the node, and the folder is locked too.
+
+    The lock of the folder excludes commands that give another study of the folder the same title.
 
     Raises:
         NodeNotFound, RoleMissing: See :meth:`Access.require`; the needed role is editor.
@@ -144,7 +148,7 @@ async def _lock_with_folder(tx: CommandTransaction, node_id: UUID, *, titled: bo
 async def move_node(tx: CommandTransaction, node_id: UUID, request: MoveNode, match: IfMatch) -> None:
     """Move a node with its subtree below another parent; only the row of the node changes.
 
-    Both trees are locked, so that two concurrent moves cannot create a cycle.
+    The trees of both parents are locked, so that two concurrent moves cannot create a cycle.
 
     Raises:
         NodeNotFound: The node or the parent does not exist, or the sender may not read it.
@@ -152,8 +156,7 @@ async def move_node(tx: CommandTransaction, node_id: UUID, request: MoveNode, ma
             sender is not an admin; or the node becomes a root or enters another owner's tree, and the sender
             is not the owner.
         VersionStale: The node does not have the version that *match* requires.
-        TreeRefused: The node cannot have this parent.
-        TitleTaken: Another study of the folder has the title.
+        TreeRefused, TitleTaken: As for :func:`check_placement`.
     """
     wanted = [node_id, *([request.parent_id] if request.parent_id else [])]
     access, *parents = await lock_trees(tx, *wanted)
@@ -196,11 +199,13 @@ def _require_insertion(access: Access, parent: Access | None) -> None:
 
 
 async def check_placement(tx: CommandTransaction, access: Access, parent: Access) -> None:
-    """Require that a node with its subtree can be placed below *parent*; both are locked.
+    """Require that a node with its subtree can be placed below *parent*; the caller has locked both.
 
     Raises:
-        TreeRefused: *parent* is a study or below the node, or the tree would have too many levels.
-        TitleTaken: Another study of the folder has the title.
+        TreeCycle: *parent* is the node or below the node.
+        ParentInvalid: The node is a workspace, which cannot have a parent; or *parent* is a study.
+        TreeTooDeep: The tree would have more than `LEVELS_MAX` levels.
+        TitleTaken: The node is a study, and another live study below *parent* has the title.
     """
     node = tx.node(access.node.id)
     if any(one.id == node.id for one in parent.chain):
@@ -223,10 +228,14 @@ def _check_parent(kind: NodeKind, parent: Access) -> None:
 async def check_title(
     tx: CommandTransaction, parent_id: UUID, title: str, *, other_than: UUID | None = None
 ) -> None:
-    """Require that no other live study than *other_than* has the title in a folder, which is locked.
+    """Require that no live study in a folder has the title, apart from the study *other_than*.
+
+    The caller must have locked the folder: otherwise another transaction could take the title after this
+    check.
 
     Raises:
-        TitleTaken: Another study has the title; the error contains its id if the sender may read it.
+        TitleTaken: Another study has the title. The error contains the id of that study if the sender may
+            read the study, else None.
     """
     rows = await tx.executor.fetch(NODES_SQL["title_taken"], parent_id, title, other_than)
     if rows:
@@ -236,7 +245,10 @@ async def check_title(
 
 
 async def next_position(tx: CommandTransaction, parent_id: UUID) -> int:
-    """Return the position after the last child of the node *parent_id*, which is locked."""
+    """Return the position after the last child of the node *parent_id*; 0 without children.
+
+    Without a lock on the node, a concurrent transaction may get the same position.
+    """
     [row] = await tx.executor.fetch(NODES_SQL["next_position"], parent_id)
     return row["position"]
 

@@ -41,16 +41,21 @@ class ArchivedStudy:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArchivePlan:
-    """The studies of an archive, and the ids of all folders and studies whose titles occur in its paths."""
+    """The studies of an archive, and the nodes whose titles the archive reveals.
+
+    studies: the studies with their paths.
+    named: ids of these studies, and of the folders above them; their titles occur in the paths.
+    """
 
     studies: Sequence[ArchivedStudy]
     named: Set[UUID]
 
 
 def plan_archive(tree: str) -> ArchivePlan:
-    """Choose a path in the archive for each study of a tree; names in a folder differ, even ignoring case.
+    """Choose a path in the archive for each study of a tree.
 
-    *tree* is the result of the query ``tree`` of nodes.sql: JSON, with parents before their children.
+    Names in one folder of the archive differ even if case is ignored, as some file systems do. *tree* is the
+    result of the query ``tree`` of nodes.sql: JSON, with parents before their children.
     """
     nodes = _TREE.validate_json(tree)
     studies = _assign_paths(nodes)
@@ -111,7 +116,7 @@ class Archive:
         """Write a study; *chapters* are its rows of ``workspace_chapters`` as JSON text.
 
         Raises:
-            ArchiveTooLarge: The file has more than *bytes_max* bytes.
+            ArchiveTooLarge: The file now has more bytes than the maximum given at construction.
         """
         changed_at = max(study.changed_at.astimezone(UTC), _ZIP_EPOCH)
         entry = ZipInfo(study.path, changed_at.timetuple()[:6])
@@ -123,7 +128,7 @@ class Archive:
         """Finish and return the file.
 
         Raises:
-            ArchiveTooLarge: The file has more than *bytes_max* bytes.
+            ArchiveTooLarge: The file has more bytes than the maximum given at construction.
         """
         self._zip.close()
         self._check()

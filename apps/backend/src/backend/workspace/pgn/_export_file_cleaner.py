@@ -14,12 +14,16 @@ __all__ = ("ExportFileCleaner",)
 
 _log: Final = structlog.get_logger(__name__)
 _INTERVAL_S: Final = 600.0
-#: Files per statement. Each may have 50 MiB, for which PostgreSQL deletes 26,000 rows of TOAST.
+#: Maximum number of files that one statement deletes. For a file of 50 MiB, PostgreSQL deletes 26,000 rows of
+#: TOAST.
 _FILES_MAX: Final = 10
 
 
 class ExportFileCleaner(SharedJob):
-    """Deletes export files older than ``WORKSPACE_EXPORT_KEEP_H``; several processes may have a cleaner."""
+    """Deletes the files of exports that are older than ``WORKSPACE_EXPORT_KEEP_H`` hours.
+
+    Several processes may have a cleaner; one of them performs each run.
+    """
 
     def __init__(self, database: Database, settings: WorkspaceSettings | None = None) -> None:
         """*settings*: None to read them from the environment (``WORKSPACE_*``)."""

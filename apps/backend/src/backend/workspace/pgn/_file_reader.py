@@ -13,8 +13,8 @@ __all__ = ("LargeFile", "PgnFileReader")
 
 #: Maximum number of games that a request imports; a task imports files with more games.
 _GAMES_AT_ONCE_MAX: Final = 200
-#: Maximum number of files that are parsed concurrently: Python runs one thread at a time, and each needs the
-#: memory of a file.
+#: Maximum number of files that are parsed concurrently. More threads would not be faster, because Python runs
+#: one thread at a time, and each thread needs the memory of a file.
 _FILES_MAX: Final = 2
 
 
@@ -38,9 +38,15 @@ class PgnFileReader:
         self._threads = ThreadPoolExecutor(_FILES_MAX, thread_name_prefix="pgn")
 
     async def read(self, data: bytes, *, strict: bool) -> tuple[FileDigest, ParsedFile | LargeFile]:
-        """Return the digest and the games of a file; with too many games for a request, LargeFile instead.
+        """Parse a file; return its digest and its games.
 
-        *strict*: refuse the file if a game cannot be imported, instead of skipping the game.
+        Args:
+            data: The bytes of the file.
+            strict: Refuse the file if a game cannot be imported, instead of skipping the game.
+
+        Returns:
+            The digest, and the games; LargeFile instead of the games if a task must import the file, because
+            it has more than 200 games.
 
         Raises:
             ChessNotInstalled: The package ``chess`` is not installed.

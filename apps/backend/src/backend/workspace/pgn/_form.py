@@ -55,7 +55,11 @@ class _Reader:
         }
 
     def on_part_begin(self) -> None:
-        """Start a part."""
+        """Start a part.
+
+        Raises:
+            FormMalformed: The form has too many parts.
+        """
         if len(self.parts) == _PARTS_MAX:
             raise FormMalformed(f"the form has more than {_PARTS_MAX} parts; send one file and its fields")
         self.parts.append(_Part())

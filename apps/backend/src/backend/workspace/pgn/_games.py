@@ -46,11 +46,11 @@ class GameReader:
         return len(self._read) + len(self._skipped)
 
     def read(self, games_max: int) -> bool:
-        """Read up to *games_max* more games, including skipped games; return False at the end of the file.
+        """Read up to *games_max* more games, including skipped games; return False if the file had fewer.
 
         Raises:
             PgnInvalid: A game cannot be imported, and the reader is strict.
-            PgnTooManyGames: The file has more than `GAMES_MAX`.
+            PgnTooManyGames: More than `GAMES_MAX` games were read.
         """
         before = self.seen
         for one in self._next(games_max):
@@ -108,5 +108,8 @@ def _skipped_game(game: SkippedGame) -> SkippedPgn:
 
 
 def _stored_bytes(json: bytes) -> int:
-    """Return an upper bound of the length of *json* in JSONB, with a space after each comma and colon."""
+    """Return an upper bound of the length of *json* as the text of a JSONB value.
+
+    PostgreSQL writes a space after each comma and each colon between values.
+    """
     return len(json) + json.count(b",") + json.count(b":")

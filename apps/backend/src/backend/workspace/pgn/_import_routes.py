@@ -56,7 +56,10 @@ file is refused."""
 async def _store_strict(
     request: Request, strict: Annotated[bool, Query(description=_STRICT)] = False
 ) -> None:
-    """Store the query parameter ``strict`` in the request, for the parser, which runs before the handler."""
+    """Store the query parameter ``strict`` in the state of the request.
+
+    The parser of the file needs the parameter, and runs before the handler of the route.
+    """
     request.state.strict = strict
 
 
@@ -69,7 +72,10 @@ async def _store_query_fields(
         UUID | None, Query(description="The parent; not allowed if the form or the JSON has one.")
     ] = None,
 ) -> None:
-    """Store the query parameters title and parent in the request, for the function that reads the body."""
+    """Store the query parameters ``title`` and ``parent_id`` in the state of the request.
+
+    :func:`read_upload`, which runs before the handler of the route, needs them.
+    """
     given = {"title": title, "parent_id": parent_id}
     request.state.query_fields = {name: value for name, value in given.items() if value is not None}
 
@@ -87,7 +93,7 @@ def _is_strict(request: Request) -> bool:
 def _unless_stored(
     read: Callable[[Request], Awaitable[object]],
 ) -> Callable[[Request], Awaitable[None]]:
-    """Return a function that calls *read*, unless the request has a stored response under its key."""
+    """Return a function that calls *read*, unless a response is stored under the key of the request."""
 
     async def read_unless_stored(request: Request) -> None:
         if not await dependencies_of(request).has_stored_response(request):

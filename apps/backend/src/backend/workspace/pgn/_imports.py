@@ -31,8 +31,8 @@ __all__ = ("COMMAND", "import_into_study", "import_new")
 IMPORTS_SQL: Final = load_queries(__package__ or "backend.workspace.pgn", "imports.sql")
 COMMAND: Final = "ImportPgn"
 """The type of the import command; equal for requests and tasks."""
-#: Bytes of JSON of moves after which events are written and unloaded; as objects they take eight times the
-#: memory.
+#: Maximum bytes of the moves, as JSON, of events that are not written yet. As Python objects, moves take
+#: eight times the memory of their JSON.
 _PENDING_BYTES_MAX: Final = 4_000_000
 _TITLE_CHARS_MAX: Final = 200
 
@@ -103,8 +103,8 @@ async def _add_folder(
     """Write a folder and its studies, and lock the parent only at the end.
 
     A large import takes long, and other commands below the parent need not wait for it: before the commit no
-    transaction sees the new nodes. The parent may be moved or trashed before the lock, so the access is
-    checked again after it.
+    transaction sees the new nodes. The parent may be moved or trashed before the lock, so the sender's role
+    and the depth of the tree are checked again after the lock.
     """
     tx, folder_id = recorder.tx, recorder.root_id
     parent = None if parent_id is None else await tx.access(parent_id)
@@ -148,7 +148,7 @@ def _inside(tx: CommandTransaction, folder_id: UUID, title: str, parent: Access 
 
 
 class _ImportRecorder:
-    """Emits the events of an import, and writes them whenever their size reaches `_PENDING_BYTES_MAX`."""
+    """Emits the events of an import, and writes them to PostgreSQL in parts of about `_PENDING_BYTES_MAX`."""
 
     def __init__(self, tx: CommandTransaction, root_id: UUID, payload: Mapping[str, Any]) -> None:
         self.tx = tx
@@ -171,7 +171,7 @@ class _ImportRecorder:
             await self._chapter(study_id, game, position, imported)
 
     async def end(self) -> None:
-        """Write the events that are not written yet."""
+        """Write the events that are not written yet; the first call writes the command too."""
         if self._recorded:
             await self.tx.flush()
         else:

@@ -84,7 +84,7 @@ class FileDigest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
-    """The games of a file for one study, and the skipped games among them."""
+    """The games of a file for one study, and the skipped games that are between them in the file."""
 
     #: Number of the part's first game among the imported games of the file, from 1.
     first: int

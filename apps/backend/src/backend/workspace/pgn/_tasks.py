@@ -39,7 +39,10 @@ class _Input(BaseModel):
 
 
 class TaskRequester(_Input):
-    """The user who started a task, and the correlation id: the part of the input that an ended task keeps."""
+    """The user who started a task, with the ids and the trace context of the request.
+
+    This part of the input is kept when the task has ended; the rest, such as the file, is removed.
+    """
 
     actor: str
     request_id: str | None = None
@@ -110,8 +113,8 @@ async def start_task(
             an aggregate.
         node_id: The aggregate of the task.
         input_data: The input of the task.
-        parent_id: The parent of the nodes that the task will create, which is locked; a purge of the parent
-            cancels the task. None without a parent.
+        parent_id: The parent of the nodes that the task will create; a purge of the parent cancels the task.
+            The caller must have locked the parent. None without a parent.
 
     Raises:
         DuplicateCommand: A command of the type is pending for the aggregate.

@@ -48,7 +48,7 @@ async def reserve_upload_slot(
 ) -> AsyncGenerator[None]:
     """Allow a body of 20 MiB, and reserve a slot for a body of more than 1 MiB or of unknown size.
 
-    A dependency that runs before the body is read.
+    A FastAPI dependency that runs before the body is read. The slot is free again when the request has ended.
 
     Raises:
         BodyTooLarge: Content-Length is more than 20 MiB.

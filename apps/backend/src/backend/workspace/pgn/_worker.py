@@ -63,9 +63,10 @@ __all__ = ("WORKER", "WorkspaceWorker")
 WORKER: Final = "workspace-worker"
 #: Number of games after which the worker reports progress, which renews the task's lease.
 _BATCH_GAMES: Final = 50
-#: Progress in percent after an import has parsed the file, or an export has written all studies to its file.
+#: Percent of progress when an import has parsed its file, or an export has written all studies to its file.
 _READ_PERCENT: Final = 80
-#: How often one attempt at an export creates the file: again if an exported node was purged meanwhile.
+#: How often one attempt of an export task creates the file. The file is created again if one of its nodes was
+#: purged meanwhile.
 _EXPORTS_MAX: Final = 3
 _COMMAND_TYPES: Final = {IMPORT_TASK: COMMAND, EXPORT_TASK: EXPORT_COMMAND}
 _log: Final = structlog.get_logger(__name__)
@@ -194,7 +195,12 @@ class WorkspaceWorker:
     async def _end_export(
         self, task: Task, requester: TaskRequester, content: "ArchivePlan", file: bytes
     ) -> bool:
-        """Store the file and end the task; if one of the nodes was purged meanwhile, only return False."""
+        """Store the file and end the task; return False if one of the nodes in the file was purged meanwhile.
+
+        Raises:
+            NodeNotFound, RoleMissing: The requester may no longer read the exported node.
+            ExportSpaceFull: The kept files of the requester would exceed the maximum size.
+        """
         node_id, payload = _node_of(task), {"studies": len(content.studies), "bytes": len(file)}
         bytes_max = self._limits.export_kept_bytes_max
 
@@ -244,9 +250,12 @@ class WorkspaceWorker:
 
 
 async def _lock_exported_nodes(tx: CommandTransaction, node_id: UUID, named: Set[UUID]) -> bool:
-    """Lock the root of *node_id*, and all nodes in *named*; return False if one of them was purged.
+    """Lock *node_id* FOR UPDATE, and the other nodes in *named* FOR SHARE; return False if one was purged.
 
-    The order is that of :mod:`backend.workspace.core._locks`: first the root, then the nodes by id.
+    The order is that of :mod:`backend.workspace.core._locks`: by id, but *node_id* first if it is a root.
+
+    Raises:
+        NodeNotFound, RoleMissing: The command's sender may no longer read *node_id*.
     """
     root = (await tx.access(node_id)).node.parent_id is None
     others = sorted(named - {node_id})

@@ -41,21 +41,27 @@ def _created(state: NodeState, event: NodeEvent) -> None:
 
 @handles(WorkspaceEvent.MOVE_ADDED)
 def _move_added(state: NodeState, event: NodeEvent) -> None:
-    """Add the move ``move_path`` with its ``annotation``, as the last variation after the move before it."""
+    """Add the move ``move_path`` with its ``annotation``, as the last variation after its previous move."""
     path, annotation = event.payload["move_path"], event.payload["annotation"]
     _change_moves(state, event, insert_move(_moves(state, event), path, annotation))
 
 
 @handles(WorkspaceEvent.MOVE_DELETED)
 def _move_deleted(state: NodeState, event: NodeEvent) -> None:
-    """Remove the move ``move_path`` and its subtree, and set ``annotations`` of other moves, by path."""
+    """Remove the move ``move_path`` and its subtree.
+
+    Also set ``annotations``: new annotations of other moves, by move path.
+    """
     moves = remove_move(_moves(state, event), event.payload["move_path"])
     _change_moves(state, event, set_annotations(moves, event.payload["annotations"]))
 
 
 @handles(*_DIRECTIONS)
 def _variation_moved(state: NodeState, event: NodeEvent) -> None:
-    """Swap the variation ``move_path`` with the next above or below, and set ``annotations``, by path."""
+    """Swap the variation that begins with the move ``move_path`` with the variation above or below it.
+
+    Also set ``annotations``: new annotations by move path.
+    """
     moves = swap_variations(_moves(state, event), event.payload["move_path"], _DIRECTIONS[event.type])
     _change_moves(state, event, set_annotations(moves, event.payload["annotations"]))
 

@@ -2,11 +2,11 @@
 
 A chapter's document is ``{"start": annotation, "moves": [in preorder]}``. A move is ``{"parent", "uci",
 …annotation}``, where ``parent`` is the index of the previous move, -1 for a first move. The path of a move is
-the UCI of all moves from the start to it, separated by dots.
+the UCI of all moves from the start to this move, separated by dots.
 
-The package :mod:`backend.workspace.chess` checks the legality of a change before the event is emitted, and
-the event contains all results. So a rebuild needs neither that package nor its rules at that time. Documents
-are immutable, because versions of a study share unchanged moves.
+Before a command emits an event, :mod:`backend.workspace.chess` checks that the change is legal, and the event
+contains all results of the change. So a rebuild needs neither that package nor the rules of the release that
+recorded the event. Documents are immutable, because versions of a study share unchanged moves.
 """
 
 from collections.abc import Mapping, Sequence

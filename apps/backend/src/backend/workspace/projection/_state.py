@@ -30,7 +30,7 @@ __all__ = (
 
 #: The aggregate type of all events: a node with its chapters, versions, threads, replies, grants and links.
 AGGREGATE_TYPE: Final = "WORKSPACE_NODE"
-#: The versions in which payloads are written, and in which all readers get them.
+#: All event types. Each has the payload version that is written, and to which readers convert older payloads.
 EVENT_TYPES: Final = EventTypes(EventType(one) for one in WorkspaceEvent)
 
 
@@ -99,7 +99,7 @@ _HANDLERS: Final[dict[WorkspaceEvent, EventHandler]] = {}
 
 
 def handles(*types: WorkspaceEvent) -> Callable[[EventHandler], EventHandler]:
-    """Register a function that applies events of *types*."""
+    """Return a decorator that registers a function as the one that applies events of *types*."""
 
     def declare(handler: EventHandler) -> EventHandler:
         for one in types:

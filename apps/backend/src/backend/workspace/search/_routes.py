@@ -1,4 +1,8 @@
-"""The route ``GET /search``: search titles, descriptions and players of nodes that the requester may read."""
+"""The route ``GET /search``: search nodes and chapters that the requester owns or that are shared with them.
+
+The query is searched in titles and descriptions of nodes, and in titles and players of chapters. Public trees
+of other users are not searched.
+"""
 
 import re
 from collections.abc import Mapping
@@ -25,7 +29,7 @@ from backend.workspace.http import (
 __all__ = ("search_router",)
 
 _SQL: Final = load_queries(__package__ or "backend.workspace.search", "search.sql")
-#: The field in which the query found the text, by its column ``rank``.
+#: The field that contains the searched text, by the value of the column ``rank`` in the result of the query.
 _FOUND_IN: Final[tuple[FoundIn, ...]] = (FoundIn.PLAYERS, FoundIn.CHAPTER, FoundIn.DESCRIPTION, FoundIn.TITLE)
 _WILDCARD: Final = re.compile(r"[\\%_]")
 Words = Annotated[

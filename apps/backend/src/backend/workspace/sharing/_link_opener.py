@@ -58,9 +58,10 @@ class FoundLink:
 class LinkOpener:
     """Opens share links; an application has one object of this class.
 
-    While the password of an attempt is being checked, the attempt counts as a wrong password. A process
-    checks the passwords of one link one after the other, so that concurrent attempts with the correct
-    password never reach the limit.
+    An attempt is counted as a wrong password before its password is checked, and a correct password resets
+    the count. So even concurrent attempts in several processes cannot exceed the limit. A process checks the
+    passwords of one link one after the other: otherwise concurrent attempts with the correct password could
+    reach the limit.
     """
 
     def __init__(self, database: Database, share_tokens: ShareTokens, passwords: PasswordHasher) -> None:
@@ -100,12 +101,13 @@ class LinkOpener:
         return link
 
     async def open(self, link: FoundLink, password: str | None) -> LinkOpened:
-        """Check the password of a link, and issue a share token.
+        """Check the password of a link, and issue a share token: for 12 hours, or until the link expires.
 
         Raises:
-            LinkPasswordWrong: The password is wrong or missing; a missing one does not count as an attempt.
+            LinkPasswordWrong: The password is wrong or missing; a missing password does not count as an
+                attempt.
             LinkTriesExceeded: Too many passwords were wrong; *password* was not checked.
-            TooManyPasswords: The process checks too many passwords; the attempt does not count.
+            TooManyPasswords: The process checks too many passwords already; the attempt does not count.
         """
         if link.has_password:
             if password is None:

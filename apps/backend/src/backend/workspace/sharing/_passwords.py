@@ -74,8 +74,8 @@ class PasswordHasher:
     """
 
     def __init__(self) -> None:
-        #: A slot for each password that is hashed or waits for a thread, reserved before an attempt is
-        #: counted.
+        #: Slots for passwords that are hashed or wait for a thread. The caller reserves a slot before it
+        #: counts an attempt with a password, so that an attempt without a slot does not count.
         self.limit = ConcurrencyLimit(
             total_max=HASHES_MAX, per_holder_max=HASHES_PER_HOLDER_MAX, error=TooManyPasswords
         )

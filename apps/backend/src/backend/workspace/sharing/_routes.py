@@ -165,10 +165,11 @@ async def shared(
 
 
 def _require_user_id(text: str) -> str:
-    """Return *text*, a user id from a URL path, if PostgreSQL can search for it.
+    """Return *text*, a user id from a URL path, if a grant can contain it.
 
     Raises:
-        ResourceNotFound: The text contains NUL, so that no grant can contain it.
+        ResourceNotFound: The text is empty or contains a character that is not printable. PostgreSQL cannot
+            even search for some of these, such as NUL.
     """
     if not (text and text.isprintable()):
         raise ResourceNotFound("grant")

@@ -80,9 +80,9 @@ async def revoke_grant(tx: CommandTransaction, node_id: UUID, user_id: str) -> N
 
     Raises:
         NodeNotFound: The sender may not read the node.
-        RoleMissing: The grant is another user's, and the sender is not an admin; or the grant gives the role
-            admin, and the sender is not the owner.
-        GrantRefused: The grant is the sender's, who would inherit a higher role without it.
+        RoleMissing: The grant is another user's, and the sender is not an admin, or is not the owner although
+            the revocation removes or creates an admin.
+        GrantRefused: The sender revokes their own grant, and would inherit a higher role without it.
         ResourceNotFound: The user has no grant on the node itself.
     """
     own = user_id == tx.caller.actor
@@ -96,21 +96,22 @@ async def revoke_grant(tx: CommandTransaction, node_id: UUID, user_id: str) -> N
 
 
 def check_change(actor: Role, *, own: bool, before: Role | None, after: Role | None) -> None:
-    """Require that *actor* may change a user's role on a node from *before* to *after*; None for no role.
+    """Require that the sender of a command may change a user's role on a node from *before* to *after*.
 
-    Only the owner may create and remove admins: otherwise one admin could remove the others. *before* and
-    *after* include inherited grants: a lower role granted on the node itself replaces an inherited role
-    admin, so such a grant removes an admin, and its revocation creates one.
+    Only the owner may create admins and remove other admins: otherwise one admin could remove the others.
+    Inherited grants count too. A lower role that is granted on the node itself replaces an inherited role
+    admin: such a grant removes an admin, and its revocation creates one.
 
     Args:
         actor: The role of the sender.
         own: Whether the sender changes their own role.
-        before: The role of the user before the change.
-        after: The role of the user after the change.
+        before: The role of the user before the change; None for no role.
+        after: The role of the user after the change; None for no role.
 
     Raises:
-        RoleMissing: The change creates or removes an admin, and the sender is not the owner.
-        GrantRefused: The sender would have a higher role than before.
+        RoleMissing: The change makes another user an admin or ends this role, and the sender is not the
+            owner.
+        GrantRefused: The sender changes their own role and would have a higher role than before.
     """
     if actor is Role.OWNER:
         return

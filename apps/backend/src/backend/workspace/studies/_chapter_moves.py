@@ -165,9 +165,10 @@ def _annotation_document(tree: MoveTree, path: str) -> Mapping[str, Any]:
 
 
 def _changed_annotations(before: MoveTree, after: MoveTree, path: str) -> Mapping[str, Any]:
-    """Return the annotation that changed because its move became a main continuation, by the move's path.
+    """Return the annotation of a new main continuation by the path of the move, if the annotation changed.
 
-    Empty if no annotation changed. *path* is that of any sibling of the move.
+    A change of the tree may make another move the first among its siblings, and then moves the text before
+    it. *path* is that of any of these siblings. The result has one entry, or none.
     """
     parent = after.find(path.rpartition(".")[0])
     first = [after.path_of(one) for one in after.children()[parent][:1]]

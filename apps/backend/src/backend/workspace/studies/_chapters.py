@@ -80,7 +80,11 @@ async def fetch_chapter_entries(executor: Executor, study_id: UUID) -> list[Chap
 async def run_in_thread_if_large(
     moves: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 ) -> T:
-    """Call *function*, in a thread if the chapter that it processes has more than 500 moves (*moves*)."""
+    """Call *function* and return its result; for a large chapter, call it in a thread.
+
+    *moves* is the number of moves that *function* processes. With more than 500, it would block the event
+    loop.
+    """
     if moves <= _LOOP_MOVES_MAX:
         return function(*args, **kwargs)
     return await asyncio.to_thread(function, *args, **kwargs)
@@ -92,7 +96,9 @@ async def add_move(
     """Add a move to a chapter whose version *match* allows.
 
     Raises:
-        NodeNotFound, RoleMissing, ResourceNotFound, VersionStale: The chapter cannot be changed.
+        NodeNotFound, RoleMissing: The sender may not read the study, or is not an editor of it.
+        ResourceNotFound: The study has no such chapter.
+        VersionStale: The chapter does not have the version that *match* requires.
         ChessError: The move is refused; see :func:`backend.workspace.chess.add_move`.
         ChapterFull: The chapter would be too large.
     """
@@ -111,7 +117,8 @@ async def delete_move(
     """Delete a move with its subtree; return the new version of the chapter.
 
     Raises:
-        NodeNotFound, RoleMissing, ResourceNotFound, VersionStale: The chapter or the move cannot be changed.
+        NodeNotFound, RoleMissing, VersionStale: As for :func:`add_move`.
+        ResourceNotFound: The study has no such chapter, or the chapter has no move with this path.
     """
     from backend.workspace.studies._chapter_moves import decide_delete_move
 
@@ -128,7 +135,8 @@ async def move_variation(
     """Swap the variation that begins at *path* with the next variation in *direction*.
 
     Raises:
-        NodeNotFound, RoleMissing, ResourceNotFound, VersionStale: The chapter or the move cannot be changed.
+        NodeNotFound, RoleMissing, VersionStale: As for :func:`add_move`.
+        ResourceNotFound: The study has no such chapter, or the chapter has no move with this path.
         VariationFirst, VariationLast: There is no variation in this direction.
     """
     from backend.workspace.studies._chapter_moves import decide_move_variation
@@ -155,8 +163,9 @@ async def set_annotation(
     If the stored annotation is equal, no event is recorded.
 
     Raises:
-        NodeNotFound, RoleMissing, ResourceNotFound, VersionStale: The chapter or the move cannot be changed.
-        AnnotationInvalid: PGN cannot express the annotation.
+        NodeNotFound, RoleMissing, VersionStale: As for :func:`add_move`.
+        ResourceNotFound: The study has no such chapter, or the chapter has no move with this path.
+        AnnotationInvalid: The annotation is too long, or PGN cannot express it.
         ChapterFull: The chapter would be too large.
     """
     from backend.workspace.studies._chapter_moves import decide_annotate_move

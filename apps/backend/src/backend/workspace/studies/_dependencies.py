@@ -36,7 +36,7 @@ StudyAccess = Annotated[Access, Depends(node_access(node="study_id", kind=NodeKi
 def begin_study_command(command_type: str) -> Any:
     """Return a dependency that begins a command on the study in the path; requires the role editor.
 
-    Use it as ``Annotated[CommandTransaction, begin_study_command(...)]``.
+    Use the result as ``Annotated[CommandTransaction, begin_study_command(...)]``.
     """
     return Depends(begin_command(command_type, Role.EDITOR, node="study_id", kind=NodeKind.STUDY))
 

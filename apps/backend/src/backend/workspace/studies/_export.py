@@ -31,7 +31,10 @@ def chapter_content(chapter: WorkspaceChapter) -> ChapterContent:
 def export_pgn(chapters: Sequence[WorkspaceChapter], mode: ExportMode, path: str | None) -> bytes:
     """Return *chapters* as one PGN file in UTF-8.
 
-    *path*: the first move of a clip, for which *chapters* has one element; None for other modes.
+    Args:
+        chapters: The chapters to export; for a clip, exactly one.
+        mode: The parts of the chapters to export.
+        path: The path of the first move of a clip; None for other modes.
 
     Raises:
         ClipPathMissing, MoveNotFound: The mode is clip, and *path* is missing or not that of a move.
@@ -45,8 +48,8 @@ def export_pgn(chapters: Sequence[WorkspaceChapter], mode: ExportMode, path: str
 def content_disposition(name: str) -> str:
     """Return the header ``Content-Disposition`` for a PGN file (RFC 6266).
 
-    Characters that file systems refuse are replaced. For programs that read only ASCII, the header also has a
-    name without other characters.
+    Characters that file systems refuse are replaced. The header has the name twice: in UTF-8, and, for
+    programs that read only ASCII, with ``_`` for other characters.
     """
     name = " ".join(_UNSAFE.sub(" ", name).split())[:_NAME_CHARS_MAX].strip(" .") or "study"
     plain = _NOT_PLAIN.sub("_", name).strip(" .") or "study"

@@ -85,14 +85,14 @@ async def create_version(tx: CommandTransaction, study_id: UUID, request: Create
 async def roll_back(tx: CommandTransaction, study_id: UUID, request: RollBack, match: IfMatch) -> VersionView:
     """Restore chapters and description of a version, and create a version of the result; keep the title.
 
-    If the study has changed since its latest version, another version is created before, so that a rollback
-    can be undone by a second rollback.
+    If the study has changed since its latest version, a version of its current state is created first. So a
+    second rollback can undo the first.
 
     Raises:
         NodeNotFound: The study does not exist, or the sender may not read it.
         RoleMissing: The sender is not an editor of the study.
         VersionStale: The study does not have the version that *match* requires.
-        ResourceNotFound: The version does not exist.
+        ResourceNotFound: The version to restore does not exist.
         VersionsFull, VersionTooLarge: The study has the maximum number of versions, or is too large.
     """
     await lock_node(tx, study_id, Role.EDITOR)

@@ -33,7 +33,8 @@ class RestoreResult:
 async def trash_node(tx: CommandTransaction, node_id: UUID, match: IfMatch, reason: str | None) -> None:
     """Trash a node with its subtree; only the row of the node changes.
 
-    Nodes of the subtree that were trashed before remain separate batches.
+    The nodes below are in the bin because an ancestor is. Nodes below that were trashed before remain
+    separate batches.
 
     Raises:
         NodeNotFound: The node does not exist, or the sender may not read it.
@@ -57,15 +58,16 @@ async def trash_node(tx: CommandTransaction, node_id: UUID, match: IfMatch, reas
 
 
 async def restore_node(tx: CommandTransaction, node_id: UUID) -> RestoreResult:
-    """Restore a batch below its former parent, or below the nearest former ancestor that is live.
+    """Restore a batch below its former parent, or below the nearest former ancestor that can take the batch.
 
-    Without a live ancestor, the node becomes a root of the same owner.
+    That ancestor must be live, in a tree of the same owner. Without one, the node becomes a root of this
+    owner.
 
     Raises:
         NodeNotFound: The node does not exist, or the sender may not see it in the bin.
         RoleMissing: The node is live, and the sender is not an editor of the node.
         NodeNotTrashed, NodeTrashedWithAncestor: The node is not the topmost node of a batch.
-        TitleTaken: Another study of the folder has the title.
+        TitleTaken: Another live study of the folder has the title.
         TreeTooDeep: The parent was moved to a lower level, and the tree would have too many levels.
         RetryTransaction: The parent was moved to another tree before it was locked.
     """
@@ -101,7 +103,10 @@ async def restore_node(tx: CommandTransaction, node_id: UUID) -> RestoreResult:
 def visibility_after_move(
     own: Visibility | None, here: Visibility, there: Visibility | None
 ) -> Visibility | None:
-    """Return the visibility to store for a node after a move that must not change the visibility in effect.
+    """Return the visibility to store for a node that is moved without a change of the visibility in effect.
+
+    The node keeps its own visibility. A node that inherits its visibility continues to inherit, if the new
+    parent has the same visibility in effect; otherwise the inherited visibility becomes its own.
 
     Args:
         own: The stored visibility before the move; None if the node inherits its visibility.
@@ -114,8 +119,8 @@ def visibility_after_move(
 async def _lock_with_place(tx: CommandTransaction, node_id: UUID) -> tuple[Access, Access | None]:
     """Lock the topmost node of a batch, and the live node that becomes its parent; return the access to both.
 
-    The parent is None if no former ancestor is live. The parent is determined before the trees are
-    locked, and again afterwards, when the lock excludes moves.
+    The second access is None if the batch becomes a tree of its own. The parent is searched twice: before the
+    lock, to know which trees to lock, and under the lock, which excludes moves.
 
     Raises:
         NodeNotFound, RoleMissing, NodeNotTrashed, NodeTrashedWithAncestor: As for :func:`restore_node`.

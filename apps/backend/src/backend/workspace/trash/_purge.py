@@ -28,12 +28,12 @@ _REASON: Final = "purged from the bin"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Batch:
-    """A batch (the nodes that were trashed together) whose nodes are locked."""
+    """The nodes of a batch, which were trashed together, and the batches below it; all nodes are locked."""
 
     #: The nodes of the batch.
     node_ids: list[UUID]
-    #: The topmost nodes of batches below, which were trashed earlier and are not purged, with the visibility
-    #: in effect.
+    #: The topmost nodes of the batches below, which were trashed earlier and are not purged, each with its
+    #: visibility in effect.
     nested: dict[UUID, Visibility]
 
 
@@ -64,9 +64,9 @@ async def count_purge(tx: CommandTransaction, node_id: UUID) -> PurgeCounts:
 async def purge_batch(tx: CommandTransaction, access: Access, *, reason: str) -> PurgeCounts:
     """Purge a batch whose tree is locked, without checking the sender's role.
 
-    The events are erased before ``node.purged`` is emitted, so that this event keeps its content. Batches
-    below that were trashed earlier stay in the bin and get the parent of the batch: a ``node.moved`` each,
-    caused by the purge.
+    The events of the batch are erased before ``node.purged`` is emitted, so that this event keeps its
+    content. Batches below, which were trashed earlier, stay in the bin: each is moved to the parent of the
+    purged batch, by an event ``node.moved`` that the purge causes.
 
     Args:
         tx: The command's transaction.
@@ -122,7 +122,11 @@ async def _erase(tx: CommandTransaction, batch: _Batch, *, reason: str) -> Purge
 
 
 async def _drop_from_tasks(tx: CommandTransaction, batch: _Batch) -> Counter[str]:
-    """Erase files and results of tasks with content of the batch, and end imports below its nodes."""
+    """Erase the content of the batch from tasks, and cancel open imports whose parent is in the batch.
+
+    Exports lose their files, completed imports the details of their reports, other imports their input,
+    result and error. Return the numbers of these tasks and commands.
+    """
     fetch = tx.executor.fetch
     # No such task can be created concurrently: an export locks the nodes in its file, an import locks its
     # parent.
@@ -143,7 +147,7 @@ async def _drop_from_tasks(tx: CommandTransaction, batch: _Batch) -> Counter[str
 async def _move_up(
     tx: CommandTransaction, node_id: UUID, visibility: Visibility, access: Access, purged: EventEnvelope
 ) -> None:
-    """Move the batch *node_id*, which was below the purged batch, to the parent of the purged node."""
+    """Move a batch that was below the purged batch, with the topmost node *node_id*, to its new parent."""
     node, parent_id = tx.node(node_id), access.node.parent_id
     above = access_of(access.chain[1:], None).visibility if parent_id else None
     payload = {

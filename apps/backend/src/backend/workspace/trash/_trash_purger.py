@@ -25,8 +25,9 @@ _ACTOR: Final = ServiceType.WORKSPACE_WORKER.value
 _INTERVAL_S: Final = 60.0
 #: Maximum number of batches per run, so that a run ends even if years of batches are due.
 _BATCHES_MAX: Final = 1_000
-#: Limits per run: the number of batches that may fail, and of batches that failed before and are retried. The
-#: run leaves out all other batches that failed before, so that they do not delay the purge of the rest.
+#: Limits per run. _FAILURES_MAX: number of failed batches after which the run ends. _RETRIES_MAX: number of
+#: batches that failed in earlier runs and are tried again; the run leaves out all other such batches, so that
+#: they do not delay the rest.
 _FAILURES_MAX: Final = 10
 _RETRIES_MAX: Final = 5
 
@@ -56,12 +57,12 @@ class TrashPurger(SharedJob):
     async def purge_due(self) -> int:
         """Purge the batches that are due, oldest first; return the number of purged batches.
 
-        A batch whose purge fails, for example by the statement timeout, is logged once and retried in a later
-        run; the run continues with the other batches.
+        A batch whose purge fails, for example by the statement timeout, is logged at its first failure and
+        retried in a later run; the run continues with the other batches.
 
         Raises:
             DatabaseUnavailable: PostgreSQL cannot be reached.
-            Exception: Another error occurred before a batch was chosen.
+            Exception: The search for the next batch failed.
         """
         purged, failures, retries = 0, 0, list(self._failed)[:_RETRIES_MAX]
         for node_id in retries:
@@ -100,8 +101,10 @@ class TrashPurger(SharedJob):
     async def _purge_next(self, excluded: Sequence[UUID], chosen: list[UUID]) -> bool:
         """Purge the oldest batch that is due; return False if there is none.
 
-        Append its topmost node to *chosen* before the purge, so that the caller knows the node even after an
-        error.
+        Args:
+            excluded: Topmost nodes of batches to leave out.
+            chosen: Gets the topmost node of the batch before the purge: the caller knows the node after an
+                error.
         """
 
         async def purge(db: AsyncSession) -> bool:
