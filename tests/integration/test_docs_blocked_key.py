@@ -153,7 +153,7 @@ async def test_blocked_key_page_rehearses_a_repair(
         await found(database, "status = 'FAILED'")
         blocked, *repaired = [await execute(shell, command) for command in repairing.splitlines()]
         await wait_until_all_sent(database)
-    await shell.communicate()
+    await shell.communicate(b"")  # ends the shell
     assert "TopicUnknown" in blocked
     assert "an operator" in blocked
     assert repaired == [f"created {missing}\n", "1 put back to PENDING\n", "no key is blocked\n"]
