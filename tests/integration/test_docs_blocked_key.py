@@ -207,7 +207,7 @@ async def test_blocked_key_page_repairs_a_lossy_failover(
         everything, later = await follow()
         assert "not-in-database" in everything
         assert lost["payload"]["event_id"] in everything
-        assert everything.endswith("docs/how-to/blocked-key.md, After a failover.\n")
+        assert everything.endswith("section 'After a failover' in docs/how-to/blocked-key.md.\n")
         assert "No event is lost" in later
 
         names: dict[str, Any] = {}

@@ -187,4 +187,4 @@ async def test_create_refuses_more_replicas_than_there_are_brokers(
     }
     refused = await asyncio.to_thread(CliRunner().invoke, app, ["topics", "create"], env=variables)
     assert refused.exit_code == 1
-    assert "RELAY_TOPIC_REPLICATION=4, but only the brokers 1, 2, 3 are known" in refused.stderr
+    assert "RELAY_TOPIC_REPLICATION=4, but only the brokers 1, 2, 3 are up" in refused.stderr

@@ -252,7 +252,7 @@ def _reduce_garbage_collection() -> None:
 @contextmanager
 def _signal_handlers(action: Callable[[], None]) -> Generator[None]:
     def handle() -> None:
-        _log.info("stopping")
+        _log.info("service stopping")
         action()
 
     loop, numbers = asyncio.get_running_loop(), (signal.SIGTERM, signal.SIGINT)

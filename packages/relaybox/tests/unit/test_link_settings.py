@@ -73,9 +73,9 @@ def test_client_gets_the_settings_under_the_names_of_librdkafka(pem: str) -> Non
 def test_sasl_requires_mechanism_user_and_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAFKA_SECURITY_PROTOCOL", "SASL_SSL")
     assert refusal(KafkaSettings) == [
-        "KAFKA_SASL_MECHANISM: needed with KAFKA_SECURITY_PROTOCOL=SASL_SSL",
-        "KAFKA_SASL_USERNAME: needed with KAFKA_SECURITY_PROTOCOL=SASL_SSL",
-        "KAFKA_SASL_PASSWORD: needed with KAFKA_SECURITY_PROTOCOL=SASL_SSL",
+        "KAFKA_SASL_MECHANISM: is missing: required if KAFKA_SECURITY_PROTOCOL is SASL_SSL",
+        "KAFKA_SASL_USERNAME: is missing: required if KAFKA_SECURITY_PROTOCOL is SASL_SSL",
+        "KAFKA_SASL_PASSWORD: is missing: required if KAFKA_SECURITY_PROTOCOL is SASL_SSL",
     ]
 
 
@@ -105,7 +105,7 @@ def test_unused_credentials_are_refused(
 ) -> None:
     monkeypatch.setenv(name, pem)
     kind = KafkaSettings if name.startswith("KAFKA") else PostgresSettings
-    assert refusal(kind) == [f"{name}: has no effect; {remedy}"]
+    assert refusal(kind) == [f"{name}: has no effect with the other settings; remove it, or {remedy}"]
 
 
 def test_certificate_without_encryption_is_refused(pem: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +113,9 @@ def test_certificate_without_encryption_is_refused(pem: str, monkeypatch: pytest
     monkeypatch.setenv("POSTGRES_SSL_CERT_FILE", pem)
     monkeypatch.setenv("POSTGRES_SSL_KEY_FILE", pem)
     (line,) = refusal(PostgresSettings)
-    assert line.startswith("POSTGRES_SSL_CERT_FILE: has no effect; set POSTGRES_SSL_MODE")
+    assert line.startswith(
+        "POSTGRES_SSL_CERT_FILE: has no effect with the other settings; remove it, or set POSTGRES_SSL_MODE"
+    )
 
 
 @pytest.mark.parametrize(
@@ -129,7 +131,7 @@ def test_certificate_requires_its_key(
     prefix = on[0].partition("_")[0]
     monkeypatch.setenv(*on)
     monkeypatch.setenv(f"{prefix}_SSL_CERT_FILE", pem)
-    assert refusal(kind) == [f"{prefix}_SSL_KEY_FILE: needed with {prefix}_SSL_CERT_FILE"]
+    assert refusal(kind) == [f"{prefix}_SSL_KEY_FILE: is missing: required if {prefix}_SSL_CERT_FILE is set"]
 
 
 @pytest.mark.parametrize(
@@ -181,13 +183,14 @@ def test_host_without_a_name_or_port_is_refused(host: str, monkeypatch: pytest.M
 def test_transaction_pooler_needs_a_direct_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTGRES_POOLER", "transaction")
     (line,) = refusal(PostgresSettings)
-    assert line.startswith("POSTGRES_DIRECT_HOST: needed with POSTGRES_POOLER=transaction")
+    assert line.startswith("POSTGRES_DIRECT_HOST: is missing: required if POSTGRES_POOLER is transaction")
 
 
 def test_direct_address_without_a_pooler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTGRES_DIRECT_HOST", "db")
     assert refusal(PostgresSettings) == [
-        "POSTGRES_DIRECT_HOST: has no effect; set POSTGRES_POOLER to session or transaction"
+        "POSTGRES_DIRECT_HOST: has no effect with the other settings; remove it, or set "
+        "POSTGRES_POOLER to session or transaction"
     ]
 
 

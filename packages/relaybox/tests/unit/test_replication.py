@@ -40,7 +40,7 @@ def test_settings_override_the_number_of_brokers() -> None:
 @pytest.mark.parametrize(
     ("wanted", "words"),
     [
-        (Replication(replicas=3), "RELAY_TOPIC_REPLICATION=3, but only the brokers 1, 2 are known"),
+        (Replication(replicas=3), "RELAY_TOPIC_REPLICATION=3, but only the brokers 1, 2 are up"),
         (Replication(min_isr=3), "RELAY_TOPIC_MIN_ISR=3, but a topic gets 2 replicas on the brokers 1, 2"),
     ],
 )

@@ -249,7 +249,9 @@ class Proposal(_Strict):
     def _check_options(self) -> Self:
         model = STAGE_CONTENT.get(self.stage)
         if model is None:
-            raise ValueError(f"the stage {self.stage} has no content to propose")
+            raise ValueError(
+                f"the stage {self.stage} has no content to propose; use one of {', '.join(STAGE_CONTENT)}"
+            )
         if not all(isinstance(option, model) for option in self.options):
             raise ValueError(f"every option for the stage {self.stage} must be a {model.__name__}")
         if self.stage is GenesisStage.CONCEPT_SELECTION and len(self.options) != CONCEPT_OPTIONS:

@@ -52,7 +52,10 @@ class EventEnvelope(BaseModel):
     @model_validator(mode="after")
     def _is_not_its_own_cause(self) -> Self:
         if self.causation_id == self.event_id:
-            raise ValueError("an event cannot be its own cause: causation_id equals event_id")
+            raise ValueError(
+                "an event cannot be its own cause: causation_id equals event_id; set causation_id to the id "
+                "of the causing event, or to null"
+            )
         return self
 
 

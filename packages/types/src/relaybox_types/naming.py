@@ -82,7 +82,7 @@ def check_event_name(name: str) -> str:
     """
     *_, action = _pascal_parts_of(name, _RULE)
     if not action.endswith(tuple(OfficialVerb)):
-        raise EventNameInvalid(name, "does not end in an official verb", _RULE)
+        raise EventNameInvalid(name, "does not end in one of the allowed verbs", _RULE)
     return name
 
 
@@ -116,7 +116,8 @@ def check_dotted_name(name: str) -> str:
         raise EventNameInvalid(name, reason, _DOTTED_RULE)
     for part in parts:
         if not _DOTTED_PART.fullmatch(part):
-            raise EventNameInvalid(name, f"has a part {part!r} that is not in lower case", _DOTTED_RULE)
+            reason = f"has a part {part!r} that does not match {_DOTTED_PART.pattern}"
+            raise EventNameInvalid(name, reason, _DOTTED_RULE)
     return name
 
 

@@ -54,8 +54,8 @@ def test_official_verbs_are_those_of_the_contract() -> None:
         ("Genesis.2Session.Created", "'2Session' that is not PascalCase"),
         ("Genesis.Session.Créated", "'Créated' that is not PascalCase"),
         ("Genesis.Session.Created\n", "that is not PascalCase"),
-        ("Genesis.Session.Create", "does not end in an official verb"),
-        ("Genesis.Session.Deleted", "does not end in an official verb"),
+        ("Genesis.Session.Create", "does not end in one of the allowed verbs"),
+        ("Genesis.Session.Deleted", "does not end in one of the allowed verbs"),
         ("G.S." + "X" * 190 + "Created", "is longer than 200 characters"),
     ],
 )
@@ -78,13 +78,13 @@ def test_valid_dotted_name_is_returned(name: str) -> None:
     [
         ("node", "has 1 parts instead of 2 to 4"),
         ("a.b.c.d.e", "has 5 parts"),
-        ("node..created", "has a part '' that is not in lower case"),
-        ("Node.created", "'Node' that is not in lower case"),
+        ("node..created", "has a part '' that does not match"),
+        ("Node.created", "'Node' that does not match"),
         ("node.2created", "'2created'"),
         ("node._created", "'_created'"),
         ("node.pgn-imported", "'pgn-imported'"),
         ("node.créated", "'créated'"),
-        ("node.created\n", "is not in lower case"),
+        ("node.created\n", "does not match"),
         ("n." + "x" * 199, "is longer than 200 characters"),
     ],
 )

@@ -53,7 +53,8 @@ class _RelayboxGroup(LazyGroup):
             ),
             "schedule": LazyCommand(
                 target="relaybox.cli._schedules:schedule_commands",
-                help="Inspect periodic work: next tick, last outcome.",
+                help="Inspect periodic work: next tick, last outcome; "
+                "remove schedules that no program declares.",
             ),
             "verify": LazyCommand(
                 target="relaybox.cli._verify:verify_command",

@@ -80,7 +80,10 @@ def group_lag(
 
 def _print_groups(statuses: Sequence[ConsumerStatus]) -> None:
     if not statuses:
-        typer.echo("no group has consumed an event; for a new group: relaybox consumer status GROUP")
+        typer.echo(
+            "no group has consumed an event or parked a message; a new group is not listed, show it with: "
+            "relaybox consumer status GROUP"
+        )
         return
     figures = ("members", "partitions", "messages", "oldest", "letters", "keys blocked")
     table = new_table("group", "state", *figures, "faults", right=figures)
@@ -120,7 +123,10 @@ def _print_group(status: ConsumerStatus) -> None:
 
 def _print_lag(found: ConsumerLag) -> None:
     if not found.partitions:
-        typer.echo("the group has no offsets of a topic that this account may describe")
+        typer.echo(
+            "no partition to show: the group has committed no offset, or this Kafka account lacks the right "
+            "DESCRIBE on its topics"
+        )
     figures = ("partition", "committed", "end", "messages", "seconds")
     table = new_table("topic", *figures, "member", right=figures)
     for each in found.partitions:

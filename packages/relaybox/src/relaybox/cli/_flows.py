@@ -111,7 +111,7 @@ def resume(
     reason: Reason = None,
     as_json: AsJson = False,
 ) -> None:
-    """Resume the pause CORRELATION_ID of any engine with a payload, which is not recorded with the action.
+    """Resume the pause CORRELATION_ID, of any engine. The payload is not recorded with the action.
 
     A resume whose pause was not requested yet is kept for 24 hours. Without --yes, only shows the pause.
     """

@@ -97,9 +97,10 @@ def show(
 @outbox_commands.command()
 @with_selection_options
 def blocked(selection: Selection, limit: Limit = 50, as_json: AsJson = False) -> None:
-    """Show blocked keys, each with the row that blocks it, the error, the time since then, and rows behind.
+    """Show blocked keys: the row that blocks each, its error, for how long, and how many later rows wait.
 
-    Rows behind a row are later rows with the same key; relays do not publish them before the key continues.
+    The column "behind" has the number of later rows with the same key. Relays do not publish these rows while
+    the key is blocked.
     """
     found = run_on_database(lambda db: blocked_keys(db, selection, keys_max=limit))
     if as_json:
@@ -181,7 +182,10 @@ def purge_(
 
 @outbox_commands.command()
 def acts(limit: Limit = 50, as_json: AsJson = False) -> None:
-    """List the actions of operators on the outbox, the lanes and dead letters, newest first."""
+    """List the recorded actions of operators, newest first.
+
+    These are actions on the outbox, lanes, dead letters, flows, tasks and schedules.
+    """
     found = run_on_database(lambda db: list_actions(db, actions_max=limit))
     if as_json:
         print_json([asdict(action) for action in found])

@@ -160,8 +160,8 @@ def print_skipped(rows: int, not_skipped: Sequence[Row], as_json: bool) -> None:
     if not_skipped:
         listed = ", ".join(f"{row.seq} ({row.state})" for row in not_skipped)
         typer.echo(
-            f"not skipped: {listed}; only FAILED rows can be skipped, "
-            "together with or after the earlier FAILED rows of their key"
+            f"not skipped: {listed}; only FAILED rows can be skipped; "
+            "skip or retry the earlier FAILED rows of their key first"
         )
 
 

@@ -28,13 +28,15 @@ from relaybox.operations import (
 __all__ = ("schedule_commands",)
 
 schedule_commands = typer.Typer(
-    cls=ErrorsAsLines, no_args_is_help=True, help="Inspect periodic work: next tick, last outcome."
+    cls=ErrorsAsLines,
+    no_args_is_help=True,
+    help="Inspect periodic work: next tick, last outcome; remove schedules that no program declares.",
 )
 
 
 @schedule_commands.callback()
 def schedule() -> None:
-    """Inspect periodic work: next tick, last outcome."""
+    """Inspect periodic work: next tick, last outcome; remove schedules that no program declares."""
 
 
 @schedule_commands.command("list")

@@ -70,7 +70,7 @@ def run_consumer(
             "--concurrency",
             min=1,
             max=1_000,
-            help="Transactions at once, each with one connection of POSTGRES_POOL_SIZE.",
+            help="Transactions at the same time; each uses one of the POSTGRES_POOL_SIZE connections.",
         ),
     ] = 8,
     start: Annotated[

@@ -135,7 +135,7 @@ def retry(
 ) -> None:
     """Make FAILED tasks PENDING, with attempts 0; a flow continues at the step that failed.
 
-    Tasks whose command is settled are refused: their result would be rejected. Without --yes, only shows the
+    Tasks whose command has ended are refused: their result would be rejected. Without --yes, only shows the
     tasks.
     """
     if selection.selects_every_task() and not select_all:

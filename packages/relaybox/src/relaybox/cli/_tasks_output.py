@@ -93,7 +93,7 @@ def print_retried(done: TasksRetried) -> None:
 def _print_refused(tasks: int) -> None:
     if tasks:
         typer.echo(
-            f"note: {tasks} FAILED tasks are refused: their command is settled, so that their result would "
+            f"note: {tasks} FAILED tasks are refused: their command has ended, so that their result would "
             "be rejected, or their input was erased"
         )
 

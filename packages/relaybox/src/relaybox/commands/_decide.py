@@ -254,7 +254,8 @@ def _decision(
 ) -> Decision:
     if not 1 <= len(events) <= _EVENTS_MAX:
         raise AssertionError(
-            f"{handler.command_type} returned {len(events)} events; 1 to {_EVENTS_MAX} are allowed"
+            f"the decider of {handler.command_type} returned {len(events)} events; "
+            f"return 1 to {_EVENTS_MAX} events, or raise a CommandRefused"
         )
     after, topic = before, outbox.topic_for(domain.name, domain.topic)
     envelopes: list[tuple[UUID, str]] = []

@@ -45,7 +45,9 @@ class AggregateNotFound(CommandError):
     error_code = "NOT_FOUND"
 
     def __init__(self, aggregate_id: UUID | str) -> None:
-        super().__init__(f"there is no {str(aggregate_id)[:60]}; check the id")
+        super().__init__(
+            f"aggregate {str(aggregate_id)[:60]} does not exist or belongs to another principal; check the id"
+        )
 
 
 class UnknownCommand(CommandError):
@@ -54,7 +56,9 @@ class UnknownCommand(CommandError):
     error_code = "UNKNOWN_COMMAND"
 
     def __init__(self, command_type: str, known: Sequence[str]) -> None:
-        super().__init__(f"unknown command_type {command_type[:100]!r}; known are {', '.join(sorted(known))}")
+        super().__init__(
+            f"unknown command_type {command_type[:100]!r}; send one of: {', '.join(sorted(known))}"
+        )
 
 
 class PayloadInvalid(CommandError):
@@ -68,7 +72,7 @@ class PayloadInvalid(CommandError):
     def __init__(self, command_type: str, details: Sequence[Detail]) -> None:
         self.details = tuple(details)
         problems = "; ".join(f"{one['field']}: {one['message']}" for one in self.details[:3])
-        super().__init__(f"the payload of {command_type} is not valid: {problems}")
+        super().__init__(f"the payload of {command_type} is not valid: {problems}; correct these fields")
 
 
 class DuplicateCommand(CommandError):
@@ -117,7 +121,10 @@ class ConstraintViolated(CommandError):
     def __init__(self, command_type: str, constraint: str | None) -> None:
         self.constraint = constraint
         what = "a constraint" if constraint is None else f"the constraint {constraint}"
-        super().__init__(f"{command_type} violates {what}; read the state again")
+        super().__init__(
+            f"{command_type} was refused by {what}: the id or value exists already or is not allowed; "
+            "read the state, then send a changed command"
+        )
 
 
 class CommandRefused(CommandError):

@@ -171,7 +171,9 @@ def map_constraint_errors(command_type: str) -> Generator[None]:
             raise ConstraintViolated(command_type, constraint) from error
         if state.startswith(_DATA_CLASS):
             detail = Detail(
-                field="payload", message=f"PostgreSQL cannot store the payload (SQLSTATE {state})"
+                field="payload",
+                message=f"PostgreSQL cannot store the payload (SQLSTATE {state}); remove or correct the "
+                "value that is too long or out of range",
             )
             raise PayloadInvalid(command_type, [detail]) from error
         raise

@@ -13,7 +13,7 @@ from relaybox.consumers._errors import HandlerAborted, HandlerEndedTransaction, 
 from relaybox.consumers._message import Message
 from relaybox.db import refuse_commits, transaction_was_ended
 
-__all__ = ("await_application", "await_in_transaction", "log_call")
+__all__ = ("await_application", "await_in_transaction", "log_call", "place_of")
 
 _log: Final = structlog.stdlib.get_logger(__name__)
 
@@ -24,9 +24,13 @@ def log_call(group: str, message: Message, event_id: UUID) -> None:
     If the handler ends the process, the last of these lines show which message it was.
     """
     if logging.getLogger(__name__).isEnabledFor(logging.DEBUG):
-        topic, partition = message.partition
-        place = {"topic": topic, "partition": partition, "offset": message.offset}
-        _log.debug("handler called", group=group, **place, event_id=str(event_id))
+        _log.debug("handler called", **place_of(group, message), event_id=str(event_id))
+
+
+def place_of(group: str, message: Message) -> dict[str, str | int]:
+    """Return the fields of a log entry that name *group* and the place of *message*."""
+    topic, partition = message.partition
+    return {"group": group, "topic": topic, "partition": partition, "offset": message.offset}
 
 
 async def await_application(call: Awaitable[None], timeout_s: float, is_closing: Callable[[], bool]) -> None:

@@ -140,7 +140,6 @@ class Consumer:
     def statistics(self) -> ConsumerStatistics:
         """Return what was done since the start, and what is being processed now."""
         counts = self._signals.counts
-        durations = self._processor.durations
         return ConsumerStatistics(
             group=self.group,
             partitions=len(self._partitions),
@@ -157,8 +156,8 @@ class Consumer:
             database_waits=counts[ConsumerSignal.WAITING_FOR_DATABASE],
             kafka_unavailable=self._kafka_unavailable,
             letters=self._letters,
-            handler_counts=tuple(durations.counts),
-            handler_sum_s=durations.sum_s,
+            handler_counts=tuple(self._processor.durations.counts),
+            handler_sum_s=self._processor.durations.sum_s,
             stalled_s=self._progress.stalled_s(monotonic()),
             coordinator_lost_s=self._coordinator.lost_s,
             clients_replaced=counts[ConsumerSignal.KAFKA_CLIENT_REPLACED],
@@ -241,7 +240,8 @@ class Consumer:
     async def _abandon(self, executor: DaemonExecutor, member: GroupMember) -> None:
         """Close a Kafka client that finds no coordinator or hangs; other members may have its partitions."""
         lost_s = round(self._coordinator.lost_s)
-        _log.error("no coordinator; Kafka client replaced", group=self.group, lost_s=lost_s)
+        cause = "no coordinator found" if self._coordinator.is_over else "a poll did not end within 90 s"
+        _log.error("Kafka client abandoned; check the brokers", group=self.group, cause=cause, lost_s=lost_s)
         lost = tuple(self._partitions)
         self._close_partitions(lost)
         await self._processor.crash_watch.close(lost)
@@ -334,7 +334,7 @@ class Consumer:
         executor.shutdown()
         done, _ = await asyncio.wait({closing}, timeout=_CLOSE_S)
         if not done:
-            _log.warning("Kafka does not respond; group left by session timeout", group=self.group)
+            _log.warning("group not left; partitions are reassigned after session timeout", group=self.group)
             closing.cancel()
         else:
             closing.result()

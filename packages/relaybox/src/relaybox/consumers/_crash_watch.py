@@ -73,7 +73,11 @@ class CrashWatch:
                 )
         except (TimeoutError, *DATABASE_ERRORS) as error:
             reason = str(error) or "no response in time"
-            _log.warning("assigned partitions not recorded", group=self._group, reason=reason)
+            _log.warning(
+                "assigned partitions not recorded; a crash of a handler may not be counted",
+                group=self._group,
+                reason=reason,
+            )
             return
         for row in rows:
             self._remaining[row["topic"], row["partition"]] = self._messages
@@ -111,7 +115,11 @@ class CrashWatch:
         except (TimeoutError, *DATABASE_ERRORS) as error:
             # The next process watches although this one has not crashed.
             reason = str(error) or "no response in time"
-            _log.warning("revoked partitions not recorded", group=self._group, reason=reason)
+            _log.warning(
+                "revoked partitions not recorded; the next process may call handlers one at a time",
+                group=self._group,
+                reason=reason,
+            )
 
     def end(self, partitions: Iterable[Partition]) -> None:
         """End the watch of *partitions*, whose messages are all finished."""
@@ -169,7 +177,11 @@ class CrashWatch:
                 await connection.fetch(_SQL["release_message"], *call)
         except DATABASE_ERRORS as error:
             # If this process crashes before the next attempt, the message counts as its cause.
-            _log.warning("failed handler not recorded", group=self._group, reason=str(error))
+            _log.warning(
+                "error of a watched handler not recorded; it may be counted as a crash",
+                group=self._group,
+                reason=str(error),
+            )
 
 
 def _columns(partitions: Collection[Partition]) -> tuple[list[str], list[int]]:

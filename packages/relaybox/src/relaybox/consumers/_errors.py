@@ -76,8 +76,9 @@ class MessageTooLarge(ConsumerError):
 
     def __init__(self, *, topic: str, partition: int, offset: int, bytes_: int, bytes_max: int) -> None:
         super().__init__(
-            f"{topic}[{partition}]@{offset} has {bytes_:,} bytes, more than {bytes_max:,}; "
-            "raise message_bytes_max of the consumer, then replay the dead letter"
+            f"{topic}[{partition}]@{offset} is {bytes_:,} bytes, over the limit of {bytes_max:,} "
+            "(key, value and headers); raise message_bytes_max of the consumer, then replay the dead letter, "
+            "if there is one"
         )
 
 
@@ -87,7 +88,10 @@ class HandlerTimedOut(ConsumerError):
     error_code = "HANDLER_TIMED_OUT"
 
     def __init__(self, timeout_s: float) -> None:
-        super().__init__(f"the handler did not end within {timeout_s:g} s; its transaction was rolled back")
+        super().__init__(
+            f"the handler (or on_parked) did not end within {timeout_s:g} s; its transaction was rolled "
+            "back; make it faster, or raise handler_timeout_s of the subscription"
+        )
 
 
 class HandlerAborted(ConsumerError):
@@ -100,7 +104,10 @@ class HandlerAborted(ConsumerError):
     error_code = "HANDLER_ABORTED"
 
     def __init__(self, error: BaseException) -> None:
-        super().__init__(f"the handler raised {type(error).__name__}; its transaction was rolled back")
+        super().__init__(
+            f"the handler, on_parked or an upcaster raised {type(error).__name__}; nothing was committed; "
+            "do not call sys.exit there, and catch CancelledError of awaited tasks"
+        )
 
 
 class HandlerEndedTransaction(ConsumerError):
@@ -154,7 +161,7 @@ class KeyBlocked(ConsumerError):
     error_code = "KEY_BLOCKED"
 
     def __init__(self) -> None:
-        super().__init__("an earlier message of this key is parked")
+        super().__init__("an earlier message of this key is parked; replay or discard that dead letter first")
 
 
 class ParkedByOperator(ConsumerError):
@@ -205,6 +212,6 @@ class KafkaClientHung(ConsumerError):
 
     def __init__(self, *, group: str, clients: int) -> None:
         super().__init__(
-            f"{clients} Kafka clients of group {group} found no coordinator and could not be closed; "
-            "restart the process, and check the brokers' log"
+            f"{clients} Kafka clients of group {group} found no coordinator or hung, and could not "
+            "be closed; restart the process, and check the brokers' log"
         )

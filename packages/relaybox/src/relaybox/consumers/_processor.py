@@ -12,7 +12,7 @@ from relaybox_types.envelope import EventEnvelope
 from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.contextvars import bound_contextvars
 
-from relaybox.consumers._application import await_in_transaction, log_call
+from relaybox.consumers._application import await_in_transaction, log_call, place_of
 from relaybox.consumers._crash_watch import ON_PARKED_PROCESSES_MAX, CrashWatch
 from relaybox.consumers._dead_letters import DeadLetters
 from relaybox.consumers._errors import (
@@ -338,7 +338,11 @@ class Processor:
             if not last_attempt and isinstance(error, RetryTransaction):
                 raise
             # In a new transaction: a savepoint would be lost if a cancelled statement ended the connection.
-            _log.error("on_parked failed; parked without it", traceback=traceback_of(error))
+            _log.error(
+                "on_parked failed; message parked without its changes",
+                **place_of(self._group, message),
+                traceback=traceback_of(error),
+            )
             units.clear()
             outcome = await self._database.run_in_transaction(
                 lambda db: self._park(db, message, event, parking)

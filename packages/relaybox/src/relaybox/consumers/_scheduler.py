@@ -62,8 +62,7 @@ class Scheduler:
         self._replaying: set[asyncio.Task[None]] = set()
         self._paused = 0
         self._database_failures = 0
-        #: Messages whose handlers have committed.
-        self._commits = 0
+        self._commits = 0  # messages whose handlers have committed
         self._database_pause: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -119,7 +118,11 @@ class Scheduler:
         for task in late:
             task.cancel()
         if late:
-            _log.warning("events cancelled at stop; redelivered later", group=self._group, events=len(late))
+            _log.warning(
+                "transactions rolled back at stop; their events are redelivered",
+                group=self._group,
+                transactions=len(late),
+            )
             await asyncio.wait(late, timeout=1.0)
 
     def _take(self) -> list[KeyQueue]:
@@ -334,12 +337,11 @@ class Scheduler:
                 self._pause(queue, step.pause_s)
             case WaitForDatabase():
                 if not database_down:
-                    reason = str(failure)
                     _log.warning(
                         "consumer waits for the database",
                         **self._place(item),
                         pause_s=step.pause_s,
-                        reason=reason,
+                        reason=str(failure),
                     )
                     self._signals.emit(ConsumerSignal.WAITING_FOR_DATABASE)
                 # Also if the database is down: attempts of other keys then show whether only this key fails.

@@ -182,7 +182,7 @@ _COUNTERS: Final[dict[str, tuple[str, Callable[[ConsumerStatistics], int]]]] = {
         lambda now: now.database_waits,
     ),
     "clients_replaced": (
-        "Kafka clients that found no coordinator of the group and were replaced.",
+        "Kafka clients that found no coordinator of the group or hung, and were replaced.",
         lambda now: now.clients_replaced,
     ),
 }

@@ -56,7 +56,13 @@ _DRIVER_ERRORS: Final = (
 _ABORTED: Final = "25P02"
 _SERIALIZATION: Final = frozenset({"40001", "40P01"})
 #: SQLSTATEs lock_not_available, query_canceled (statement_timeout), and insufficient resources (class 53).
-_BUSY: Final = frozenset({"55P03", "57014", "53000", "53100", "53200", "53300", "53400"})
+_BUSY: Final = {
+    "55P03": "a lock was not granted in time",
+    "57014": "a statement took too long and was cancelled",
+    **dict.fromkeys(
+        ("53000", "53100", "53200", "53300", "53400"), "the server lacks memory, disk space or connections"
+    ),
+}
 #: SQLSTATEs of connection exceptions (class 08; PgBouncer sends 08P01 for a server that it cannot reach),
 #: system errors (class 58), shutdown, crash, start-up, dropped database, and ended idle sessions.
 _UNAVAILABLE: Final = frozenset(
@@ -319,16 +325,16 @@ def _translate(error: Exception) -> DatabaseError | None:
         )
     if state == _ABORTED:
         return TransactionAborted()
-    if state in _BUSY:
-        return DatabaseBusy(f"PostgreSQL is too busy ({state}); retry later")
+    if state is not None and (cause := _BUSY.get(state)):
+        return DatabaseBusy(f"PostgreSQL is too busy ({state}): {cause}; retry later")
     if isinstance(error, sqlalchemy.exc.TimeoutError):
         return DatabaseBusy(
             "no database connection became free in time; raise POSTGRES_POOL_SIZE or lower the load"
         )
     if state in _STATEMENT_NAMES:
         return DatabaseUnavailable(
-            f"the prepared statement does not exist ({state}), as behind a pooler in transaction mode; "
-            "set POSTGRES_POOLER to the pooler's pool_mode"
+            f"a prepared statement is missing or exists already ({state}), as behind a pooler that changes "
+            "the server connection; set POSTGRES_POOLER to the pooler's pool_mode"
         )
     if state is not None and (remedy := _REMEDIES.get(state)):
         return DatabaseUnavailable(f"PostgreSQL rejects the connection ({state}); check {remedy}")

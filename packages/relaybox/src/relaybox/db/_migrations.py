@@ -261,7 +261,8 @@ async def _grant(engine: AsyncEngine, sequence: Migrations, settings: PostgresSe
             await connection.exec_driver_sql(sequence.grant, (settings.user,))
     except SQLAlchemyError as error:
         raise MigrationFailed(
-            f"rights cannot be granted to {settings.user}; check that POSTGRES_USER is an existing role"
+            f"{sequence.version_table}: the migrations are applied, but the rights on the tables cannot be "
+            f"granted to {settings.user}; check that POSTGRES_USER is an existing role, then migrate again"
         ) from error
 
 

@@ -47,7 +47,14 @@ class Queries(Mapping[str, str]):
         Raises:
             KeyError: The query or the part for a placeholder is missing.
         """
-        return _INCLUDE.sub(lambda match: parts[match[1]], self[name])
+        text = self[name]
+        for placeholder in _INCLUDE.findall(text):
+            if placeholder not in parts:
+                raise KeyError(
+                    f"query {name!r} in {self._source} has the placeholder {placeholder!r}; pass its SQL: "
+                    f"including({name!r}, {placeholder}=...)"
+                )
+        return _INCLUDE.sub(lambda match: parts[match[1]], text)
 
 
 def load_queries(package: str, file: str) -> Queries:

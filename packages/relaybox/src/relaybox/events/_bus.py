@@ -86,7 +86,7 @@ class EventBus:
         event = event.model_copy(update=ids)
         topic, value = validate_event(self._topic, event.aggregate_id, event.model_dump())
         executor = executor_of(self._db)
-        with map_database_errors(), _map_data_errors():
+        with map_database_errors(), _map_data_errors(event.event_id):
             rows = await executor.fetch(_SQL["publish"], topic, event.aggregate_id, value)
             if rows:
                 notify_on_commit(self._db, event.aggregate_id)
@@ -94,8 +94,10 @@ class EventBus:
             rows = await executor.fetch(_SQL["published"], event.event_id, value)
         if not rows:
             raise RetryTransaction(
-                f"version {event.version} of {event.aggregate_type} {event.aggregate_id!r} is not the next: "
-                "read the last version in the publishing transaction, and repeat the transaction"
+                f"event {event.event_id} cannot be version {event.version} of {event.aggregate_type} "
+                f"{event.aggregate_id!r}: this version or this event is recorded already, or the version "
+                "before is not visible; read the last version in the publishing transaction, and repeat the "
+                "transaction"
             )
         recorded = RecordedEvent.from_row(rows[0])
         differences = _differences(recorded, event, ids, same_payload=rows[0]["same_payload"])
@@ -130,17 +132,18 @@ def _differences(
         for name, (there, here) in pairs.items()
         if there != here
     }
-    return found if same_payload else {**found, "payload": "the payload differs"}
+    return found if same_payload else {**found, "payload": "the payload differs from the recorded payload"}
 
 
 @contextmanager
-def _map_data_errors() -> Generator[None]:
+def _map_data_errors(event_id: UUID) -> Generator[None]:
     try:
         yield
     except Exception as error:
         state = sqlstate_of(error) or ""
         if state.startswith(_DATA_CLASS):
             raise EventIncomplete(
-                f"PostgreSQL cannot store the event (SQLSTATE {state}); remove NaN and too large numbers"
+                f"PostgreSQL rejects the data of event {event_id} (SQLSTATE {state}); check its payload for "
+                "numbers out of range and invalid text"
             ) from error
         raise

@@ -84,8 +84,13 @@ async def erase(
         DatabaseUnavailable, DatabaseBusy: PostgreSQL is unreachable, or a lock was not granted in time.
     """
     ids = sorted({str(one) for one in aggregate_ids})
-    if not ids or not actor or not reason:
-        raise ValueError("an erasure needs at least one aggregate, an actor and a reason")
+    empty = [
+        name for name, given in (("aggregate_ids", ids), ("actor", actor), ("reason", reason)) if not given
+    ]
+    if empty:
+        raise ValueError(
+            f"erase() got no {', '.join(empty)}; pass at least one aggregate id, an actor and a reason"
+        )
     executor, counts = executor_of(db), Counter[str]()
     rows: list[tuple[int, int]] = []
     with map_database_errors():

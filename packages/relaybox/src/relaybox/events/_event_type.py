@@ -96,4 +96,7 @@ def _check_versions(name: str, version: int, upcast: Mapping[int, Upcaster]) -> 
                 "function for each version before the declared one, and no other"
             )
         if not callable(upcaster) or iscoroutinefunction(upcaster):
-            raise EventTypeInvalid(f"upcast= of {name} needs a plain function for version {earlier}")
+            raise EventTypeInvalid(
+                f"upcast= of {name} has a coroutine function or an object that cannot be called for version "
+                f"{earlier}; give a function declared with def"
+            )

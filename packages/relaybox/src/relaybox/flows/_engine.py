@@ -179,7 +179,10 @@ async def cancel_flow(db: AsyncSession, flow_id: UUID) -> FlowCancellation | Non
 def _step_error(last: Mapping[str, Any] | None) -> dict[str, str]:
     message = "a step failed on every attempt"
     if last is None:
-        message += "; no failure was recorded, so the process was killed or had no database"
+        message += (
+            "; no failure was recorded: the process was killed, or PostgreSQL was unavailable; "
+            "see the log of the flow's process"
+        )
     else:
         message += f"; the last failure was {last['error_code']}: {last['message']}"
     return {"error_code": "FLOW_STEP_FAILED", "message": message}

@@ -84,7 +84,7 @@ class FlowAlreadyResumed(FlowError):
     def __init__(self, correlation_id: str) -> None:
         super().__init__(
             f"the pause with the correlation id {correlation_id!r} was resumed before; "
-            "its first payload counts, and this call had no effect"
+            "the payload of the first resume is used, and this call had no effect"
         )
 
 
@@ -96,7 +96,8 @@ class FlowExpired(FlowError):
     def __init__(self, correlation_id: str, expires_at: datetime | None) -> None:
         at = "" if expires_at is None else f" at {expires_at.isoformat(timespec='seconds')}"
         super().__init__(
-            f"the pause with the correlation id {correlation_id!r} expired{at}; start the flow again"
+            f"the pause with the correlation id {correlation_id!r} expired{at}; start the flow again, unless "
+            "its function catches FlowExpired and continues"
         )
 
 

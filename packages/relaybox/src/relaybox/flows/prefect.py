@@ -228,7 +228,9 @@ async def _client(run: EngineRun) -> AsyncGenerator[Any]:
             raise FlowRunUnknown(_NAME, run.run_id) from error
         if status in _UNAVAILABLE or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise FlowEngineUnavailable(f"Prefect responded {status}; check its server and key") from error
-        raise FlowRunRefused(f"Prefect responded {status} for the flow run {run.run_id}") from error
+        raise FlowRunRefused(
+            f"Prefect responded {status} for the flow run {run.run_id}; see the log of Prefect's server"
+        ) from error
     except httpx.HTTPError as error:
         raise FlowEngineUnavailable(
             f"Prefect does not respond ({type(error).__name__}); check PREFECT_API_URL and the server"
@@ -267,4 +269,7 @@ def _check_accepted(result: Any, run: EngineRun) -> None:
             "Prefect's user interface"
         )
     if result.status.value != "ACCEPT":
-        raise FlowRunRunning(f"the flow run {run.run_id} was changed by another call ({result.status.value})")
+        raise FlowRunRunning(
+            f"the flow run {run.run_id} was changed by another call ({result.status.value}); repeat the "
+            "call, as the task runner does every second"
+        )

@@ -74,6 +74,9 @@ BODY_ERRORS: Final[tuple[type[RelayboxError], ...]] = (
 _LIMIT_KEY: Final = "relaybox.body_bytes_max"
 _BIG_EXPONENT: Final = re.compile(rb"\d[eE]\+?\d{3}")
 _RUN_DIGITS: Final = 100
+_NUMBER_TOO_LARGE: Final = (
+    "The JSON contains a number too large to be stored; send it as a string, or send a smaller number"
+)
 _UTF8: Final = frozenset({"utf-8", "utf8"})
 
 
@@ -324,10 +327,13 @@ def _json_error(reason: str) -> RelayboxError:
     if "recursion limit" in reason:
         return JsonTooDeep(DEPTH_MAX)
     if "number out of range" in reason:
-        return JsonNotStorable("The JSON contains a number too large to be stored")
+        return JsonNotStorable(_NUMBER_TOO_LARGE)
     # The parser writes this for half of a surrogate pair, and another message for an escape that is not hex.
     if "hex escape" in reason:
-        return JsonNotStorable("The JSON contains half of a surrogate pair, which is not a character")
+        return JsonNotStorable(
+            "The JSON contains half of a surrogate pair, which is not a character; "
+            "remove the escape of \\uD800 to \\uDFFF, or send both halves"
+        )
     return MalformedJson(f"The body is not JSON: {reason}")
 
 
@@ -360,12 +366,18 @@ def _check_scalars(items: Iterable[Any]) -> None:
     for item in items:
         if isinstance(item, str):
             if "\0" in item:
-                raise JsonNotStorable("The JSON contains NUL (\\u0000), which PostgreSQL cannot store")
+                raise JsonNotStorable(
+                    "The JSON contains NUL (\\u0000), which PostgreSQL cannot store; "
+                    "remove it from strings and member names"
+                )
         elif isinstance(item, float):
             if not math.isfinite(item):
-                raise JsonNotStorable("The JSON contains NaN, Infinity or a number too large to be stored")
+                raise JsonNotStorable(
+                    "The JSON contains NaN, Infinity or a number too large to be stored; "
+                    "send null or a string"
+                )
         elif isinstance(item, int) and item.bit_length() > 1023:
-            raise JsonNotStorable("The JSON contains a number too large to be stored")
+            raise JsonNotStorable(_NUMBER_TOO_LARGE)
 
 
 def _check_media_type(headers: Headers) -> None:

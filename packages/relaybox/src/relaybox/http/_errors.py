@@ -53,15 +53,17 @@ class HttpError(RelayboxError):
 
 
 class TokenMissing(HttpError):
-    """Raised when a request has no header ``Authorization: Bearer <token>``."""
+    """Raised for a request without ``Authorization: Bearer <token>``, or with an invalid stream ticket."""
 
     error_code = "TOKEN_MISSING"
     status = 401
     # Without an error attribute, as RFC 6750 (section 3.1) requires for a request without a token.
     headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": "Bearer"}
 
-    def __init__(self) -> None:
-        super().__init__("A token is required: send the header 'Authorization: Bearer <token>'")
+    def __init__(
+        self, message: str = "A token is required: send the header 'Authorization: Bearer <token>'"
+    ) -> None:
+        super().__init__(message)
 
 
 class TokenInvalid(HttpError):
@@ -156,7 +158,10 @@ class JsonTooManyValues(HttpError):
     status = 422
 
     def __init__(self, values_max: int) -> None:
-        super().__init__(f"The JSON is larger than 1 MiB and has more than {values_max} values; send parts")
+        super().__init__(
+            f"The JSON is larger than 1 MiB and has more than {values_max} values or strings; split the data "
+            "over several requests"
+        )
 
 
 class JsonNotStorable(HttpError):
@@ -173,7 +178,7 @@ class ValidationFailed(HttpError):
     status = 422
 
     def __init__(self, details: Sequence[Detail]) -> None:
-        super().__init__("The request does not match the schema; see details")
+        super().__init__("The request does not match the route's schema; correct the fields in 'details'")
         self.details = details
 
 

@@ -55,7 +55,9 @@ class EventStreamResponse(Response):
                     await send({"type": "http.response.body", "body": event.encode(), "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except TimeoutError:
-            _log.warning("live stream client too slow", limit_s=_SEND_S_MAX)
+            _log.warning(
+                "live stream ended: client did not read an event within the limit", limit_s=_SEND_S_MAX
+            )
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:

@@ -67,7 +67,9 @@ async def redeem_ticket(database: Database, ticket: str, aggregate_id: UUID) -> 
     async with database.connection() as connection:
         rows = await connection.fetch(_SQL["use_ticket"], _hash(ticket), aggregate_id)
     if not rows:
-        raise TokenMissing
+        raise TokenMissing(
+            "The stream ticket is unknown, used, expired or for another stream; request a new ticket"
+        )
     return rows[0]["owner"]
 
 

@@ -100,7 +100,9 @@ class SharedSecretVerifier:
 
     def _check(self, token: str) -> Mapping[str, Any]:
         if len(token) > _TOKEN_BYTES_MAX:
-            raise TokenInvalid(f"The token is longer than {_TOKEN_BYTES_MAX} bytes")
+            raise TokenInvalid(
+                f"The token is longer than {_TOKEN_BYTES_MAX} bytes; get a token with fewer claims"
+            )
         try:
             claims = self._claims(token)
             _check_times(claims)
@@ -160,7 +162,10 @@ def _check_times(claims: Mapping[str, Any]) -> None:
 def _subject(claims: Mapping[str, Any]) -> str:
     subject = claims["sub"]
     if not _is_subject(subject):
-        raise TokenInvalid(f"The token's subject must have 1 to {_SUBJECT_CHARS_MAX} printable characters")
+        raise TokenInvalid(
+            f"The claim 'sub' must have 1 to {_SUBJECT_CHARS_MAX} printable characters; "
+            "get a token with a valid subject"
+        )
     return subject
 
 

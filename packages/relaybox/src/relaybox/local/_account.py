@@ -136,7 +136,11 @@ def require_owned_directory(path: Path) -> None:
     """
     status = path.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
-        raise DataDirectoryNotUsable(path=path, reason="another user owns it or may write into it")
+        raise DataDirectoryNotUsable(
+            path=path,
+            reason="another user owns it or may write into it",
+            remedy="Make this user its owner and run chmod go-w, or move it away (a new one is created)",
+        )
 
 
 def copy_world_readable(source: Path, target: Path) -> None:

@@ -1,7 +1,7 @@
 """Define the errors of local servers.
 
-Each message says what to do, except that of ServerDidNotStart: this message ends with the last lines of the
-server's log, which usually show the cause.
+Each message says what to do. That of ServerDidNotStart ends with the last lines of the server's log, which
+usually show the cause.
 """
 
 from pathlib import Path
@@ -53,11 +53,14 @@ class DataDirectoryNotUsable(LocalError):
 
     error_code = "LOCAL_DATA_DIRECTORY_NOT_USABLE"
 
-    def __init__(self, *, path: Path, reason: str) -> None:
-        super().__init__(
-            f"{path} cannot be used as a data directory: {reason}. "
-            "Make it writable for this user, or choose another directory."
-        )
+    def __init__(
+        self,
+        *,
+        path: Path,
+        reason: str,
+        remedy: str = "Make it writable for this user, or choose another directory",
+    ) -> None:
+        super().__init__(f"{path} cannot be used as a data directory: {reason}. {remedy}.")
 
 
 class DiskFull(LocalError):
@@ -91,7 +94,10 @@ class ServerDidNotStart(LocalError):
     error_code = "LOCAL_SERVER_DID_NOT_START"
 
     def __init__(self, *, server: str, what: str, log: Path, tail: str) -> None:
-        super().__init__(f"{server} did not start: {what}. Last lines of {log}:\n{tail or '(empty)'}")
+        super().__init__(
+            f"{server} {what}. Correct the cause that the log shows, then try again. "
+            f"Last lines of {log}:\n{tail or '(empty)'}"
+        )
 
 
 class ServerNotAvailable(LocalError):

@@ -211,7 +211,7 @@ class LocalKafka(LocalServer):
             "--config",
             str(properties),
         ]
-        await self._launch(java, jars, tool).finish("Kafka", within_s=_START_S)
+        await self._launch(java, jars, tool).finish("Kafka's StorageTool", within_s=_START_S)
 
     def _launch(self, java: Path, jars: Sequence[Path], command: Sequence[str]) -> ServerProcess:
         class_path = os.pathsep.join(map(str, jars))

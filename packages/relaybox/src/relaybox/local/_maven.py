@@ -148,9 +148,10 @@ def _download(file: PinnedFile, base: str, home: Path) -> None:
         except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
             if pause_s is None or not _is_transient(error):
                 where = urlsplit(base).hostname or base
-                raise ServerNotAvailable(
-                    f"{file.path} cannot be downloaded from {where} to {home}: {error}"
-                ) from error
+                # Errors of files have the name of the file; errors of connections have none.
+                local = not isinstance(error, urllib.error.URLError) and getattr(error, "filename", None)
+                failed = f"written to {home}" if local else f"downloaded from {where} to {home}"
+                raise ServerNotAvailable(f"{file.path} cannot be {failed}: {error}") from error
         threading.Event().wait(pause_s)
     raise AssertionError("unreachable: the loop returns or raises in its last attempt")
 

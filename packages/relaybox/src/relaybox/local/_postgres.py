@@ -152,7 +152,7 @@ class LocalPostgres(LocalServer):
         promoting = self._launch(
             [self._program("pg_ctl"), "promote", "--wait", "--pgdata", str(self._cluster)]
         )
-        await promoting.finish("pg_ctl", within_s=_START_S)
+        await promoting.finish("pg_ctl promote", within_s=_START_S)
 
     def remove(self) -> None:
         """Delete *data_dir* and :attr:`resolved_data_dir`; the server must be stopped."""
@@ -251,8 +251,11 @@ class LocalPostgres(LocalServer):
         try:
             await self._end_orphans(self._cluster, "postgres")
         except PermissionError as error:
-            reason = "a server of another user is running on it"
-            raise DataDirectoryNotUsable(path=self.resolved_data_dir, reason=reason) from error
+            raise DataDirectoryNotUsable(
+                path=self.resolved_data_dir,
+                reason="a server of another user is running on it",
+                remedy="Stop that server, or choose another directory",
+            ) from error
         # The file has the pid of the ended server. If another process has this pid now, PostgreSQL would
         # conclude that a server is running.
         (self._cluster / "postmaster.pid").unlink(missing_ok=True)
@@ -310,8 +313,11 @@ class LocalPostgres(LocalServer):
         try:
             return Passwords.model_validate(from_json(path.read_bytes()))
         except (OSError, ValueError) as error:
-            reason = f"{path.name}, which has the passwords, is missing or unreadable"
-            raise DataDirectoryNotUsable(path=self.resolved_data_dir, reason=reason) from error
+            raise DataDirectoryNotUsable(
+                path=self.resolved_data_dir,
+                reason=f"{path.name}, which has the passwords, is missing or unreadable",
+                remedy="Restore this file, or move the directory away (a new, empty one is created)",
+            ) from error
 
     async def _is_ready(self) -> bool:
         """Return whether line 8 of ``postmaster.pid`` is "ready" or "standby", as ``pg_ctl --wait`` does."""
@@ -342,7 +348,7 @@ class LocalPostgres(LocalServer):
             cwd=Path("/"),
             parent_death=signal.SIGKILL,
         )
-        await psql.finish("PostgreSQL", within_s=_START_S)
+        await psql.finish("psql", within_s=_START_S)
 
 
 def _initdb_options(cluster: Path, version: int, *, durable: bool) -> list[str]:

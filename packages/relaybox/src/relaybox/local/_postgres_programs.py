@@ -39,7 +39,10 @@ def programs(version: int, account: Account | None) -> Path:
     """
     if version not in _TREES:
         known = ", ".join(map(str, VERSIONS))
-        raise LocalError(f"PostgreSQL {version} is not available as a local server; available: {known}.")
+        raise LocalError(
+            f"PostgreSQL {version} is not available as a local server; available: {known}. "
+            "Choose one of these, or set POSTGRES_HOST to an existing server."
+        )
     spec = importlib.util.find_spec(_WHEEL)
     if spec is None or not spec.origin:
         raise ServerNotAvailable(

@@ -159,17 +159,17 @@ class ServerProcess(DetachedProcess):
                 while not await is_ready():
                     done, _ = await asyncio.wait({ended}, timeout=pause_s)
                     if done:
-                        raise self._did_not_start(server, f"it ended with exit code {ended.result()}")
+                        raise self._did_not_start(server, f"did not start: exit code {ended.result()}")
         except TimeoutError:
-            raise self._did_not_start(server, f"not ready within {start_s:g} s") from None
+            raise self._did_not_start(server, f"did not start: not ready within {start_s:g} s") from None
         finally:
             ended.cancel()
 
-    async def finish(self, server: str, *, within_s: float) -> None:
+    async def finish(self, program: str, *, within_s: float) -> None:
         """Wait until this program has ended; used for programs that prepare a server, such as ``initdb``.
 
         Args:
-            server: Name of the server or of this program, for messages.
+            program: Name of this program, for messages.
             within_s: Time limit in seconds; the program is killed after this time.
 
         Raises:
@@ -179,11 +179,9 @@ class ServerProcess(DetachedProcess):
             exit_code = await asyncio.wait_for(self.wait(), within_s)
         except TimeoutError:
             self.kill()
-            raise self._did_not_start(
-                server, f"a step of the start took longer than {within_s:g} s"
-            ) from None
+            raise self._did_not_start(program, f"failed: it took longer than {within_s:g} s") from None
         if exit_code != 0:
-            raise self._did_not_start(server, f"a step of the start ended with exit code {exit_code}")
+            raise self._did_not_start(program, f"failed: exit code {exit_code}")
 
     def _did_not_start(self, server: str, what: str) -> ServerDidNotStart:
         return ServerDidNotStart(server=server, what=what, log=self.log, tail=tail(self.log))

@@ -108,7 +108,7 @@ def _membership(state: GroupState, positions: Sequence[PartitionPosition]) -> It
             yield ConsumerFault(
                 code="CONSUMER_STOPPED",
                 what=f"no consumer of the group is running; messages that wait: {_waiting(positions)}",
-                remedy="start a consumer; the log of the last one shows why it ended",
+                remedy="start a consumer; the log of the consumer that ran last shows why it ended",
             )
         case GroupState.ABSENT:
             yield ConsumerFault(

@@ -87,8 +87,8 @@ class FlowAwaitsEvent(OperationError):
 
     def __init__(self, correlation_id: str, event_type: str, key: str) -> None:
         super().__init__(
-            f"the pause {correlation_id!r} waits for an event {event_type} of {key!r}, which no payload "
-            "replaces; publish the event, or cancel the flow"
+            f"the pause {correlation_id!r} waits for an event {event_type} of {key!r}; a resume cannot "
+            "replace this event: publish the event, or cancel the flow with `relaybox flow cancel`"
         )
 
 

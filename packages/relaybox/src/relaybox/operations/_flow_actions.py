@@ -99,7 +99,10 @@ async def preview_flow_cancellation(db: Executor, flow_id: UUID) -> FlowSummary:
     """
     found = (await show_flow(db, flow_id)).flow
     if found.status not in ("PENDING", "RUNNING"):
-        raise SelectionEmpty(f"flow {flow_id} is {found.status}; only an open flow can be cancelled")
+        raise SelectionEmpty(
+            f"flow {flow_id} is {found.status}; only a PENDING or RUNNING flow can be cancelled; "
+            "`relaybox flow list` shows these flows"
+        )
     return found
 
 

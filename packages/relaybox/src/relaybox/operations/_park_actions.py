@@ -69,7 +69,8 @@ async def preview_parking(db: Executor, kafka: KafkaSettings, place: MessagePlac
     [row] = await db.fetch(_SQL["parked_or_requested"], *asdict(place).values())
     if row["letter_id"] is not None:
         raise ParkingRefused(
-            f"{place} is the dead letter {row['letter_id']} of group {place.group!r} already"
+            f"{place} is already dead letter {row['letter_id']} of group {place.group!r}; "
+            f"`relaybox dead-letters show {row['letter_id']}` shows it"
         )
     committed, message = await asyncio.to_thread(_read, kafka, place)
     if committed is not None and committed > place.offset:
@@ -145,7 +146,10 @@ def _read(settings: KafkaSettings, place: MessagePlace) -> tuple[int | None, Fir
     with closing(FirstMessages(settings, monotonic() + _READ_S)) as messages:
         found, missing = messages.read({at: place.offset})
     if missing is not None:
-        raise KafkaUnavailable(f"{place} cannot be read: {missing}; check the broker and the rights")
+        raise KafkaUnavailable(
+            f"{place} cannot be read: {missing}; check that the leader of this partition is up and that this "
+            "account has the right READ on the topic"
+        )
     message = found[at]
     if message is None or message.offset != place.offset:
         after = "" if message is None else f"; the next message is at offset {message.offset}"

@@ -135,8 +135,12 @@ def check_lane_count(lanes: int, wanted: int) -> None:
         )
     if rest or factor & (factor - 1) or wanted > LANES_MAX:
         choices = [lanes * 2**power for power in range(1, 8) if lanes * 2**power <= LANES_MAX]
+        remedy = (
+            f"request one of: {', '.join(map(str, choices))}" if choices else "no more lanes are possible"
+        )
         raise LanesRefused(
-            f"{lanes} lanes cannot become {wanted}; possible: {', '.join(map(str, choices)) or 'no more'}"
+            f"{lanes} lanes cannot become {wanted}: the number of lanes can only be doubled, once or more, "
+            f"up to {LANES_MAX}; {remedy}"
         )
 
 
@@ -194,7 +198,8 @@ async def accept_marker(db: Executor, lane: int, marker: UUID, *, by: str, reaso
         raise MarkerRefused(f"lane {lane} has no fault; `relaybox relay status` lists lanes with a fault")
     if str(marker) not in fault.lower():
         raise MarkerRefused(
-            f"the fault of lane {lane} has another marker than {marker}; accept the marker in it: {fault}"
+            f"the fault of lane {lane} names another marker than {marker}; repeat the command with the "
+            f"marker in this text: {fault}"
         )
     arguments = (lane, fault, marker, by, reason, [LANES_CHANNEL, OUTBOX_CHANNEL])
     if not await db.fetch(_SQL["accept_marker"], *arguments):

@@ -245,7 +245,10 @@ async def preview_task_cancellation(db: Executor, task_id: UUID) -> TaskSummary:
     """
     found = (await show_task(db, task_id)).task
     if found.status not in (TaskStatus.PENDING, TaskStatus.RUNNING):
-        raise SelectionEmpty(f"task {task_id} is {found.status}; only an open task can be cancelled")
+        raise SelectionEmpty(
+            f"task {task_id} is {found.status}; only a PENDING or RUNNING task can be cancelled; "
+            "`relaybox task list` shows these tasks"
+        )
     return found
 
 
@@ -287,7 +290,9 @@ async def _raise_if_tasks_are_named(db: Executor, selection: TaskSelection) -> N
         if task["status"] == TaskStatus.FAILED and task["refusal"] == "COMMAND_SETTLED":
             raise TaskCommandSettled(task["id"], task["command_id"], task["command_status"])
     if any(task["status"] == TaskStatus.FAILED and task["refusal"] for task in found):
-        raise SelectionEmpty("the input of the named tasks was erased; they cannot be retried")
+        raise SelectionEmpty(
+            "the input of the named FAILED tasks was erased, so they cannot be retried; send a new command"
+        )
     raise SelectionEmpty("none of the named tasks is FAILED; `relaybox task show` prints their status")
 
 

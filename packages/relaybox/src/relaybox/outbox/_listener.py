@@ -50,7 +50,9 @@ class Listener:
                 await self._listen()
                 pause_s = _PAUSE_S
             except DatabaseError as error:
-                _log.debug("outbox listener disconnected; polls find events", error_code=error.error_code)
+                _log.debug(
+                    "outbox listener not connected; events are found by polling", error_code=error.error_code
+                )
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, _PAUSE_S_MAX)
 

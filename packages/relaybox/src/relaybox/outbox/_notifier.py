@@ -132,7 +132,11 @@ class Notifier:
                 async with self._database.connection() as connection:
                     await self._send(connection, keys)
             except Exception as error:  # noqa: BLE001 - PostgreSQL's notification queue may be full
-                _log.warning("notification lost; listeners poll", reason=str(error), keys=len(keys))
+                _log.warning(
+                    "outbox notification not sent; listeners find the events by polling",
+                    reason=str(error),
+                    keys=len(keys),
+                )
             pause_s = _PAUSES_PER_SEND * (time.monotonic() - began_s)
             await asyncio.sleep(min(max(pause_s, _PAUSE_S_MIN), _PAUSE_S_MAX))
 

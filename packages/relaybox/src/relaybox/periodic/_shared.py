@@ -63,7 +63,12 @@ async def _record(database: Database, name: str, began_s: float, error: Exceptio
         async with database.service_connection() as connection:
             await connection.fetch(_SQL["record_run"], name, outcome, document, time.monotonic() - began_s)
     except DatabaseError as failure:
-        _log.warning("end of a run not recorded", job=name, outcome=outcome, error_code=failure.error_code)
+        _log.warning(
+            "end of a job's run not recorded; `relaybox schedule list` shows the outcome of the previous run",
+            job=name,
+            outcome=outcome,
+            error_code=failure.error_code,
+        )
 
 
 def _describe(error: Exception) -> dict[str, str]:

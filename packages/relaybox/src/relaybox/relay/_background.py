@@ -225,7 +225,11 @@ class Recorder:
             except DatabaseError as error:
                 failures += 1
                 if failures == 1:
-                    _log.warning("relay cannot mark rows, trying again", error_code=error.error_code)
+                    _log.warning(
+                        "relay cannot record outcomes of rows in PostgreSQL, trying again",
+                        error_code=error.error_code,
+                        reason=str(error),
+                    )
                 await asyncio.sleep(link_pause_s(failures))
 
     def _count(self, batch: Batch | None, outcome: Outcome) -> None:
@@ -273,7 +277,8 @@ class Recorder:
         if fenced:
             self._counters.fenced_total += fenced
             _log.warning(
-                "rows not marked SENT; the relay that now owns their lanes records or repeats them",
+                "rows not marked SENT, no action needed: an earlier attempt marked them, or their lanes were "
+                "taken over and the owner marks or publishes them",
                 rows=fenced,
             )
         self._signal(RelaySignal.BATCH_MARKED)

@@ -88,9 +88,14 @@ def plan_recovery(
     """
     published = _published_claims(marker, claims)
     if not published and not _agrees(marker, accepted, claims):
+        found = (
+            f"{NO_MARKER} (none found), but this database knows published batches"
+            if marker is None
+            else f"{marker}, the id of no batch that this database knows"
+        )
         raise LaneFaulty(
-            f"lane {lane}: Kafka's marker is {marker or NO_MARKER}, the id of no batch that this database "
-            "knows (was Kafka or PostgreSQL restored?); run `relaybox verify`, then `relaybox relay accept`"
+            f"lane {lane}: Kafka's marker is {found} (was Kafka or PostgreSQL restored?); "
+            "run `relaybox verify`, then `relaybox relay accept`"
         )
     return RecoveryPlan(
         published_seqs=[seq for claim in published for seq in claim.seqs],

@@ -35,7 +35,7 @@ _THREADS: Final = 16
 _FAULTY_PAUSE_S: Final = 5.0
 #: Longest wait for the end of a lane's last transaction while a partition accepts no writes.
 _OPEN_S_MAX: Final = 2.0
-_UNKNOWN: Final = "the takeover did not end"
+_UNKNOWN: Final = "the takeover did not complete; see the relay's log and `relaybox relay status`"
 _log = structlog.get_logger(__name__)
 
 
@@ -316,7 +316,7 @@ class ExactlyOnce:
             self._pause(batch.lane, "PostgreSQL did not confirm the claim of a batch")
             return Outcome()
         _log.info(
-            "relay takes a lane over again",
+            "batch not confirmed as published; relay takes the lane over again",
             lane=batch.lane,
             state=result.state.value,
             reason=str(result.error),

@@ -147,7 +147,7 @@ class PublishLoop:
                 self._database_failures += 1
                 if self._database_failures == 1:
                     _log.warning(
-                        "relay cannot use the outbox, trying again",
+                        "relay cannot read or update the outbox in PostgreSQL, trying again",
                         error_code=error.error_code,
                         reason=str(error),
                     )
@@ -252,7 +252,7 @@ class PublishLoop:
         self._fetches.invalidate_all()  # fetched rows may belong to the new lanes
         made = await self._lanes.split(connection, self._delivery.ready(self._lanes.usable()))
         if made:
-            _log.info("relay split its lanes", made=made)
+            _log.info("relay split its lanes", new_lanes=made)
 
     def _start_fetch(self, connection: DedicatedConnection, fetch: plan.Fetch) -> None:
         """Start to read rows, except rows that are already read, in flight, or not recorded yet."""

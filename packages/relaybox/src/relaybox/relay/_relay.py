@@ -168,7 +168,10 @@ class Session:
         while True:
             await asyncio.sleep(_WATCH_S)
             if self._delivery.hung() or self._partitions.hung():
-                _log.critical("relay ends: a call to Kafka hangs; start the relay again")
+                _log.critical(
+                    "relay exits with status 70: a call to Kafka has taken over 60 s; restart the relay and "
+                    "check the brokers"
+                )
                 os._exit(_HUNG_STATUS)
 
     def _note_partitions(self, lost: Sequence[str], restored: int) -> None:
@@ -190,7 +193,9 @@ class Session:
                 await self._publish_loop.recorder.wait_until_empty()
         except TimeoutError:
             _log.warning(
-                "last batches not recorded on stop; the next owner of the lanes records or repeats them"
+                "outcomes of rows not recorded within the limit of a stop; no action needed: the next owner "
+                "of the lanes finds out what was published (exactly-once) or publishes again (at-least-once)",
+                limit_s=_STOP_RECORD_S,
             )
 
     async def _release_lanes(self) -> None:

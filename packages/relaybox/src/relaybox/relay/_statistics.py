@@ -311,7 +311,7 @@ class RelayCollector(Collector):
         yield state
         yield HistogramMetricFamily(
             _PREFIX + "publish_latency_seconds",
-            "Seconds from an event's row in the outbox to Kafka's acknowledgement.",
+            "Seconds from the start of the transaction that wrote the row to the mark as SENT.",
             buckets=cumulative_buckets(DELAY_BOUNDS_S, now.delay_counts),
             sum_value=now.delay_sum_s,
         )

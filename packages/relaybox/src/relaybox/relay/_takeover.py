@@ -133,7 +133,10 @@ async def _fail_hidden(
     in_thread = asyncio.get_running_loop().run_in_executor
     for number in await in_thread(threads, markers.lanes_with_open_transaction, list(numbered)):
         lane = numbered[number]
-        reason = f"an open transaction hides the last marker of lane {number}"
+        reason = (
+            f"an open transaction may hide the last marker of lane {number}; the relay retries until it "
+            "ends: Kafka aborts it after about 45 s (transaction.timeout.ms) if its partitions accept writes"
+        )
         takeover.failed[lane] = TransactionUnfinished(reason)
         threads.submit(producers.pop(lane).close)
 
@@ -188,7 +191,8 @@ async def _settle(
 
 async def _stop_lane(connection: DedicatedConnection, lane: Lane, fault: LaneFaulty) -> None:
     _log.error(
-        "lane stopped; see `relaybox relay status`",
+        "lane publishes nothing until an operator decides; run `relaybox verify`, then `relaybox "
+        "relay accept`",
         lane=lane.lane,
         error_code=fault.error_code,
         reason=str(fault),

@@ -53,12 +53,10 @@ __all__ = (
     "markers_topic",
 )
 
-#: Time limit of a request about the control topic, shorter than the 10 s in which a relay must stop (G27),
-#: because a blocked call cannot be interrupted.
+#: Time limit of a request about the control topic: under the 10 s of G27, as calls cannot be interrupted.
 _RESPONSE_S: Final = 4.0
 _RESPONSE_S_MIN: Final = 0.1
-#: Number of offsets before the end to read first. Usually the last marker is among them; aborted transactions
-#: may follow the marker.
+#: Offsets before the end to read first: usually the last marker, which aborted transactions may follow.
 _LOOK_BACK: Final = 64
 #: Number of transactional.ids of a lane; its producers use these ids in turn.
 PRODUCERS_PER_LANE: Final = 4
@@ -78,8 +76,7 @@ _PRODUCER: Final[dict[str, Any]] = {
     "retry.backoff.ms": 10,
     # Longer than the restart of a broker, which would otherwise abort the open transactions.
     "transaction.timeout.ms": 45_000,
-    # Must not exceed transaction.timeout.ms.
-    "message.timeout.ms": 40_000,
+    "message.timeout.ms": 40_000,  # must not exceed transaction.timeout.ms
 }
 
 
@@ -174,9 +171,9 @@ class Markers:
             if isinstance(reason, KafkaError) and reason.code() == KafkaError.TOPIC_ALREADY_EXISTS:
                 return
             raise LinkDown(
-                f"the control topic {self.topic} with {wanted} partitions cannot be created ({reason}); "
-                "allow the relay to create it, or create it with cleanup.policy=compact, "
-                "replicated as the topics of events are"
+                f"the control topic {self.topic} cannot be created or extended to {wanted} partitions "
+                f"({reason}); allow the relay to create and alter it, or create or extend it yourself "
+                "(cleanup.policy=compact, replicated as the topics of events are)"
             ) from error
 
     def read_last(self, lanes: Sequence[int]) -> dict[int, UUID]:
@@ -306,8 +303,7 @@ class LaneProducer:
     ) -> None:
         self.batch_bytes = batch_bytes
         self._deadline = deadline
-        self._markers = markers
-        self._lane = lane
+        self._markers, self._lane = markers, lane
         #: Number of this producer in the lane, which determines the ``transactional.id``.
         self.number = number
         self._id = markers.transactional_id(lane, number)
@@ -330,8 +326,14 @@ class LaneProducer:
                 reason: KafkaError = error.args[0]
                 if not reason.retriable() or time.monotonic() > min(until_s, self._deadline()):
                     if reason.code() == KafkaError.CONCURRENT_TRANSACTIONS:
-                        raise TransactionUnfinished(f"the last transaction of {self._id} is open") from error
-                    raise LinkDown(f"producer {self._id} cannot open: {reason.str()}; check Kafka") from error
+                        raise TransactionUnfinished(
+                            f"the last transaction of transactional.id {self._id} has not ended; "
+                            "check that all its partitions accept writes"
+                        ) from error
+                    raise LinkDown(
+                        f"transactional producer {self._id} cannot be initialised: {reason.str()}; check the "
+                        "brokers and the right WRITE on this transactional.id"
+                    ) from error
             else:
                 return
 

@@ -154,7 +154,7 @@ SELECT least(
 -- name: mark_sent
 -- Mark the acknowledged rows with seqs $1 and ids $5 SENT, if this relay still owns their lanes $2 at epochs $3. FOR SHARE:
 -- a takeover waits for this statement, or this statement sees the new epoch. Return the number of rows per bucket of $4
--- (seconds from insert to acknowledgement), and the sum of these seconds. key = o.key is an optimisation: if no column of
+-- (seconds from created_at to sent_at), and the sum of these seconds. key = o.key is an optimisation: if no column of
 -- the generated column key_hash is set, PostgreSQL parses its expression for each row (7.5 us per row instead of 5.9).
 WITH held AS MATERIALIZED (
     SELECT l.hash_min, l.hash_max FROM relay_lanes AS l

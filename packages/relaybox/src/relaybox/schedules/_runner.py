@@ -28,7 +28,11 @@ from relaybox.tasks import (
 
 __all__ = ("RecurringTaskRunner", "recurring_workers")
 
-_FAILED: Final = {"error_code": "TASK_ATTEMPT_FAILED", "message": "the process ended during every attempt"}
+_FAILED: Final = {
+    "error_code": "TASK_ATTEMPT_FAILED",
+    "message": "every attempt ended without a recorded error, probably because the process was killed; "
+    "see the log of the process",
+}
 
 
 class RecurringTaskRunner:

@@ -87,7 +87,13 @@ async def _tick(executor: Executor, schedule: Mapping[str, Any]) -> int:
         # Each poll of each process finds this error; the process that records it also logs it.
         unusable = {"error_code": error.error_code, "message": str(error)}
         if await executor.fetch(_SQL["record_unusable"], name, to_json(unusable).decode()):
-            _log.error("schedule not advanced", schedule=name, error_code=error.error_code, reason=str(error))
+            _log.error(
+                "schedule has an unusable cron expression or time zone; no tasks are created",
+                schedule=name,
+                error_code=error.error_code,
+                reason=str(error),
+                remedy="correct the declaration of the schedule, or update this process",
+            )
         return 0
     previous = schedule["last_tick_at"]
     document = {"tick_at": at.astimezone(UTC), "previous_tick_at": previous and previous.astimezone(UTC)}

@@ -74,7 +74,7 @@ class KafkaSettings(BaseSettings):
         if protocol in ("PLAINTEXT", "SSL"):
             refuse_unused(value, "set KAFKA_SECURITY_PROTOCOL to SASL_SSL or SASL_PLAINTEXT")
         elif protocol is not None and value is None:
-            raise invalid_setting(f"needed with KAFKA_SECURITY_PROTOCOL={protocol}")
+            raise invalid_setting(f"is missing: required if KAFKA_SECURITY_PROTOCOL is {protocol}")
         return value
 
     @field_validator("ssl_ca_file", "ssl_cert_file")

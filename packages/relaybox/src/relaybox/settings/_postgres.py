@@ -100,7 +100,8 @@ class PostgresSettings(BaseSettings):
             refuse_unused(value, "set POSTGRES_POOLER to session or transaction")
         elif pooler == "transaction" and value is None:
             raise invalid_setting(
-                "needed with POSTGRES_POOLER=transaction: LISTEN, relays and migrations need a session each"
+                "is missing: required if POSTGRES_POOLER is transaction, because LISTEN, relays and "
+                "migrations need a session each"
             )
         return value
 

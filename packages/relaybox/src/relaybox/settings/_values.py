@@ -48,7 +48,7 @@ def refuse_unused(given: object, remedy: str) -> None:
         PydanticCustomError: *given* is not None.
     """
     if given is not None:
-        raise invalid_setting(f"has no effect; {remedy}")
+        raise invalid_setting(f"has no effect with the other settings; remove it, or {remedy}")
 
 
 Port = Annotated[int, Field(ge=1, le=_PORT_MAX)]
@@ -71,7 +71,7 @@ def require_key_file(value: Path | None, info: ValidationInfo, certificate: str)
     if given is None:
         refuse_unused(value, f"set {certificate}")
     elif given is not ... and value is None:
-        raise invalid_setting(f"needed with {certificate}")
+        raise invalid_setting(f"is missing: required if {certificate} is set")
     return value
 
 

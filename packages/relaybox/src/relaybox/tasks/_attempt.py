@@ -123,8 +123,9 @@ class Attempt:
         if not still_open:
             return AttemptOutcome.ENDED if isinstance(failure, TaskUnfinished) else AttemptOutcome.LOST
         _log.error(
-            "task attempt failed",
+            "task attempt failed; a runner claims the task again after pause_s",
             attempts=self.task.attempts,
+            attempts_max=self.attempts_max,
             pause_s=pause_s,
             traceback=traceback_of(failure),
         )

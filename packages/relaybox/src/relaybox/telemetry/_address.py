@@ -30,8 +30,8 @@ class AddressUnusable(RelayboxError):
         if error.errno == errno.EADDRINUSE:
             return f"stop the process that uses this port, or set {port} to another port"
         if error.errno == errno.EACCES:
-            return f"set {port} to a port from 1024 up"
-        return f"set {host} to an address of this machine"
+            return f"this process has no right to open this port; set {port} to 1024 or higher"
+        return f"set {host} to an address of this machine, or to 0.0.0.0 for all addresses"
 
 
 def open_listener(host: str, port: int, *, backlog: int, error_class: type[AddressUnusable]) -> socket.socket:

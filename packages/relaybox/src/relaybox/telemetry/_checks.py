@@ -35,7 +35,11 @@ def check_postgres(database: Database, *migrations: Migrations) -> Check:
     a connection from the pool of *database*, so it also fails if all connections of the pool stay in use.
     """
     schema = _SchemaCheck(database, migrations)
-    late = CheckResult(state=HealthState.FAILED, detail="PostgreSQL did not respond within 2 s")
+    detail = (
+        f"PostgreSQL did not respond within {CHECK_LIMIT_S:g} s; check the server, the network and whether "
+        "all POSTGRES_POOL_SIZE connections are in use"
+    )
+    late = CheckResult(state=HealthState.FAILED, detail=detail)
     return SharedCheck(schema.run, late)
 
 

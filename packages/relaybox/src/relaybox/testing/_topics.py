@@ -52,7 +52,9 @@ class TopicClient:
         try:
             return retry_on_stale_metadata(self._ends, lambda: until_s)
         except KafkaException as error:
-            raise AssertionError(f"Kafka does not return the offsets of topics: {error}") from error
+            raise AssertionError(
+                f"Kafka does not return the offsets of topics: {error}; check that the test's Kafka runs"
+            ) from error
 
     def _ends(self) -> dict[Partition, int]:
         topics = self._admin.list_topics(timeout=WAIT_S).topics

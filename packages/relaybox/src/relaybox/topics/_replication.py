@@ -135,8 +135,8 @@ def plan_replication(wanted: Replication, brokers: Brokers) -> Plan:
     shown = ", ".join(map(str, sorted(brokers.live)))
     if replicas > len(brokers.known):
         raise ReplicationImpossible(
-            f"RELAY_TOPIC_REPLICATION={replicas}, but only the brokers {shown} are known; "
-            "start the other brokers, or lower the setting"
+            f"RELAY_TOPIC_REPLICATION={replicas}, but only the brokers {shown} are up; "
+            "start the others, or lower RELAY_TOPIC_REPLICATION"
         )
     if min_isr > replicas:
         raise ReplicationImpossible(

@@ -42,7 +42,7 @@ class Kind(StrEnum):
 
 VIOLATIONS: Final = (Kind.LOST, Kind.DUPLICATED, Kind.REORDERED, Kind.SPREAD, Kind.NOT_IN_DATABASE)
 """Kinds that make a verification fail: violations of guarantees, and events that PostgreSQL lost."""
-_FAILOVER_REMEDY: Final = "docs/how-to/blocked-key.md, After a failover"
+_FAILOVER_REMEDY: Final = "section 'After a failover' in docs/how-to/blocked-key.md"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,5 +134,5 @@ class Report:
 
     @property
     def remedy(self) -> str | None:
-        """File and section with the repair, if PostgreSQL lost published events; otherwise None."""
+        """Section and file with the repair, if PostgreSQL lost published events; otherwise None."""
         return _FAILOVER_REMEDY if self.tallies[Kind.NOT_IN_DATABASE].events else None

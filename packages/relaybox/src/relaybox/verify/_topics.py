@@ -90,8 +90,8 @@ class TopicMetadata:
         missing = [name for name in names if name not in found]
         if missing:
             raise TopicMissing(
-                f"Kafka at {self._bootstrap_servers} shows no topic {', '.join(missing)}; "
-                "check the name and the rights of this user, or run relaybox topics create"
+                f"Kafka at {self._bootstrap_servers} has no topic {', '.join(missing)}, or this account may "
+                "not describe it; check the name, grant DESCRIBE on the topic, or run relaybox topics create"
             )
         return found
 

@@ -191,8 +191,8 @@ async def test_skip_names_rows_that_it_did_not_skip(filled: Database, outbox: Ou
     arguments = ("skip", "--seq", "1", "--seq", "3", "--seq", "4", "--reason", "not needed", "--yes")
     assert (await outbox(*arguments)).stdout == (
         "1 skipped\n"
-        "not skipped: 3 (failed), 4 (sent); only FAILED rows can be skipped, "
-        "together with or after the earlier FAILED rows of their key\n"
+        "not skipped: 3 (failed), 4 (sent); only FAILED rows can be skipped; "
+        "skip or retry the earlier FAILED rows of their key first\n"
     )
     second = ("skip", "--seq", "2", "--seq", "5", "--reason", "not needed", "--yes", "--json")
     assert parsed(await outbox(*second))["rows_left"] == [{"seq": 5, "state": "retrying"}]

@@ -142,14 +142,19 @@ async def test_verify_names_events_that_a_failover_lost(
 
     done = await run(postgres_settings, kafka_settings, topic, "--allow-duplicates")
     assert (done.exit_code, done.stderr) == (1, "")
-    verdict = "PostgreSQL has lost 1 published event: see docs/how-to/blocked-key.md, After a failover."
+    verdict = (
+        "PostgreSQL has lost 1 published event: see section 'After a failover' in docs/how-to/blocked-key.md."
+    )
     assert done.stdout.splitlines()[-1] == verdict
     (line,) = [line for line in done.stdout.splitlines() if lost["payload"]["event_id"] in line]
     assert line.split()[:3] == ["not-in-database", "lost", "1"]
     assert f"{topic}, partition " in line
 
     output = json.loads((await run(postgres_settings, kafka_settings, topic, "--json")).stdout)
-    assert (output["holds"], output["remedy"]) == (False, "docs/how-to/blocked-key.md, After a failover")
+    assert (output["holds"], output["remedy"]) == (
+        False,
+        "section 'After a failover' in docs/how-to/blocked-key.md",
+    )
     assert output["tallies"]["not-in-database"] == {"events": 1, "keys": 1}
     [finding] = output["findings"]
     assert (finding["kind"], finding["topic"], finding["key"]) == ("not-in-database", topic, "lost")
@@ -175,8 +180,8 @@ async def test_verify_of_a_missing_topic_prints_one_line(
     done = await run(postgres_settings, kafka_settings, topic, "--topic", topic, "--topic", "nowhere")
     line = line_of(done.exit_code, done.stdout, done.stderr)
     assert (
-        "shows no topic nowhere; check the name and the rights of this user, or run relaybox topics create"
-        in line
+        "has no topic nowhere, or this account may not describe it; check the name, grant DESCRIBE on the "
+        "topic, or run relaybox topics create" in line
     )
 
 

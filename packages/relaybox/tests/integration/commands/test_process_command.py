@@ -148,7 +148,7 @@ async def test_caller_argument_hides_aggregates_of_other_users(
 ) -> None:
     async with database.sessions() as db:
         for one in (counter_id, uuid4()):
-            with pytest.raises(AggregateNotFound, match=f"there is no {one}"):
+            with pytest.raises(AggregateNotFound, match=f"aggregate {one} does not exist"):
                 await service.process_command(one, "Increase", {}, db, caller=BOB)
 
 

@@ -375,14 +375,16 @@ async def test_row_that_a_relay_marks_concurrently_is_erased_and_sent(
     assert tuple(row) == ("SENT", '{"erased": true}')
 
 
-@pytest.mark.parametrize("wrong", [{"ids": []}, {"actor": ""}, {"reason": ""}])
+@pytest.mark.parametrize(
+    ("wrong", "named"), [({"ids": []}, "aggregate_ids"), ({"actor": "", "reason": ""}, "actor, reason")]
+)
 async def test_record_of_an_erasure_has_its_actor_reason_and_aggregates(
-    database: Database, wrong: dict[str, Any]
+    database: Database, wrong: dict[str, Any], named: str
 ) -> None:
     fields = {"ids": ["c-1"], "actor": "ann", "reason": "purged", **wrong}
     ids = fields.pop("ids")
     async with database.sessions() as db:
-        with pytest.raises(ValueError, match="at least one aggregate, an actor and a reason"):
+        with pytest.raises(ValueError, match=f"got no {named}; pass at least one aggregate id"):
             await erase(db, "COUNTER", ids, **fields)
 
 

@@ -111,7 +111,7 @@ async def test_failed_flow_is_listed_with_its_error(database: Database) -> None:
     async with database.connection() as connection:
         [found] = await list_flows(connection, FlowSelection(), flows_max=9)
     assert (found.status, found.error_code, found.steps) == ("FAILED", "FLOW_STEP_FAILED", 2)
-    with pytest.raises(SelectionEmpty, match="is FAILED; only an open flow"):
+    with pytest.raises(SelectionEmpty, match="is FAILED; only a PENDING or RUNNING flow"):
         await cancel_flow(database, flow_id, by="ann", reason="test")
 
 

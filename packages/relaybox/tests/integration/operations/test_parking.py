@@ -72,7 +72,7 @@ async def test_running_consumer_parks_a_message_on_request(
     assert letters[0] == ("PARKED_BY_OPERATOR", "ParkedByOperator: parked at the request of ann: INC-18")
     assert letters[1][0] == "KEY_BLOCKED"
     assert await effects(database) == [events[0].event_id]
-    with pytest.raises(ParkingRefused, match="is the dead letter"):
+    with pytest.raises(ParkingRefused, match="is already dead letter"):
         await preview(database, kafka_settings, place)
 
 

@@ -44,7 +44,7 @@ async def test_relay_continues_after_refused_statements(
     with capture_logs() as logs:
         async with running(Relay(database, kafka_settings, FAST)):
             await superuser.execute("REVOKE SELECT ON event_outbox FROM relaybox")
-            entry = await _logged(logs, "relay cannot use the outbox, trying again")
+            entry = await _logged(logs, "relay cannot read or update the outbox in PostgreSQL, trying again")
             await superuser.execute("GRANT SELECT ON event_outbox TO relaybox")
             await put_events(database, topic, ["a"])
             await wait_until_all_sent(database)

@@ -82,7 +82,7 @@ async def test_event_that_a_failover_lost_is_not_in_the_database(
     assert found(report) == {Kind.NOT_IN_DATABASE: 2}
     assert not report.holds(allow_duplicates=True)
     assert report.delivery_holds()
-    assert report.remedy == "docs/how-to/blocked-key.md, After a failover"
+    assert report.remedy == "section 'After a failover' in docs/how-to/blocked-key.md"
     [finding] = report.findings
     assert (finding.kind, finding.topic, finding.key) == (Kind.NOT_IN_DATABASE, topic, "lost")
     assert [one.event_id for one in finding.examples] == lost

@@ -225,7 +225,7 @@ def test_storable_payload_is_unchanged(extra: Any) -> None:
 
 @pytest.mark.parametrize("steps", [0, 101])
 def test_decider_without_events_or_with_too_many_is_a_defect(steps: int) -> None:
-    with pytest.raises(AssertionError, match=f"Increase returned {steps} events; 1 to 100 are allowed"):
+    with pytest.raises(AssertionError, match=f"Increase returned {steps} events; return 1 to 100 events"):
         decide(counters, asking("Increase", {"steps": steps}), loaded())
 
 

@@ -168,8 +168,8 @@ def test_handler_is_found_only_for_permitted_callers(model, internal: bool, crea
 def test_command_of_another_kind_is_unknown_and_internal_ones_unlisted(name: str, creates: bool) -> None:
     with pytest.raises(UnknownCommand) as refused:
         counters.handler(name, internal=False, creates=creates)
-    assert "known are" in str(refused.value)
-    assert "ReportCount" not in str(refused.value).partition("known are")[2]
+    assert "send one of: " in str(refused.value)
+    assert "ReportCount" not in str(refused.value).partition("send one of: ")[2]
 
 
 def test_error_shortens_a_long_unknown_name() -> None:

@@ -56,7 +56,7 @@ def test_include_is_replaced_by_the_part_of_its_name(read) -> None:
 
 
 def test_include_without_its_part_is_an_error(read) -> None:
-    with pytest.raises(KeyError, match="part"):
+    with pytest.raises(KeyError, match=r"query 'all' in somewhere_sql:q\.sql has the placeholder 'part'"):
         read("-- name: all\n-- include: part\n").including("all", other="SELECT 1")
 
 

@@ -75,8 +75,8 @@ def recorded(payload: Json, event_version: int = 1, type_: str = NAME) -> Record
         (1, {1: same}, "has a function for version 1"),
         (2, {1: same, 2: same}, "has a function for version 2"),
         (2, {0: same, 1: same}, "has a function for version 0"),
-        (2, {1: later}, "needs a plain function for version 1"),
-        (2, {1: {}}, "needs a plain function for version 1"),
+        (2, {1: later}, "that cannot be called for version 1; give a function declared with def"),
+        (2, {1: {}}, "that cannot be called for version 1; give a function declared with def"),
     ],
 )
 def test_declaration_with_wrong_upcasters_is_refused(version: int, upcast: Any, why: str) -> None:
