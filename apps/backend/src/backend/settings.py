@@ -62,7 +62,7 @@ class ApiSettings(BaseSettings):
 
 
 class GenesisSettings(BaseSettings):
-    """Limits of guided runs."""
+    """Limits of guided runs, the flows that lead a user through all stages of a Genesis session."""
 
     model_config = SettingsConfigDict(
         env_prefix="GENESIS_", frozen=True, extra="ignore", env_ignore_empty=True

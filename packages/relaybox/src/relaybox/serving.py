@@ -149,8 +149,9 @@ class HeadTimeoutProtocol(_Protocol):
     def data_received(self, data: bytes) -> None:
         """Parse *data*, and limit the time and the size of a head.
 
-        The timer runs while the client sends a head, or sends data after the response. It stops when a head
-        is complete. A head over 64 KiB gets 431, and the connection is closed.
+        The timer runs while the client sends a head, or anything else after a response, such as the rest of
+        a body that the application did not read. It stops when a head is complete. A head over 64 KiB gets
+        431, and the connection is closed.
         """
         # A head that begins after a body in the same chunk is not counted: most of the chunk may be the body.
         counts = self._head_bytes is not None or self.cycle is None or self.cycle.response_complete

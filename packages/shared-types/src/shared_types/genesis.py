@@ -107,7 +107,7 @@ class StageContent(_Strict):
 
 
 class Concept(StageContent):
-    """The content of CONCEPT_SELECTION: the idea in a few lines."""
+    """The content of the stage CONCEPT_SELECTION: the idea in a few lines."""
 
     title: Line
     logline: Paragraph

@@ -37,7 +37,7 @@ class Client:
 
     A request is repeated with its key if there was no response, or if the status of the response allows a
     repetition, such as 503 (see :class:`IdempotentClient`). All requests have one correlation id, so that all
-    events of the story are one chain.
+    events of the demo can be found by this id.
     """
 
     def __init__(self, http: httpx2.AsyncClient, name: str, *, correlation_id: UUID, limit_s: float) -> None:

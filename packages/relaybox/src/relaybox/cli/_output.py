@@ -137,7 +137,7 @@ def cell_text(value: object) -> Text:
 
 
 def format_age(moment: datetime | None) -> str:
-    """Format the time since *moment* as ``12 s``, until a future *moment* as ``in 12 s``; ``–`` for None."""
+    """Format the time since a past *moment* as ``12 s``, to a future one as ``in 12 s``, None as ``–``."""
     return _EMPTY if moment is None else format_duration((datetime.now(UTC) - moment).total_seconds())
 
 

@@ -205,8 +205,9 @@ class Domain(Generic[A]):
 
         The command's type is the name of the model that annotates the second parameter. The decider is pure;
         to refuse the command, it raises a :class:`CommandRefused`. A third parameter of type ``UUID``
-        receives the command's id. If an agent will end this command by a command of its own, a report, store
-        the id in the aggregate: the decider of the report needs the id for its :class:`Settlement`.
+        receives the command's id. If an agent (a consumer that does the work) will end this command by
+        sending a second command, its report, store the id in the aggregate: the decider of the report needs
+        the id for its :class:`Settlement`.
 
         Args:
             decide: The decider, if the decorator is used without arguments.

@@ -160,7 +160,7 @@ class CrashWatch:
         """Count a message or dead letter as finished.
 
         *handled* is False if the group had processed the event before. Such a message does not shorten the
-        watch, because it is not one of the messages whose COMMIT was missing at the crash.
+        watch: the crashed process had committed it, so its handler cannot have ended that process.
         """
         self._failed.discard((message.partition, message.offset))
         remaining = self._remaining.get(message.partition)

@@ -123,7 +123,7 @@ class HandlerEndedTransaction(ConsumerError):
     def __init__(self) -> None:
         super().__init__(
             "the handler tried to commit, or rolled back or closed, its session, which only the consumer may "
-            "do; execute a statement that may fail in a savepoint: async with unit.db.begin_nested()"
+            "do; use a savepoint for a statement that may fail: async with unit.db.begin_nested()"
         )
 
 

@@ -74,7 +74,7 @@ class PollResult:
     coordinated: bool = False
 
     def discard(self, partitions: tuple[Partition, ...]) -> None:
-        """Discard the messages of partitions that were revoked during the same poll."""
+        """Discard messages of partitions that were revoked during the poll that returned the messages."""
         self.messages = [message for message in self.messages if message.partition not in partitions]
         for partition in partitions:
             self.read_to.pop(partition, None)

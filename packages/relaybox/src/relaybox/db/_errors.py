@@ -161,8 +161,8 @@ class TransactionAborted(DatabaseError):
     """Raised when a transaction is continued or committed after one of its statements has failed.
 
     PostgreSQL rolls back such a transaction at COMMIT without an error, so code that catches the error of a
-    statement would assume that its writes are committed. Execute a statement that may fail in a savepoint
-    (``begin_nested``).
+    statement would assume that its writes are committed. Use a savepoint (``begin_nested``) for a
+    statement that may fail.
     """
 
     error_code = "TRANSACTION_ABORTED"
@@ -170,7 +170,7 @@ class TransactionAborted(DatabaseError):
     def __init__(self) -> None:
         super().__init__(
             "nothing was committed, because an earlier statement of the transaction had failed; "
-            "execute a statement that may fail in a savepoint: session.begin_nested()"
+            "use a savepoint for a statement that may fail: async with session.begin_nested()"
         )
 
 

@@ -141,15 +141,15 @@ class FlowCancellation:
 
 
 async def cancel_flow(db: AsyncSession, flow_id: UUID) -> FlowCancellation | None:
-    """Cancel a flow and the pause for which it waits, in the caller's transaction.
+    """Cancel a flow and its current pause, in the caller's transaction.
 
     A step that runs at this moment is rolled back. Steps that are done keep their effects. If the flow was
     started for a command, the command fails with ``FLOW_CANCELLED``.
 
     Args:
         db: Session of the caller's transaction.
-        flow_id: Id of the flow, or of the driver of an external engine's run. The engine is not called, so
-            the run itself does not end: cancel its pause (:func:`cancel`) to end the run.
+        flow_id: Id of the flow, or of the task that drives a run of an external engine. This function does
+            not call the engine, so the run continues. To end it, cancel its pause with :func:`cancel`.
 
     Returns:
         The cancellation; None, with nothing written, if there is no such flow or it has ended.

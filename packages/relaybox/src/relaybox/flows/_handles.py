@@ -248,7 +248,7 @@ async def record_resumes(db: AsyncSession, rows: Sequence[Mapping[str, Any]]) ->
 
 
 async def cancel(db: AsyncSession, correlation_id: str) -> Handle:
-    """Cancel a requested or confirmed pause; return its handle, which is EXPIRED and ``cancelled``.
+    """Cancel a requested or confirmed pause; return its handle: status EXPIRED, ``cancelled`` true.
 
     Raises:
         FlowUnknown: No pause was requested.

@@ -53,7 +53,7 @@ class HttpError(RelayboxError):
 
 
 class TokenMissing(HttpError):
-    """Raised for a request without ``Authorization: Bearer <token>``, or with an invalid stream ticket."""
+    """Raised for a request without ``Authorization: Bearer <token>``, or with an unusable stream ticket."""
 
     error_code = "TOKEN_MISSING"
     status = 401

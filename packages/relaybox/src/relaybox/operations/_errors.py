@@ -99,7 +99,7 @@ class GroupUnknown(OperationError):
 
 
 class GroupUnreadable(OperationError):
-    """Raised when Kafka refuses to describe a consumer group or its topics; grant the right DESCRIBE."""
+    """Raised when Kafka refuses to describe a consumer group or its topics; grant DESCRIBE on them."""
 
     error_code = "GROUP_UNREADABLE"
 

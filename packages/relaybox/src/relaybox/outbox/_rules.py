@@ -183,8 +183,8 @@ def source_of(service: str | None) -> str:
     """Return the ``ce_source`` of an event: the name of its service as a URI path, such as ``/orders``.
 
     Args:
-        service: ``source_service`` in the metadata of the event, cut to 255 characters; ``relaybox`` is used
-            if it is None or empty.
+        service: ``source_service`` in the metadata of the event. The function uses its first 255
+            characters, or ``relaybox`` if it is None or empty.
     """
     # ce_source is a URI-reference: the name of the service as a path.
     path = quote((service or "")[:_SERVICE_CHARS_MAX] or _SERVICE_UNKNOWN, safe="/").lstrip("/")

@@ -137,7 +137,7 @@ class Delivery(Protocol):
         ...
 
     def ready(self, lanes: Sequence[Lane]) -> list[Lane]:
-        """Return those of the owned *lanes* whose rows may be published; start to take over the others."""
+        """Return the owned *lanes* that may publish; start the takeover of the others."""
         ...
 
     def paused_lanes(self) -> frozenset[int]:

@@ -41,7 +41,7 @@ def sentence(bank: Bank, text: str) -> str:
 
 
 def join(bank: Bank, names: Sequence[str]) -> str:
-    """Return *names* as an enumeration in the bank's language: a, b and c."""
+    """Return *names* as an enumeration in the language of *bank*, in English: a, b and c."""
     *first, last = names
     return bank.words.and_.join([bank.words.comma.join(first), last]) if first else last
 

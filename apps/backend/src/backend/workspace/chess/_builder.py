@@ -115,8 +115,8 @@ class _AnnotationParts:
     def annotation(self, *, first: bool) -> Annotation:
         """Return the annotation of the move.
 
-        *first*: the move is a main continuation. PGN has no text before such a move, so texts before it are
-        put at the start of the text after it.
+        *first*: the move is a main continuation. PGN allows no comment before such a move, so comments
+        before the move are put at the start of the comment after the move.
 
         Raises:
             GameRefused: The annotation is not valid.

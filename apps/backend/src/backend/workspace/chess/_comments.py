@@ -109,7 +109,7 @@ def format_comment(annotation: Annotation) -> str:
 
 
 def escape_comment(text: str) -> str:
-    """Return *text* with the characters that a PGN comment cannot contain as character references."""
+    """Return *text*; character references replace characters that a PGN comment cannot contain."""
     return _ESCAPED.sub(lambda found: f"{found[0][:-1]}&#{ord(found[0][-1])};", text)
 
 

@@ -55,9 +55,9 @@ _UNPLAYABLE: Final = (
 def complete_headers(headers: Mapping[str, str], marker: str = "*") -> dict[str, str]:
     """Return *headers* with the seven tag roster first, and with ``SetUp`` if there is a ``FEN``.
 
-    *marker*: the result after the last move in the file, ``*`` without one. A result that names a winner or a
-    draw replaces ``Result``, unless ``Result`` names one too. ``*`` replaces only an empty ``Result`` or
-    ``?``.
+    *marker*: the result that the file has after the last move, or ``*`` if it has none. ``1-0``, ``0-1`` and
+    ``1/2-1/2`` replace ``Result`` unless ``Result`` is one of these already. ``*`` replaces ``Result`` only
+    if that is empty or ``?``.
     """
     made = {**ROSTER, **headers}
     if made["Result"] not in RESULTS - {"*"} and (marker != "*" or made["Result"] in {"", "?"}):

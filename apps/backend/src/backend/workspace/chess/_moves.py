@@ -30,7 +30,8 @@ def parse_move(board: chess.Board, word: str) -> chess.Move:
     Accepts lower case and dashes in castling, as files write them (``o-o``, ``O–O``).
 
     Raises:
-        MoveIllegal: The move is illegal or ambiguous, the word is not a move, or a glyph follows it.
+        MoveIllegal: The move is illegal or ambiguous, the word is not a move, or an annotation such as ``!``
+            follows it.
     """
     if len(word) > _WORD_CHARS_MAX:
         raise MoveIllegal(word, board.fen())

@@ -94,8 +94,8 @@ class StudyFull(PgnRefused):
 
     def __init__(self, chapters_max: int) -> None:
         super().__init__(
-            f"the study would have more than {chapters_max} chapters; import the file below a folder, "
-            "which creates as many studies as the file needs"
+            f"the study would have more than {chapters_max} chapters; import the file into a folder "
+            "instead: that import creates as many studies as the file needs"
         )
 
 

@@ -55,7 +55,7 @@ class TrashPurger(SharedJob):
         return f"<TrashPurger [keeps {self._keep_days or 'all'} days]>"
 
     async def purge_due(self) -> int:
-        """Purge the batches that are due, oldest first; return the number of purged batches.
+        """Purge the batches (nodes trashed together) that are due, oldest first; return their number.
 
         A batch whose purge fails, for example by the statement timeout, is logged at its first failure and
         retried in a later run; the run continues with the other batches.
