@@ -340,7 +340,7 @@ class IdempotentRequest:
         raise ResponseReplaced from refused
 
     def _report_unrecorded(self, error: Exception) -> None:
-        _log.warning("idempotency store failed; a retry would execute the request again", reason=str(error))
+        _log.warning("response not stored; a retry would execute the request again", reason=str(error))
         self._outcome = Outcome.UNRECORDED
 
     async def _forward(self, message: Message) -> None:

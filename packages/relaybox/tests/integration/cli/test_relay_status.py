@@ -141,7 +141,7 @@ async def test_accepted_marker_is_recorded(database: Database, relay: Relay) -> 
     assert (await relay("accept", "3", *arguments)).exit_code == 2
     other = await relay("accept", "3", "--marker", str(uuid.uuid4()), "--reason", "restored")
     assert other.exit_code == 1
-    assert other.stderr.startswith("error: the fault of lane 3 has another marker")
+    assert other.stderr.startswith("error: the fault of lane 3 names another marker")
     done = await relay("accept", "3", *arguments, "--reason", "restored")
     assert done.stdout == f"lane 3 continues after marker {marker}\n"
     [act] = await operator_acts(database)
