@@ -139,7 +139,7 @@ async def test_file_is_refused_if_the_study_has_not_enough_room(studio: Studio, 
     there = await row_counts(studio)
     refusal = await import_refused(studio.teacher, 422, games(65 - before), path)
     assert refusal["error_code"] == "STUDY_FULL"
-    assert "below a folder" in refusal["message"]
+    assert "into a folder instead" in refusal["message"]
     assert await row_counts(studio) == there
     assert (await import_pgn(studio.teacher, games(64 - before), path))["chapters"] == 64 - before
 
