@@ -178,7 +178,11 @@ def check_kafka(settings: KafkaSettings, *, when_unavailable: HealthState = Heal
 
 
 class _BrokerCheck:
-    """Request the cluster's metadata; the first check creates the client, which later checks use too."""
+    """Request the cluster's metadata.
+
+    A check after a failed one creates a new client, which reads the certificate files again: they may have
+    been renewed.
+    """
 
     def __init__(self, settings: KafkaSettings, when_unavailable: HealthState) -> None:
         self._settings = settings
@@ -197,6 +201,7 @@ class _BrokerCheck:
         except KafkaException as error:
             if self._client is not None:
                 self._client.poll(0)
+                self._client = None
             return CheckResult(state=self._when_unavailable, detail=self._diagnosis.message(error.args[0]))
         self._diagnosis.reset()
         return CheckResult(state=HealthState.OK)

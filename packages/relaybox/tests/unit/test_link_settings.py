@@ -1,5 +1,6 @@
 """Settings that protect connections: one line for each missing or contradictory combination."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -201,3 +202,13 @@ def test_direct_settings_bypass_the_pooler(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("POSTGRES_DIRECT_PORT", "5433")
     direct = load_settings(PostgresSettings).direct()
     assert (direct.address, direct.pooler, direct.direct()) == ("db:5433", "none", direct)
+
+
+def test_changed_and_missing_certificate_files_are_noticed(tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    file.touch()
+    settings = KafkaSettings.model_validate({"security_protocol": "SSL", "ssl_ca_file": file})
+    os.utime(file, ns=(1, 7))
+    assert settings.file_times_ns() == [7]
+    file.unlink()
+    assert settings.file_times_ns() == [0]

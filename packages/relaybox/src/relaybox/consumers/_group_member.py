@@ -112,6 +112,7 @@ class GroupMember:
         Raises:
             KafkaRefused: A certificate or key cannot be used.
         """
+        self._settings, self._group, self._start = settings, group, start
         self._event_types = event_types
         self._topics = tuple(topics)
         self._position_of = position_of
@@ -125,19 +126,39 @@ class GroupMember:
         #: True while no broker responds.
         self.unavailable = False
         try:
-            self._kafka = confluent_kafka.Consumer(
-                {
-                    **_configuration(settings, group, start),
-                    "error_cb": self._on_error,
-                    "on_commit": self._on_commit,
-                    "stats_cb": self._on_statistics,
-                }
-            )
+            self._kafka = self._join()
         except KafkaException as error:
             raise KafkaRefused(self._diagnosis.message(error.args[0])) from error
-        self._kafka.subscribe(
+
+    def _join(self) -> Any:
+        """Create a Kafka client, which reads the certificate files, and join the group."""
+        # Before the client reads the files: a later change must be noticed.
+        self._file_times_ns = self._settings.file_times_ns()
+        kafka = confluent_kafka.Consumer(
+            {
+                **_configuration(self._settings, self._group, self._start),
+                "error_cb": self._on_error,
+                "on_commit": self._on_commit,
+                "stats_cb": self._on_statistics,
+            }
+        )
+        kafka.subscribe(
             list(self._topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
+        return kafka
+
+    def _join_again(self) -> None:
+        """Replace the Kafka client, which has not read the certificate files since they were renewed."""
+        try:
+            kafka = self._join()
+        except KafkaException as error:
+            # Perhaps only one of the files has been replaced so far; then the next change is noticed too.
+            reason = self._diagnosis.message(error.args[0])
+            _log.warning("renewed certificates unusable; waiting for changed files", reason=reason)
+            return
+        self._kafka.close()
+        self._kafka, self._committing = kafka, False
+        _log.info("Kafka client replaced, because its certificate files were renewed", group=self._group)
 
     def poll(self, request: PollRequest, wait_s: float) -> PollResult:
         """Apply *request*, wait up to *wait_s* seconds for a message, and take up to 500 more that arrived.
@@ -203,6 +224,8 @@ class GroupMember:
         try:
             self._kafka.list_topics(next(iter(self._topics)), timeout=_PROBE_S)
         except KafkaException:
+            if self._settings.file_times_ns() != self._file_times_ns:
+                self._join_again()
             return
         self.unavailable = False
         _log.info("Kafka is available again")

@@ -121,6 +121,22 @@ class KafkaSettings(BaseSettings):
         }
         return {name: _plain(value) for name, value in values.items() if value is not None}
 
+    def file_times_ns(self) -> list[int]:
+        """Return the times, in nanoseconds, when the certificate and key files were changed.
+
+        A Kafka client reads the files only when it is created. The time of a file that cannot be
+        found is 0.
+        """
+        files = (self.ssl_ca_file, self.ssl_cert_file, self.ssl_key_file)
+        return [_time_ns(file) for file in files if file is not None]
+
+
+def _time_ns(file: Path) -> int:
+    try:
+        return file.stat().st_mtime_ns
+    except OSError:
+        return 0
+
 
 def _plain(value: str | Path | SecretStr) -> str:
     return value.get_secret_value() if isinstance(value, SecretStr) else str(value)

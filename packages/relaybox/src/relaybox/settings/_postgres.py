@@ -71,8 +71,8 @@ class PostgresSettings(BaseSettings):
     owner_user: str | None = None
     #: Password of ``owner_user``. None: ``password``.
     owner_password: SecretStr | None = None
-    #: Maximum number of pooled connections of a process. Beside the pool, an API process has one connection,
-    #: for LISTEN, and a relay has six.
+    #: Maximum number of pooled connections of a process. Beside the pool, a process that waits for
+    #: notifications (an API, a task runner) has one connection, for LISTEN, and a relay has six.
     pool_size: Annotated[int, Field(ge=1, le=200)] = 10
     #: Time after which a statement that waits for a lock fails; the API then responds with 503.
     lock_timeout_ms: Annotated[int, Field(ge=1, le=600_000)] = 3_000

@@ -1,6 +1,7 @@
 """From the outbox to a handler over a protected link, and a consumer that is not let in."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
@@ -12,7 +13,7 @@ from structlog.testing import capture_logs
 
 from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.certificates import Certificates
-from tests.fixtures.events import CREATED, effects, record_effect
+from tests.fixtures.events import CREATED, effects, make_event, publish, record_effect
 from tests.fixtures.relays import put_events, rows_of, running
 from tests.fixtures.waiting import eventually
 
@@ -58,6 +59,33 @@ async def test_untrusted_broker_makes_the_consumer_wait_and_name_the_setting(
         async with start_consumer(record_effect, settings=wrong, assigned=False) as consumer:
             await eventually("a line about the authority", told)
             assert not consumer.work.done()
+
+
+async def test_waiting_consumer_uses_a_renewed_certificate(
+    database: Database,
+    kafka_settings: KafkaSettings,
+    certificates: Certificates,
+    topic: str,
+    start_consumer,
+    tmp_path: Path,
+) -> None:
+    trusted, event = tmp_path / "ca.pem", make_event()
+    trusted.write_bytes(certificates.other_ca.read_bytes())
+    publish(kafka_settings, topic, [event])
+    settings = kafka_settings.model_copy(update={"ssl_ca_file": trusted})
+
+    async def logged() -> bool:
+        reasons = [line["reason"] for line in lines if line["event"].startswith("renewed certificates")]
+        return any("check KAFKA_SSL_CA_FILE" in reason for reason in reasons)
+
+    with capture_logs() as lines:
+        async with start_consumer(record_effect, settings=settings, assigned=False) as consumer:
+            await consumer.signals.wait_for(ConsumerSignal.KAFKA_UNAVAILABLE)
+            trusted.write_bytes(certificates.server_key.read_bytes())
+            await eventually("a line about a file without a certificate", logged)
+            trusted.write_bytes(certificates.ca.read_bytes())
+            await consumer.signals.wait_for(ConsumerSignal.COMMITTED)
+    assert await effects(database) == [event.event_id]
 
 
 async def test_consumer_with_an_unusable_certificate_does_not_start(

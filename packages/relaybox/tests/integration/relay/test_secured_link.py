@@ -18,6 +18,7 @@ from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.certificates import KEY_PASSWORD, Certificates
 from tests.fixtures.relays import put_events, rows_of, running, wait_until_all_sent
 from tests.fixtures.signal_recorder import SignalRecorder
+from tests.fixtures.waiting import eventually
 
 _NO_POLL = RelaySettings(poll_interval=3_600)
 _WRONG_PASSWORD = "a-password-that-must-not-leak"
@@ -86,6 +87,21 @@ async def advised(settings: KafkaSettings, hint: str) -> None:
             assert answer.state is HealthState.FAILED
             if hint in str(answer.detail).rpartition("; check ")[2]:
                 return
+
+
+async def test_health_check_uses_a_renewed_certificate(
+    scram_settings: KafkaSettings, certificates: Certificates, tmp_path: Path
+) -> None:
+    trusted = tmp_path / "ca.pem"
+    trusted.write_bytes(certificates.other_ca.read_bytes())
+    check = check_kafka(scram_settings.model_copy(update={"ssl_ca_file": trusted}))
+
+    async def is_ok() -> bool:
+        return (await check()).state is HealthState.OK
+
+    assert not await is_ok()
+    trusted.write_bytes(certificates.ca.read_bytes())
+    await eventually("the check succeeds", is_ok)
 
 
 @pytest.mark.parametrize(("change", "hint"), _WRONG_SCRAM.values(), ids=_WRONG_SCRAM)
