@@ -98,6 +98,18 @@ def test_breaker_closes_with_the_first_published_row() -> None:
     assert not breaker.published()
 
 
+def test_pauses_of_the_next_outage_begin_with_the_shortest() -> None:
+    breaker = Breaker()
+    breaker.trip(LinkDown("away"), [], 0.0)
+    first = breaker.pause_s()
+    breaker.failed_again()
+    assert breaker.pause_s() > first
+    breaker.note_response()
+    breaker.published()
+    breaker.trip(LinkDown("away"), [], 1.0)
+    assert breaker.pause_s() == first
+
+
 @pytest.mark.guarantee("G25")
 def test_error_of_the_link_is_not_a_fault_of_a_row() -> None:
     away, refused = KafkaError(KafkaError._ALL_BROKERS_DOWN), KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)
