@@ -116,7 +116,7 @@ def pgn_body(model: type[BaseModel]) -> dict[str, Any]:
         "properties": {"file": {"type": "string", "format": "binary"}, **fields},
         "required": ["file"],
     }
-    text = {"schema": {"type": "string", "description": "The file, in UTF-8, UTF-16 or Latin-1"}}
+    text = {"schema": {"type": "string", "description": "The file, in UTF-8, UTF-16 or Windows-1252"}}
     content = {
         "application/json": {"schema": schema},
         "multipart/form-data": {"schema": form},
