@@ -178,16 +178,14 @@ def check_kafka(settings: KafkaSettings, *, when_unavailable: HealthState = Heal
 
 
 class _BrokerCheck:
-    """Request the cluster's metadata.
-
-    A check after a failed one creates a new client, which reads the certificate files again: they may have
-    been renewed.
-    """
+    """Request the cluster's metadata, by one client until a certificate file changes."""
 
     def __init__(self, settings: KafkaSettings, when_unavailable: HealthState) -> None:
         self._settings = settings
         self._when_unavailable = when_unavailable
         self._client: AdminClient | None = None
+        #: Of the files that the client has read.
+        self._file_stamps = settings.file_stamps()
         self._diagnosis = ConnectionDiagnosis(settings.bootstrap_servers)
 
     async def run(self) -> CheckResult:
@@ -196,15 +194,21 @@ class _BrokerCheck:
 
     def _request(self) -> CheckResult:
         try:
-            client = self._client = self._client or self._new_client()
+            client = self._current_client()
             client.list_topics(timeout=CHECK_LIMIT_S * 0.9)
         except KafkaException as error:
             if self._client is not None:
                 self._client.poll(0)
-                self._client = None
             return CheckResult(state=self._when_unavailable, detail=self._diagnosis.message(error.args[0]))
         self._diagnosis.reset()
         return CheckResult(state=HealthState.OK)
+
+    def _current_client(self) -> AdminClient:
+        stamps = self._settings.file_stamps()
+        if self._client is None or stamps != self._file_stamps:
+            self._diagnosis.reset()
+            self._client, self._file_stamps = self._new_client(), stamps
+        return self._client
 
     def _new_client(self) -> AdminClient:
         conf: dict[str, Any] = {

@@ -126,15 +126,16 @@ class GroupMember:
         #: True while no broker responds.
         self.unavailable = False
         try:
-            self._kafka = self._join()
+            self._kafka = self._new_client()
         except KafkaException as error:
             raise KafkaRefused(self._diagnosis.message(error.args[0])) from error
+        self._join()
 
-    def _join(self) -> Any:
-        """Create a Kafka client, which reads the certificate files, and join the group."""
+    def _new_client(self) -> Any:
+        """Create a Kafka client, which reads the certificate files."""
         # Before the client reads the files: a later change must be noticed.
-        self._file_times_ns = self._settings.file_times_ns()
-        kafka = confluent_kafka.Consumer(
+        self._file_stamps = self._settings.file_stamps()
+        return confluent_kafka.Consumer(
             {
                 **_configuration(self._settings, self._group, self._start),
                 "error_cb": self._on_error,
@@ -142,23 +143,27 @@ class GroupMember:
                 "stats_cb": self._on_statistics,
             }
         )
-        kafka.subscribe(
+
+    def _join(self) -> None:
+        self._kafka.subscribe(
             list(self._topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
-        return kafka
 
-    def _join_again(self) -> None:
-        """Replace the Kafka client, which has not read the certificate files since they were renewed."""
+    def _renew_client(self) -> None:
+        """Replace the Kafka client, which has not read the certificate files since they changed."""
+        self._diagnosis.reset()
         try:
-            kafka = self._join()
+            kafka = self._new_client()
         except KafkaException as error:
             # Perhaps only one of the files has been replaced so far; then the next change is noticed too.
             reason = self._diagnosis.message(error.args[0])
             _log.warning("renewed certificates unusable; waiting for changed files", reason=reason)
             return
         self._kafka.close()
-        self._kafka, self._committing = kafka, False
-        _log.info("Kafka client replaced, because its certificate files were renewed", group=self._group)
+        self._kafka, self._committing, self._fatal = kafka, False, None
+        self._logged_at_s.clear()
+        self._join()
+        _log.info("Kafka client renewed, because its certificate files changed", group=self._group)
 
     def poll(self, request: PollRequest, wait_s: float) -> PollResult:
         """Apply *request*, wait up to *wait_s* seconds for a message, and take up to 500 more that arrived.
@@ -224,8 +229,9 @@ class GroupMember:
         try:
             self._kafka.list_topics(next(iter(self._topics)), timeout=_PROBE_S)
         except KafkaException:
-            if self._settings.file_times_ns() != self._file_times_ns:
-                self._join_again()
+            # Not during a short outage: while the session lasts, the member keeps its partitions.
+            if not self._kafka.assignment() and self._settings.file_stamps() != self._file_stamps:
+                self._renew_client()
             return
         self.unavailable = False
         _log.info("Kafka is available again")

@@ -121,21 +121,22 @@ class KafkaSettings(BaseSettings):
         }
         return {name: _plain(value) for name, value in values.items() if value is not None}
 
-    def file_times_ns(self) -> list[int]:
-        """Return the times, in nanoseconds, when the certificate and key files were changed.
+    def file_stamps(self) -> list[tuple[int, int] | None]:
+        """Return values that differ after a change of a certificate or key file, of its content or rights.
 
-        A Kafka client reads the files only when it is created. The time of a file that cannot be
-        found is 0.
+        A Kafka client reads the files only when it is created. The value of a file that cannot be found is
+        None.
         """
         files = (self.ssl_ca_file, self.ssl_cert_file, self.ssl_key_file)
-        return [_time_ns(file) for file in files if file is not None]
+        return [_stamp(file) for file in files if file is not None]
 
 
-def _time_ns(file: Path) -> int:
+def _stamp(file: Path) -> tuple[int, int] | None:
     try:
-        return file.stat().st_mtime_ns
+        status = file.stat()
     except OSError:
-        return 0
+        return None
+    return status.st_ctime_ns, status.st_ino
 
 
 def _plain(value: str | Path | SecretStr) -> str:
