@@ -16,15 +16,10 @@ from relaybox.consumers._errors import KafkaClientHung
 from relaybox.consumers._group_member import Assigned, GroupMember, PollRequest, PollResult, Revoked
 from relaybox.consumers._key_queue import PartitionQueue
 from relaybox.consumers._message import Partition
-from relaybox.consumers._policy import DATABASE_ERRORS, database_pause_s
+from relaybox.consumers._policy import DATABASE_ERRORS, database_pause_s, database_reason
 from relaybox.consumers._processor import Processor
 from relaybox.consumers._scheduler import Scheduler
-from relaybox.consumers._statistics import (
-    ConsumerSignal,
-    ConsumerStatistics,
-    LetterCounts,
-    ProgressClock,
-)
+from relaybox.consumers._statistics import ConsumerSignal, ConsumerStatistics, LetterCounts, ProgressClock
 from relaybox.consumers._subscription import Subscription, check_reading, one_group
 from relaybox.db import Database
 from relaybox.periodic import PeriodicJob, wait_at_most
@@ -222,7 +217,7 @@ class Consumer:
                 _log.warning(
                     "consumer waits for the database before it joins the group",
                     group=self.group,
-                    reason=str(error) or "no response in time",
+                    reason=database_reason(error),
                 )
                 self._signals.emit(ConsumerSignal.WAITING_FOR_DATABASE)
             else:
@@ -238,9 +233,11 @@ class Consumer:
         return executor, await executor.submit(self._open)
 
     async def _abandon(self, executor: DaemonExecutor, member: GroupMember) -> None:
-        """Close a Kafka client that finds no coordinator or hangs; other members may have its partitions."""
+        """Close a Kafka client that must be replaced; other members may have its partitions."""
         lost_s = round(self._coordinator.lost_s)
         cause = "no coordinator found" if self._coordinator.is_over else "a poll did not end within 90 s"
+        if member.outdated:
+            cause = "certificate files renewed"
         _log.error("Kafka client abandoned; check the brokers", group=self.group, cause=cause, lost_s=lost_s)
         lost = tuple(self._partitions)
         self._close_partitions(lost)
@@ -271,7 +268,7 @@ class Consumer:
         """Read messages until :meth:`stop`; return False if the Kafka client must be replaced instead."""
         stop_requested = asyncio.create_task(self._stopping.wait())
         try:
-            while not self._stopping.is_set() and not self._coordinator.is_over:
+            while not (self._stopping.is_set() or self._coordinator.is_over or member.outdated):
                 wait_s = _BUSY_S if self._scheduler.running else _IDLE_S
                 poll = executor.submit(member.poll, self._request(), wait_s)
                 await asyncio.wait({poll, stop_requested}, timeout=_POLL_S_MAX, return_when=FIRST_COMPLETED)

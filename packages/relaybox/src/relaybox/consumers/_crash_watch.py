@@ -10,7 +10,7 @@ import structlog
 
 from relaybox.consumers._errors import HandlerEndedProcess
 from relaybox.consumers._message import Message, Partition
-from relaybox.consumers._policy import DATABASE_ERRORS
+from relaybox.consumers._policy import DATABASE_ERRORS, database_reason
 from relaybox.db import Database, load_queries
 
 __all__ = ("ON_PARKED_PROCESSES_MAX", "CrashWatch")
@@ -72,7 +72,7 @@ class CrashWatch:
                     _SQL["open_partitions"], self._group, *_columns(partitions), self._process
                 )
         except (TimeoutError, *DATABASE_ERRORS) as error:
-            reason = str(error) or "no response in time"
+            reason = database_reason(error)
             _log.warning(
                 "assigned partitions not recorded; a crash of a handler may not be counted",
                 group=self._group,
@@ -114,7 +114,7 @@ class CrashWatch:
                 )
         except (TimeoutError, *DATABASE_ERRORS) as error:
             # The next process watches although this one has not crashed.
-            reason = str(error) or "no response in time"
+            reason = database_reason(error)
             _log.warning(
                 "revoked partitions not recorded; the next process may call handlers one at a time",
                 group=self._group,

@@ -112,7 +112,9 @@ class GroupMember:
         Raises:
             KafkaRefused: A certificate or key cannot be used.
         """
-        self._settings, self._group, self._start = settings, group, start
+        self._settings, self._configuration = settings, _configuration(settings, group, start)
+        #: Noted before the client reads the files, so that a later change is noticed.
+        self._file_stamps = settings.file_stamps()
         self._event_types = event_types
         self._topics = tuple(topics)
         self._position_of = position_of
@@ -125,45 +127,20 @@ class GroupMember:
         self._logged_at_s: dict[int, float] = {}
         #: True while no broker responds.
         self.unavailable = False
+        #: Whether the member has lost its partitions and must be replaced to use renewed certificates.
+        self.outdated = False
+        callbacks = {
+            "error_cb": self._on_error,
+            "on_commit": self._on_commit,
+            "stats_cb": self._on_statistics,
+        }
         try:
-            self._kafka = self._new_client()
+            self._kafka = confluent_kafka.Consumer({**self._configuration, **callbacks})
         except KafkaException as error:
             raise KafkaRefused(self._diagnosis.message(error.args[0])) from error
-        self._join()
-
-    def _new_client(self) -> Any:
-        """Create a Kafka client, which reads the certificate files."""
-        # Before the client reads the files: a later change must be noticed.
-        self._file_stamps = self._settings.file_stamps()
-        return confluent_kafka.Consumer(
-            {
-                **_configuration(self._settings, self._group, self._start),
-                "error_cb": self._on_error,
-                "on_commit": self._on_commit,
-                "stats_cb": self._on_statistics,
-            }
-        )
-
-    def _join(self) -> None:
         self._kafka.subscribe(
             list(self._topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
-
-    def _renew_client(self) -> None:
-        """Replace the Kafka client, which has not read the certificate files since they changed."""
-        self._diagnosis.reset()
-        try:
-            kafka = self._new_client()
-        except KafkaException as error:
-            # Perhaps only one of the files has been replaced so far; then the next change is noticed too.
-            reason = self._diagnosis.message(error.args[0])
-            _log.warning("renewed certificates unusable; waiting for changed files", reason=reason)
-            return
-        self._kafka.close()
-        self._kafka, self._committing, self._fatal = kafka, False, None
-        self._logged_at_s.clear()
-        self._join()
-        _log.info("Kafka client renewed, because its certificate files changed", group=self._group)
 
     def poll(self, request: PollRequest, wait_s: float) -> PollResult:
         """Apply *request*, wait up to *wait_s* seconds for a message, and take up to 500 more that arrived.
@@ -230,11 +207,27 @@ class GroupMember:
             self._kafka.list_topics(next(iter(self._topics)), timeout=_PROBE_S)
         except KafkaException:
             # Not during a short outage: while the session lasts, the member keeps its partitions.
-            if not self._kafka.assignment() and self._settings.file_stamps() != self._file_stamps:
-                self._renew_client()
+            if not self._kafka.assignment():
+                self._check_files()
             return
         self.unavailable = False
         _log.info("Kafka is available again")
+
+    def _check_files(self) -> None:
+        """Set ``outdated`` if a certificate file has changed, and a client can be created from the files."""
+        stamps = self._settings.file_stamps()
+        if stamps == self._file_stamps:
+            return
+        self._file_stamps = stamps
+        self._diagnosis.reset()
+        try:
+            confluent_kafka.Consumer(self._configuration).close()
+        except KafkaException as error:
+            # Perhaps only one of the files has been replaced so far; then the next change is noticed too.
+            reason = self._diagnosis.message(error.args[0])
+            _log.warning("renewed certificates unusable; waiting for changed files", reason=reason)
+        else:
+            self.outdated = True
 
     def _take(self, message: Any) -> None:
         error = message.error()

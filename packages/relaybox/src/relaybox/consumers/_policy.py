@@ -22,6 +22,7 @@ __all__ = (
     "Retry",
     "WaitForDatabase",
     "database_pause_s",
+    "database_reason",
     "decide_after_failure",
     "is_database_failure",
 )
@@ -98,6 +99,11 @@ def decide_after_failure(
     if isinstance(failure, PERMANENT_ERRORS) or failures > len(_RETRY_PAUSES_S):
         return GiveUp()
     return Retry(pause_s=_RETRY_PAUSES_S[failures - 1])
+
+
+def database_reason(error: Exception) -> str:
+    """Return the text of a database error for the log; a ``TimeoutError`` has none."""
+    return str(error) or "no response in time"
 
 
 def database_pause_s(failures: int) -> float:

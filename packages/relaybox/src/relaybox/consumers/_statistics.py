@@ -52,7 +52,7 @@ class ConsumerSignal(Signal):
     PAUSED = auto()
     RESUMED = auto()
     KAFKA_UNAVAILABLE = auto()
-    KAFKA_CLIENT_REPLACED = auto()  # the client found no coordinator of the group, or a poll hung
+    KAFKA_CLIENT_REPLACED = auto()  # no coordinator was found, a poll hung, or certificate files were renewed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,7 +120,8 @@ class ConsumerStatistics:
     stalled_s: float
     #: Seconds for which the Kafka client found no coordinator of the group although brokers respond.
     coordinator_lost_s: float
-    #: Kafka clients that were replaced for that reason, or because a poll hung.
+    #: Kafka clients that were replaced for that reason, because a poll hung, or because certificate files
+    #: were renewed.
     clients_replaced: int
 
     @property
@@ -182,7 +183,7 @@ _COUNTERS: Final[dict[str, tuple[str, Callable[[ConsumerStatistics], int]]]] = {
         lambda now: now.database_waits,
     ),
     "clients_replaced": (
-        "Kafka clients that found no coordinator of the group or hung, and were replaced.",
+        "Kafka clients that found no coordinator, hung or had outdated certificates, and were replaced.",
         lambda now: now.clients_replaced,
     ),
 }

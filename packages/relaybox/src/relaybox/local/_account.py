@@ -49,7 +49,7 @@ class Account:
 def server_account() -> Account | None:
     """Return the account that runs PostgreSQL if the current user is root; None for any other user.
 
-    The account is the first one that exists of ``nobody``, ``postgres`` and ``daemon``.
+    The account is the first one of ``_NAMES`` that exists.
 
     Raises:
         LocalError: The current user is root, and none of these accounts exists.

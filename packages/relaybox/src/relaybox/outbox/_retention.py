@@ -34,9 +34,9 @@ async def retain(db: Executor, *, keep_h: float) -> list[RetentionStep]:
     """Execute the retention steps that are due, at most 16; the next call continues.
 
     If this function is called regularly, a SENT row is removed *keep_h* to 1.5 * *keep_h* hours after it was
-    published; later if a transaction uses its slot. PENDING and FAILED rows stay, whatever their age. A call
-    returns if another process is executing a step. A step waits at most 0.1 s for a lock, and moves at most
-    2,000 rows.
+    published; later while a transaction uses its slot, or while 1,000 or more rows of its slot are PENDING.
+    PENDING and FAILED rows stay, whatever their age. A call returns if another process is executing a step. A
+    step waits at most 0.1 s for a lock, and moves at most 2,000 rows.
 
     Args:
         db: A connection outside a transaction.

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -13,8 +14,10 @@ from relaybox.db import Database, executor_of
 from relaybox.local import LocalKafka, LocalPostgres
 from relaybox.settings import KafkaSettings, PostgresSettings
 from relaybox_types.envelope import EventEnvelope
+from structlog.testing import capture_logs
 
 from tests.fixtures.bounds import WAIT_S
+from tests.fixtures.certificates import Certificates
 from tests.fixtures.events import REQUESTED, effects, make_event, publish, record_effect
 from tests.fixtures.outages import frozen, read_only, stopped
 from tests.fixtures.signal_recorder import SignalRecorder
@@ -129,6 +132,33 @@ async def test_consumer_survives_broker_restart_without_loss_or_repeat(
         await running.signals.wait_for(COMMITTED, 20)
         assert not running.consumer.statistics().kafka_unavailable
         await running.signals.wait_for_next(ConsumerSignal.OFFSETS_COMMITTED)
+    assert await effects(database) == [event.event_id for event in events]
+
+
+async def test_client_is_renewed_after_an_outage_took_the_partitions(
+    database: Database,
+    kafka_settings: KafkaSettings,
+    topic: str,
+    kafka_server: LocalKafka,
+    start_consumer,
+    certificates: Certificates,
+    tmp_path: Path,
+) -> None:
+    trusted, events = tmp_path / "ca.pem", [make_event(), make_event()]
+    trusted.write_bytes(certificates.ca.read_bytes())
+    settings = kafka_settings.model_copy(update={"ssl_ca_file": trusted})
+    with capture_logs() as lines:
+        async with start_consumer(record_effect, settings=settings) as running:
+            publish(kafka_settings, topic, events[:1])
+            await running.signals.wait_for(COMMITTED)
+            async with stopped(kafka_server):
+                await running.signals.wait_for(ConsumerSignal.KAFKA_UNAVAILABLE)
+                trusted.write_bytes(certificates.other_ca.read_bytes())
+                await running.signals.wait_for(ConsumerSignal.KAFKA_CLIENT_REPLACED)
+            publish(kafka_settings, topic, events[1:])
+            await running.signals.wait_for(COMMITTED, 2)
+    logged = [line["event"] for line in lines]
+    assert logged.index("partitions revoked") < logged.index("Kafka client abandoned; check the brokers")
     assert await effects(database) == [event.event_id for event in events]
 
 
