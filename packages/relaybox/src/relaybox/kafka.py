@@ -94,6 +94,10 @@ RECORD_REJECTED: Final = UNKNOWN_TOPIC | {
     KafkaError.RECORD_LIST_TOO_LARGE,
     KafkaError._INVALID_ARG,
 }
+#: The client's cached metadata has no leader for a partition, or was read before the partition existed.
+_CACHE_OUTDATED: Final = frozenset(
+    {KafkaError._NOENT, KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC}
+)
 _RETRY_PAUSE_S: Final = 0.02
 _RESPONSE_S_MIN: Final = 0.1
 #: Time limit of one request. A request that begins while a partition has no leader may not notice the new
@@ -205,9 +209,8 @@ def wait_for_leaders(admin: AdminClient, topics: Mapping[str, int], until_s: flo
             for future in client.list_offsets(ends, request_timeout=response_s).values():
                 future.result(response_s + 1)
         except KafkaException as error:
-            if error.args[0].code() == KafkaError._NOENT:
-                # The client has cached that a partition has no leader, and would use this cache for minutes.
-                # A request for the topic's metadata renews the cache.
+            if error.args[0].code() in _CACHE_OUTDATED:
+                # The client would use its cache for minutes. A request for the topic's metadata renews it.
                 for name in topics:
                     client.list_topics(name, timeout=response_s)
             raise

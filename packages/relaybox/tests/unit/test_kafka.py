@@ -88,11 +88,12 @@ def test_request_for_leaders_without_response_is_repeated_in_time() -> None:
     assert max(client.waited_s) <= 5
 
 
-class CachedWithoutLeader:
-    """A client with the metadata of a partition without a leader; it is answered from there until renewed."""
+class OutdatedCache:
+    """A client that responds from outdated metadata until the metadata is requested again."""
 
-    def __init__(self) -> None:
+    def __init__(self, code: int) -> None:
         self.renewed: list[str] = []
+        self._code = code
 
     def list_offsets(
         self, ends: Mapping[TopicPartition, object], request_timeout: float
@@ -102,16 +103,19 @@ class CachedWithoutLeader:
             if self.renewed:
                 answer.set_result(None)
             else:
-                answer.set_exception(KafkaException(KafkaError(KafkaError._NOENT)))
+                answer.set_exception(KafkaException(KafkaError(self._code)))
         return answers
 
     def list_topics(self, topic: str, timeout: float) -> None:
         self.renewed.append(topic)
 
 
-def test_cached_metadata_without_a_leader_is_renewed() -> None:
-    """A client failed for 120 s although the broker of the only leader had long been back."""
-    client = CachedWithoutLeader()
+@pytest.mark.parametrize(
+    "code", [KafkaError._NOENT, KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC]
+)
+def test_outdated_cached_metadata_is_renewed(code: int) -> None:
+    """A client failed for 120 s although the leader had long been back, or the partition had been added."""
+    client = OutdatedCache(code)
     wait_for_leaders(client, {"first": 1, "second": 2}, time.monotonic() + 1)
     assert client.renewed == ["first", "second"]
 

@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from time import monotonic
 from uuid import uuid4
 
 import pytest
 from confluent_kafka.admin import AdminClient
 from relaybox.db import Database
+from relaybox.kafka import wait_for_leaders
 from relaybox.local import free_port
 from relaybox.outbox import OutboxSettings
 from relaybox.relay import Relay, RelaySignal, TopicsFirst
@@ -16,8 +18,10 @@ from relaybox.topics import TopicsNotReady, ensure_topics
 from structlog.testing import capture_logs
 
 from tests.fixtures.bounds import WAIT_S
+from tests.fixtures.clusters import admin_client
 from tests.fixtures.relays import put_events, rows_of, running, wait_until_all_sent
 from tests.fixtures.signal_recorder import SignalRecorder
+from tests.fixtures.topic_records import add_partitions
 
 
 @pytest.fixture
@@ -122,3 +126,13 @@ async def test_topic_with_a_lower_limit_than_the_outbox_is_warned_of(
             await signals.wait_for(RelaySignal.LANES_CHANGED)
     [warning] = [line for line in logs if "OUTBOX_MESSAGE_BYTES_MAX" in line["event"]]
     assert (warning["topic"], warning["topic_bytes_max"], warning["log_level"]) == (narrow, 4_000, "warning")
+
+
+def test_client_with_old_metadata_finds_leaders_of_added_partitions(
+    kafka_settings: KafkaSettings, make_topic: Callable[..., str]
+) -> None:
+    topic = make_topic(partitions=2)
+    with admin_client(kafka_settings) as client:
+        wait_for_leaders(client, {topic: 2}, monotonic() + WAIT_S)
+        add_partitions(kafka_settings, topic, 4)
+        wait_for_leaders(client, {topic: 4}, monotonic() + WAIT_S)
