@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Final, TypedDict
 __all__ = ("Detail", "RelayboxError", "SettingsError", "error_details")
 
 _DETAILS_MAX: Final = 20
-#: An enum's member as Pydantic writes it in errors about a ``Literal``.
+#: Matches an enum member as Pydantic writes it in errors about a ``Literal``; ``details`` get only its value.
 _MEMBER: Final = re.compile(r"<\w+\.\w+: ([^<>]{1,100})>")
-#: Limit of a field's path, which may contain long names from the client's document.
+#: Maximum length of ``field`` in ``details``: the path may contain long names from the client's document.
 _FIELD_CHARS_MAX: Final = 200
 
 

@@ -1,4 +1,4 @@
-"""Settings, logs, connections, health pages and shutdown by signal, for every service."""
+"""Provide what every service needs: settings, logs, connections, health pages, shutdown by signal."""
 
 import asyncio
 import gc
@@ -67,7 +67,7 @@ class ServiceSettings(BaseSettings):
     health_port: Annotated[int, Field(ge=1, le=65_535)] = 8001
 
 
-#: Settings that every service reads; the sweeper of old rows uses the last two.
+#: Settings that every service reads; the last two are for the sweeper, the job that removes old rows.
 _SETTINGS: Final = (
     ServiceSettings,
     KafkaSettings,
@@ -150,7 +150,8 @@ async def notifications(database: Database) -> AsyncGenerator[Notifier]:
     PostgreSQL does not accept them within 1 s.
 
     Args:
-        database: Commits of its ``sessions`` are noticed; its connections send the notifications.
+        database: A commit of one of its ``sessions`` causes a notification, which a connection of its pool
+            sends.
     """
     notifier = Notifier(database)
     notifier.attach(database.sessions)
@@ -167,9 +168,9 @@ def check_kafka(settings: KafkaSettings, *, when_unavailable: HealthState = Heal
     The check ends within 2 s, returns the same result for 1 s, and never blocks the event loop.
 
     Args:
-        settings: The brokers.
-        when_unavailable: State if no broker responds: FAILED for relays and agents, DEGRADED for an API,
-            which works without Kafka.
+        settings: Addresses of the brokers, and how to connect to them.
+        when_unavailable: State of the result if no broker responds: FAILED for relays and agents, DEGRADED
+            for an API, which works without Kafka.
     """
     late = CheckResult(
         state=when_unavailable, detail=ConnectionDiagnosis(settings.bootstrap_servers).message()
@@ -178,18 +179,18 @@ def check_kafka(settings: KafkaSettings, *, when_unavailable: HealthState = Heal
 
 
 class _BrokerCheck:
-    """Request the cluster's metadata, by one client until a certificate file changes."""
+    """Request the cluster's metadata, with one client until a certificate or key file changes."""
 
     def __init__(self, settings: KafkaSettings, when_unavailable: HealthState) -> None:
         self._settings = settings
         self._when_unavailable = when_unavailable
         self._client: AdminClient | None = None
-        #: Of the files that the client has read.
+        #: Values of ``KafkaSettings.file_stamps`` when the client was created.
         self._file_stamps = settings.file_stamps()
         self._diagnosis = ConnectionDiagnosis(settings.bootstrap_servers)
 
     async def run(self) -> CheckResult:
-        # librdkafka releases the interpreter lock while it waits, so a thread does not block the event loop.
+        # In a thread: librdkafka releases the interpreter lock while it waits, so the event loop continues.
         return await asyncio.to_thread(self._request)
 
     def _request(self) -> CheckResult:

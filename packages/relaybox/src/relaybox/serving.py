@@ -1,4 +1,4 @@
-"""Add limits of time and size to uvicorn's HTTP protocol."""
+"""Extend uvicorn's HTTP protocol: limit request heads, check ``Host``, ignore unsupported upgrades."""
 
 import asyncio
 import logging
@@ -34,14 +34,14 @@ _MALFORMED: Final = (
 if TYPE_CHECKING:
 
     class _Protocol(asyncio.Protocol):
-        """Attributes that uvicorn's protocols on httptools and on h11 have in common."""
+        """Attributes of uvicorn's protocols that this module uses; the protocol on h11 lacks some of them."""
 
         transport: asyncio.Transport
         access_log: bool
         access_logger: logging.Logger
         #: The last request and its response; None until the first head is complete.
         cycle: Any
-        #: httptools' parser, and the URL and headers of the complete head.
+        #: httptools' parser, and the URL and headers of the request whose head was parsed last.
         parser: Any
         url: bytes
         headers: list[tuple[bytes, bytes]]
@@ -77,7 +77,8 @@ class _CoalescingTransport:
 
     Uvicorn writes them separately, and each write costs a system call, a packet, and a wake-up of the client.
     This transport delays a write until the next write, or until the event loop has executed its ready
-    callbacks. At most one write is delayed; every other method sends the delayed data first.
+    callbacks. At most one write is delayed. Access to any other method or attribute first sends the delayed
+    data.
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:
@@ -99,7 +100,7 @@ class _CoalescingTransport:
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        # uvloop raises an error for a write on a connection that has ended.
+        # Not on a closing connection, because uvloop raises an error for a write after the end.
         if self._delayed and not self._transport.is_closing():
             data, self._delayed = self._delayed, b""
             self._transport.write(data)
@@ -109,19 +110,20 @@ class HeadTimeoutProtocol(_Protocol):
     """Uvicorn's HTTP protocol with limits for the time and the size of a request's head.
 
     Uvicorn waits without limit for a client that connects and does not send a complete head. This protocol
-    closes such a connection after ``HTTP_HEAD_TIMEOUT_S`` seconds. After the same time it closes a connection
-    on which the client continues to send a body although the response was sent.
+    closes such a connection after ``HTTP_HEAD_TIMEOUT_S`` seconds. It closes a connection after the same time
+    if the client continues to send a body although the response was sent.
 
     A head over 64 KiB gets 431 ``HEAD_TOO_LARGE`` (RFC 6585, section 5), because uvicorn with httptools
     buffers a head of any size: a head of 60 MB blocked the event loop for seconds.
 
-    Two other limits: uvicorn's ``timeout_keep_alive`` limits the idle time between two requests, and
-    :class:`relaybox.http.BodyLimitMiddleware` limits the time of a body.
+    Two limits are set elsewhere: uvicorn's ``timeout_keep_alive`` limits the idle time between two requests,
+    and :class:`relaybox.http.BodyLimitMiddleware` limits the time in which a body must arrive.
 
     An HTTP/1.1 request without a ``Host``, or with several, gets 400 (RFC 9112, section 3.2).
 
-    A request that offers HTTP/2 (``Upgrade: h2c``, as Java clients send) gets its response in HTTP/1.1
-    (RFC 9110, section 7.8): otherwise uvicorn with httptools loses the body of such a request.
+    An upgrade that uvicorn does not support is ignored (RFC 9110, section 7.8). For example, a request that
+    offers HTTP/2 (``Upgrade: h2c``, as Java clients send) gets a response in HTTP/1.1. Without this, uvicorn
+    with httptools would lose the body of such a request.
 
     Use this class as ``uvicorn.Config(app, http=HeadTimeoutProtocol)``, from a shell as
     ``uvicorn --http relaybox.serving:HeadTimeoutProtocol app:app``.
@@ -130,19 +132,21 @@ class HeadTimeoutProtocol(_Protocol):
     #: Time limit of a head in seconds; None: ``HTTP_HEAD_TIMEOUT_S`` from the environment.
     head_timeout_s: ClassVar[float | None] = None
     _timer: asyncio.TimerHandle | None = None
-    #: Bytes received of an incomplete head; None while no head is being received.
+    #: Number of bytes received of a request head that is not complete; None while no head is being received.
     _head_bytes: int | None = None
-    #: The data that is being parsed. httptools stops after a head with an upgrade; if the upgrade is ignored,
-    #: the data after the head is parsed from here.
+    #: The argument of the current call of ``data_received``. httptools stops parsing after a head with an
+    #: upgrade; if the upgrade is ignored, the data after the head is read from this attribute and parsed.
     _received = b""
-    #: The head of a request without the headers of its ignored upgrade; None without such a request.
+    #: The head of a request whose upgrade is ignored, without the headers of the upgrade, to be parsed again;
+    #: None if there is no such request.
     _plain_head: bytes | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start the timer for the first request's head."""
+        """Start the timer for the first request's head, and coalesce the writes of responses."""
         coalescing = _CoalescingTransport(cast("asyncio.Transport", transport))
         super().connection_made(cast("asyncio.Transport", coalescing))
-        # Uvicorn checks only whether the logger has a handler, and would format lines that its level drops.
+        # Uvicorn checks only whether the logger has a handler, and would format lines that the logger's level
+        # then drops.
         self.access_log = self.access_log and self.access_logger.isEnabledFor(logging.INFO)
         self._start_timer()
 
@@ -191,7 +195,8 @@ class HeadTimeoutProtocol(_Protocol):
     def on_message_complete(self) -> None:
         """Pass the end of the body to uvicorn.
 
-        Do nothing after a head whose upgrade is ignored: httptools then calls this before the body.
+        After a head whose upgrade is ignored this method does nothing: httptools then calls this method
+        before the body was parsed.
         """
         if self._plain_head is None:
             super().on_message_complete()
@@ -222,7 +227,7 @@ class HeadTimeoutProtocol(_Protocol):
         super().connection_lost(exc)
 
     def _start_timer(self) -> None:
-        # After a supported upgrade, for example to a WebSocket, the transport has another protocol.
+        # No timer after a supported upgrade, for example to a WebSocket: the transport has another protocol.
         if self.transport.is_closing() or self.transport.get_protocol() is not self:
             self._cancel_timer()
         elif self._timer is None:

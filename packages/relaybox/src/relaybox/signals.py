@@ -1,6 +1,7 @@
-"""Let a service announce its steps, so that a test waits for a step and not for a time.
+"""Let a service announce its steps, so that a test waits for a step and not for a fixed time.
 
-A step is announced by a signal. Each service has its own enum of signals. In production no listener is set.
+A service announces each step by a signal. Each service has its own enum of signals. A test sets a listener,
+which is called with each signal; in production there is no listener.
 """
 
 from collections import Counter
@@ -12,7 +13,7 @@ __all__ = ("OnSignal", "Signal", "SignalEmitter")
 
 
 class Signal(StrEnum):
-    """Base class of the enums of signals, one per service."""
+    """Base class of enums; each enum lists the signals of one service."""
 
 
 S = TypeVar("S", bound=Signal)
@@ -21,7 +22,7 @@ OnSignal: TypeAlias = Callable[[S], None]
 
 
 class SignalEmitter(Generic[S]):
-    """Count the signals of one service, and pass each of them to its listener."""
+    """Count the signals of one service, and pass each signal to the listener, if there is one."""
 
     def __init__(self, on_signal: OnSignal[S] | None = None) -> None:
         self._on_signal = on_signal

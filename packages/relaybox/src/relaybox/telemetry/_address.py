@@ -20,7 +20,7 @@ class AddressUnusable(RelayboxError):
 
     def __init__(self, host: str, port: int, error: OSError) -> None:
         # The operating system's text is shorter than Python's. Errors of name resolution have negative
-        # numbers, for which the operating system has no text.
+        # numbers, for which the operating system has no text; then Python's text is used.
         known = error.errno is not None and error.errno > 0
         reason = os.strerror(error.errno or 0) if known else error.strerror or str(error)
         super().__init__(f"cannot serve {self.what} at {host}:{port}: {reason}; {self._remedy(error)}")
@@ -43,8 +43,8 @@ def open_listener(host: str, port: int, *, backlog: int, error_class: type[Addre
     Args:
         host: Name or address of this machine.
         port: 0 for a free port that the operating system chooses.
-        backlog: Connections that wait to be accepted, as for ``listen(2)``.
-        error_class: The class of the error to raise.
+        backlog: Maximum number of connections that wait to be accepted, as for ``listen(2)``.
+        error_class: The subclass of AddressUnusable to raise if the address cannot be opened.
 
     Raises:
         AddressUnusable: The address is in use, unknown, or not an address of this machine; or this process

@@ -22,7 +22,7 @@ __all__ = ("CHECK_LIMIT_S", "SharedCheck", "check_postgres")
 CHECK_LIMIT_S: Final = 2.0
 #: Seconds for which calls share one result, so that frequent probes cause no load.
 _FRESH_S: Final = 1.0
-#: Seconds for which migrations are not compared again after none was missing.
+#: Seconds for which the result "no migration is missing" is reused, before migrations are compared again.
 _SCHEMA_FRESH_S: Final = 30.0
 _SQL: Final = load_queries(__package__ or "relaybox.telemetry", "checks.sql")
 _OK: Final = CheckResult(state=HealthState.OK)
@@ -31,8 +31,9 @@ _OK: Final = CheckResult(state=HealthState.OK)
 def check_postgres(database: Database, *migrations: Migrations) -> Check:
     """Return a check that PostgreSQL responds, accepts writes and has all *migrations*.
 
-    Otherwise its state is FAILED. The check ends within 2 s, and calls within 1 s share its result. It takes
-    a connection from the pool of *database*, so it also fails if all connections of the pool stay in use.
+    If one of these is not the case, the state is FAILED. The check ends within 2 s, and calls within 1 s share
+    one result. The check takes a connection from the pool of *database*, so the state is also FAILED if all
+    connections of the pool stay in use.
     """
     schema = _SchemaCheck(database, migrations)
     detail = (
@@ -46,8 +47,8 @@ def check_postgres(database: Database, *migrations: Migrations) -> Check:
 class SharedCheck:
     """A check with a limit of time and rate.
 
-    It calls *run*, which gets at most 2 s; after that the result is *late*. All calls within 1 s get the same
-    result, and *run* is never called twice at the same time.
+    A call of this object calls *run*. If *run* takes longer than 2 s, *run* is cancelled and the result is
+    *late*. All calls within 1 s get the same result, and *run* is never called twice at the same time.
     """
 
     def __init__(self, run: Callable[[], Awaitable[CheckResult]], late: CheckResult) -> None:

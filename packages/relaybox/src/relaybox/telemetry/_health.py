@@ -43,7 +43,7 @@ class HealthReport:
 
     @property
     def state(self) -> HealthState:
-        """The worst of all states; OK without checks."""
+        """The worst state of all results; OK if there are no results."""
         states = {result.state for result in self.results.values()}
         if HealthState.FAILED in states:
             return HealthState.FAILED
@@ -51,17 +51,21 @@ class HealthReport:
 
     @property
     def http_status(self) -> int:
-        """503 if a check FAILED, so that load balancers send no requests; 200 if OK or DEGRADED."""
+        """Status of ``/readyz``: 503 if a check FAILED, so that load balancers send no requests; else 200."""
         return 503 if self.state is HealthState.FAILED else 200
 
     def body(self) -> dict[str, object]:
-        """The JSON of ``/readyz``: ``{"status", "checks": {name: {"status", "detail"?}}}``."""
+        """Return the JSON object of ``/readyz``: the worst state, and state and detail of each check.
+
+        Its form is ``{"status": …, "checks": {name: {"status": …, "detail": …}}}``; a check without a detail
+        has no member ``detail``.
+        """
         checks = {name: _entry(result) for name, result in self.results.items()}
         return {"status": str(self.state), "checks": checks}
 
 
 async def run_checks(checks: Checks) -> HealthReport:
-    """Run all *checks* concurrently."""
+    """Run all *checks* concurrently, and return their results by name in one report."""
     found = await asyncio.gather(*(check() for check in checks.values()))
     return HealthReport(results=dict(zip(checks, found, strict=True)))
 

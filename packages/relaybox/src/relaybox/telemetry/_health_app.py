@@ -92,7 +92,8 @@ async def serve_health(
 ) -> AsyncGenerator[int]:
     """Serve *app* during an ``async with`` block, and yield the port.
 
-    No signal handlers are installed: the caller stops the process.
+    The server installs no signal handlers: the caller handles signals, and the end of the block stops the
+    server.
 
     Args:
         app: The application, see :func:`health_app`.

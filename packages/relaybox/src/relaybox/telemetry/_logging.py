@@ -26,11 +26,11 @@ LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 _ACCESS_LOG: Final = "uvicorn.access"
 #: Loggers whose level is WARNING: at INFO they log each request or statement, or repeat lines of Relaybox.
 _QUIET: Final = (_ACCESS_LOG, "uvicorn.error", "sqlalchemy", "httpx2", "httpcore2", "alembic")
-#: Loggers whose own handlers are removed, because each line would be logged twice.
+#: Loggers whose own handlers are removed; with these handlers each of their lines would be logged twice.
 _LIBRARIES: Final = ("uvicorn", "uvicorn.error", _ACCESS_LOG, "alembic", "sqlalchemy")
 
 
-#: Number of characters of "12:34:56.789".
+#: Length to which times in a terminal are cut, that of "12:34:56.789".
 _MILLISECONDS: Final = 12
 
 
@@ -75,7 +75,7 @@ def configure_logging(
     final: list[Processor] = [
         *_FAILURES,
         redact,
-        # After `redact`, because the fields that these processors add contain no secrets.
+        # These run after `redact`: they add only fields without secrets, and render the line.
         *(_json_processors(service) if as_json else _terminal_processors(output)),
     ]
     structlog.configure(

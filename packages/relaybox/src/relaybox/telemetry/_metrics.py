@@ -54,7 +54,8 @@ class HttpMetrics:
             registry=registry,
             buckets=_SECONDS,
         )
-        #: Time series by route, method and status class, because ``labels()`` is slower than ``inc()``.
+        #: Cache of the time series by route, method and status class, because ``labels()`` takes longer than
+        #: ``inc()``.
         self._series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def record_response(self, *, route: str, method: str, status: int, duration_s: float) -> None:
@@ -136,7 +137,7 @@ class IdempotencyMetrics:
 
 
 class DatabaseMetrics:
-    """Duration of transactions, and use of the pool's connections."""
+    """Measure the duration of transactions, and count the open and the used connections of the pool."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._seconds = Histogram(

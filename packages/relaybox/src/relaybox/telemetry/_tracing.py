@@ -27,8 +27,8 @@ def current_traceparent() -> str | None:
 def continue_trace(traceparent: str | None) -> Generator[None]:
     """Run a ``with`` block as part of the trace that *traceparent* names.
 
-    Has no effect if *traceparent* is None or malformed, or if a span is active, because an instrumented
-    application has then set the parent itself.
+    Has no effect if *traceparent* is None or malformed. Has no effect either if a span is active: then
+    OpenTelemetry's instrumentation of the application has already continued the trace.
     """
     if traceparent is None or trace.get_current_span().get_span_context().is_valid:
         yield
