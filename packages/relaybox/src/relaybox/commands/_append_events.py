@@ -19,7 +19,7 @@ from relaybox.outbox import notify_on_commit, validate_envelope
 __all__ = ("InboxCommand", "append_events", "settle_command")
 
 _SQL: Final = load_queries(__package__ or "relaybox.commands", "append_events.sql")
-#: Limits of one statement: number of events, and characters of their JSON.
+#: Limits of one statement: number of events, and number of characters of their envelopes as JSON.
 _EVENTS_MAX: Final = 1_000
 _CHARACTERS_MAX: Final = 4_000_000
 
@@ -39,7 +39,7 @@ class InboxCommand:
     key: str | None = None
 
 
-#: An event, its topic, and its envelope as JSON.
+#: An event, the topic to publish it to, and the envelope of the event as JSON.
 _Row = tuple[EventEnvelope, str, str]
 
 
@@ -58,14 +58,16 @@ async def append_events(
 
     Args:
         db: Session of the application's transaction.
-        command: The command to record; None if its inbox row exists, as for a worker that completes a task.
+        command: The command to record; None if the inbox has the command already, as when a worker completes
+            the command's task.
         events: Events of one or several aggregates, each with the next ``version`` of its aggregate.
         topic: A topic of ``OUTBOX_TOPICS``; ``OUTBOX_ROUTES`` may route ``domain-events`` to another topic.
 
     Raises:
         DuplicateCommand: *command* is RECEIVED or PROCESSING, and its aggregate has a pending command of the
             same type.
-        RetryTransaction: Another transaction has recorded the same version: roll back and decide again.
+        RetryTransaction: Another transaction has recorded the same version of an aggregate, or a pending
+            command of the same type: roll back and decide again.
         VersionGap: A version is not the next version of its aggregate. Roll back: an earlier round trip of
             this call may have written events.
         ValueError: *events* is empty, and *command* is None or not RECEIVED.
@@ -123,7 +125,7 @@ def check_versions(events: Sequence[EventEnvelope]) -> None:
 
 
 def chunks_of(rows: Sequence[_Row]) -> Iterator[list[_Row]]:
-    """Split *rows* into chunks that fit in one statement; yield one empty chunk if there are no rows."""
+    """Split *rows* into chunks, one per statement; yield one empty chunk if there are no rows."""
     chunk: list[_Row] = []
     characters = 0
     for row in rows:

@@ -1,8 +1,9 @@
 """Write commands that arrive together in one statement.
 
 A batch of 1 to 64 commands takes two round trips: a query reads the snapshots, and a statement checks the
-versions and writes everything. No command waits until a batch is full: a free worker processes the command
-at once, and if both workers are busy, the command joins the next batch.
+versions and writes everything. If some commands of the batch create aggregates and others change aggregates,
+each kind has a statement of its own. No command waits until a batch is full: a free worker processes the
+command at once, and if both workers are busy, the command joins the next batch.
 """
 
 import asyncio
@@ -28,7 +29,7 @@ __all__ = ("CommandBatcher",)
 _WORKERS_MAX: Final = 2
 _BATCH_COMMANDS_MAX: Final = 64
 _WAITING_COMMANDS_MAX: Final = 2_000
-#: Seconds after its submission in which a command may be attempted, including all retries; then it fails.
+#: Seconds after the submission of a command in which it may be decided and written, again too; then it fails.
 _WAIT_S_MAX: Final = 10.0
 
 
@@ -66,7 +67,7 @@ class CommandBatcher:
         self._waiting: deque[PendingCommand] = deque()
         #: Idempotency keys, as stored, of commands that are queued or being processed by this object.
         self._claimed: set[str] = set()
-        #: Ids of aggregates whose command a worker is processing.
+        #: Ids of the aggregates that have a command in the batch of a worker.
         self._busy: set[UUID] = set()
         self._workers: set[asyncio.Task[None]] = set()
 
@@ -77,7 +78,8 @@ class CommandBatcher:
 
         Raises:
             CommandError: The command was refused; nothing was written.
-            DatabaseBusy: 2,000 commands are queued already, or the command was not written within 10 s.
+            DatabaseBusy: 2,000 commands are queued already, the command was not written within 10 s, or
+                PostgreSQL did not grant a lock in time.
             DatabaseUnavailable: PostgreSQL is unreachable; the command may have been written or not.
             RequestInFlight: A command with the same key is queued or being processed in this process.
             Replay: A response is stored under the command's key; the exception has this response.
@@ -115,12 +117,13 @@ class CommandBatcher:
                     self._busy.difference_update(pending.command.aggregate_id for pending in batch)
                 self._waiting.extendleft(pending for pending in reversed(batch) if not pending.result.done())
         finally:
-            # Not in a done callback of the task: a command submitted between the worker's last look at the
-            # queue and the callback would start no worker, and wait for ever.
+            # The worker is not removed by a done callback of its task, which runs later: a command submitted
+            # between the worker's last look at the queue and the callback would start no worker, and wait for
+            # ever.
             self._workers.difference_update({asyncio.current_task()})
 
     def _next_batch(self) -> list[PendingCommand]:
-        """Remove the next batch from the queue: at most one command per aggregate, and none of ``_busy``."""
+        """Remove the next batch from the queue: one command per aggregate, and none of a busy aggregate."""
         batch: list[PendingCommand] = []
         passed: list[PendingCommand] = []
         while self._waiting and len(batch) < _BATCH_COMMANDS_MAX:
@@ -136,7 +139,8 @@ class CommandBatcher:
     async def _process(self, batch: Sequence[PendingCommand]) -> None:
         """Decide and write *batch*; if this fails, decide and write each command by itself.
 
-        So the error of one command does not fail the others. If PostgreSQL is unavailable, all fail at once.
+        So the error of one command does not fail the other commands. If PostgreSQL is unavailable, all
+        commands of the batch fail at once.
         """
         try:
             await self._decide_and_write(batch)
@@ -149,9 +153,10 @@ class CommandBatcher:
                     await self._process([pending])
 
     async def _decide_and_write(self, batch: Sequence[PendingCommand]) -> None:
-        """Try once to write *batch*; a command that lost a race for its version joins the next batch.
+        """Try once to decide and write *batch*; a command that lost a race for a version stays pending.
 
-        No pause is needed between attempts: one of the commands that race for a version is always written.
+        The worker then puts the command into its next batch, without a pause: of the commands that race for a
+        version, one is always written.
         """
         waiting = [pending for pending in batch if self._is_open(pending)]
         if not waiting:
@@ -198,11 +203,12 @@ class CommandBatcher:
         """Write the decisions in *part*, which either all create an aggregate or all change one.
 
         The results of written commands are set at once, so that a later failure cannot repeat these commands.
-        A single command that loses a race stays pending, and is repeated with the next batch.
+        A command stays pending, and is repeated with the next batch, if its aggregate has another version
+        now, or if it is the only command and violates a constraint that shows a lost race.
 
         Raises:
-            RetryTransaction: One of several commands lost a race, and nothing was written. The error does not
-                name the command, so the caller repeats each command by itself.
+            RetryTransaction: One of several commands violates such a constraint, and nothing was written. The
+                error does not name the command, so the caller repeats each command by itself.
         """
         creates = part[0][0].command.creates
         decisions = [decision for _, decision in part]
@@ -229,9 +235,9 @@ def _aggregate_to_decide_on(command: Command, found: CommandLookup | None) -> Lo
 
     Raises:
         AggregateNotFound: The aggregate does not exist, or belongs to another principal.
-        Replay: A response is stored under the key, and the caller may still see the aggregate (G68).
-        KeyReused: The key was used for another request.
-        ResponseNotKept: The key's request was executed, and its response is not stored.
+        Replay: A response is stored under the command's key, and the caller may see the aggregate (G68).
+        KeyReused: The command's key was used for another request.
+        ResponseNotKept: The request with this key was executed, and its response is not stored.
     """
     if found is not None and found.stored_response is not None and command.keyed_response is not None:
         if not command.creates:

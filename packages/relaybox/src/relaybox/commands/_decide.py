@@ -40,7 +40,7 @@ _EVENTS_MAX: Final = 100
 class Caller:
     """The sender of a command, and the request or event that caused the command."""
 
-    #: The token's ``sub``, or the name of an agent.
+    #: Name of the sender: the claim ``sub`` of a client's token, or the name of an agent.
     actor: str
     #: Service that accepted the command: ``api-gateway``, ``concept-agent``, …
     source_service: str
@@ -49,7 +49,8 @@ class Caller:
     internal: bool = False
     #: Id of the HTTP request; None if no request caused the command.
     request_id: str | None = None
-    #: Correlation id of the chain that the command continues; None: the command's id begins a new chain.
+    #: Correlation id of the chain of events that the command continues; None: the command begins a new chain,
+    #: whose correlation id is the command's id.
     correlation_id: UUID | None = None
     #: Id of the consumed event that caused the command; None for a client's command.
     causation_id: UUID | None = None
@@ -87,7 +88,7 @@ class Command:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KeyedResponse:
-    """The claim on a client's idempotency key, and a function that builds the response to store."""
+    """The claim on a client's idempotency key, and the function that builds the response to store."""
 
     claim: Claim
     build_response: "Callable[[CommandResult], ResponseParts]"
@@ -128,20 +129,20 @@ class Decision:
     status: CommandStatus
     #: The command's payload as JSON.
     payload: str
-    #: JSON object of the aggregate's changed fields (of a new aggregate: all fields), with
-    #: ``expected_version`` and ``aggregate_type``.
+    #: JSON object with the aggregate's id, version and changed fields (of a new aggregate: all fields), and
+    #: with ``expected_version`` (the version before the command) and ``aggregate_type``.
     snapshot: str
     #: Version of the aggregate after the command.
     version: int
     topic: str
-    #: Event id and envelope as JSON, in the order of versions.
+    #: Id of each event, and its envelope as JSON, in the order of the aggregate's versions.
     events: tuple[tuple[UUID, str], ...]
     settlements: tuple[Settlement, ...]
     #: The aggregate after the command.
     aggregate: Aggregate
 
     def result(self) -> CommandResult:
-        """Return the result for the sender, valid once the decision is committed."""
+        """Return the result for the sender; send it only after the decision is committed."""
         done = self.status is CommandStatus.COMPLETED
         return CommandResult(
             command_id=self.command.command_id,
@@ -164,15 +165,15 @@ def loaded_aggregate_from_row(row: Mapping[str, Any]) -> LoadedAggregate:
 def decide(
     domain: Domain[Any], command: Command, loaded: LoadedAggregate | None, outbox: OutboxSettings
 ) -> Decision:
-    """Let the domain decide *command*; return what to write.
+    """Let the domain decide *command*; return the rows to write.
 
     The checks run in the order of the errors below, so that a request with several faults always gets the
     same error: 404, then 422 for type or payload, then 409, then 422 for the domain's rules.
 
     Args:
-        domain: Declares the command.
+        domain: The domain, which declares the command and its decider.
         command: The command to decide.
-        loaded: The aggregate; None for a command that creates an aggregate.
+        loaded: The aggregate as read from the database; None for a command that creates an aggregate.
         outbox: Determines the topic of the events, and checks their size.
 
     Raises:
@@ -182,7 +183,8 @@ def decide(
         DuplicateCommand: A command of the same type is pending for the aggregate.
         StaleVersion: The aggregate's version is not the command's ``expected_version``.
         CommandRefused: The aggregate's rules forbid the command.
-        TopicUndeclared, MessageTooLarge: The relay could not publish an event.
+        TopicUndeclared, MessageTooLarge: The relay could not publish an event of the command, because the
+            topic is not declared or the event is too large.
         AssertionError: The decider returned no event, or over 100 events.
     """
     caller = command.caller
@@ -308,10 +310,10 @@ def _envelope(
 
 
 def metadata_of(caller: Caller, command_id: UUID | None) -> dict[str, Any]:
-    """Return the ``metadata`` of an event; keys whose value would be None are left out.
+    """Return the ``metadata`` of an event that *caller* causes; keys whose value would be None are left out.
 
-    The keys are ``user_id``, ``source_service``, ``command_id``, ``request_id``, ``timestamp`` and
-    ``traceparent``.
+    The keys are ``user_id``, ``source_service``, ``command_id``, ``request_id``, ``timestamp`` (now) and
+    ``traceparent``. *command_id* is None for an event that no command causes.
     """
     known = {
         "user_id": caller.actor,

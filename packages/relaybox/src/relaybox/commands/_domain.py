@@ -18,7 +18,7 @@ __all__ = ("Aggregate", "Domain", "Handler", "SnapshotQueries")
 
 #: Matches the empty string between two words of a PascalCase name.
 _WORD_BREAK: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-#: Names of other path parameters of a domain's routes.
+#: Names of path parameters that a domain's routes use for other ids than the aggregate's.
 _TAKEN_PARAMETERS: Final = frozenset({"command_id", "task_id"})
 _SQL: Final = load_queries(__package__ or "relaybox.commands", "snapshots.sql")
 
@@ -82,10 +82,10 @@ class Handler(Generic[A]):
 
     command_type: str
     model: type[BaseModel]
-    #: ``(aggregate, command, command_id) -> events``.
+    #: The decider, always with three parameters: ``(aggregate, command, command_id) -> events``.
     decide: Callable[[A, Any, UUID], Events]
-    #: Whether the command stays pending until an agent reports its end (response 202); otherwise its decision
-    #: completes the command (response 200).
+    #: Whether the command stays pending until an agent (a service that works on tasks) reports the end of the
+    #: command (response 202); otherwise the decision completes the command (response 200).
     pending: bool = False
     #: Whether the command creates an aggregate.
     creates: bool = False
@@ -122,8 +122,10 @@ class Domain(Generic[A]):
             name: First part of the names of events, such as ``Shop.Order``.
             aggregate: Class of the state.
             aggregate_type: Value of ``aggregate_type`` in events and snapshots.
-            topic: A topic of ``OUTBOX_TOPICS``; ``OUTBOX_ROUTES`` may route ``domain-events`` to another one.
-            target_type: Value of ``target_type`` in the domain's events.
+            topic: Topic of the domain's events, one of ``OUTBOX_TOPICS``. ``OUTBOX_ROUTES`` may route
+                ``domain-events`` to another topic.
+            target_type: Value of ``target_type`` in the domain's events: the kind of object that the events
+                are about, as defined by the application.
             snapshots: Queries of the domain's own table; None stores snapshots in ``aggregate_snapshots``.
             naming: The naming rule: a function that gets the name of an event and returns it, or raises
                 EventNameInvalid.
@@ -140,7 +142,8 @@ class Domain(Generic[A]):
         self.target_type = target_type
         self.snapshots = snapshots or self.LIBRARY_SNAPSHOTS
         self.handlers: dict[str, Handler[A]] = {}
-        #: The declared events, by which readers bring recorded events to the declared versions.
+        #: The declared events. Readers use them to convert the payloads of recorded events to the declared
+        #: versions.
         self.event_types = EventTypes()
         self._listeners: list[Callable[[], None]] = []
 
@@ -151,7 +154,8 @@ class Domain(Generic[A]):
     def id_parameter(self) -> str:
         """Name of the path parameter with the aggregate's id: ``order_id`` in the domain ``Shop.Order``.
 
-        If other parameters of the routes have this name, the domain's whole name is used: ``shop_task_id``.
+        If another path parameter of the routes has this name, the domain's whole name is used, such as
+        ``shop_task_id`` in the domain ``Shop.Task``.
         """
         *_, aggregate = self.name.split(".")
         name = f"{_snake_case(aggregate)}_id"
@@ -169,11 +173,13 @@ class Domain(Generic[A]):
         Args:
             action: The last part of the name.
             version: The version of the payloads that deciders return.
-            upcast: For each earlier version, the function that turns its payload into one of the next.
+            upcast: For each earlier version, the function that turns a payload of this version into a payload
+                of the next version.
 
         Raises:
             EventNameInvalid: The name breaks the domain's naming rule.
-            EventTypeInvalid: The upcasters do not match the version, or the event is declared differently.
+            EventTypeInvalid: *upcast* does not have one function for each earlier version, or this event is
+                declared already with another version or other upcasters.
         """
         declared = EventType(self._naming(f"{self.name}.{action}"), version, upcast or {})
         self.event_types.add(declared)
@@ -250,7 +256,8 @@ class Domain(Generic[A]):
             creates: Whether the command must create an aggregate; otherwise it must not.
 
         Raises:
-            UnknownCommand: The domain has no such handler, or *internal* or *creates* does not fit it.
+            UnknownCommand: The domain has no handler of this type, the handler is internal and the sender is
+                not an agent, or the handler's ``creates`` differs from *creates*.
         """
 
         def fits(one: Handler[A]) -> bool:

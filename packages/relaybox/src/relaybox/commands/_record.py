@@ -31,8 +31,8 @@ from relaybox.idempotency import (
 
 __all__ = ("CommandLookup", "Statements", "map_constraint_errors")
 
-#: Constraints that are violated if two commands race for one aggregate or one idempotency key. Any other
-#: violated constraint is treated as one of the domain's own table.
+#: Constraints that are violated if two commands race for one aggregate or one idempotency key. A violation of
+#: any other constraint is reported as ConstraintViolated, like those of the domain's own table.
 _RACE_CONSTRAINTS: Final = frozenset(
     {
         "idx_command_inbox_unique_pending_command",
@@ -49,7 +49,7 @@ _SQL: Final = load_queries(__package__ or "relaybox.commands", "commands.sql")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CommandLookup:
-    """The aggregate and the stored response that the database has for a command."""
+    """The result of the query ``load`` for one command: its aggregate, and the response under its key."""
 
     #: Owner of the aggregate; None if this domain has no such aggregate.
     owner: str | None
@@ -73,12 +73,13 @@ class Statements:
     ) -> Mapping[UUID, CommandLookup]:
         """Read the aggregate and the stored response of each command; return them by aggregate id.
 
-        The call takes one round trip, and further ones to read a large response body or to delete expired
-        responses.
+        The call takes one round trip. Each large response body and the deletion of expired responses take one
+        more.
 
         Args:
             executor: Connection to read from.
-            asked: Aggregate id of each command, and the hash of its idempotency key; None without a key.
+            asked: For each command the id of its aggregate, and the hash of its idempotency key (None for a
+                command without a key).
         """
         ids, keys = [aggregate_id for aggregate_id, _ in asked], [key for _, key in asked]
         rows = await executor.fetch(self.load_text, ids, keys)
@@ -115,14 +116,14 @@ class Statements:
         result does not contain the aggregate's id.
 
         Args:
-            executor: A connection, or a session if the caller's transaction writes more.
+            executor: A connection, or the session of the caller's transaction.
             decisions: Decisions of one kind: all create their aggregate, or none does.
             creates: Whether the decisions create their aggregates.
 
         Raises:
             RetryTransaction: Another transaction won the race for an aggregate or key; nothing was written.
-            ConstraintViolated: A constraint of the domain's own table rejects a decision.
-            PayloadInvalid: PostgreSQL cannot store the payload of a decision.
+            ConstraintViolated: Another constraint, such as one of the domain's own table, rejects a decision.
+            PayloadInvalid: PostgreSQL cannot store the payload of a command or of an event.
         """
         text = self.create_text if creates else self.advance_text
         with map_database_errors(), map_constraint_errors(decisions[0].command.command_type):

@@ -51,10 +51,10 @@ class CommandService:
         """Register *domains*.
 
         Args:
-            database: Where commands are written.
-            domains: Their names and command types must be unique.
+            database: The database to which commands are written.
+            domains: The domains; their names and command types must be unique.
             notifier: Notifies relays and live streams after a COMMIT.
-            source_service: Name of this service, recorded with commands that have no caller.
+            source_service: Name of this service, recorded as the sender of commands that have no ``caller``.
             outbox: Topics of events; None reads ``OUTBOX_…`` from the environment.
         """
         self._database = database
@@ -87,8 +87,9 @@ class CommandService:
     async def submit(self, command: Command, *, domain: Domain[Any]) -> CommandResult:
         """Execute one command of *domain* and return its result after the COMMIT (G02).
 
-        Commands that arrive together share two round trips, one query and one statement. A command that loses
-        a race for its aggregate's version is decided again on a new snapshot, for at most 10 s (G03, G04).
+        Commands that arrive together share one query and one statement, or two statements if some of them
+        create aggregates and others do not. A command that loses a race for its aggregate's version is decided
+        again on a new snapshot, for at most 10 s (G03, G04).
 
         Raises:
             CommandError: The command was refused; nothing was written.
@@ -101,7 +102,7 @@ class CommandService:
         return await self._batchers[domain.name].submit(command)
 
     async def read(self, domain: Domain[A], aggregate_id: UUID, *, actor: str) -> AggregateView[A]:
-        """Return an aggregate of *actor*, with its pending commands; one round-trip.
+        """Return an aggregate that belongs to *actor*, with its pending commands, in one round trip.
 
         Raises:
             AggregateNotFound: There is no such aggregate, or it belongs to another principal.
@@ -133,7 +134,8 @@ class CommandService:
             command_type: Selects the domain and the handler.
             payload: The command's payload, as JSON types.
             db: Session of the caller's transaction.
-            caller: The sender; None for this service, which may change the aggregates of all principals.
+            caller: The sender; None if this service itself sends the command. A service may change the
+                aggregates of all principals, and may send internal commands.
 
         Raises:
             DuplicateCommand: A command of the same type is pending; the error has its id.

@@ -1,8 +1,9 @@
 -- name: append_events
--- Write a command ($1 null: none), its events and their outbox rows in one statement. Writes nothing, and returns the
--- reason, if a command of the same type is pending, or an aggregate lacks the version before its first event here. If a
--- version exists already, its unique constraint fails the statement. The version before is read by a scalar subquery:
--- for a join the planner, which estimates 100 rows for each function, would read all events.
+-- Write a command (none if $1 is null), its events and their outbox rows in one statement. The statement writes nothing
+-- and returns the reason if a command of the same type is pending, or if an aggregate has no event with the version
+-- before its first event given here. If an event with a given version exists already, a unique constraint fails the
+-- statement. The version before is read by a scalar subquery: for a join the planner, which estimates 100 rows for each
+-- unnest(), would read all events.
 WITH event AS (
     SELECT event_id, topic, envelope::jsonb AS envelope, position
     FROM unnest($7::uuid[], $8::text[], $9::text[]) WITH ORDINALITY AS event (event_id, topic, envelope, position)
@@ -47,7 +48,7 @@ UNION ALL
 SELECT NULL, aggregate_type, aggregate_id, version FROM gap
 
 -- name: settle_command
--- End a pending command with status $2; returns no row if the command is not pending.
+-- End the pending command $1 with status $2 and the error $3; return no row if the command is not pending.
 UPDATE command_inbox SET status = $2, error_data = $3::text::jsonb
 WHERE id = $1 AND status IN ('RECEIVED', 'PROCESSING')
 RETURNING id

@@ -1,6 +1,6 @@
 -- name: load
--- Load snapshots, their pending commands, and the responses stored under clients' idempotency keys. The state is left
--- out if a response is stored, because that response is sent and the command is not decided.
+-- Load snapshots, their pending commands, and the responses stored under clients' idempotency keys. The state is null if
+-- a response is stored that has not expired, because that response is sent and the command is not decided.
 WITH loaded AS (
 -- include: load
 )
@@ -21,8 +21,9 @@ LEFT JOIN LATERAL (
 -- name: record
 -- Write commands, their events, outbox rows, snapshots and responses: all or nothing, in one statement. The part
 -- "advanced" checks the versions of the snapshots, and the other parts join the rows that it returns, so a command with
--- a stale version writes nothing. Inbox, claims and events have no ON CONFLICT: a race fails the statement, which is
--- repeated. ON CONFLICT would wait for the other transaction, and not see its row then.
+-- a stale version writes nothing. The inserts of commands, claims and events have no ON CONFLICT: a race fails the
+-- statement, and the caller repeats it. ON CONFLICT would wait for the other transaction, and afterwards the statement
+-- could not read the row of that transaction.
 WITH advanced AS (
 -- include: snapshot
 ),

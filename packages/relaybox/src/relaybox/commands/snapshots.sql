@@ -15,8 +15,8 @@ RETURNING id
 
 -- name: advance
 -- Update snapshots whose version is expected_version; lock them in the order of ids. Fields that are not in the
--- document keep their values. The ids are given as an array: for a join alone the planner, which estimates 100 rows for
--- each function, would read the whole table.
+-- document keep their values. The ids are also given as an array: for the join alone the planner, which estimates 100
+-- rows for jsonb_array_elements(), would read the whole table.
 WITH given AS MATERIALIZED (SELECT doc, (doc ->> 'id')::uuid AS id FROM jsonb_array_elements($1::text::jsonb) AS doc)
 UPDATE aggregate_snapshots AS snapshot SET state = next.state, version = next.version
 FROM (

@@ -31,9 +31,9 @@ _OK: Final = CheckResult(state=HealthState.OK)
 def check_postgres(database: Database, *migrations: Migrations) -> Check:
     """Return a check that PostgreSQL responds, accepts writes and has all *migrations*.
 
-    If one of these is not the case, the state is FAILED. The check ends within 2 s, and calls within 1 s share
-    one result. The check takes a connection from the pool of *database*, so the state is also FAILED if all
-    connections of the pool stay in use.
+    If one of these is not the case, the state is FAILED. The check ends within 2 s, and calls within 1 s
+    share one result. The check takes a connection from the pool of *database*, so the state is also FAILED if
+    all connections of the pool stay in use.
     """
     schema = _SchemaCheck(database, migrations)
     detail = (
