@@ -88,8 +88,8 @@ class CommandService:
         """Execute one command of *domain* and return its result after the COMMIT (G02).
 
         Commands that arrive together share one query and one statement, or two statements if some of them
-        create aggregates and others do not. A command that loses a race for its aggregate's version is decided
-        again on a new snapshot, for at most 10 s (G03, G04).
+        create aggregates and others do not. A command that loses a race for its aggregate's version is
+        decided again on a new snapshot, for at most 10 s (G03, G04).
 
         Raises:
             CommandError: The command was refused; nothing was written.

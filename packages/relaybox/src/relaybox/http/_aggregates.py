@@ -40,7 +40,7 @@ def aggregate_router(backbone: Backbone, domain: Domain[A]) -> APIRouter:
     Raises:
         TypeError: The domain does not declare exactly one creating command that clients may send.
     """
-    # One router: FastAPI matches the routes of a nested router once more per level.
+    # All routes are in one router, because FastAPI matches the routes of a nested router once more per level.
     routes = _AggregateRoutes(backbone, domain)
     routes.add_command_routes()
     routes.add_aggregate_routes()
@@ -65,7 +65,7 @@ class _AggregateRoutes(CommandRoutes[A]):
         self._creating = _creating(domain)
 
     def add_aggregate_routes(self) -> None:
-        """Add the route that creates an aggregate, and the route that returns its state."""
+        """Add the route that creates an aggregate, and the route that returns an aggregate's state."""
         model, refusals = self._creating.model, self._creating.refuses
         created = {"model": self.domain.aggregate, "headers": {"Location": {"schema": {"type": "string"}}}}
         self.add(
@@ -112,6 +112,6 @@ class _AggregateRoutes(CommandRoutes[A]):
 
 
 def _created(path: str, result: CommandResult) -> ResponseParts:
-    # With the names of the fields, as in the response of the state route.
+    # The members have the names of the model's fields, not their aliases, as in the route ``…/state``.
     body = result.aggregate.model_dump(mode="json")
     return json_response(201, body, location=f"{path}/{result.aggregate_id}/state")

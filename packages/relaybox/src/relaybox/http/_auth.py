@@ -16,13 +16,14 @@ __all__ = ("AUTH_ERRORS", "BEARER_SCHEME", "Authenticate", "bearer")
 #: Errors of the dependency, for ``error_responses``.
 AUTH_ERRORS: Final[tuple[type[RelayboxError], ...]] = (TokenMissing, TokenInvalid, TokenExpired)
 
-#: The security scheme in the OpenAPI document; as a dependency it returns None without a bearer token.
+#: The security scheme in the OpenAPI document; as a dependency it returns None for a request without a bearer
+#: token.
 BEARER_SCHEME: Final = HTTPBearer(
     auto_error=False, bearerFormat="JWT", scheme_name="bearer", description="A JWT of the configured issuer."
 )
 
 Authenticate: TypeAlias = Callable[..., Awaitable[Principal]]
-"""A FastAPI dependency that yields the sender of a request, or raises one of :data:`AUTH_ERRORS`."""
+"""A FastAPI dependency that returns the sender of a request, or raises one of :data:`AUTH_ERRORS`."""
 
 
 def bearer(verifier: TokenVerifier) -> Authenticate:

@@ -69,7 +69,7 @@ class Backbone:
             database: Database of the tables; closed at the end of :meth:`lifespan`.
             domains: The domains whose commands are executed.
             verifier: Verifies bearer tokens.
-            service: Name of this service, ``source_service`` of its events.
+            service: Name of this service; its events have this name in ``source_service``.
             registry: Registry of the metrics; None creates a registry.
         """
         self._domains = tuple(domains)
@@ -106,7 +106,7 @@ class Backbone:
 
         Args:
             domains: The domains whose commands are executed.
-            service: Name of this service, ``source_service`` of its events.
+            service: Name of this service; its events have this name in ``source_service``.
             postgres: Settings class that reads ``POSTGRES_*``; a subclass may have other defaults.
         """
         database = Database(application_name=service, settings_class=postgres)
@@ -138,7 +138,7 @@ class Backbone:
         """Read all settings that this backbone needs, to find errors at the start.
 
         Raises:
-            SettingsError: A setting is missing or malformed; the message has one line for each.
+            SettingsError: Settings are missing or malformed; the message has one line per setting.
             TopicUndeclared: A domain's topic is not in ``OUTBOX_TOPICS``.
             TypeError: Two domains have the same name or declare the same command type.
         """
@@ -211,7 +211,7 @@ class Backbone:
         """
 
         def count(session: Session) -> None:
-            # SQLAlchemy sends the event for savepoints too.
+            # SQLAlchemy sends ``after_commit`` for savepoints too, before the transaction is committed.
             if not session.in_nested_transaction():
                 self._metrics.record_command(command_type=command_type, outcome=outcome)
 
@@ -221,15 +221,15 @@ class Backbone:
     async def lifespan(self, app: FastAPI) -> AsyncGenerator[None]:
         """Run notifier, live streams and background jobs: ``create_app(lifespan=backbone.lifespan, …)``.
 
-        At the end, these are stopped, queued commands are awaited, and the database is closed. The background
-        jobs remove expired and old rows (the sweeper) and expire pauses of flows. Logging is configured by
-        ``LOG_LEVEL`` and ``LOG_JSON``, unless the application has configured logging, see
+        At the end of the application, these are stopped, queued commands are awaited, and the database is
+        closed. The background jobs remove expired and old rows (the sweeper) and expire pauses of flows.
+        Logging is configured by ``LOG_LEVEL`` and ``LOG_JSON``, unless the application has configured it, see
         :func:`relaybox.telemetry.ensure_logging`.
 
         Raises:
             SettingsError, TopicUndeclared, TypeError: See :meth:`check_settings`; nothing was started.
-            KeysIgnored: A route accepts idempotency keys, and no middleware handles them; nothing was
-                started.
+            KeysIgnored: A route accepts idempotency keys, and no IdempotencyMiddleware handles them; nothing
+                was started.
         """
         self.check_settings()
         check_keyed_routes(app)

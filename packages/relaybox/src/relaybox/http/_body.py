@@ -89,7 +89,8 @@ class BodyLimitMiddleware:
 
     Args:
         app: The application inside this middleware.
-        limit_bytes: Maximum size of a body in bytes, unless the route calls :func:`limit_body`.
+        limit_bytes: Maximum size of a body in bytes, unless the route calls :func:`limit_body` or a function
+            that does, such as :func:`read_json`.
         settings: The time limits; None reads ``HTTP_*`` from the environment.
     """
 
@@ -131,7 +132,7 @@ class _Body:
         self._whole = False
 
     async def receive(self) -> Message:
-        """Return the server's next message.
+        """Return the server's next ASGI message, and check the limits of the body.
 
         Raises:
             BodyTimeout: The body did not arrive in time.
@@ -186,7 +187,7 @@ def _rest_of(steps: Generator[Any, Any, Message], waits_for: Any) -> Generator[A
 
 
 def limit_body(request: Request, limit_bytes: int) -> None:
-    """Set the limit of the body of *request* to *limit_bytes*.
+    """Set the maximum size of the body of *request* to *limit_bytes*, before the body is read.
 
     Raises:
         BodyTooLarge: ``Content-Length`` is larger than *limit_bytes*.
@@ -242,7 +243,7 @@ async def read_bytes(request: Request, limit_bytes: int = BODY_BYTES_MAX) -> byt
 async def read_model(request: Request, model: type[Model], limit_bytes: int = BODY_BYTES_MAX) -> Model:
     """Return the body of *request* as an object of the class *model*.
 
-    Raises the errors of :func:`read_json` too.
+    Also raises the errors of :func:`read_json`.
 
     Raises:
         ValidationFailed: The JSON does not match *model*; the response names the fields.
@@ -294,7 +295,7 @@ def parse_json(raw: bytes) -> Any:
 
 
 def _refuse_many_values(raw: bytes) -> None:
-    """Count the values without parsing: the commas and opening brackets outside of strings.
+    """Check the number of values without parsing: count commas and opening brackets outside of strings.
 
     Raises:
         JsonTooManyValues: There are more than 250,000 values, or more than 250,000 strings, names of members
@@ -328,7 +329,7 @@ def _json_error(reason: str) -> RelayboxError:
         return JsonTooDeep(DEPTH_MAX)
     if "number out of range" in reason:
         return JsonNotStorable(_NUMBER_TOO_LARGE)
-    # The parser writes this for half of a surrogate pair, and another message for an escape that is not hex.
+    # The parser writes "hex escape" for half of a surrogate pair, and other words for a malformed escape.
     if "hex escape" in reason:
         return JsonNotStorable(
             "The JSON contains half of a surrogate pair, which is not a character; "
@@ -338,7 +339,7 @@ def _json_error(reason: str) -> RelayboxError:
 
 
 def _check_values(value: Any) -> None:
-    """Check all values and keys, level by level and without recursion.
+    """Check all values and member names of the JSON *value*, level by level and without recursion.
 
     Raises:
         JsonTooDeep: There are more than 64 levels.

@@ -38,7 +38,7 @@ class CacheMode:
         Args:
             idempotent: State of the request.
             request: The request.
-            policy: Policy of the endpoint; None for the default policy.
+            policy: Policy of the endpoint; None for the default policy, while the endpoint is not yet known.
 
         Raises:
             KeyInvalid, KeyMissing, RequestInFlight, KeyReused, ResponseNotKept: See

@@ -66,10 +66,10 @@ __all__ = (
 #: Name of the error table in the ``state`` of an application.
 _TABLE_NAME: Final = "relaybox_error_table"
 _log: Final = structlog.get_logger(__name__)
-#: Key of the ASGI scope under which the error of an error response is stored, for outer middlewares.
+#: Key of the ASGI scope under which the error that a response reports is stored, for outer middlewares.
 REFUSAL: Final = "relaybox.refusal"
-#: Error codes, by status, of HTTPExceptions of FastAPI or an endpoint. Other statuses get their name in
-#: ``http.HTTPStatus`` as the code; for these three statuses, versions of Python have different names.
+#: Error codes of HTTPExceptions, by status. For any other status, the error code is the name of the status in
+#: ``http.HTTPStatus``; for these three statuses, the name differs between versions of Python.
 _CODES: Final = {
     error.status: error.error_code for error in (BodyTooLarge, UnsupportedMediaType, ValidationFailed)
 }
@@ -117,7 +117,8 @@ ERROR_TABLE: Final[ErrorTable] = {
         status=422, fields=lambda error: {"details": error.details} if error.details else {}
     ),
     ConstraintViolated: ErrorResponse(status=409),
-    # A pause is not in a state for the transition. Other errors of flows are defects of the application.
+    # These errors report that a request cannot begin or end a pause of a flow. Other errors of flows are
+    # defects of the application, with the response 500.
     FlowUnknown: ErrorResponse(status=404),
     FlowAlreadyPaused: ErrorResponse(status=409),
     FlowAlreadyResumed: ErrorResponse(status=409),
@@ -172,7 +173,7 @@ def error_responses(
 
 
 def error_response(request: Request, error: RelayboxError, error_table: ErrorTable = ERROR_TABLE) -> Response:
-    """Return the response to *error*; log the traceback and return 500 if no response is defined for it."""
+    """Return the response to *error*; if none is defined for its class, log the traceback and return 500."""
     spec = _response_spec_of(type(error), error_table)
     if spec is None:
         return internal_error(request, error)

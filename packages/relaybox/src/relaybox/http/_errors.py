@@ -1,4 +1,4 @@
-"""Define the errors of this package: refused requests, and an application that would ignore keys.
+"""Define the errors of this package: refused requests, unusable responses, ignored idempotency keys.
 
 ::
 
@@ -67,7 +67,7 @@ class TokenMissing(HttpError):
 
 
 class TokenInvalid(HttpError):
-    """Raised when a token is invalid, not only expired, or there are several ``Authorization`` headers."""
+    """Raised for an invalid token, or for several ``Authorization`` headers; see also TokenExpired."""
 
     error_code = "TOKEN_INVALID"
     status = 401
@@ -75,7 +75,7 @@ class TokenInvalid(HttpError):
 
 
 class TokenExpired(HttpError):
-    """Raised when a token has expired."""
+    """Raised for a token whose signature is valid, and which has expired."""
 
     error_code = "TOKEN_EXPIRED"
     status = 401
@@ -131,7 +131,7 @@ class BodyTooLarge(HttpError):
 class UnsupportedMediaType(HttpError):
     """Raised when a body does not have the media type that the route requires.
 
-    *wanted* describes that type in the message, by default JSON in UTF-8.
+    *wanted* describes the required media type in the message, by default JSON in UTF-8.
     """
 
     error_code = "UNSUPPORTED_MEDIA_TYPE"
@@ -183,9 +183,9 @@ class ValidationFailed(HttpError):
 
 
 class ResponseNotStorable(HttpError):
-    """Raised when a response cannot be held back or stored (G67).
+    """Raised when the response to a request with a key cannot be held back or stored (G67).
 
-    A stream cannot be held back until the commit. A compressed response cannot be stored.
+    A streamed response cannot be held back until the commit. A compressed response cannot be stored.
     """
 
     error_code = "ANSWER_UNKEEPABLE"

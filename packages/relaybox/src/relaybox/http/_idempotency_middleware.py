@@ -36,7 +36,7 @@ from relaybox.telemetry import IdempotencyMetrics
 __all__ = ("IdempotencyMiddleware",)
 
 _METHODS: Final = ("POST", "PUT", "PATCH")
-#: Outcomes in the metrics, by class of the error.
+#: Outcome in the metrics, by class of the error that the response reports.
 _REFUSALS: Final[dict[type, str]] = {
     KeyInvalid: "malformed",
     KeyMissing: "missing",
@@ -54,7 +54,7 @@ class IdempotencyMiddleware:
 
     * If the endpoint has a unit of work, the dependency of :func:`unit_of_work` claims the key. It runs after
       the dependency that checks the sender, so the sender's rights are checked before a replay.
-    * A route of commands claims the key itself, after the token was checked.
+    * A route that executes commands claims the key itself, after the token was checked.
     * Any other endpoint is served in cache mode, if *idempotency_service_factory* and *principal* are given.
       The key is claimed before the endpoint is called, and the response is stored after the endpoint has
       returned. If the process dies in between, a retry executes the endpoint again.
@@ -64,9 +64,10 @@ class IdempotencyMiddleware:
     key, a successful response has the header ``Idempotency-Status: ignored``.
 
     Args:
-        idempotency_service_factory: Returns the store of a request in cache mode.
-        principal: Returns the sender of a request in cache mode. If the result is None or empty, the key is
-            ignored and the endpoint is executed.
+        idempotency_service_factory: Function that returns the store for the response to a request in cache
+            mode.
+        principal: Function that returns the sender of a request in cache mode. If the result is None or
+            empty, the key is ignored and the endpoint is executed.
         methods: Methods that cache mode covers; endpoints marked :func:`idempotent` are always covered.
         prefixes: Path prefixes that cache mode covers; empty covers all paths.
         app: The application inside this middleware.
@@ -138,6 +139,8 @@ class IdempotencyMiddleware:
 
     async def _claim_ahead(self, cache_mode: CacheMode, idempotent: IdempotentRequest) -> None:
         """Read the body and claim the key in cache mode, before the application gets the request.
+
+        If the client disconnects before its whole body was received, the key is not claimed.
 
         Raises:
             BodyTooLarge: The body is larger than ``IDEMPOTENCY_BODY_BYTES_MAX``.

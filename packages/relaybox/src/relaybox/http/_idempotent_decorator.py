@@ -44,12 +44,14 @@ def idempotent(
     Args:
         endpoint: The endpoint, if the decorator is used without arguments.
         required: Whether requests without a key are refused, with 400 ``IDEMPOTENCY_KEY_MISSING``.
-        ttl: Time for which responses are stored; a number is in seconds; None for ``IDEMPOTENCY_TTL_H``.
+        ttl: Time for which responses are stored: a timedelta or a number of seconds; None for
+            ``IDEMPOTENCY_TTL_H``.
         auto: Whether a key is generated for a request without a key, from method, path, query, body and
             principal, so that equal requests within *ttl* are executed once.
         secret: Whether the body of the request or of the response contains a secret. Then neither these
             bodies nor digests of them are stored. A retry, with any body, gets 410 ``RESPONSE_NOT_KEPT`` with
-            the ``Location``; only a response with an empty body is replayed. Needs a unit of work.
+            the ``Location`` of the first response; only a response with an empty body is replayed. The
+            endpoint must have a unit of work.
 
     Raises:
         TypeError: The endpoint is not a coroutine function, or its return annotation is a

@@ -102,7 +102,7 @@ class IdempotentRequest:
 
     "A unit claims": a unit of work or a command claims the key, instead of cache mode (:meth:`leave_cache`).
     "keep": store the response. Invariant: in the states HELD_FOR_CACHE and HELD_FOR_UNIT, no part of the
-    response is sent before the store has committed or rolled back. Other objects change the state by methods.
+    response is sent before the store has committed or rolled back. Only methods of this class set the state.
     """
 
     def __init__(
@@ -141,12 +141,12 @@ class IdempotentRequest:
 
     @property
     def outcome(self) -> Outcome | None:
-        """How the request ended; None for a request without a key."""
+        """How the request ended, or has been handled so far; None for a request without a key."""
         return self._outcome
 
     @property
     def replacement(self) -> Replay | IdempotencyError | None:
-        """The stored response or error to send instead of the endpoint's response; None unless REPLACED."""
+        """The stored response or error that replaces the endpoint's response; None if none replaces it."""
         return self._replacement
 
     async def claim(
@@ -161,9 +161,9 @@ class IdempotentRequest:
 
         Args:
             request: The request.
-            principal: The sender, whose scope the key has.
+            principal: The sender; equal keys of different senders are different keys.
             policy: Policy of the endpoint; None for the default :class:`Policy`.
-            namespace: Prefix of the claim's scope.
+            namespace: Prefix of the claim's scope; keys in different namespaces are different keys.
 
         Raises:
             KeyInvalid: The request does not have exactly one valid key.
@@ -172,7 +172,7 @@ class IdempotentRequest:
         claim = await self.key.claim(request, principal, policy or Policy(), namespace=namespace)
         if claim is not None:
             self._outcome = Outcome.REFUSED
-            # Computed before the store reads its clock, so that the response is stored at least until then.
+            # Computed before the store reads its clock: the response is stored at least until this time.
             self._expires_at_s = time() + claim.ttl_s
             self._claim = claim
         return claim
@@ -207,7 +207,7 @@ class IdempotentRequest:
         await self._claim_key(store, claim)
 
     async def _claim_key(self, store: ClaimStore, claim: Claim) -> None:
-        # No claim until the key is claimed, so that the response to an error of the store is not stored.
+        # The claim is set after the store has claimed the key: if claiming fails, the response is not stored.
         self._claim = None
         stored = await store.claim(claim.key, scope=claim.scope)
         if stored is not None:
@@ -254,7 +254,7 @@ class IdempotentRequest:
             case State.HELD_FOR_CACHE | State.HELD_FOR_UNIT:
                 await self._hold(message)
             case State.REPLACED:
-                # For example a response of the application's exception handlers.
+                # The message is dropped; it is, for example, from the application's exception handlers.
                 return
             case _:
                 assert_never(self._state)
@@ -312,7 +312,7 @@ class IdempotentRequest:
             await self._commit(head, body)
         except Exception as error:
             if self._state is State.HELD_FOR_UNIT:
-                # Starlette assumes that the response has begun, and would ignore the error.
+                # Starlette assumes that the response has begun and would ignore the error, so send it here.
                 await self.refuse(error)
                 raise ResponseReplaced from error
             self._report_unrecorded(error)

@@ -66,16 +66,19 @@ class VisibleEvents:
     """The events of a page that the client may see, as decided by an :data:`EventFilter`."""
 
     #: The events to send: all events of the page or the first ones, in their order; payloads may be redacted.
-    #: The stream does not read an event again that is left out.
+    #: The stream never sends the other events of the page, because it does not read them again.
     events: Sequence[RecordedEvent] = ()
     #: Whether the stream ends after these events.
     ends: bool = False
 
 
 EventFilter = Callable[[Sequence[RecordedEvent]], Awaitable[VisibleEvents]]
-"""Function that is called with each page of events before the page is sent, and with an empty page after
-15 s without events or a notification without new events. So a client that has lost the right to read gets no
-events that were recorded since."""
+"""Function that decides which events of a page the client may see, and whether the stream ends.
+
+A stream calls the function with each page of events before the page is sent, and with an empty page after a
+notification without new events or after 15 s without a notification. So a client that has lost the right to
+read gets no events that were recorded after the loss.
+"""
 
 
 @dataclass(eq=False, slots=True)
@@ -111,6 +114,7 @@ class LiveStreams:
         self._database = database
         self._listener = Listener(database, self._on_keys)
         self._subscribers: dict[str, set[_Subscriber]] = {}
+        #: Result of the last poll, by aggregate id: version, and time of the last change of a task.
         self._positions: dict[str, tuple[Any, Any]] = {}
         self._ending = asyncio.Event()
         self._poller: asyncio.Task[None] | None = None
@@ -127,7 +131,7 @@ class LiveStreams:
         self._poller = asyncio.create_task(self._poll(), name="live-streams-poll")
 
     def end(self) -> None:
-        """Let all streams end soon. Their clients reconnect; if this process stops, to another process."""
+        """Let all streams end soon; their clients reconnect, to another process if this process stops."""
         self._ending.set()
         self._on_keys(frozenset())
 
@@ -165,9 +169,10 @@ class LiveStreams:
         Args:
             aggregate_type: Type of the aggregate.
             aggregate_id: The aggregate whose events are sent.
-            after_version: The client's cursor.
+            after_version: The client's cursor: the version of the last event that the client has.
             current_version: Version of the aggregate now.
-            event_filter: Filters each page, and decides whether the stream continues.
+            event_filter: Filters each page, and decides whether the stream continues. By default all events
+                are sent.
             event_types: The versions to which payloads are converted; None sends payloads as recorded.
             woken_by: Other aggregates whose changes call *event_filter* at once. Without any change, the
                 stream calls *event_filter* every 15 s.
@@ -217,7 +222,8 @@ class LiveStreams:
                 limit=_PAGE_EVENTS,
             )
             tasks = await connection.fetch(_SQL["open_tasks"], UUID(subscriber.aggregate_id))
-        # After the page was read: its events were recorded while the client had the right to read.
+        # The filter is called after the page was read. So if the filter finds that the client may read now,
+        # no event of the page was recorded after the client lost the right to read.
         readable = _readable(events, subscriber.event_types)
         visible = await subscriber.event_filter(readable)
         page = [_event(event) for event in visible.events]

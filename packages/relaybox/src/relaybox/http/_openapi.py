@@ -40,7 +40,7 @@ _FASTAPI_ERRORS: Final = ("HTTPValidationError", "ValidationError")
 
 
 class Application(FastAPI):
-    """A FastAPI application whose OpenAPI document has the library's error bodies, and each model once."""
+    """A FastAPI application with the library's error bodies in its OpenAPI document, and each model once."""
 
     #: Number of the library's outermost middlewares (request ids, CORS, unexpected errors, body limit). A
     #: middleware that is added later runs inside them.

@@ -27,7 +27,7 @@ _NAME_CHARS_MAX: Final = 32
 class _Declared:
     """The query parameters that an operation declares."""
 
-    #: Whether the parameter may be repeated, by name.
+    #: For each declared parameter, by name, whether a request may contain it several times.
     repeatable: dict[str, bool] = field(default_factory=dict[str, bool])
     #: Whether other parameters are accepted too, as by a model with ``extra="allow"``.
     is_open: bool = False
@@ -150,7 +150,7 @@ def _names_of(info: FieldInfo, name: str) -> list[str]:
 
 
 def _takes_several(annotation: Any) -> bool:
-    """Return whether *annotation* is, or contains, a list, a set or a tuple."""
+    """Return whether *annotation* is a list, a set or a tuple, also in ``Annotated`` or in a union."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return _takes_several(get_args(annotation)[0])

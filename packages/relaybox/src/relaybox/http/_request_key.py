@@ -31,14 +31,14 @@ from relaybox.settings import IdempotencySettings
 
 __all__ = ("Policy", "RequestKey")
 
-#: Larger JSON bodies are compared by their bytes, so that no copy of the body is kept in memory.
+#: JSON bodies above this size are compared by their bytes, so that no copy of such a body is kept in memory.
 _JSON_BYTES_MAX: Final = 1024 * 1024
-#: Larger JSON bodies are parsed in a thread: 1 MiB takes about 20 ms.
+#: JSON bodies above this size are parsed in a thread, because parsing 1 MiB takes about 20 ms.
 _INLINE_BYTES_MAX: Final = 32 * 1024
 #: Bytes of an uploaded file that are read at once.
 _CHUNK_BYTES: Final = 64 * 1024
-#: Fingerprint of a request with a generated key; nothing is compared, because the key is a digest of the
-#: request.
+#: Fingerprint of every request with a generated key: the requests need no comparison, because the key is a
+#: digest of the request.
 _GENERATED_FINGERPRINT: Final = "generated"
 
 
@@ -48,7 +48,7 @@ class Policy:
 
     #: Whether requests without a key are refused.
     required: bool = False
-    #: Time for which responses are stored; a number is in seconds; None for ``IDEMPOTENCY_TTL_H``.
+    #: Time for which responses are stored: a timedelta or a number of seconds; None: ``IDEMPOTENCY_TTL_H``.
     ttl: Ttl = None
     #: Whether a key is generated from the request if the client sends none.
     auto: bool = False
@@ -67,8 +67,8 @@ class RequestKey:
         self._scope = scope
         self._settings = settings
         self._values = [value for name, value in scope["headers"] if name in KEY_HEADERS]
-        #: The ASGI ``receive`` for the application. If the request has a key, it also computes the digest of
-        #: the body.
+        #: The ASGI ``receive`` to pass to the application. If the request has a key, this function also
+        #: computes the digest of the body.
         self.receive = receive
         if self._values:
             self._body = _BodyDigest(receive, is_json=_is_json(Headers(scope=scope)))
@@ -114,9 +114,9 @@ class RequestKey:
 
         Args:
             request: The request, whose whole body is received first.
-            principal: The sender, whose scope the key has.
+            principal: The sender; equal keys of different senders are different keys.
             policy: Policy of the endpoint.
-            namespace: Prefix of the claim's scope.
+            namespace: Prefix of the claim's scope; keys in different namespaces are different keys.
 
         Returns:
             The claim; None for a request without a key, unless *policy* generates a key (``auto``).
@@ -176,7 +176,7 @@ class _BodyDigest:
         #: The body received so far; None for a body that is compared by its bytes.
         self._json = bytearray() if is_json else None
         self._by_value: bytes | None = None
-        #: Messages that were received by :meth:`read_ahead`, and not yet by the application.
+        #: Messages that :meth:`read_ahead` has received, and :meth:`receive` has not returned yet.
         self._ahead: list[Message] = []
         #: Whether the whole body was received.
         self.is_complete = False
@@ -199,7 +199,11 @@ class _BodyDigest:
                 self._json = None
 
     async def read_ahead(self, bytes_max: int) -> bool:
-        """See :meth:`RequestKey.read_ahead`."""
+        """Receive the body and keep it for :meth:`receive`; return False if the client disconnected.
+
+        Raises:
+            BodyTooLarge: The body has more than *bytes_max* bytes.
+        """
         messages: list[Message] = []
         size_bytes = 0
         while not self.is_complete:
@@ -231,10 +235,10 @@ class _BodyDigest:
 
 
 async def _generate_key(request: Request, scope: str) -> str:
-    """Generate the same key for equal requests of one principal, whose scope is *scope*.
+    """Return a key that is the same for equal requests of one principal, whose scope is *scope*.
 
-    A JSON body is compared by its content, a form that FastAPI has parsed by its fields, and any other body
-    by its bytes.
+    Two requests are equal if method, path, query and body are equal. A JSON body is compared by its content.
+    A form that FastAPI has parsed is compared by its fields. Any other body is compared by its bytes.
     """
     body: Any = await request.body() if _is_json(request.headers) else await _digest_of_body(request)
     query = sorted_query(request.scope["query_string"])
@@ -270,7 +274,7 @@ async def _digest_of_field(value: UploadFile | str) -> str:
 def _principal_scope(principal: Principal | str) -> str:
     if isinstance(principal, Principal):
         return scope_of(principal.issuer, principal.subject)
-    # Checked, because with an empty scope principals could get each other's responses.
+    # Checked, because two senders with an empty principal could get each other's responses.
     if not isinstance(principal, str) or not principal:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise RuntimeError(
             "the principal of a request must be a relaybox.http.Principal or a non-empty text, not "

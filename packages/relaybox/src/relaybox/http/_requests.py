@@ -19,7 +19,7 @@ _log: Final = structlog.get_logger(__name__)
 _SAFE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 #: Routes whose successful requests are logged at DEBUG, because probes call them every few seconds.
 _PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
-#: Status in logs and metrics if no response was begun, as when the client disconnects; nginx has this number.
+#: Status in logs and metrics of a request without a response, as when the client disconnects; as in nginx.
 _CLIENT_GONE: Final = 499
 
 

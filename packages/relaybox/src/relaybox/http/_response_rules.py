@@ -35,7 +35,7 @@ def final_outcome(outcome: Outcome, status: int, *, has_claim: bool) -> Outcome:
         outcome: The outcome so far. IGNORED: the key was not claimed. REFUSED: the key was claimed, but no
             response was sent. REPLAYED and UNRECORDED are final.
         status: Status of the response.
-        has_claim: Whether the request holds the claim under which a successful response is stored.
+        has_claim: Whether the request has claimed the key under which a successful response is stored.
     """
     if outcome is Outcome.IGNORED and status >= 400:
         return Outcome.REFUSED
@@ -72,7 +72,7 @@ def why_not_storable(headers: Headers, message: Message, *, has_claim: bool) -> 
 
     Args:
         headers: Headers of the response.
-        message: ASGI message with a part of the body.
+        message: An ASGI message after the head of the response; usually it has a part of the body.
         has_claim: Whether the response is to be stored. If not, the response is only held back until the
             commit, and may be compressed.
     """

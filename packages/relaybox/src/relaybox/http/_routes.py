@@ -115,7 +115,7 @@ def id_of(text: str) -> UUID:
 def caller_of(request: Request, principal: Principal, service: str) -> Caller:
     """Return the caller of a command: *principal*, with the ids and the trace context of *request*.
 
-    *service* is the name of this service, ``source_service`` of the command's events.
+    *service* is the name of this service; the command's events have this name in ``source_service``.
 
     Raises:
         BadHeader: ``X-Correlation-Id`` is not a UUID.
@@ -137,14 +137,14 @@ async def respond_to_command(
     domain: Domain[Any],
     build_response: Callable[[CommandResult], ResponseParts],
 ) -> Response:
-    """Execute *command* and return its response; for a key that was used before, send the stored response.
+    """Execute *command* and return its response; if the request's key was used before, replay its response.
 
     Args:
         request: The request. If it has a key, the command's statement claims the key.
-        principal: The sender.
+        principal: The sender; a key is valid for one sender.
         command: The command to execute.
-        backbone: Executes the command.
-        domain: Declares the command.
+        backbone: The backbone, which executes the command.
+        domain: The domain that declares the command.
         build_response: Builds the response from the result. Must be pure, because for a request with a key
             this function is called twice: for the response to store, and for the response to send.
 
@@ -206,7 +206,7 @@ class CommandRoutes(Generic[A]):
         #: Default value for a handler's parameter ``aggregate_id``: FastAPI then passes the id from the path,
         #: whose parameter has the domain's name, ``domain.id_parameter``.
         self.path_id: Any = Path(alias=domain.id_parameter, json_schema_extra=_UUID)
-        #: The part of a path that contains that id.
+        #: First part of the paths of routes for one aggregate: ``/{order_id}`` in the domain ``Shop.Order``.
         self.path = f"/{{{domain.id_parameter}}}"
 
     def add(
@@ -222,7 +222,7 @@ class CommandRoutes(Generic[A]):
             docs: More arguments of ``APIRouter.add_api_route``.
         """
         endpoint = partial(handler, **defaults)
-        endpoint.__doc__ = None  # FastAPI would show that of partial
+        endpoint.__doc__ = None  # FastAPI would show the docstring of functools.partial
         name = handler.__name__.removeprefix("_")
         self.router.add_api_route(path, endpoint, methods=[method], name=name, **docs)
 
@@ -275,12 +275,12 @@ class CommandRoutes(Generic[A]):
         return {"summary": "Send a command", "openapi_extra": extra, "responses": responses}
 
     async def _send(self, request: Request, principal: Principal) -> Response:
-        # Not a parameter of this function, which FastAPI would extract and validate in several steps.
+        # The id is not a parameter of this function: FastAPI would extract and validate it in several steps.
         aggregate_id = id_of(request.path_params[self.domain.id_parameter])
         try:
             body = await read_model(request, CommandRequest)
         except ValidationFailed:
-            # The aggregate of another principal must look missing whatever the body is.
+            # Whatever the body is, an aggregate of another principal gets 404: read() raises this error.
             await self.backbone.commands.read(self.domain, aggregate_id, actor=principal.subject)
             raise
         command = Command(

@@ -12,8 +12,8 @@ from relaybox.http._live import ServerSentEvent
 
 __all__ = ("EventStreamResponse",)
 
-#: Seconds in which the server must be able to send an event. Otherwise the stream ends, because the client
-#: reads too slowly; the client can reconnect with its cursor.
+#: Limit in seconds for sending one event. If the client reads so slowly that sending takes longer, the stream
+#: ends; the client can reconnect with its cursor.
 _SEND_S_MAX: Final = 10.0
 _log = structlog.get_logger(__name__)
 

@@ -34,12 +34,12 @@ After = Annotated[
 Ticket = Annotated[str | None, Query(max_length=100, description="A stream ticket, instead of a token")]
 """Type of the endpoint's parameter ``ticket``, see :func:`issue_ticket`."""
 
-#: Used instead of ``response_class=EventStreamResponse``, whose media type would be documented for errors
-#: too.
+#: Routes use this instead of ``response_class=EventStreamResponse``: with a response class, FastAPI would
+#: document the media type of the stream for error responses too.
 STREAM_RESPONSE: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "The stream"}
 }
-"""``responses=`` of a route that returns an ``EventStreamResponse``, beside those of its errors."""
+"""Argument ``responses`` of a route that returns an ``EventStreamResponse``; the route adds its errors."""
 
 
 async def issue_ticket(database: Database, aggregate_id: UUID, owner: str) -> StreamTicket:

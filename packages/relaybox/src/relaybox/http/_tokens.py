@@ -24,7 +24,7 @@ _ALGORITHM: Final = "HS256"
 _REQUIRED: Final = ("exp", "iat", "iss", "aud", "sub")
 #: The end of year 9999 in seconds since 1970; a later time is an error, such as a time in milliseconds.
 _TIME_S_MAX: Final = 253_402_300_799
-#: Number of valid tokens that are cached, because a client sends the same token many times.
+#: Maximum number of cached tokens. Valid tokens are cached because a client sends the same token many times.
 _CACHED_MAX: Final = 1_024
 #: Errors that mean an invalid token. PyJWT before 2.15 also raises Python's errors for malicious tokens, such
 #: as a header with 5,000 levels of nesting or a time of 1e400.
@@ -59,8 +59,8 @@ class SharedSecretVerifier:
     """Verify HS256 tokens with a shared secret: signature, times, issuer, audience, subject.
 
     Up to 1,024 valid tokens are cached until they expire, because a verification takes 36 µs, a sixth of the
-    time of a request (measured without a database). A valid token becomes invalid only by its expiry, so the
-    cache never accepts an invalid token.
+    time of a request (measured without a database). A valid token becomes invalid only when it expires, so a
+    cached token needs no other check than that of its expiry.
     """
 
     def __init__(self, settings: JwtSettings | None = None) -> None:
@@ -82,7 +82,8 @@ class SharedSecretVerifier:
 
         Raises:
             TokenInvalid: Format, signature, issuer, audience, subject or times are wrong.
-            TokenExpired: The token has expired, and is valid otherwise.
+            TokenExpired: The token has expired, and its signature is valid. Issuer, audience and subject of
+                an expired token are not checked.
         """
         known = self._cache.get(token)
         if known is not None and time.time() < known[1]:

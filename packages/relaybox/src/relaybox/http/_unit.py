@@ -1,4 +1,4 @@
-"""Commit an endpoint's writes, events and response in one transaction, a unit of work (G63)."""
+"""Commit an endpoint's writes, events and stored response in one transaction: a unit of work (G63)."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ _UNIT: Final = "relaybox_unit"
 
 
 class _UnitStore(IdempotencyService):
-    """The store of a unit of work, the only code that commits its session."""
+    """The store of a unit of work; only its ``commit`` may commit the session of the unit of work."""
 
     async def commit(self) -> None:
         refuse_commits(self._session, None)
@@ -61,7 +61,7 @@ class UnitOfWork(Generic[P]):
         request gets 410 ``RESPONSE_NOT_KEPT``. Without a key this method does nothing.
 
         Args:
-            targets: Ids of aggregates that the response describes; added to those of earlier calls.
+            targets: Ids of aggregates that the response describes. They are added to those of earlier calls.
 
         Raises:
             ValueError: The response has more than 100 targets.
@@ -97,7 +97,7 @@ def unit_of_work(
 
     @cache
     def known() -> IdempotencySettings:
-        # Read at the first request, because modules that declare routes are imported without settings.
+        # Settings are read at the first request: modules that declare routes are imported without settings.
         return settings or load_settings(IdempotencySettings)
 
     async def begin(
@@ -113,7 +113,8 @@ def unit_of_work(
             db = await (database if isinstance(database, Database) else database(request)).begin()
             refuse_commits(db, _commit_refused)
             await idempotent.hold_for_unit(_UnitStore(db, settings=known()), claim)
-        # The middleware commits and releases. Here errors of the driver are mapped to errors with a response.
+        # The middleware commits and releases the store. While the endpoint runs, errors of the database
+        # driver are mapped to errors that have a response.
         with map_database_errors():
             yield UnitOfWork(
                 db=db, principal=sender, key=claim and claim.key, _note_targets=idempotent.add_targets
@@ -137,8 +138,9 @@ async def has_stored_response(
 ) -> bool:
     """Return whether a response of a unit of work is stored under the key of *request*.
 
-    If so, a dependency that runs before the unit of work can skip slow preparations: unless the response
-    expires before, the unit of work will replay the response or refuse the request. Waits for the whole body.
+    If the result is True, a dependency that runs before the unit of work can skip slow preparations: the unit
+    of work will replay the response or refuse the request, unless the response expires in between. The call
+    waits until the whole body was received.
 
     Args:
         request: The request with the key.

@@ -16,8 +16,8 @@ ORDER BY created_at
 LIMIT 20
 
 -- name: positions
--- Return the version and the time of the last change of a task for each of many aggregates. The caller compares them with
--- those of the last call, to find the streams that missed a notification.
+-- Return, for each of many aggregates, its version and the time at which one of its tasks last changed. The caller
+-- compares them with those of the last call, to find the streams that missed a notification.
 SELECT followed.id,
     (SELECT max(event.aggregate_version) FROM domain_events AS event
      WHERE event.aggregate_type = followed.type AND event.aggregate_id = followed.id) AS version,

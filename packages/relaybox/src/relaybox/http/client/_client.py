@@ -32,8 +32,8 @@ class IdempotentClient:
     An object may be used by several tasks at the same time.
 
     Args:
-        client: The client that sends the requests; the caller configures base address, tokens and time-outs,
-            and closes the client.
+        client: The httpx2 client that sends the requests; the caller configures its base URL, tokens and
+            time-outs, and closes it.
         attempts_max: Maximum number of attempts for one request.
         total_s_max: Maximum time in seconds for all attempts of one request and the waits between them.
     """
@@ -60,7 +60,7 @@ class IdempotentClient:
 
         Args:
             method: HTTP method.
-            url: URL, relative to the client's base address.
+            url: URL, absolute or relative to the base URL of the httpx2 client.
             key: Idempotency key; generated for this call if None.
             parts: Arguments of ``httpx2.AsyncClient.build_request``: ``json``, ``content``, ``files``,
                 ``params``, ``headers`` and others. The body, with its files, is encoded once and kept in
@@ -114,7 +114,8 @@ class IdempotentClient:
         if any(header in request.headers for header in _HEADERS):
             names = " or ".join(_HEADERS)
             raise KeyUnusable(f"the request or the client sets the header {names}; pass the key as key=")
-        # Only a body in memory is both kinds of stream; one from a generator or a file can be read once.
+        # The stream of a body in memory is of both kinds, synchronous and asynchronous. A stream of only one
+        # kind comes from a generator or a file, and can be read once.
         if not (
             isinstance(request.stream, httpx2.SyncByteStream)
             and isinstance(request.stream, httpx2.AsyncByteStream)
@@ -127,7 +128,7 @@ class IdempotentClient:
     async def _attempt(self, request: httpx2.Request, left_s: float) -> httpx2.Response | Exception:
         """Send the request once, for at most *left_s* seconds; return the response, or the error."""
         try:
-            # A limit for the whole attempt: the client's time-outs begin again with each received chunk.
+            # A limit for the whole attempt: the time-outs of the httpx2 client begin again with each chunk.
             async with asyncio.timeout(left_s):
                 return await self._client.send(request)
         except httpx2.UnsupportedProtocol:  # a malformed URL: the request cannot be sent
@@ -138,7 +139,10 @@ class IdempotentClient:
 
 
 def _retry_after_of(response: httpx2.Response) -> float | None:
-    """Return the seconds of ``Retry-After``; a date is counted from the ``Date`` of the response."""
+    """Return the seconds that ``Retry-After`` requests; None if *response* has no such valid header.
+
+    If the header is a date, the seconds are counted from the header ``Date``, or without it from now.
+    """
     text = response.headers.get("Retry-After")
     if text is None:
         return None

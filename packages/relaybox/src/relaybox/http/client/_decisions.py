@@ -13,12 +13,12 @@ __all__ = ("GiveUp", "Retry", "http_date", "is_retryable", "next_step", "quoted"
 #: Statuses after which a request is repeated: the server stores no such response, and a proxy may send them
 #: although the request was executed.
 _REPEATED: Final = frozenset({429, 500, 502, 503, 504})
-#: Maximum of the random wait after the first attempt. This maximum doubles with each attempt, up to
-#: ``_PAUSE_S_MAX``.
+#: Upper limit in seconds of the random wait after the first attempt. The limit doubles with each attempt, up
+#: to ``_PAUSE_S_MAX``.
 _PAUSE_S: Final = 0.5
 _PAUSE_S_MAX: Final = 8.0
-#: Valid keys. They contain no quotes and backslashes: so no character must be escaped in the header, and a
-#: key that the caller has already put in quotes is refused.
+#: Matches valid keys. A valid key contains no quotes and backslashes. So no character must be escaped in the
+#: header, and a key that the caller has already put in quotes is refused.
 _KEY: Final = re.compile(r"[ !#-\[\]-~]{1,255}")
 
 
@@ -31,7 +31,7 @@ class Retry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GiveUp:
-    """Attempts or time have run out; return the result of the last attempt."""
+    """Make no more attempts, because attempts or time have run out; return the result of the last attempt."""
 
 
 def quoted(key: str) -> str | None:
@@ -97,7 +97,7 @@ def next_step(
         attempts_max: Maximum number of attempts.
         left_s: Seconds that are left for all attempts; a wait of this time or longer ends the attempts.
         requested_s: Seconds that the server requested by ``Retry-After``; None if it requested none.
-        chance: Random number from 0 to 1.
+        chance: Random number from 0 to 1: the random wait as a share of its maximum.
     """
     assert attempts >= 1
     bound_s = min(_PAUSE_S_MAX, _PAUSE_S * 2 ** min(attempts - 1, 10))

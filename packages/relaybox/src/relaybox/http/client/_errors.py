@@ -23,8 +23,8 @@ class ClientError(RelayboxError):
 class ResponseUnknown(ClientError):
     """Raised when the last attempt had no response: the request may have been executed or not.
 
-    Send the same body again with :attr:`key`, while the server stores the key (24 h by default), for example
-    after a restart. With another key the request may be executed twice.
+    To find out, send the same body again with :attr:`key` while the server stores the key (24 h by default),
+    for example after a restart of the client. With another key the request may be executed twice.
     """
 
     error_code = "ANSWER_UNKNOWN"
