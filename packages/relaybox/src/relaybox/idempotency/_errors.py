@@ -11,7 +11,7 @@ the same key may have been executed.
         ├── KeyMissing         the endpoint requires a key
         ├── RequestInFlight    another request with this key is still running
         ├── KeyReused          the key was used for another request
-        ├── ResponseNotKept    executed before; its response was too large to store, or is erased
+        ├── ResponseNotKept    executed before; the response was too large, contained a secret, or is erased
         └── StoreUnavailable   Redis, which stores the responses, is unreachable
 """
 
@@ -73,7 +73,7 @@ class KeyReused(IdempotencyError):
         super().__init__("This idempotency key was used for another request; send a new key")
 
 
-#: Message by the reason that is stored instead of the body.
+#: Second part of the message, by the reason that is stored instead of the response's body.
 _NOT_KEPT: Final = {
     "erased": "its response has been erased; do not repeat the request",
     "secret": "its response held a secret, which is never stored; create a new secret if it is lost",

@@ -28,23 +28,23 @@ __all__ = (
     "stored_key",
 )
 
-#: Request headers with a key, in lower case as in ASGI; the second is that of the IETF draft
-#: draft-ietf-httpapi-idempotency-key-header.
+#: Names of the request headers that may contain a key, in lower case as in ASGI. The second name is that of the
+#: IETF draft draft-ietf-httpapi-idempotency-key-header.
 KEY_HEADERS: Final = (b"x-idempotency-key", b"idempotency-key")
 _KEY_BYTES_MAX: Final = 255
-#: A string of structured fields (RFC 8941, section 3.3.3).
+#: Matches a key in quotes, a string of structured fields (RFC 8941, section 3.3.3).
 _QUOTED: Final = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])+)"')
 _ESCAPED: Final = re.compile(r"\\(.)")
-#: A key without quotes, as nearly all clients send. A comma is refused: it may join the values of two
-#: headers.
+#: Matches a key without quotes, as nearly all clients send it. A comma is refused, because a proxy may join the
+#: values of two headers by a comma.
 _BARE: Final = re.compile(r"[\x21\x23-\x2b\x2d-\x7e]+")
 _GENERATED_CHARS: Final = 32
 #: Bytes of a stored key: 128 bits exclude collisions in practice, and take half the index space of 256 bits.
 _STORED_BYTES: Final = 16
 _SALT_BYTES_MAX: Final = 64
 _FINGERPRINT_BYTES: Final = 16
-#: First part of a fingerprint: the rule by which the body was compared. It is stored, so that a retry of a
-#: request that was stored by an older rule is still recognised.
+#: First part of a fingerprint: the rule by which the body is compared (its bytes, or its JSON value). It is
+#: stored, so that a retry is recognised even if another rule applied when the response was stored.
 _BY_BYTES: Final = "1"
 _BY_VALUE: Final = "2"
 #: Doubles represent all integers below this number exactly.
@@ -52,7 +52,7 @@ _INTEGER_MAX: Final = 2**53
 
 
 def parse_key(values: Sequence[bytes]) -> str | None:
-    """Return the key in *values*, or None if there are none; ``"k"`` and ``k`` are the same key (G60).
+    """Return the key in *values*, or None if *values* is empty; ``"k"`` and ``k`` are the same key (G60).
 
     Args:
         values: Values of all headers of the request that are named in :data:`KEY_HEADERS`.
@@ -81,8 +81,8 @@ def generate_key_from_request(method: str, path: str, body: Any = None, user_id:
     Args:
         method: Method of the request; capitals and small letters make no difference.
         path: Path of the request.
-        body: The body as bytes or text, or parsed from JSON. JSON is compared by content, so the order of
-            members and white space make no difference.
+        body: The body as bytes or text, or the value parsed from its JSON. JSON is compared by content, so
+            the order of members and white space make no difference.
         user_id: Id of the sender; requests of different users have different keys.
     """
     return f"auto:{_digest((method.upper(), path, _canonical(body), user_id))}"
@@ -125,7 +125,7 @@ def lock_number(stored: str) -> int:
 
 
 def sorted_query(query: bytes) -> str:
-    """Return the query string *query* with its pairs sorted, because their order makes no difference."""
+    """Return the query string *query* with its parameters sorted, because their order makes no difference."""
     return b"&".join(sorted(query.split(b"&"))).decode("latin-1")
 
 
@@ -158,7 +158,8 @@ def canonical_json(body: bytes) -> bytes | None:
 
     The result is None if two JSON parsers could read different values from *body*. This is the case if *body*
     is not JSON in UTF-8, is nested too deeply, has an object with two members of the same name, or contains
-    half of a surrogate pair or a number that no double represents exactly.
+    half of a surrogate pair, NaN, or a number with a point or exponent that has more digits than a double
+    preserves. Integers are compared with all their digits.
     """
     try:
         return to_json(_EXACT_JSON.decode(body.decode()))

@@ -35,15 +35,16 @@ REPLAYED_HEADERS: Final = frozenset(
         "link",
     }
 )
-#: Headers of a response that are not stored, so that the rows of most claims take half the space.
+#: A response with exactly these headers is stored without headers, so that most rows take half the space.
 _DEFAULT_HEADERS: Final[Mapping[str, str]] = {"content-type": "application/json"}
-#: Reserved members of a stored document: the body as text, and whether the body is in a row of its own. They
-#: are short, because most claims have one of them.
+#: Reserved members of a stored document: the body as text, and a mark that the body is in a row of its own.
+#: Their names are short, because most documents have one of them.
 _INLINE: Final = "~t"
 _SEPARATE: Final = "~b"
 _RESERVED: Final = (_INLINE, _SEPARATE)
 _SEPARATE_MARK: Final = f'"{_SEPARATE}"'
-#: Bytes of the longest body that is stored in the claim's row: wide rows take longer to delete.
+#: Size of the largest body that is stored in the row of its claim. A larger body gets a row of its own,
+#: because wide rows take longer to delete.
 _INLINE_BYTES_MAX: Final = 512
 
 
@@ -52,32 +53,32 @@ class ResponseParts:
     """Status, headers and body of a response to store or to send."""
 
     status: int
-    #: Names in lower case.
+    #: Headers, by their names in lower case.
     headers: Mapping[str, str] = field(default_factory=lambda: dict(_DEFAULT_HEADERS))
-    #: None if the body cannot be stored; then only the execution of the request is recorded.
+    #: None if the body cannot be stored; then status and headers are stored, and a retry gets 410.
     body: bytes | None = b""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
-    """A client's key with its principal and the fingerprint of the request."""
+    """A key that a request claims, the principal of the key, and how to store the response under the key."""
 
     #: The key as the client sent it, or as the application generated it.
     key: str
     #: Scope of the key's principal, see :func:`scope_of`.
     scope: str
-    #: Hash of scope and key, see :func:`stored_key`.
+    #: Hash of scope and key under which the response is stored, see :func:`stored_key`.
     stored_key: str
-    #: See :func:`fingerprint_of`.
+    #: Distinguishes a retry from another request with the same key, see :func:`fingerprint_of`.
     fingerprint: str
     #: Seconds for which the response is stored.
     ttl_s: float
-    #: Largest body that is stored.
+    #: Size in bytes of the largest body that is stored.
     body_bytes_max: int
-    #: Whether the body contains a secret and must not be stored.
+    #: Whether the body of the request or response contains a secret; then the response's body is not stored.
     secret: bool = False
-    #: Function that computes the fingerprint with the body compared by its bytes, which responses stored by
-    #: version 0.1 have; None if ``fingerprint`` is computed in this way.
+    #: Function that computes the fingerprint from the bytes of the body, as version 0.1 did for the responses
+    #: that it stored; None if ``fingerprint`` itself is computed from the bytes.
     fingerprint_by_bytes: Callable[[], str] | None = None
     #: Ids of aggregates; the erasure of one of them erases the response too.
     targets: tuple[str, ...] = ()
@@ -89,7 +90,7 @@ class StoredResponse:
 
     #: The stored document, without the body.
     result: Mapping[str, Any]
-    #: None if no body is stored; ``result["body"]`` is then the reason.
+    #: The body; None if none is stored, with the reason in ``result["body"]``.
     body: bytes | None
     created_at: datetime
     expires_at: datetime
@@ -116,15 +117,15 @@ class StoredResponse:
         )
 
     def document(self) -> dict[str, Any]:
-        """Return the result that was passed to ``cache_idempotency_result``."""
+        """Return the result as it was passed to ``cache_idempotency_result``, with the body as bytes."""
         return {**self.result, "body": self.body} if self.body is not None else dict(self.result)
 
 
 def split_body(result: Mapping[str, Any]) -> tuple[str, bytes | None]:
     """Return the JSON document to store for *result*, and the body if the body needs a row of its own.
 
-    A body of at most 512 bytes that is UTF-8 without NUL becomes part of the document. Most bodies are, and
-    this saves a row.
+    A body of at most 512 bytes that is UTF-8 without NUL becomes part of the document. Most responses then
+    need no second row.
 
     Args:
         result: An object of JSON types; its member ``body`` may be bytes.
@@ -133,8 +134,8 @@ def split_body(result: Mapping[str, Any]) -> tuple[str, bytes | None]:
         The document, and the body; the body is None if the document contains it or if it is not bytes.
 
     Raises:
-        ValueError: *result* is not JSON, contains NaN or the NUL character, or has a member ``~t`` or ``~b``,
-            which are reserved.
+        ValueError: *result* cannot be written as JSON, contains NaN or the NUL character, or has a member
+            ``~t`` or ``~b``, whose names are reserved.
     """
     if not result.keys().isdisjoint(_RESERVED):
         raise ValueError(
@@ -201,7 +202,7 @@ def stored_result(response: ResponseParts, claim: Claim) -> dict[str, Any]:
 
 
 def replay_of(stored: StoredResponse, claim: Claim) -> Replay:
-    """Return the replay of *stored* for *claim*.
+    """Return the replay that sends the response *stored* to the request with *claim*.
 
     Raises:
         KeyReused: The key was used for another request.
@@ -224,7 +225,7 @@ def _is_same_request(known: str | None, claim: Claim) -> bool:
 
 
 def replayable_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Return the ASGI *headers* that a replay repeats; the values of equal names are joined by commas."""
+    """Return those of the ASGI *headers* that a replay repeats; values of one name are joined by commas."""
     kept: dict[str, str] = {}
     for raw_name, raw_value in headers:
         name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")

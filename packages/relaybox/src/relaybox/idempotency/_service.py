@@ -39,13 +39,14 @@ __all__ = (
 )
 
 QUERIES: Final = load_queries(__package__ or "relaybox.idempotency", "idempotency.sql")
-#: The parts of a statement that store responses; a command's statement includes them too.
+#: The parts of an SQL statement that store responses; the statement that writes commands includes them too.
 STORE_PARTS: Final = {name: QUERIES[name] for name in ("claim_keys", "store_bodies")}
 _KEEP: Final = QUERIES.including("keep", **STORE_PARTS)
 _EXPIRE_ROWS: Final = 5_000
-#: One year, the maximum of IDEMPOTENCY_TTL_H too; without a limit the time of expiry could overflow.
+#: One year in seconds, as for IDEMPOTENCY_TTL_H. Without a limit, the time of expiry could be too late for
+#: PostgreSQL to store.
 _TTL_S_MAX: Final = 8_760 * 3_600
-#: Time for which a response is stored; a number is in seconds, None stands for IDEMPOTENCY_TTL_H.
+#: Time for which a response is stored: a timedelta or a number of seconds; None for IDEMPOTENCY_TTL_H.
 Ttl = timedelta | float | None
 
 
@@ -270,7 +271,7 @@ async def load_stored_response(db: Executor, key: str, row: Mapping[str, Any]) -
     Args:
         db: A connection or session on the database of *row*.
         key: The stored key of the response, see :func:`stored_key`.
-        row: A row as :meth:`StoredResponse.from_row` needs it.
+        row: A row with the columns that :meth:`StoredResponse.from_row` reads.
     """
     if not has_separate_body(row["result"]):
         return StoredResponse.from_row(row)
@@ -279,7 +280,7 @@ async def load_stored_response(db: Executor, key: str, row: Mapping[str, Any]) -
 
 
 async def delete_expired(db: Executor, keys: Sequence[str]) -> None:
-    """Delete expired claims of the stored keys *keys*, so that new claims can be inserted."""
+    """Delete the claims of *keys* (stored keys) that have expired, so that new claims can be inserted."""
     await db.fetch(QUERIES["delete_expired"], keys)
 
 

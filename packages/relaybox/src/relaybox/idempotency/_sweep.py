@@ -26,9 +26,9 @@ _CLAIMS_MAX: Final = 1_000
 #: The pause after a statement: the longer of this time and three times the duration of the statement.
 _REST_S_MIN: Final = 0.02
 _RESTS_PER_STEP: Final = 3
-#: Limit of the steps of one sweep, more than all four slots need; see the query ``retain_bodies``.
+#: Maximum number of calls of the query ``retain_bodies`` in one sweep; all four slots need fewer calls.
 _STEPS_MAX: Final = 32
-#: Limit of the attempts to truncate a slot that a transaction is reading.
+#: Maximum number of attempts of one sweep to truncate a slot that a transaction is reading.
 _TRIES_MAX: Final = 20
 #: Share of IDEMPOTENCY_TTL_H for which a slot is open. A slot is truncated after its last body has expired,
 #: so an expired body can remain stored for this share of IDEMPOTENCY_TTL_H. If the ttl of an endpoint is more
@@ -54,12 +54,13 @@ async def sweep(db: Executor, settings: IdempotencySettings) -> SweepResult:
 
     Several processes may sweep at the same time: while one of them executes a statement, the others skip that
     part of their sweep. Requests are hardly delayed: a sweep locks only expired claims, and slots in which
-    all bodies have expired. After each deletion of 1,000 claims it pauses for three times the deletion's
-    duration.
+    all bodies have expired. After each deletion of 1,000 claims the sweep pauses for three times the
+    deletion's duration, at least 20 ms.
 
     Args:
-        db: A connection in autocommit mode: each step, of at most 1,000 claims, is a transaction.
-        settings: Gives the time for which responses are stored.
+        db: A connection in autocommit mode: each statement, such as the deletion of 1,000 claims, is a
+            transaction.
+        settings: Settings; ``ttl_h`` determines for how long a slot is open.
 
     Raises:
         DatabaseUnavailable: PostgreSQL is unreachable.

@@ -1,7 +1,7 @@
 -- name: lock
--- Lock a key until the transaction ends; false if another transaction has the lock. A separate statement, so that the
--- next statement sees what the previous holder of the lock committed. The lock number depends on the schema, because
--- advisory locks are per database.
+-- Lock a key until the transaction ends; return false if another transaction has the lock. This is a separate statement,
+-- so that the next statement sees what the previous holder of the lock committed. The number of the lock depends on the
+-- schema, because advisory locks belong to the whole database.
 SELECT pg_try_advisory_xact_lock($1 # 'idempotency_cache'::regclass::bigint) AS mine
 
 -- name: claim
@@ -10,14 +10,16 @@ SELECT mine, result, created_at, expires_at, age_s
 FROM relaybox_claim_key($1 # 'idempotency_cache'::regclass::bigint, $2)
 
 -- name: find
--- Return the response stored under a key, without its body: a slot of bodies cannot be truncated while it is read.
+-- Return the response stored under a key, without a body that has a row of its own. This body is read by the query *body*
+-- if needed, because a slot of bodies cannot be truncated while it is read.
 SELECT result::text AS result, created_at, expires_at,
     extract(epoch FROM clock_timestamp() - created_at)::float8 AS age_s
 FROM idempotency_cache
 WHERE key = $1 AND expires_at > clock_timestamp()
 
 -- name: body
--- Return a body that is not stored in its claim. A body with another expiry belongs to an earlier use of the key.
+-- Return a body that is not stored in the row of its claim. A body with another time of expiry belongs to another use of
+-- the key.
 SELECT body FROM idempotency_bodies WHERE key = $1 AND expires_at = $2
 
 -- name: delete_expired
@@ -25,12 +27,14 @@ SELECT body FROM idempotency_bodies WHERE key = $1 AND expires_at = $2
 DELETE FROM idempotency_cache WHERE key = ANY($1::text[]) AND expires_at <= clock_timestamp()
 
 -- name: claim_keys
--- Part of the statements that store a response, which have a part *response* (key, result, ttl_s, body).
+-- Insert claims. This is a part of the statements that store responses; it reads their part *response* (key, result,
+-- ttl_s, body).
 INSERT INTO idempotency_cache (key, result, expires_at)
 SELECT key, result::jsonb, clock_timestamp() + make_interval(secs => ttl_s) FROM response
 
 -- name: store_bodies
--- Part of the statements that store a response, after the part *claim*: a body has the expiry of its claim.
+-- Insert the bodies that need a row of their own. This is a part of the statements that store responses, after the part
+-- *claim*: a body has the time of expiry of its claim.
 INSERT INTO idempotency_bodies (key, body, expires_at)
 SELECT claim.key, response.body, claim.expires_at
 FROM response JOIN claim ON claim.key = response.key
@@ -38,8 +42,8 @@ WHERE response.body IS NOT NULL
 ON CONFLICT (key, slot) DO UPDATE SET body = excluded.body, expires_at = excluded.expires_at
 
 -- name: keep
--- Store a response unless a response that has not expired is stored; replace an expired response. The body is written
--- only if the claim is.
+-- Store a response unless a response that has not expired is stored under the key; replace an expired response. The body
+-- is written only if the claim is written.
 WITH response AS (
     SELECT $1::text AS key, $2::text AS result, $4::float8 AS ttl_s, $3::bytea AS body
 ),
@@ -82,8 +86,9 @@ gone AS (
 SELECT count(*) AS removed FROM gone
 
 -- name: retain_bodies
--- Do one step: close the open slot of bodies if it was opened $1 s ago, and open an empty slot ("closed"); or truncate a
--- slot whose bodies have expired ("emptied", or "busy" if the slot is being read). Null: there is nothing to do.
+-- Do one step, and return which. "emptied": a closed slot whose bodies have all expired was truncated. "closed": the open
+-- slot, which has bodies and was opened at least $1 s ago, was closed, and an empty slot was opened. "busy": a slot that
+-- should be truncated is being read. Null: there is nothing to do.
 SELECT relaybox_retain_bodies(make_interval(secs => $1)) AS step
 
 -- name: standing

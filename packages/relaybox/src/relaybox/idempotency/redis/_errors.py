@@ -22,8 +22,8 @@ __all__ = ("map_redis_errors",)
 
 _AWAY: Final = (ConnectionError, TimeoutError)
 _UNWILLING: Final = (ClusterError, NoPermissionError, OutOfMemoryError, ReadOnlyError, TryAgainError)
-#: Error codes of a server that cannot execute commands now. An error of a script has the code inside its
-#: message.
+#: Matches the error codes of a Redis server that cannot execute commands now. The message of a Lua script's
+#: error contains the code.
 _WORDS: Final = re.compile(
     r"\b(BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOPERM|NOREPLICAS|OOM|READONLY|TRYAGAIN)\b"
 )

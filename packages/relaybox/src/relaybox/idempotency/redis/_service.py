@@ -73,13 +73,13 @@ class RedisIdempotencyService:
     generate_key_from_request = staticmethod(generate_key_from_request)
 
     async def try_lock(self, key: str, *, scope: str = "") -> bool:
-        """Lock *key* for at most ``lease_s``, without waiting; return False if another request has the lock.
+        """Lock *key* for at most ``lease_s`` seconds; return False at once if another request has the lock.
 
         Raises:
             StoreUnavailable: Redis is unreachable.
         """
         lock = self._names(key, scope)[1]
-        # Added before the call, because Redis may set the lock and the reply be lost.
+        # Added before the call, because Redis may set the lock although its reply is lost.
         self._locks.add(lock)
         if await self._run("lock", [lock], self._token, self._lease_ms):
             return True
