@@ -86,7 +86,7 @@ class Service(Protocol):
         ...
 
     def stop(self) -> None:
-        """Make :meth:`run` complete its current work and return; this method does not wait for that."""
+        """Request that :meth:`run` completes its current work and returns; return without waiting for it."""
         ...
 
 
@@ -118,7 +118,7 @@ async def service_resources(
         name: Name of the service in logs and in ``pg_stat_activity``.
         schema: The migrations that the service needs.
         settings: Further classes of settings that the service reads, to check all settings at once.
-        postgres: Class that reads ``POSTGRES_*``, for a service with other defaults.
+        postgres: Settings class that reads ``POSTGRES_*``; a subclass may have other defaults.
 
     Raises:
         SettingsError: Settings are missing or malformed; the message has one line per setting.

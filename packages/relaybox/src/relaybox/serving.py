@@ -183,7 +183,7 @@ class HeadTimeoutProtocol(_Protocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Stop counting, check ``Host``, and ignore an upgrade that uvicorn does not support."""
+        """Check ``Host`` of the complete head, and ignore an upgrade that uvicorn does not support."""
         self._head_bytes = None
         if [name for name, _ in self.headers].count(b"host") != 1 and self.parser.get_http_version() != "1.0":
             raise _HostRefused

@@ -29,7 +29,7 @@ __all__ = ("CommandBatcher",)
 _WORKERS_MAX: Final = 2
 _BATCH_COMMANDS_MAX: Final = 64
 _WAITING_COMMANDS_MAX: Final = 2_000
-#: Seconds after the submission of a command in which it may be decided and written, again too; then it fails.
+#: Seconds after its submission for which a command is attempted, retries included; after this time it fails.
 _WAIT_S_MAX: Final = 10.0
 
 

@@ -178,7 +178,7 @@ def decide(
 
     Raises:
         AggregateNotFound: The aggregate belongs to another principal.
-        UnknownCommand: The domain has no handler for this type.
+        UnknownCommand: The domain has no handler for this type, or the caller may not use the handler.
         PayloadInvalid: The payload does not match the model, or PostgreSQL cannot store it.
         DuplicateCommand: A command of the same type is pending for the aggregate.
         StaleVersion: The aggregate's version is not the command's ``expected_version``.

@@ -72,7 +72,7 @@ class SnapshotQueries:
 
     @classmethod
     def from_mapping(cls, queries: Mapping[str, str]) -> Self:
-        """Create from the queries ``load``, ``create`` and ``advance`` of a loaded SQL file."""
+        """Return the queries ``load``, ``create`` and ``advance`` of a loaded SQL file as one object."""
         return cls(load=queries["load"], create=queries["create"], advance=queries["advance"])
 
 
@@ -211,9 +211,9 @@ class Domain(Generic[A]):
 
         The command's type is the name of the model that annotates the second parameter. The decider is pure;
         to refuse the command, it raises a :class:`CommandRefused`. A third parameter of type ``UUID``
-        receives the command's id. If an agent (a consumer that does the work) will end this command by
-        sending a second command, its report, store the id in the aggregate: the decider of the report needs
-        the id for its :class:`Settlement`.
+        receives the command's id. If an agent (a service that works on tasks) will end this command by a
+        second command, the report, store this id in the aggregate: the decider of the report needs the id for
+        its :class:`Settlement`.
 
         Args:
             decide: The decider, if the decorator is used without arguments.
@@ -225,7 +225,8 @@ class Domain(Generic[A]):
 
         Raises:
             TypeError: The decider is asynchronous, its second parameter is not annotated with a Pydantic
-                model, its third parameter not with ``UUID``, or the command type is declared already.
+                model, its third parameter is not annotated with ``UUID``, or the command type is declared
+                already.
         """
 
         def declare(decider: Decider[A, C]) -> Decider[A, C]:

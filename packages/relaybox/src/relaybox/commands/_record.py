@@ -55,7 +55,7 @@ class CommandLookup:
     owner: str | None
     #: None if there is no such aggregate, or the command's key has a stored response.
     aggregate: LoadedAggregate | None
-    #: The response stored under the command's key; None if there is none.
+    #: The response stored under the command's key; None if there is none, or it has expired.
     stored_response: StoredResponse | None
 
 

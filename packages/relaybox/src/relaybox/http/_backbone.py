@@ -278,7 +278,7 @@ def _startup_objects_frozen() -> Generator[None]:
 
 @contextmanager
 def _on_shutdown_signal(action: Callable[[], None]) -> Generator[None]:
-    """Call *action* when the server receives a signal to stop.
+    """Call *action* when the process receives SIGTERM or SIGINT; then call the server's own signal handler.
 
     The server waits for running responses before it ends the lifespan. Live streams run until *action* ends
     them, so without *action* each stop would take the server's whole grace period. Outside of the main thread

@@ -201,7 +201,7 @@ def content_length(request: Request) -> int | None:
     announced = request.headers.get("content-length", "")
     if not announced.isascii() or not announced.isdigit():
         return None
-    # Python raises ValueError for a number of over 4,300 digits.
+    # A longer number becomes 10**18: Python raises ValueError for a number of over 4,300 digits.
     return int(announced) if len(announced) < 19 else 10**18
 
 
@@ -261,7 +261,7 @@ def _parse_model(raw: bytes, model: type[Model]) -> Model:
 
 
 async def _parse_in_thread_if_large(raw: bytes, parse: Callable[[bytes], Parsed]) -> Parsed:
-    """Parse *raw*, in a thread if it would block the event loop for long."""
+    """Return the result of *parse* for *raw*; call *parse* in a thread if *raw* is larger than 1 MiB."""
     return parse(raw) if len(raw) <= _ON_LOOP_BYTES_MAX else await asyncio.to_thread(parse, raw)
 
 

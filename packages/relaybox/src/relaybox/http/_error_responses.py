@@ -212,7 +212,7 @@ def install_error_handlers(app: FastAPI, error_table: ErrorTable) -> None:
         return error_response(request, ValidationFailed(error_details(problems)), error_table)
 
     def framework(request: Request, error: Exception) -> Response:
-        # FastAPI wraps an error of reading the body in an HTTPException.
+        # FastAPI wraps an error of reading the body in an HTTPException; respond to the wrapped error.
         if isinstance(error.__cause__, RelayboxError):
             return error_response(request, error.__cause__, error_table)
         return framework_response(request, cast("HTTPException", error))

@@ -183,9 +183,9 @@ class ValidationFailed(HttpError):
 
 
 class ResponseNotStorable(HttpError):
-    """Raised when the response to a request with a key cannot be held back or stored (G67).
+    """Raised when a response cannot be held back until the commit, or cannot be stored (G67).
 
-    A streamed response cannot be held back until the commit. A compressed response cannot be stored.
+    A streamed response cannot be held back. A compressed response cannot be stored.
     """
 
     error_code = "ANSWER_UNKEEPABLE"

@@ -174,8 +174,8 @@ class LiveStreams:
             event_filter: Filters each page, and decides whether the stream continues. By default all events
                 are sent.
             event_types: The versions to which payloads are converted; None sends payloads as recorded.
-            woken_by: Other aggregates whose changes call *event_filter* at once. Without any change, the
-                stream calls *event_filter* every 15 s.
+            woken_by: Ids of other aggregates. The stream calls *event_filter* at once after a change of one
+                of them, and every 15 s without a change.
         """
         yield ServerSentEvent(retry_ms=1_000 + random.randrange(1_000))  # noqa: S311 - jitter
         if after_version > current_version:

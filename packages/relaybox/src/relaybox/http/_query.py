@@ -37,7 +37,7 @@ class _Declared:
 
         Raises:
             ValidationFailed: A parameter is not declared, or is repeated although it may be given only once.
-                The details name each parameter, without its value.
+                The details name up to 20 such parameters, without their values.
         """
         given: dict[str, int] = {}
         for name, _ in request.query_params.multi_items():

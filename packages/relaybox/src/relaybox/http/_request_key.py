@@ -159,7 +159,7 @@ class RequestKey:
         """
         content_type = request.headers.get("content-type", "")
         where = (self._scope["method"], self._scope["path"], self._scope["query_string"], content_type)
-        # Without the body if it contains a secret: a short secret could be guessed from a stored digest.
+        # A body with a secret is left out, because a short secret could be guessed from a stored digest.
         by_bytes = partial(fingerprint_of, *where, b"" if is_secret else self._body.digest())
         by_value = None if is_secret else await self._body.digest_by_value()
         if by_value is None:
@@ -182,7 +182,7 @@ class _BodyDigest:
         self.is_complete = False
 
     async def receive(self) -> Message:
-        """Return the server's next message, and add its body to the digest."""
+        """Return the next ASGI message, and add the part of the body in it to the digest."""
         if self._ahead:
             return self._ahead.pop(0)
         message = await self._receive()

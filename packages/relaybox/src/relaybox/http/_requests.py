@@ -19,7 +19,8 @@ _log: Final = structlog.get_logger(__name__)
 _SAFE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 #: Routes whose successful requests are logged at DEBUG, because probes call them every few seconds.
 _PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
-#: Status in logs and metrics of a request without a response, as when the client disconnects; as in nginx.
+#: Status in logs and metrics of a request without a response, for example because the client disconnected.
+#: nginx uses the same number.
 _CLIENT_GONE: Final = 499
 
 
@@ -86,8 +87,8 @@ def request_id_of(request: Request) -> str | None:
 
 def route_of(scope: Scope) -> str:
     """Return the template of the request's route (``/a/{id}``), or ``unmatched`` if no route matches."""
-    # Since about version 0.140, FastAPI stores the template with the router's prefix in this context, and the
-    # route has no prefix; before, the route had the whole template.
+    # Since about version 0.140, FastAPI stores the template with the router's prefix in a context, and the
+    # route has the template without this prefix; before, the route had the whole template.
     context = scope.get("fastapi", {}).get("effective_route_context")
     template = getattr(context if context is not None else scope.get("route"), "path_format", None)
     return "unmatched" if template is None else template

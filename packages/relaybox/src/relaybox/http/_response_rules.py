@@ -32,8 +32,8 @@ def final_outcome(outcome: Outcome, status: int, *, has_claim: bool) -> Outcome:
     """Return the outcome of a request whose response has *status*.
 
     Args:
-        outcome: The outcome so far. IGNORED: the key was not claimed. REFUSED: the key was claimed, but no
-            response was sent. REPLAYED and UNRECORDED are final.
+        outcome: The outcome so far. IGNORED: nothing has used the key. REFUSED: a component has begun to use
+            the key, and no response was sent. REPLAYED and UNRECORDED are final.
         status: Status of the response.
         has_claim: Whether the request has claimed the key under which a successful response is stored.
     """
@@ -47,7 +47,7 @@ def final_outcome(outcome: Outcome, status: int, *, has_claim: bool) -> Outcome:
 def outcome_headers(
     outcome: Outcome, status: int, *, refusal: object, expires_at_s: float
 ) -> Iterable[tuple[bytes, bytes]]:
-    """Return the headers that show a client how its key was used.
+    """Yield the headers that show a client how its key was used; none for most errors.
 
     Args:
         outcome: How the request ended.

@@ -137,11 +137,11 @@ async def respond_to_command(
     domain: Domain[Any],
     build_response: Callable[[CommandResult], ResponseParts],
 ) -> Response:
-    """Execute *command* and return its response; if the request's key was used before, replay its response.
+    """Execute *command* and return its response; if the key was used before, replay the stored response.
 
     Args:
         request: The request. If it has a key, the command's statement claims the key.
-        principal: The sender; a key is valid for one sender.
+        principal: The sender; equal keys of different senders are different keys.
         command: The command to execute.
         backbone: The backbone, which executes the command.
         domain: The domain that declares the command.
@@ -167,7 +167,7 @@ async def respond_to_command(
             )
         response = build_response(await backbone.submit(domain, command))
     except (Replay, IdempotencyError) as replacement:
-        # Not raised, because FastAPI's handling of an exception takes longer than the rest of a replay.
+        # The exception is not raised again: FastAPI would need more time for it than the rest of a replay.
         idempotent.replace_response(replacement)
         return Response()
     return Response(response.body, response.status, response.headers)
@@ -338,7 +338,8 @@ class CommandRoutes(Generic[A]):
     async def _follower(
         self,
         request: Request,
-        # Only for the OpenAPI document; not required here, because a ticket may be sent instead of a token.
+        # This parameter is only for the OpenAPI document. It is optional, because a client may send a ticket
+        # instead of a token.
         _bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER_SCHEME)],
         ticket: Ticket = None,
     ) -> str:

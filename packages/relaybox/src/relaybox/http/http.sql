@@ -1,5 +1,5 @@
 -- name: command
--- Return the command $1 of the aggregate $2, with the id of its latest task.
+-- Return the command $1 of the aggregate $2, with the id of the command's latest task (null if it has no task).
 SELECT inbox.id, inbox.command_type, inbox.status::text AS status, inbox.created_at,
     inbox.error_data::text AS error,
     (SELECT task.id FROM async_tasks AS task WHERE task.triggered_by_command_id = inbox.id

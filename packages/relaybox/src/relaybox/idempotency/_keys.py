@@ -28,15 +28,15 @@ __all__ = (
     "stored_key",
 )
 
-#: Names of the request headers that may contain a key, in lower case as in ASGI. The second name is that of the
-#: IETF draft draft-ietf-httpapi-idempotency-key-header.
+#: Names of the request headers that may contain a key, in lower case as in ASGI. The second name is that of
+#: the IETF draft draft-ietf-httpapi-idempotency-key-header.
 KEY_HEADERS: Final = (b"x-idempotency-key", b"idempotency-key")
 _KEY_BYTES_MAX: Final = 255
 #: Matches a key in quotes, a string of structured fields (RFC 8941, section 3.3.3).
 _QUOTED: Final = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])+)"')
 _ESCAPED: Final = re.compile(r"\\(.)")
-#: Matches a key without quotes, as nearly all clients send it. A comma is refused, because a proxy may join the
-#: values of two headers by a comma.
+#: Matches a key without quotes, as nearly all clients send it. A comma is refused, because a proxy may join
+#: the values of two headers by a comma.
 _BARE: Final = re.compile(r"[\x21\x23-\x2b\x2d-\x7e]+")
 _GENERATED_CHARS: Final = 32
 #: Bytes of a stored key: 128 bits exclude collisions in practice, and take half the index space of 256 bits.

@@ -117,7 +117,7 @@ class StoredResponse:
         )
 
     def document(self) -> dict[str, Any]:
-        """Return the result as it was passed to ``cache_idempotency_result``, with the body as bytes."""
+        """Return the result as it was passed to ``cache_idempotency_result``."""
         return {**self.result, "body": self.body} if self.body is not None else dict(self.result)
 
 

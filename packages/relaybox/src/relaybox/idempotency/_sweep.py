@@ -23,7 +23,8 @@ __all__ = ("SweepResult", "Sweeper", "sweep")
 _log: Final = structlog.get_logger(__name__)
 #: Claims that one statement deletes: 5 ms of work, which locks only expired rows.
 _CLAIMS_MAX: Final = 1_000
-#: The pause after a statement: the longer of this time and three times the duration of the statement.
+#: Shortest pause in seconds after a statement. After a deletion of claims, the pause is three times the
+#: duration of the deletion if that is longer.
 _REST_S_MIN: Final = 0.02
 _RESTS_PER_STEP: Final = 3
 #: Maximum number of calls of the query ``retain_bodies`` in one sweep; all four slots need fewer calls.

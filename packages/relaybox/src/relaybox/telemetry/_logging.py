@@ -42,7 +42,7 @@ class _Writer:
         self.name = name
 
     def msg(self, line: str) -> None:
-        # A full disk or a closed pipe must not fail the command that logs.
+        # A full disk or a closed pipe must not fail the code that writes a log line.
         with suppress(OSError):
             self._stream.write(line + "\n")
             self._stream.flush()
@@ -90,7 +90,7 @@ def configure_logging(
 def ensure_logging(service: str, level: LogLevel = "INFO", json: bool | None = None) -> None:
     """Configure logging as :func:`configure_logging` does, unless the application has configured logging.
 
-    * If structlog is configured, nothing is changed.
+    * If structlog is configured, neither its configuration nor that of the standard library is changed.
     * If the root logger has handlers, the application has configured the standard library's logging. The
       handlers, formats and levels are not changed. They are also used for the lines of Relaybox, with secrets
       redacted.
@@ -115,7 +115,8 @@ def traceback_of(error: BaseException) -> str:
     """Return the traceback of *error* as text for the field ``traceback`` of a log line, secrets redacted.
 
     Relaybox does not log failures with ``exc_info``, because the application's configuration of structlog may
-    render that field with the local variables of each frame, as the default does if ``rich`` is installed.
+    render that field with the local variables of each frame, as structlog's default does if ``rich`` is
+    installed.
     Local variables contain tokens and private input (G71), and rendering them blocked the process for 0.7 to
     0.9 s. A text of over 20,000 characters is reduced to its first and its last 10,000.
     """

@@ -163,7 +163,7 @@ class DatabaseMetrics:
             ("checkin", self._used, -1),
         ):
             event.listen(pool, name, _step(gauge, amount))
-        # A connection is checked out for one transaction.
+        # A connection is checked out for one transaction, so the time until its checkin is the duration.
         event.listen(pool, "checkout", _begin)
         event.listen(pool, "checkin", self._end)
 
