@@ -124,8 +124,7 @@ class Domain(Generic[A]):
             aggregate_type: Value of ``aggregate_type`` in events and snapshots.
             topic: Topic of the domain's events, one of ``OUTBOX_TOPICS``. ``OUTBOX_ROUTES`` may route
                 ``domain-events`` to another topic.
-            target_type: Value of ``target_type`` in the domain's events: the kind of object that the events
-                are about, as defined by the application.
+            target_type: Kind of object that the domain's events are about, as defined by the application.
             snapshots: Queries of the domain's own table; None stores snapshots in ``aggregate_snapshots``.
             naming: The naming rule: a function that gets the name of an event and returns it, or raises
                 EventNameInvalid.

@@ -20,9 +20,9 @@ _NAMESPACE: Final = "cache:"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CacheMode:
-    """Configuration of cache mode: how to find the store and the principal of a request."""
+    """Configuration of cache mode, which stores the response after the endpoint has returned."""
 
-    #: Returns the store for a request.
+    #: Returns the store for the response to a request.
     factory: Callable[[Request], Awaitable[IdempotencyStore]]
     #: Returns the sender of a request; None if unknown.
     principal: Callable[[Request], Awaitable[Principal | str | None]]

@@ -43,7 +43,7 @@ __all__ = (
 
 
 class HttpError(RelayboxError):
-    """Base of the errors whose class defines status and headers of the response; no table entry is needed."""
+    """Base of errors whose class defines the response's status and headers, without the error table."""
 
     error_code = "BAD_REQUEST"
     #: HTTP status of the response.

@@ -234,7 +234,7 @@ class IdempotentRequest:
 
     @contextmanager
     def deciding(self) -> Generator[None]:
-        """Respond with the Replay or IdempotencyError of the block, even if the application catches it."""
+        """Respond with the Replay or IdempotencyError that the block raises, even if a handler catches it."""
         try:
             yield
         except (Replay, IdempotencyError) as replacement:

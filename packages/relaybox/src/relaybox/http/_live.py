@@ -108,7 +108,7 @@ async def _show_all(events: Sequence[RecordedEvent]) -> VisibleEvents:
 
 
 class LiveStreams:
-    """Wake the streams of one process when their aggregates change."""
+    """Create the live streams of one process, and wake each stream when its aggregate changes."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -199,11 +199,7 @@ class _BodyDigest:
                 self._json = None
 
     async def read_ahead(self, bytes_max: int) -> bool:
-        """Receive the body and keep it for :meth:`receive`; return False if the client disconnected.
-
-        Raises:
-            BodyTooLarge: The body has more than *bytes_max* bytes.
-        """
+        """Receive the body for later calls of :meth:`receive`; return False if the client disconnects."""
         messages: list[Message] = []
         size_bytes = 0
         while not self.is_complete:

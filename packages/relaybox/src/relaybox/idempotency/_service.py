@@ -229,7 +229,7 @@ class IdempotencyService:
             return bool(await self._db.fetch(QUERIES["invalidate"], self._row_key(key, scope)))
 
     async def cleanup_expired(self) -> int:
-        """Delete expired claims in this transaction; return their number.
+        """Delete expired claims (rows of ``idempotency_cache``) in this transaction; return their number.
 
         For many claims use ``relaybox sweep``, which commits between its steps, and also truncates tables of
         expired bodies.

@@ -42,16 +42,18 @@ _SLOT_SHARE: Final = 0.5
 class SweepResult:
     """The result of a sweep."""
 
-    #: Number of deleted claims.
+    #: Number of deleted claims, the rows of ``idempotency_cache``.
     claims: int
-    #: Number of truncated slots.
+    #: Number of truncated slots, the tables of response bodies.
     slots: int
     #: Whether a slot could not be truncated because a transaction was reading it; the next sweep tries again.
     busy: bool
 
 
 async def sweep(db: Executor, settings: IdempotencySettings) -> SweepResult:
-    """Delete all expired claims, and truncate the slots in which all bodies have expired.
+    """Delete expired claims (rows of ``idempotency_cache``); truncate slots whose bodies have all expired.
+
+    A slot is one of four tables of response bodies.
 
     Several processes may sweep at the same time: while one of them executes a statement, the others skip that
     part of their sweep. Requests are hardly delayed: a sweep locks only expired claims, and slots in which
@@ -95,8 +97,8 @@ async def _removed(db: Executor) -> int:
 class Sweeper(SharedJob):
     """Remove expired and old rows every ``IDEMPOTENCY_SWEEP_S``; create one object per service.
 
-    Each time, one of the services does the work. Every service measures the number of stored responses and
-    all schedules (:class:`relaybox.periodic.ScheduleMetrics`).
+    Each time, one of the services does the work. For its metrics, every service measures the number of stored
+    responses and all schedules (:class:`relaybox.periodic.ScheduleMetrics`).
 
     The work is to remove expired responses (:func:`sweep`), and rows that are older than their time in
     ``RETENTION_*``: ended commands, tasks and flows, records of consumed events, events kept for flows, and

@@ -55,10 +55,9 @@ class HealthReport:
         return 503 if self.state is HealthState.FAILED else 200
 
     def body(self) -> dict[str, object]:
-        """Return the JSON object of ``/readyz``: the worst state, and state and detail of each check.
+        """Return ``{"status": …, "checks": {name: {"status": …, "detail": …}}}``, the JSON of ``/readyz``.
 
-        Its form is ``{"status": …, "checks": {name: {"status": …, "detail": …}}}``; a check without a detail
-        has no member ``detail``.
+        The first status is the worst of all; a check without a detail has no ``detail``.
         """
         checks = {name: _entry(result) for name, result in self.results.items()}
         return {"status": str(self.state), "checks": checks}

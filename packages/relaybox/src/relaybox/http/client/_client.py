@@ -139,9 +139,9 @@ class IdempotentClient:
 
 
 def _retry_after_of(response: httpx2.Response) -> float | None:
-    """Return the seconds that ``Retry-After`` requests; None if *response* has no such valid header.
+    """Return the seconds that ``Retry-After`` requests; None if it is missing or malformed.
 
-    If the header is a date, the seconds are counted from the header ``Date``, or without it from now.
+    A date is counted from the header ``Date``, or without ``Date`` from now.
     """
     text = response.headers.get("Retry-After")
     if text is None:

@@ -45,7 +45,7 @@ class RedisIdempotencyService:
         lease_s: float = 60.0,
         prefix: str = "relaybox:idempotency",
     ) -> None:
-        """Use *client*.
+        """Create the store for one request.
 
         Args:
             client: Client with ``decode_responses=False``; the caller closes it.
