@@ -49,7 +49,7 @@ class _OpenLane:
     last_id: UUID | None
     in_flight: bool = False
     pause: TransactionPause = field(default_factory=TransactionPause)
-    #: Number of the last claim whose outcome is recorded; number of the claim before which all are deleted.
+    #: Number of the last claim whose outcome is recorded, and the number below which all claims are deleted.
     settled: int = 0
     trimmed: int = 0
 
@@ -285,7 +285,7 @@ class ExactlyOnce:
         return self._markers
 
     async def _handle_open_failure(self, down: LinkDown | None) -> None:
-        """Check after failed takeovers whether a broker responds; if one does, log *down* unless None."""
+        """After failed takeovers, log *down* (None: nothing) if a broker responds, else store the failure."""
         self._partitions.check_now()
         try:
             await self._check_link()

@@ -180,7 +180,7 @@ class Message(NamedTuple):
     key: str | None
     #: Number of failed attempts so far.
     attempts: int
-    #: The envelope, or the payload with a record that is no event, as stored in the row: JSON in UTF-8.
+    #: The row's payload, JSON in UTF-8: the envelope of an event, or a stored Kafka record that is no event.
     envelope: bytes
     attributes: Attributes
     cloudevents: CloudEventsMode

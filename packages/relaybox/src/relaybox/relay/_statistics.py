@@ -91,7 +91,8 @@ class Statistics:
     retried_total: int
     #: Rows marked FAILED, which block their keys until an operator retries or skips them.
     failed_total: int
-    #: Acknowledged rows that this relay could not mark, because another relay had taken their lane.
+    #: Acknowledged rows that a statement did not mark SENT, because another relay had taken their lane, or an
+    #: earlier attempt of the statement had marked them without a response.
     fenced_total: int
     #: Failures of the link to Kafka that opened the circuit breaker; a failed probe is not counted again.
     link_outages_total: int
