@@ -24,7 +24,8 @@ SET last_outcome = $2, last_error = $3::text::jsonb, last_duration_s = $4::float
 WHERE name = $1 AND interval_s IS NOT NULL
 
 -- name: measure
--- Return for each schedule the seconds for which a tick has been due, 0 if none is, and how the last one ended.
+-- Return for at most $1 schedules the seconds for which a tick has been due (0 if none is due), whether the last task or run
+-- that ended has failed, and its duration in seconds (null if none has ended).
 SELECT name, greatest(0, extract(epoch FROM now() - next_tick_at))::float8 AS overdue_s,
     coalesce(last_outcome = 'FAILED', false) AS failed, last_duration_s
 FROM work_schedules ORDER BY name LIMIT $1::int
