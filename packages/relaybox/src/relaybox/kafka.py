@@ -72,7 +72,7 @@ _HUNG_S: Final = 60.0
 #: but also returns a result. ``methodcaller`` notices this and raises SystemError. A direct call does not
 #: notice it, and the error is raised by a later call that has nothing to do with it.
 _HEADERS: Final = methodcaller("headers")
-#: The hash function of keys computes with 32 bits.
+#: The hash function of keys (murmur2) computes with 32 bits.
 _MASK: Final = 0xFFFFFFFF
 #: A topic is new or its leader has changed, and the metadata of some brokers is old. Retry after a pause.
 STALE_METADATA: Final = _UNKNOWN | {

@@ -1,4 +1,4 @@
-"""Decide how many replicas a topic gets: as the settings say, or as many as the cluster allows (G37)."""
+"""Decide how many replicas a topic gets: as the settings say, or up to three as the cluster allows (G37)."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -206,7 +206,7 @@ def warn_about_few_brokers(
         bootstrap_servers: Addresses of KAFKA_HOST, comma-separated.
         topics: Names of the topics to create.
         plan: The decided replication.
-        wanted: The replication in the settings; no warning if it has a number of replicas.
+        wanted: The replication in the settings; no warning if its ``replicas`` is not None.
     """
     addresses = len(set(bootstrap_servers.split(",")))
     if wanted.replicas is None and plan.replicas < replicas_for(addresses):
