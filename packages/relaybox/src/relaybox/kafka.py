@@ -65,8 +65,8 @@ _UNKNOWN: Final = frozenset(
 UNKNOWN_TOPIC: Final = _UNKNOWN | {KafkaError.TOPIC_EXCEPTION}
 #: Maximum length of a topic's name: https://kafka.apache.org/documentation/#topicconfigs
 TOPIC_CHARS_MAX: Final = 249
-#: A call that takes longer than this hangs: the relay gives each call a time limit that is far lower (10 to
-#: 20 s).
+#: A call that takes longer than this hangs: the time limits of the requests in one call of the relay add up
+#: to less.
 _HUNG_S: Final = 60.0
 #: Calls ``message.headers()``. For a header name that is not UTF-8, confluent_kafka sets UnicodeDecodeError,
 #: but also returns a result. ``methodcaller`` notices this and raises SystemError. A direct call does not
@@ -170,7 +170,8 @@ def retry_on_stale_metadata(request: Callable[[], T], give_up_at_s: Callable[[],
             after each failed attempt, because the time may change.
 
     Raises:
-        KafkaException: *request* failed with another code, or still with such a code after that time.
+        KafkaException: *request* failed with a code that is not in :data:`STALE_METADATA`, or it failed after
+            the time that *give_up_at_s* returns.
     """
     while True:
         try:

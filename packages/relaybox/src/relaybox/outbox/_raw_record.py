@@ -22,7 +22,7 @@ from relaybox.outbox._notifier import notify_on_commit
 __all__ = ("RECORD_ID_HEADER", "RawRecord", "append_record", "parse_record")
 
 _SQL: Final = load_queries(__package__ or "relaybox.outbox", "outbox.sql")
-#: The first header of each such record; its value is the record's id.
+#: Name of the first header of each record that is no event; the header's value is the record's id.
 RECORD_ID_HEADER: Final = "relaybox_record_id"
 #: Upper bounds in bytes: of the framing of a record together with its id header, and of the framing of each
 #: other header.

@@ -1,6 +1,7 @@
 -- name: claim_run
--- Begin a run of the job $1 with the interval $2 in seconds, unless a run began less than an interval ago; return the seconds
--- until the next run is due. A run that began in the future, by the clock of a former primary, does not count.
+-- Begin a run of the job $1 with the interval $2 in seconds, unless a run began less than an interval ago. Return whether this
+-- call began a run, and the seconds until the next run is due. A run that began in the future, by the clock of a former
+-- primary, does not count.
 WITH known AS (
     SELECT extract(epoch FROM last_tick_at - now())::float8 + $2::float8 AS due_in_s FROM work_schedules
     WHERE name = $1 AND last_tick_at < now() + interval '1 minute'

@@ -1,4 +1,4 @@
-"""Deliver at least once: one idempotent producer for all lanes."""
+"""Deliver at least once: one idempotent producer for all lanes (slices of keys)."""
 
 import asyncio
 from collections.abc import Callable, Sequence

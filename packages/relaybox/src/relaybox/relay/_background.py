@@ -57,7 +57,7 @@ class Disorder:
 
     #: Rows that the relay had read when it published the later row: their order on the topic is wrong.
     violations: tuple[Message, ...] = ()
-    #: Rows that the relay had not read then: their transactions probably committed late (G22).
+    #: Rows that the relay had not read when it published the later row: they probably committed late (G22).
     late: tuple[Message, ...] = ()
 
 

@@ -155,6 +155,8 @@ class Delivery(Protocol):
     async def claim(self, connection: DedicatedConnection, batches: Sequence[Batch]) -> None:
         """Claim *batches* in PostgreSQL, if the delivery needs claims; call this right after :meth:`publish`.
 
+        A claim is a row of ``relay_batches``; it must exist before the batch is committed to Kafka.
+
         Raises:
             DatabaseError: PostgreSQL did not confirm the claims; none of *batches* will be published.
         """

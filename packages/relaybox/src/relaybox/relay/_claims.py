@@ -63,7 +63,8 @@ class RecoveryPlan:
     obsolete: Sequence[int]
     #: Id of the last published batch; None: no batch was published.
     last_id: UUID | None
-    #: ``last_id`` if later takeovers must accept this marker although no claim has the id; None: no change.
+    #: ``last_id`` if later takeovers must accept this marker although no claim has the id. None: an accepted
+    #: marker stays, except ``NO_MARKER``, which is accepted for one takeover only.
     accepted_marker: UUID | None = None
 
 

@@ -89,7 +89,7 @@ class LoopState:
     batch_size: int
     #: Maximum number of rows of the next query; higher than ``batch_size`` in a backlog.
     batch_rows: int
-    #: Numbers of the owned lanes from which the relay may publish, because their takeover is complete.
+    #: Numbers of the owned lanes (slices of keys) whose takeover is complete; the relay publishes from these.
     ready_lanes: Sequence[int]
     #: Lanes whose next transaction should not start yet.
     paused_lanes: frozenset[int]

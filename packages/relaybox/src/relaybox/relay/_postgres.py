@@ -74,7 +74,7 @@ _FULL_SCAN_S: Final = 10.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lane:
-    """A lane that this relay owns until its lease ends."""
+    """A lane (slice of keys) that this relay owns until its lease ends."""
 
     #: Number of the lane.
     lane: int

@@ -72,7 +72,7 @@ class PublishLoop:
     """Publish rows of the outbox to Kafka.
 
     Invariants: a row is marked SENT only after Kafka has acknowledged it (G23). A batch of a lane starts only
-    when the outcome of the lane's previous batch is known. It excludes keys that failed in that batch (G34).
+    when the outcome of the lane's previous batch is known. Keys that failed in that batch are excluded (G34).
     An outcome is kept until PostgreSQL has recorded it; until then, the rows of the outcome are not fetched.
     """
 
@@ -119,7 +119,7 @@ class PublishLoop:
     def requeue_soon(self) -> None:
         """Make rows that waited for a partition or for Kafka PENDING again, in the next cycle of the loop."""
         self._requeued.clear()
-        self._fetches.invalidate_all()  # requeued rows precede those that are being read
+        self._fetches.invalidate_all()  # requeued rows must be published before the rows being read
         self._heartbeat.work_available.set()
 
     def stop(self) -> None:
@@ -374,7 +374,7 @@ class PublishLoop:
     def _trip(self, down: LinkDown, interrupted: Sequence[Message]) -> None:
         """Open the circuit breaker: fetch no rows, and keep the lanes."""
         self._requeued.clear()
-        self._fetches.invalidate_all()  # requeued rows precede those that are being read
+        self._fetches.invalidate_all()  # requeued rows must be published before the rows being read
         if self.breaker.trip(down, interrupted, time.monotonic()):
             self._counters.link_outages_total += 1
             _log.warning("relay has lost Kafka, trying again", error_code=down.error_code, reason=str(down))

@@ -1,4 +1,4 @@
-"""Take lanes over: fence the former owner, find out what the owner published, and record that (G31, G36)."""
+"""Take lanes (slices of keys) over: fence the former owner, and record what it published (G31, G36)."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -241,7 +241,7 @@ async def _lanes_without_doubt(
     """
     numbers = [lane.lane for lane in lanes]
     in_thread = asyncio.get_running_loop().run_in_executor
-    # First, because the transaction of a marker that is written later may still be open.
+    # Read before *hidden*, because the transaction of a marker that is written later may still be open.
     written = await in_thread(threads, markers.written, numbers)
     hidden = await in_thread(threads, markers.lanes_with_open_transaction, numbers)
     last = await in_thread(threads, markers.read_last, [number for number in numbers if number not in hidden])

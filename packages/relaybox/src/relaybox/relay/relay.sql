@@ -30,9 +30,10 @@ FROM server, relay_origin AS o
 DELETE FROM relay_members WHERE name = $1
 
 -- name: renew_lanes
--- Heartbeat of relay $1: renew for $2 seconds its membership (place $5, delivery $6, breaker $7, published rows $8, troubles
--- $9) and its leases of those lanes $3 that it still owns at epochs $4. Delete members whose lease has ended. Return the
--- renewed lanes, the number of other relays, the number of lanes, and the requested number of lanes.
+-- Heartbeat of relay $1: renew for $2 seconds its membership (host and process id $5, delivery $6, state of the circuit
+-- breaker $7, published rows $8, troubles $9) and its leases of those lanes $3 that it still owns at epochs $4. Delete
+-- members whose lease has ended. Return the renewed lanes, the number of other relays, the number of lanes, and the requested
+-- number of lanes.
 WITH me AS (
     INSERT INTO relay_members (name, lease_until, place, delivery, breaker, published_total, troubles)
     VALUES ($1, clock_timestamp() + make_interval(secs => $2::float8), $5, $6, $7, $8, $9)
@@ -80,8 +81,8 @@ SELECT pg_notify(left($4 || coalesce('_' || nullif(current_schema(), 'public'), 
 
 -- name: split_lanes
 -- Split lanes $1 at epochs $2, unless the requested number of lanes is reached; the upper halves become new lanes without an
--- owner. The owner executes this when no row is in flight or unmarked. The number of a new lane follows from the width of
--- the range: 2^32 / width lanes of this width exist. Notifies the relays on channel $3.
+-- owner. The relay executes this when none of its rows is in flight, or published and not marked. The number of a new lane
+-- follows from the width of the range: 2^32 / width lanes of this width exist. Notifies the relays on channel $3.
 WITH halved AS (
     UPDATE relay_lanes AS l SET hash_max = l.hash_min + (l.hash_max::bigint - l.hash_min) / 2
     FROM unnest($1::int[], $2::bigint[]) AS held (lane, epoch), relay_origin
@@ -238,7 +239,7 @@ SELECT set_config('enable_sort', 'off', false), set_config('enable_bitmapscan', 
 SELECT pg_notify(left($1 || coalesce('_' || nullif(current_schema(), 'public'), ''), 63), '')
 
 -- name: origin
--- Set the id that distinguishes this outbox from others on the same Kafka cluster; no row if the id is already set.
+-- Set and return the id that distinguishes this outbox from others on the same Kafka cluster; no row if the id is already set.
 UPDATE relay_origin SET id = gen_random_uuid() WHERE id IS NULL RETURNING id
 
 -- name: known_origin
@@ -277,7 +278,8 @@ JOIN held ON held.lane = claim.lane
 RETURNING lane, number
 
 -- name: withdraw_claims
--- Delete the claims of the batches $1, which will never be committed. Their lanes may have another owner by now.
+-- Delete the claims of the batches $1, which will never be committed. The epochs of their lanes are not checked: the lanes
+-- may have another owner by now.
 DELETE FROM relay_batches WHERE batch_id = ANY ($1::uuid[])
 
 -- name: list_claims

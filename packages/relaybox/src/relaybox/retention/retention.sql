@@ -1,6 +1,6 @@
 -- name: remove_commands
--- Remove at most $2 ended commands that were received over $1 hours ago, oldest first: first those without a client's
--- key, then those with one. One session at a time.
+-- Remove at most $2 ended commands that were received over $1 hours ago, oldest first: first commands without a client's
+-- idempotency key, then commands with one. One session at a time.
 WITH turn AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock('command_inbox'::regclass::int, hashtext('remove_commands')) AS mine
 ),
@@ -116,7 +116,7 @@ gone AS (
 SELECT count(*) AS removed FROM gone
 
 -- name: clear_idempotency_keys
--- Remove the client's key from at most $2 commands received over $1 hours ago, oldest first. One session at a time.
+-- Remove the client's idempotency key from at most $2 commands received over $1 hours ago, oldest first. One session at a time.
 WITH turn AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock('command_inbox'::regclass::int, hashtext('clear_idempotency_keys')) AS mine
 ),

@@ -175,9 +175,9 @@ class RelaySettings(BaseSettings):
     topic_min_isr: Annotated[int, Field(ge=1, le=100)] | None = None
     #: Seconds after the last heartbeat of a relay until another relay takes over its lanes (slices of keys).
     lease_s: Annotated[float, Field(gt=0, le=3_600)] = 3.0
-    #: Hours for which a SENT row stays in the outbox. The row is removed after this time, at the latest after
-    #: 1.5 times this time. The default equals Kafka's default retention, so that ``relaybox verify`` can
-    #: compare outbox and topics. PENDING and FAILED rows are never removed.
+    #: Hours for which a SENT row stays in the outbox. The row is removed after this time, normally at the
+    #: latest after 1.5 times this time. The default equals Kafka's default retention, so that ``relaybox
+    #: verify`` can compare outbox and topics. PENDING and FAILED rows are never removed.
     retention_h: Annotated[float, Field(gt=0, le=100_000)] = 168.0
 
     @field_validator("topic_min_isr")

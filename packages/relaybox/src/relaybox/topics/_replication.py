@@ -151,7 +151,8 @@ def new_topic(name: str, partitions: int, plan: Plan, config: Mapping[str, str] 
 
     If enough brokers are up, the request has a replication factor. Kafka refuses a factor above the number of
     brokers that are up, but accepts a list of brokers for each partition that contains brokers that are down.
-    So the request has such lists otherwise. A broker that is down copies the records when it is up again.
+    So if fewer brokers are up, the request has such lists. A broker that is down copies the records when it
+    is up again.
 
     Args:
         name: Name of the topic.
