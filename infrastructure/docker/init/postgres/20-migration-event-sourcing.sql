@@ -151,8 +151,9 @@ CREATE TABLE event_outbox_slots (
 );
 INSERT INTO event_outbox_slots (slot, opened_at) VALUES (0, now()), (1, NULL), (2, NULL), (3, NULL);
 
--- Move rows that are not SENT from slot *leaving* to slot *target*, at most 1,000 of each status; return whether these were
--- all. The caller holds a lock against writers of the slot. One statement per status, because each has its own small index.
+-- Move rows that are not SENT from slot *leaving* to slot *target*, at most 1,000 of each status; return false if more may
+-- be left. The caller holds a lock against writers of the slot. One statement per status, because each has its own small
+-- index.
 CREATE FUNCTION relaybox_move_unsent(leaving INT, target INT) RETURNS BOOLEAN LANGUAGE plpgsql AS $$
 DECLARE
     pending INT;
@@ -168,7 +169,7 @@ BEGIN
 END
 $$;
 
--- Execute one step of retention (G29): SENT rows are removed after *keep*, at most half as long again later; PENDING and
+-- Execute one step of retention (G29): SENT rows are removed *keep* to 1.5 * *keep* after they were sent; PENDING and
 -- FAILED rows are moved to the open slot before. Return the step: 'closed', 'emptied', 'sealed' or 'moved' (call again),
 -- 'busy' (call again later), or null if nothing is due or another session executes a step.
 -- A function, so that a frozen client holds no lock (they end with the statement), and so that services can truncate a slot
@@ -803,7 +804,7 @@ CREATE TABLE dead_letters (
 -- Unresolved letters of a key, in order: whether a key is blocked, and by which letter.
 CREATE INDEX idx_dead_letters_blocked ON dead_letters (consumer_group, topic, key_hash, id)
     WHERE holds_key AND status IN ('PARKED', 'REPLAY_REQUESTED');
--- What consumers look for: keys with requested letters, and requested letters that block no key.
+-- Letters whose replay was requested, for the consumers: those that block a key, and those that block no key.
 CREATE INDEX idx_dead_letters_requested ON dead_letters (consumer_group, topic, partition, key_hash)
     WHERE holds_key AND status = 'REPLAY_REQUESTED';
 CREATE INDEX idx_dead_letters_requested_single ON dead_letters (consumer_group, topic, partition, id)
@@ -849,7 +850,8 @@ CREATE FUNCTION relaybox_erased_payload(payload JSONB) RETURNS JSONB LANGUAGE sq
         END
 $$;
 
--- As in 0003, and the outbox rows of dead letters of these aggregates, which have the time when the letter was parked.
+-- Return rows as in 0003, and also the outbox rows of dead letters of these aggregates. The created_at of such a row is the
+-- time at which the letter was parked.
 CREATE OR REPLACE FUNCTION relaybox_rows_to_erase(aggregate_type TEXT, aggregate_ids TEXT[])
     RETURNS TABLE (slot INT, seq BIGINT) LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
@@ -880,7 +882,7 @@ BEGIN
 END
 $$;
 
--- As in 0003, and the rows of dead letters.
+-- Erase outbox rows as in 0003, and also the outbox rows of dead letters.
 CREATE OR REPLACE FUNCTION relaybox_erase_rows(seqs BIGINT[]) RETURNS INT LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     erased INT;
@@ -905,7 +907,7 @@ ALTER TABLE flow_resume_handles
     -- Number of events of this handle.
     ADD COLUMN version INT NOT NULL DEFAULT 1,
     ADD CONSTRAINT flow_resume_handles_cancelled_check CHECK (NOT cancelled OR status = 'EXPIRED');
--- Handles that existed before: one waits at most for each correlation id, and it is the last.
+-- Number the handles that existed before. At most one handle of each correlation id waits; it gets the last number.
 UPDATE flow_resume_handles AS handle SET generation = numbered.generation
 FROM (SELECT id, row_number() OVER (PARTITION BY correlation_id
                                     ORDER BY status IN ('PENDING_PAUSE', 'PAUSED'), created_at, id) AS generation
@@ -973,8 +975,8 @@ CREATE INDEX idx_flow_events_key ON flow_events (event_type, key, id);
 CREATE INDEX idx_flow_events_aggregate ON flow_events (key);
 CREATE INDEX idx_flow_events_received ON flow_events (received_at);
 
--- A row per event type and key, which the transaction that records an event and the one that begins a wait both change, so
--- that they conflict: else each could miss what the other has not committed yet.
+-- One row per event type and key. The transaction that records an event and the transaction that begins a wait both change
+-- the row, so that they conflict; otherwise each could miss what the other has not committed yet.
 CREATE TABLE flow_event_keys (
     event_type TEXT NOT NULL,
     key TEXT NOT NULL,
@@ -1128,8 +1130,8 @@ BEGIN
 END
 $$;
 
--- Erase the content about aggregates as in 0003, also if a task waits until a time, which only a PENDING task may: the
--- erasure failed if the flow of a command of the aggregate was suspended.
+-- Erase the content about aggregates as in 0003, and also clear not_before of the tasks that the erasure cancels. Only a
+-- PENDING task may have not_before, so the erasure of 0003 failed if the flow of a command of the aggregate was suspended.
 CREATE OR REPLACE FUNCTION relaybox_erase(aggregate_type TEXT, aggregate_ids TEXT[], actor TEXT, reason TEXT)
     RETURNS event_erasures LANGUAGE plpgsql SECURITY DEFINER SET enable_seqscan = off AS $$
 #variable_conflict use_column
@@ -1192,7 +1194,7 @@ BEGIN
 END
 $$;
 
--- CREATE OR REPLACE removed it; see 0003.
+-- CREATE OR REPLACE has removed the search_path that 0003 set for the function.
 DO $$
 BEGIN
     EXECUTE format('ALTER FUNCTION relaybox_erase(TEXT, TEXT[], TEXT, TEXT) SET search_path = %I, pg_temp',

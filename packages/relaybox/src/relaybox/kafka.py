@@ -65,14 +65,14 @@ _UNKNOWN: Final = frozenset(
 UNKNOWN_TOPIC: Final = _UNKNOWN | {KafkaError.TOPIC_EXCEPTION}
 #: Maximum length of a topic's name: https://kafka.apache.org/documentation/#topicconfigs
 TOPIC_CHARS_MAX: Final = 249
-#: A call that takes longer than this hangs: the relay gives each call a time limit that is far lower (10 to
-#: 20 s).
+#: A call that takes longer than this hangs: the time limits of the requests in one call of the relay add up
+#: to less.
 _HUNG_S: Final = 60.0
 #: Calls ``message.headers()``. For a header name that is not UTF-8, confluent_kafka sets UnicodeDecodeError,
 #: but also returns a result. ``methodcaller`` notices this and raises SystemError. A direct call does not
 #: notice it, and the error is raised by a later call that has nothing to do with it.
 _HEADERS: Final = methodcaller("headers")
-#: The hash function of keys computes with 32 bits.
+#: The hash function of keys (murmur2) computes with 32 bits.
 _MASK: Final = 0xFFFFFFFF
 #: A topic is new or its leader has changed, and the metadata of some brokers is old. Retry after a pause.
 STALE_METADATA: Final = _UNKNOWN | {
@@ -170,7 +170,8 @@ def retry_on_stale_metadata(request: Callable[[], T], give_up_at_s: Callable[[],
             after each failed attempt, because the time may change.
 
     Raises:
-        KafkaException: *request* failed with another code, or still with such a code after that time.
+        KafkaException: *request* failed with a code that is not in :data:`STALE_METADATA`, or it failed after
+            the time that *give_up_at_s* returns.
     """
     while True:
         try:

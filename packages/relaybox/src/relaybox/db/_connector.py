@@ -1,4 +1,4 @@
-"""Open connections of asyncpg with the limits and the TLS of the settings, and without files from HOME."""
+"""Open asyncpg connections with the limits and TLS of the settings, without certificates from HOME."""
 
 import asyncio
 import ssl
@@ -33,7 +33,7 @@ _SQL: Final = load_queries(__package__ or "relaybox.db", "connections.sql")
 _STATEMENTS_MAX: Final = 100
 #: Interval at which the server checks, during a statement, whether the client still exists.
 _CLIENT_CHECK_MS: Final = 500
-#: Time limit of a response beyond statement_timeout; only a server that does not respond exceeds it.
+#: Time that a response may take beyond statement_timeout; only a server that does not respond takes longer.
 _RESPONSE_MARGIN_S: Final = 5.0
 
 

@@ -79,7 +79,7 @@ class _SessionExecutor:
         self._db = db
 
     async def fetch(self, query: str, /, *args: Any) -> Sequence[Mapping[str, Any]]:
-        # One switch to SQLAlchemy's greenlet for all of it; AsyncConnection would take two and a proxy each.
+        # One greenlet switch for statement and rows; AsyncConnection would need two, and a proxy for each.
         return await self._db.run_sync(_fetch, query, args)
 
 
@@ -112,8 +112,8 @@ def refuse_commits(db: AsyncSession, error: Callable[[], Exception] | None) -> N
     """Make a commit of *db* raise an error before it takes effect; savepoints can still be committed.
 
     Args:
-        db: A session of :class:`Database`, given to a function of the application, which must not end its
-            transaction.
+        db: A session of :class:`Database` that is passed to a function of the application. The function must
+            not end the session's transaction.
         error: Function that returns the error to raise. None permits commits again.
     """
     db.info[_REFUSAL] = error
@@ -361,7 +361,7 @@ def _refuse_unusable(connector: Connector, dbapi_connection: Any, _record: Any, 
 
 
 def _drop_read_only(context: ExceptionContext) -> None:
-    """Invalidate all pooled connections after an error of a read-only server: all lead to that server."""
+    """Invalidate all pooled connections after a read-only error, because all lead to the same server."""
     if is_read_only(context.original_exception):
         context.is_disconnect = True
 

@@ -204,7 +204,7 @@ async def _connected(engine: AsyncEngine) -> AsyncGenerator[AsyncConnection]:
 async def _run(engine: AsyncEngine, sequence: Migrations, action: Any, revision: str) -> list[str]:
     """Upgrade or downgrade to *revision*, and return the names of the changed revisions, oldest first.
 
-    *action* is the function of ``alembic.command`` for it: ``upgrade`` or ``downgrade``.
+    *action* is the function ``upgrade`` or ``downgrade`` of ``alembic.command``.
     """
 
     def run(connection: Connection) -> list[str]:

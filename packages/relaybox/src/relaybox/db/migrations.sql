@@ -7,7 +7,7 @@ SELECT pg_advisory_xact_lock(hashtextextended('relaybox.migrate ' || current_set
 SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = current_setting('search_path')) AS present
 
 -- name: schemas_with_table
--- Return the names of the schemas that have a table $1; null if this connection's schema has it, or if no schema does.
+-- Return the names of the schemas that have a table $1; no row if this connection's schema has the table, or no schema has.
 SELECT string_agg(schemaname, ', ' ORDER BY schemaname) AS schemas FROM pg_tables
 WHERE tablename = $1
 HAVING NOT bool_or(schemaname = current_setting('search_path'))

@@ -1,9 +1,9 @@
 """Notify relays and live streams of committed events.
 
-A transaction that executed NOTIFY locks the whole database while it commits (published measurements: p50
-rises from 4.7 to 610 ms between 500 and 1,000 writes/s). So the transactions of commands do not execute
-NOTIFY (G28). Instead, a background task of each process sends one notification for all commits since its last
-notification. A notification may be lost, so every listener also polls.
+A transaction that executed NOTIFY locks the whole database while it commits (published measurements: the p50
+latency rises from 4.7 to 610 ms between 500 and 1,000 writes/s). So the transactions of commands do not
+execute NOTIFY (G28). Instead, a background task of each process sends one notification for all commits since
+its last notification. A notification may be lost, so every listener also polls.
 """
 
 import asyncio
@@ -27,7 +27,8 @@ _NOTIFIER: Final = "relaybox.outbox.notifier"
 _KEYS: Final = "relaybox.outbox.keys"
 #: PostgreSQL's limit for names of channels.
 _CHANNEL_BYTES_MAX: Final = 63
-#: PostgreSQL refuses payloads of 8,000 bytes. Instead of longer ones an empty payload is sent, for any key.
+#: PostgreSQL refuses payloads of 8,000 bytes or more. If the keys take more bytes than this bound, an empty
+#: payload is sent, which means any key.
 _PAYLOAD_BYTES_MAX: Final = 7_900
 #: Bound of the keys to send. A payload has a byte or more per key, so with more keys it is empty anyway.
 _KEYS_MAX: Final = _PAYLOAD_BYTES_MAX
@@ -80,9 +81,9 @@ class Notifier:
     """Send the keys of this process's committed events to listeners, one notification for many commits.
 
     A notification has the keys that were passed to :meth:`notify` since the last notification. If these keys
-    take more than 7,900 bytes, the notification has no keys, and listeners assume that any key may have new
-    events. Keys are dropped if PostgreSQL fails (with a WARNING), or if they are not sent within 1 s when the
-    notifier stops. Listeners find the events of dropped keys by polling.
+    take more than 7,900 bytes, or one of them contains a comma, the notification has no keys, and listeners
+    assume that any key may have new events. Keys are dropped if PostgreSQL fails (with a WARNING), or if they
+    are not sent within 1 s when the notifier stops. Listeners find the events of dropped keys by polling.
     """
 
     def __init__(self, database: Database) -> None:

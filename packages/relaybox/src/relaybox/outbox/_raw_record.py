@@ -22,16 +22,17 @@ from relaybox.outbox._notifier import notify_on_commit
 __all__ = ("RECORD_ID_HEADER", "RawRecord", "append_record", "parse_record")
 
 _SQL: Final = load_queries(__package__ or "relaybox.outbox", "outbox.sql")
-#: The first header of each such record; its value is the record's id.
+#: Name of the first header of each record that is no event; the header's value is the record's id.
 RECORD_ID_HEADER: Final = "relaybox_record_id"
-#: Upper bound of the framing of a record, of its id, and of the framing of a header.
+#: Upper bounds in bytes: of the framing of a record together with its id header, and of the framing of each
+#: other header.
 _RECORD_BYTES_MAX: Final = 160
 _HEADER_BYTES_MAX: Final = 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RawRecord:
-    """A Kafka record as its reader gets it."""
+    """A Kafka record as a consumer receives it; a key, value or header value of None is null in Kafka."""
 
     key: bytes | None
     value: bytes | None

@@ -1,4 +1,4 @@
-"""Remove old SENT rows from the outbox by truncating one of its four slots at a time (G29)."""
+"""Remove old SENT rows from the outbox by truncating one of its four partitions (slots) at a time (G29)."""
 
 from enum import StrEnum
 from typing import Final

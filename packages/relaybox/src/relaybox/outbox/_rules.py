@@ -22,7 +22,7 @@ __all__ = (
     "source_of",
 )
 
-#: ``OUTBOX_ROUTES`` replaces this topic by that of the event's domain.
+#: ``OUTBOX_ROUTES`` replaces this topic by the topic of the event's domain.
 _DEFAULT_TOPIC: Final = "domain-events"
 #: At most 249 characters, not . or ..
 _TOPIC: Final = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,249}")
@@ -33,7 +33,8 @@ _EXPONENT_MAX: Final = 324
 #: Bytes that the relay adds for a CloudEvent, in binary or structured mode: names of attributes, framing, and
 #: the longest values (type and subject 1,020 bytes, source 3,061, traceparent 255).
 _ATTRIBUTES_BYTES_MAX: Final = 6_144
-#: Size of the key's copies in multiples of the key: the record's key, and an attribute, escaped in JSON.
+#: Size of the key's copies in multiples of the key: 1 for the record's key, and 2 for the attribute
+#: ``partitionkey``, in which JSON escapes may double each byte.
 _KEY_COPIES_MAX: Final = 3
 _NONCHARACTERS: Final = "".join(chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF))
 #: Name of the service in the source of an event whose metadata has no ``source_service``.

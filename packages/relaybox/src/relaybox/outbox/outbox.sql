@@ -7,6 +7,6 @@ INSERT INTO event_outbox (topic, key, payload) VALUES ($1, $2, $3::text::jsonb) 
 SELECT relaybox_retain_outbox(make_interval(secs => $1::float8)) AS step
 
 -- name: notify
--- Notify relays and live streams of committed events, outside the commands' transactions. Computes the name of the channel
--- as the Python function channel_of does.
+-- Notify relays and live streams of events that earlier transactions committed: send the keys $2 on the channel $1. The name
+-- of the channel is computed as by the Python function channel_of.
 SELECT pg_notify(left($1 || coalesce('_' || nullif(current_schema(), 'public'), ''), 63), $2)

@@ -1,7 +1,7 @@
 """Repeat background work: in each process, or in one process of the installation at a time.
 
-A :class:`PeriodicJob` belongs to its process, such as a measurement. A :class:`SharedJob` belongs to the
-whole installation, such as the removal of old rows: one process runs it each time, and
+Each process runs its own :class:`PeriodicJob`, such as a measurement. A :class:`SharedJob`, such as the
+removal of old rows, belongs to the whole installation: each run is executed by one process, and
 ``relaybox schedule list`` shows when and how the last run ended.
 """
 

@@ -9,7 +9,7 @@ from relaybox.db import Executor, load_queries
 __all__ = ("ScheduleMetrics",)
 
 _SQL: Final = load_queries(__package__ or "relaybox.periodic", "periodic.sql")
-#: Bound of the schedules with metrics.
+#: Maximum number of schedules with metrics.
 _SCHEDULES_MAX: Final = 1_000
 
 

@@ -26,7 +26,7 @@ async def run_if_due(
 
     The row *name* of ``work_schedules`` records the start, the end and the outcome of the run. If *action*
     raises an error, the error is recorded and then raised. If the process is killed during a run, the next
-    run begins *interval_s* after the start of that run.
+    run begins *interval_s* seconds after the start of that run.
 
     Args:
         database: The database of the installation.
@@ -74,7 +74,7 @@ async def _record(database: Database, name: str, began_s: float, error: Exceptio
 def _describe(error: Exception) -> dict[str, str]:
     """Return the error to store: code and message, but only the class if the error is not Relaybox's.
 
-    The messages of other errors may be private.
+    The messages of other errors may contain private data.
     """
     if isinstance(error, RelayboxError):
         return {"error_code": error.error_code, "message": str(error)}

@@ -1,6 +1,7 @@
 -- name: claim_run
--- Begin a run of the job $1 with the interval $2 in seconds, unless a run began less than an interval ago; return the seconds
--- until the next run is due. A run that began in the future, by the clock of a former primary, does not count.
+-- Begin a run of the job $1 with the interval $2 in seconds, unless a run began less than an interval ago. Return whether this
+-- call began a run, and the seconds until the next run is due. A run that began in the future, by the clock of a former
+-- primary, does not count.
 WITH known AS (
     SELECT extract(epoch FROM last_tick_at - now())::float8 + $2::float8 AS due_in_s FROM work_schedules
     WHERE name = $1 AND last_tick_at < now() + interval '1 minute'
@@ -24,7 +25,8 @@ SET last_outcome = $2, last_error = $3::text::jsonb, last_duration_s = $4::float
 WHERE name = $1 AND interval_s IS NOT NULL
 
 -- name: measure
--- Return for each schedule the seconds for which a tick has been due, 0 if none is, and how the last one ended.
+-- Return for at most $1 schedules the seconds for which a tick has been due (0 if none is due), whether the last task or run
+-- that ended has failed, and its duration in seconds (null if none has ended).
 SELECT name, greatest(0, extract(epoch FROM now() - next_tick_at))::float8 AS overdue_s,
     coalesce(last_outcome = 'FAILED', false) AS failed, last_duration_s
 FROM work_schedules ORDER BY name LIMIT $1::int

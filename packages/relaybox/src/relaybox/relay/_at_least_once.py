@@ -1,4 +1,4 @@
-"""Deliver at least once: one idempotent producer for all lanes."""
+"""Deliver at least once: one idempotent producer for all lanes (slices of keys)."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -90,7 +90,7 @@ class AtLeastOnce:
         return frozenset()
 
     async def prepare(self, messages: Sequence[Message]) -> Prepared:
-        """Return one batch without rows of unavailable partitions, or none; :meth:`publish` checks rows."""
+        """Return one batch of the rows whose partitions accept writes; :meth:`publish` finds faulty rows."""
         outcome = Outcome()
         self._partitions.add({message.topic for message in messages})
         if self._partitions.unavailable:
@@ -100,7 +100,7 @@ class AtLeastOnce:
         return Prepared(batches=[batch] if messages else [], outcome=outcome)
 
     def publish(self, batch: Batch) -> asyncio.Task[Outcome]:
-        """Publish *batch*; the result is done when each row is acknowledged or known to have failed."""
+        """Publish *batch*; the returned task ends when each row is acknowledged or known to have failed."""
         self._batch_deadline = self._partitions.deadline_of_batch(self._deadline)
         return asyncio.create_task(self._run(batch.messages))
 

@@ -57,7 +57,7 @@ class Disorder:
 
     #: Rows that the relay had read when it published the later row: their order on the topic is wrong.
     violations: tuple[Message, ...] = ()
-    #: Rows that the relay had not read then: their transactions probably committed late (G22).
+    #: Rows that the relay had not read when it published the later row: they probably committed late (G22).
     late: tuple[Message, ...] = ()
 
 
@@ -75,7 +75,7 @@ class OrderWatch:
     """
 
     def __init__(self) -> None:
-        # Seq, lane and epoch by key. Two generations, of which the older one is dropped, cost 0.2 us per row.
+        # Seq, lane and epoch by key. When _recent has over 5,000 keys, it replaces _older: 0.2 us per row.
         self._recent: dict[str, tuple[int, int, int]] = {}
         self._older: dict[str, tuple[int, int, int]] = {}
         self._unpublished: dict[int, None] = {}
@@ -118,10 +118,11 @@ class OrderWatch:
 class _PendingOutcome:
     """An outcome, without the envelopes of published rows: envelopes take most of the memory of a relay."""
 
-    #: The batch without its messages; None for rows that failed outside of a batch: rows that are faulty by a
-    #: check or by the isolation of a rejected batch, and attempts that count during an outage.
+    #: The batch without its messages. None for rows that failed outside of a batch: a check or the isolation
+    #: of a rejected batch found them faulty, or their failed attempts are counted during an outage.
     batch: Batch | None
-    #: ``seq`` and id of each published row, in the same order; lane number and epoch of each of their lanes.
+    #: ``seqs`` and ``row_ids`` of the published rows, in the same order; ``fences``: number and epoch of each
+    #: lane of these rows.
     seqs: Sequence[int]
     row_ids: Sequence[UUID]
     fences: set[tuple[int, int]]
@@ -257,7 +258,7 @@ class Recorder:
         if any(each.seqs for each in held):
             await self._mark(connection, held)
             for each in held:
-                each.seqs = ()  # if the next statement fails, this one is not repeated
+                each.seqs = ()  # if the next statement fails, these rows are not marked again
                 if each.batch is not None:
                     self._on_settled(each.batch)
         faulty = [fault for each in held for fault in each.faulty]
@@ -343,7 +344,7 @@ class Maintenance:
         self._measure_s = measure_s
 
     async def remove_old_rows(self) -> None:
-        """Remove old SENT rows at least every 60 s until cancelled; only one relay does so each time."""
+        """Remove old SENT rows at least every 60 s until cancelled; only one relay executes each run."""
         while True:
             await asyncio.sleep(self._retention_in_s)
             await self._attempt("retention", self._retain_if_due)

@@ -155,6 +155,8 @@ class Delivery(Protocol):
     async def claim(self, connection: DedicatedConnection, batches: Sequence[Batch]) -> None:
         """Claim *batches* in PostgreSQL, if the delivery needs claims; call this right after :meth:`publish`.
 
+        A claim is a row of ``relay_batches``; it must exist before the batch is committed to Kafka.
+
         Raises:
             DatabaseError: PostgreSQL did not confirm the claims; none of *batches* will be published.
         """
@@ -239,7 +241,7 @@ class InFlightBatches:
             await asyncio.wait([each.outcome for each in self._batches])
 
     async def wait_for_prompt(self, limit_s: float | None) -> None:
-        """Wait for the batches that are not late; those unfinished after *limit_s* (None: never) are late."""
+        """Wait for batches that are not late; unfinished ones are late after *limit_s* s (None: never)."""
         awaited = [each for each in self._batches if not each.late]
         if awaited:
             await asyncio.wait([each.outcome for each in awaited], timeout=limit_s)
@@ -322,8 +324,8 @@ class Fetches:
 def next_batch_rows(limit: int, fetched: int, batch_size: int) -> int:
     """Return the maximum number of rows of the next query.
 
-    If the last query was full, this is twice *limit*, but at most 50 times *batch_size* and at most 5,000.
-    Otherwise, and if *batch_size* is higher than that, it is *batch_size*.
+    If the last query returned fewer than *limit* rows, the result is *batch_size*. Otherwise it is twice
+    *limit*, but at most 50 times *batch_size*, at most 5,000, and never less than *batch_size*.
 
     Args:
         limit: Maximum number of rows of the last query.

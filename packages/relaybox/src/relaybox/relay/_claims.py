@@ -63,7 +63,8 @@ class RecoveryPlan:
     obsolete: Sequence[int]
     #: Id of the last published batch; None: no batch was published.
     last_id: UUID | None
-    #: ``last_id`` if later takeovers must accept this marker although no claim has the id; None: no change.
+    #: ``last_id`` if later takeovers must accept this marker although no claim has the id. None: an accepted
+    #: marker stays, except ``NO_MARKER``, which is accepted for one takeover only.
     accepted_marker: UUID | None = None
 
 
@@ -83,8 +84,8 @@ def plan_recovery(
         claims: All claims of the lane.
 
     Raises:
-        LaneFaulty: The marker is not accepted and no claim has it, as its own id or as ``previous_id``; or
-            the marker is missing, this is not accepted, and a claim has a ``previous_id``.
+        LaneFaulty: The marker was not accepted and no claim has it, as its own id or as ``previous_id``; or
+            the marker is missing, no operator accepted that, and a claim has a ``previous_id``.
     """
     published = _published_claims(marker, claims)
     if not published and not _agrees(marker, accepted, claims):
@@ -135,7 +136,7 @@ def plan_recovery_after_history_change(marker: UUID | None, claims: Sequence[Cla
 
 
 def _agrees(marker: UUID | None, accepted: UUID | None, claims: Sequence[Claim]) -> bool:
-    """Return whether *marker* is accepted, or fits a lane of which no batch of *claims* was published."""
+    """Return whether *marker* is accepted, or can be the marker from before the first of *claims*."""
     if marker is None:
         return accepted == NO_MARKER or all(claim.previous_id is None for claim in claims)
     return marker == accepted or any(claim.previous_id == marker for claim in claims)
@@ -256,8 +257,8 @@ async def trim(connection: DedicatedConnection, settled: Mapping[tuple[int, int]
 class Withdrawals:
     """Claims to delete: of failed batches for which this relay has not requested a commit and never will.
 
-    The next owner of the lane cannot know this. While a partition accepts no writes, such a claim would delay
-    the takeover, because the batch might still be committed (G36).
+    The next owner of the lane cannot know that the batch will not be committed. So while a partition accepts
+    no writes, the claim would delay the takeover of the lane (G36).
     """
 
     def __init__(self) -> None:

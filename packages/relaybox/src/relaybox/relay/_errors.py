@@ -5,8 +5,8 @@
     RelayboxError
     └── RelayError
         ├── HistoryChanged    PostgreSQL failed over or was restored; the relay starts a new session
-        ├── LaneFaulty        Kafka and the database disagree about a lane; it stops until an operator acts
-        ├── PublishedUnknown  records from before a failover may have been removed; the lane stops likewise
+        ├── LaneFaulty        Kafka and the database disagree about a lane; the lane stops for an operator
+        ├── PublishedUnknown  records from before a failover may be gone; the lane stops for an operator
         ├── LinkDown          a fault of the brokers or the network
         │   ├── PartitionUnavailable   one partition accepts no writes; its keys wait
         │   └── TransactionUnfinished  the last transaction of a lane's producer has not ended
@@ -65,7 +65,7 @@ class LinkDown(RelayError):
 
 
 class PartitionUnavailable(LinkDown):
-    """Reason why a row is postponed: its partition accepts no writes. Other keys are published (G36)."""
+    """Reason to postpone a row: its partition accepts no writes. Rows of other keys are published (G36)."""
 
     error_code = "RELAY_PARTITION_UNAVAILABLE"
 
@@ -74,7 +74,7 @@ class TransactionUnfinished(LinkDown):
     """Reason why the relay cannot take a lane over yet: a Kafka transaction of the lane has not ended.
 
     The transaction prevents the initialisation of a producer with the same ``transactional.id``, or may hide
-    the last marker of the lane.
+    the last marker of the lane (the id of the last committed batch, in the control topic).
     """
 
     error_code = "RELAY_TRANSACTION_UNFINISHED"
@@ -146,12 +146,13 @@ class PublishedUnknown(RelayError):
 
 
 class LaneFaulty(RelayError):
-    """Raised when the database does not know the marker of a lane.
+    """Raised when the marker of a lane in Kafka contradicts the database.
 
-    The marker is the id of the last batch of the lane that was committed to Kafka. The cause is a restored
-    database or a lost control topic. The relay stops publishing from the lane, because otherwise events could
-    be lost or repeated (G31). An operator runs ``relaybox verify``, which reports what is on the topic, and
-    then ``relaybox relay accept``, after which the lane continues.
+    The marker is the id of the last batch of the lane that was committed to Kafka. The error is raised if the
+    database has no batch with this id, or if Kafka has no marker although the database has published batches
+    of the lane. The cause is a restored database or a lost control topic. The relay stops publishing from the
+    lane, because otherwise events could be lost or repeated (G31). An operator runs ``relaybox verify``,
+    which reports what is on the topic, and then ``relaybox relay accept``, after which the lane continues.
     """
 
     error_code = "RELAY_LANE_FAULTY"

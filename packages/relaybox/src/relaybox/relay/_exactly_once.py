@@ -1,4 +1,4 @@
-"""Deliver exactly once: each batch is one Kafka transaction that also contains the batch's id (G31)."""
+"""Deliver exactly once: each batch is one Kafka transaction with the batch's id, the marker (G31)."""
 
 import asyncio
 import time
@@ -49,18 +49,18 @@ class _OpenLane:
     last_id: UUID | None
     in_flight: bool = False
     pause: TransactionPause = field(default_factory=TransactionPause)
-    #: Number of the last claim whose outcome is recorded; number of the claim before which all are deleted.
+    #: Number of the last claim whose outcome is recorded, and the number below which all claims are deleted.
     settled: int = 0
     trimmed: int = 0
 
 
 class ExactlyOnce:
-    """One transactional producer for each owned lane; implements :class:`~relaybox.relay._batches.Delivery`.
+    """One transactional producer per lane (slice of keys); see :class:`~relaybox.relay._batches.Delivery`.
 
     Invariants: the relay publishes from a lane only after the takeover has recorded what former owners
     published. The relay claims a batch in PostgreSQL before it requests the commit, and claims the next batch
     of the lane only when the outcome is known. After any error of a transaction the relay closes the producer
-    and takes the lane over again; the marker then shows whether the batch was published.
+    and takes the lane over again; the lane's marker in Kafka then shows whether the batch was published.
     """
 
     one_batch_at_a_time = False
@@ -187,7 +187,7 @@ class ExactlyOnce:
             open_lane.settled = batch.number.result() or 0
 
     async def trim_claims(self, connection: DedicatedConnection) -> None:
-        """Delete the claims before the last recorded one of each lane."""
+        """Delete, in each lane, the claims before the last claim whose outcome is recorded."""
         due = {number: each for number, each in self._open.items() if each.settled > each.trimmed}
         if due:
             settled = {(number, each.epoch): each.settled for number, each in due.items()}
@@ -285,7 +285,7 @@ class ExactlyOnce:
         return self._markers
 
     async def _handle_open_failure(self, down: LinkDown | None) -> None:
-        """Check after failed takeovers whether a broker responds; if one does, log *down* unless None."""
+        """After failed takeovers, log *down* (None: nothing) if a broker responds, else store the failure."""
         self._partitions.check_now()
         try:
             await self._check_link()

@@ -85,7 +85,7 @@ PRODUCER: Final[dict[str, Any]] = {
     # Report failures only: a flushed record without a report was acknowledged.
     "delivery.report.only.error": True,
 }
-#: Errors of records that the relay purged, which do not contain the cause.
+#: Errors of records that the relay purged; these errors do not contain the cause of the failure.
 _PURGED: Final = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001
 UNDELIVERED: Final = KafkaError(KafkaError._PURGE_QUEUE)  # noqa: SLF001
 Report = Callable[[KafkaError | None, object], None]
@@ -226,7 +226,7 @@ class BrokerClient:
         return None if limits is None else limits.cached(topics)
 
     def forget_limits(self) -> None:
-        """Remove all cached limits; called after a rejected record, because a limit may have changed."""
+        """Remove all cached limits; called after a batch failed, because a limit may have changed."""
         self._topics = None
 
     def serve_callbacks(self) -> None:

@@ -31,10 +31,12 @@ __all__ = (
     "surplus_of",
 )
 
-#: NOTIFY channel for released lanes and new relays: relays that receive a notification renew at once.
+#: NOTIFY channel for released lanes, new lanes and new relays: a relay that receives a notification sends a
+#: heartbeat at once.
 LANES_CHANNEL: Final = "relaybox_lanes"
 _SQL: Final = load_queries(__package__ or "relaybox.relay", "relay.sql")
-#: A lane that has failed for this time is reported as stuck; a takeover after a kill takes up to 10 s.
+#: A lane that has failed for this time is reported as stuck. A shorter time is normal, because a takeover
+#: after a kill takes up to 10 s.
 _STUCK_S: Final = 10.0
 #: An open lane without a failure for this time is not stuck, even if nothing was published.
 _QUIET_S: Final = 15.0
@@ -191,7 +193,7 @@ class Lanes:
 
         This is one statement, because heartbeats are the main cost of an idle relay.
         """
-        # Sorted, because marks lock lanes in this order: another order could cause deadlocks.
+        # Sorted, because statements that mark rows lock lanes in this order: another order could deadlock.
         owned = sorted(self._owned.values(), key=lambda lane: lane.lane)
         valid_until_s = time.monotonic() + self._lease_s
         numbers, epochs = [lane.lane for lane in owned], [lane.epoch for lane in owned]
@@ -326,7 +328,8 @@ class LeaseHeartbeat:
         self._signal = on_signal
         #: Set when there may be rows to publish; the publish loop clears the event before it reads rows.
         self.work_available = asyncio.Event()
-        #: Set to request a heartbeat at once, when a lane can be released or another relay has joined.
+        #: Set to request a heartbeat at once, when this relay can release a lane, or when another relay has
+        #: joined, released lanes or created lanes.
         self.renew_now = asyncio.Event()
         #: ``seq`` at which polls of the outbox begin; the publish loop advances it.
         self.low_watermark = LowWatermark()
@@ -367,7 +370,7 @@ class LeaseHeartbeat:
                 self.work_available.set()
                 self._signal(RelaySignal.LANES_CHANGED)
             if late or self._lanes.split_wanted:
-                self.work_available.set()  # rows may wait for the lanes that were assigned
+                self.work_available.set()  # the loop may use the renewed lanes again, or must split lanes
             yield
             await wait_at_most(self.renew_now, self._settings.lease_s / _RENEWALS_PER_LEASE)
 

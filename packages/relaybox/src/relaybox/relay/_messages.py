@@ -171,16 +171,16 @@ class Message(NamedTuple):
 
     #: ``event_outbox.seq``.
     seq: int
-    #: Lane from which the row was fetched.
+    #: Number of the lane (slice of keys) from which the row was fetched.
     lane: int
     #: Epoch of the lane at that time; the row is marked only if the lane still has this epoch.
     epoch: int
     topic: str
-    #: Rows of a key are published in the order of ``seq``; None for a row without a key and without an order.
+    #: Rows of a key are published in commit order (G21); None for a row without a key, which has no order.
     key: str | None
     #: Number of failed attempts so far.
     attempts: int
-    #: The envelope, or the payload with a record that is no event, as stored in the row: JSON in UTF-8.
+    #: The row's payload, JSON in UTF-8: the envelope of an event, or a stored Kafka record that is no event.
     envelope: bytes
     attributes: Attributes
     cloudevents: CloudEventsMode

@@ -1,7 +1,7 @@
 """Decide what the publish loop does next: actions and circuit breaker. No clock, no I/O.
 
 The publish loop describes its state in a :class:`LoopState`, executes the action that :func:`plan_next`
-returns, and repeats that::
+returns, and starts again::
 
     ┌─► Refresh ─┬──────────► Fetch ─► Receive ─┬───────────► Publish ─┬─► Refresh
     │            └─► Split ─► Refresh           └─► Fetch ──► Publish  └─► Wait ─► Refresh
@@ -45,7 +45,8 @@ class BreakerState(StrEnum):
 
     #: Brokers respond: the relay publishes all rows.
     CLOSED = "closed"
-    #: No broker responds: the relay fetches no rows, and counts failed attempts only of rows in flight.
+    #: No broker responds: the relay fetches no rows. It counts failed attempts only of the rows that were in
+    #: flight when the link failed.
     OPEN = "open"
     #: A broker responds again: the relay publishes one row, the probe, before all others.
     HALF_OPEN = "half-open"
@@ -72,7 +73,7 @@ class LoopState:
     breaker: BreakerState
     #: Whether the last ``Publish`` changed nothing, so that the loop waits for a notification or a timeout.
     idle: bool
-    #: Whether lanes and postponed rows were updated since the last ``Publish``.
+    #: Whether ``Refresh`` was executed since the last ``Publish`` or ``Split``.
     refreshed: bool
     #: Whether more lanes are requested than exist.
     split_wanted: bool
@@ -81,14 +82,14 @@ class LoopState:
     rows_read: int
     #: Whether a second query has started, which reads the rows after the ``rows_read`` rows.
     fetching_ahead: bool
-    #: Whether rows of the current query (``fetch``) must be read again, or no row of the query before could
-    #: be published.
+    #: Whether rows of the current query (``fetch``) must be read again, or the previous query returned rows
+    #: of which none could be published.
     rows_held_back: bool
-    #: ``RELAY_BATCH_SIZE``.
+    #: ``RELAY_BATCH_SIZE``: maximum number of rows of a query without a backlog.
     batch_size: int
     #: Maximum number of rows of the next query; higher than ``batch_size`` in a backlog.
     batch_rows: int
-    #: Owned lanes whose takeover is complete.
+    #: Numbers of the owned lanes (slices of keys) whose takeover is complete; the relay publishes from these.
     ready_lanes: Sequence[int]
     #: Lanes whose next transaction should not start yet.
     paused_lanes: frozenset[int]
@@ -186,7 +187,7 @@ def plan_fetch(state: LoopState) -> Fetch:
 
     * Without a backlog, a ready lane is read if it has no batch in flight and is not paused.
     * In a backlog, a ready lane is read unless it has a late batch (:attr:`LoopState.late_lanes`). The
-      batches that are not late finish before the rows of this read are published.
+      relay waits for the batches that are not late before it publishes the rows of this read.
     * With ``one_batch_at_a_time``, no lane is read while any lane has a batch in flight. In a backlog, only a
       late batch prevents the read.
     * While the circuit breaker is half-open, the relay reads only the probe: one row, and no row while a
@@ -258,7 +259,7 @@ class Breaker:
         self._interrupted: list[tuple[float, Message]] = []
 
     def trip(self, reason: LinkDown, interrupted: Sequence[Message], now_s: float) -> bool:
-        """Open the breaker, and return whether it was closed.
+        """Open the breaker; return True if it was closed before, False if it was open or half-open.
 
         Args:
             reason: The failure of the link.

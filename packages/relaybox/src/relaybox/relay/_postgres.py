@@ -61,7 +61,7 @@ _RIGHT: Final = (
 _BATCH_BYTES_MAX: Final = 16 * 2**20
 _MESSAGE_CHARS_MAX: Final = 1_000
 _BACKLOG_ROWS_MAX: Final = 100_000
-#: Number of PENDING rows, by ``seq``, that are checked for a FAILED row that blocks them.
+#: Number of PENDING rows, those with the lowest ``seq``, for which a blocking FAILED row is searched.
 _DUE_ROWS_MAX: Final = 10_000
 #: Postponed rows are tried again when their partition accepts writes, and at the latest after this time.
 _PARTITION_PAUSE_S: Final = 600.0
@@ -74,7 +74,7 @@ _FULL_SCAN_S: Final = 10.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lane:
-    """A lane that this relay owns until its lease ends."""
+    """A lane (slice of keys) that this relay owns until its lease ends."""
 
     #: Number of the lane.
     lane: int
@@ -199,7 +199,7 @@ async def fetch_batch(
     """Read rows of *lanes* that may be published now: at most *rows_max* rows and about 16 MiB of payloads.
 
     Args:
-        connection: A connection with :func:`use_partial_indexes`.
+        connection: A connection on which :func:`use_partial_indexes` was executed.
         lanes: Owned lanes. Rows of a lane that has another epoch by now are left out.
         rows_max: Maximum number of rows.
         in_flight: ``seq`` of rows to leave out.
@@ -376,7 +376,7 @@ class LowWatermark:
         return f"<LowWatermark {self.seq} [{len(self._writers)} writers to end before {self._seen_seq}]>"
 
     def poll_start(self) -> int:
-        """Return the ``seq`` from which the next poll reads: :attr:`seq`, but every 10 s 0, for all rows."""
+        """Return the lowest ``seq`` of the next poll: :attr:`seq`, or every 10 s 0, to read all rows."""
         now = time.monotonic()
         if now < self._full_scan_at_s:
             return self.seq

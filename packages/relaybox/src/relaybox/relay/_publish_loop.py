@@ -61,7 +61,7 @@ __all__ = ("PublishLoop",)
 _STOP_ACKNOWLEDGEMENTS_S: Final = 5.0
 #: In a backlog, the batches of all lanes start together. Lanes wait this long for a batch; then it is late.
 _PROMPT_S: Final = 1.0
-#: Interval of deleting old claims. A takeover reads the rest: in a backlog, claims of 50,000 rows a second.
+#: Interval of deleting old claims; a takeover reads all others. A backlog adds claims of 50,000 rows per s.
 _TRIM_S: Final = 1.0
 #: Longest wait until no row is in flight, so that lanes can be split; the next heartbeat tries again.
 _QUIET_S: Final = 5.0
@@ -72,7 +72,7 @@ class PublishLoop:
     """Publish rows of the outbox to Kafka.
 
     Invariants: a row is marked SENT only after Kafka has acknowledged it (G23). A batch of a lane starts only
-    when the outcome of the previous batch of the lane is known, and without the keys that failed there (G34).
+    when the outcome of the lane's previous batch is known. Keys that failed in that batch are excluded (G34).
     An outcome is kept until PostgreSQL has recorded it; until then, the rows of the outcome are not fetched.
     """
 
@@ -107,7 +107,7 @@ class PublishLoop:
         self._all_ready = False
         self._refreshed = False
         self._idle = False
-        #: Whether none of the rows that were fetched last could be published.
+        #: Whether the last fetch returned rows of which none could be published.
         self._held_back = False
         #: Lane and epoch of each lane whose rows were made PENDING again after the last outage.
         self._requeued: set[tuple[int, int]] = set()
@@ -119,7 +119,7 @@ class PublishLoop:
     def requeue_soon(self) -> None:
         """Make rows that waited for a partition or for Kafka PENDING again, in the next cycle of the loop."""
         self._requeued.clear()
-        self._fetches.invalidate_all()  # requeued rows precede those that are being read
+        self._fetches.invalidate_all()  # requeued rows must be published before the rows being read
         self._heartbeat.work_available.set()
 
     def stop(self) -> None:
@@ -156,7 +156,7 @@ class PublishLoop:
         self._collect_finished()
 
     async def _work(self, reading: DedicatedConnection, connection: DedicatedConnection) -> None:
-        """Execute actions until ``Stop``; fetches use *reading*, so that other statements do not wait."""
+        """Execute actions until ``Stop``; fetches use *reading*, so no other statement waits for a fetch."""
         self._refreshed = self._idle = False
         try:
             while True:
@@ -322,7 +322,7 @@ class PublishLoop:
         )
 
     async def _publish(self, connection: DedicatedConnection, messages: Sequence[Message]) -> Sequence[Batch]:
-        """Divide *messages* into batches; start, claim and return them. Queue faulty rows to record."""
+        """Start, claim and return batches of *messages*; pass faulty rows to the recorder."""
         prepared = await self._delivery.prepare(messages)
         if prepared.outcome.faulty:
             self._fetches.invalidate(message.lane for message, _ in prepared.outcome.faulty)
@@ -341,7 +341,7 @@ class PublishLoop:
         return prepared.batches
 
     def _recorded(self) -> None:
-        """Update the busy lanes after outcomes were recorded; wake the loop if rows waited for the record."""
+        """Update the busy lanes, and wake the loop if rows waited until the outcomes were recorded."""
         self._update_busy_lanes()
         if self._held_back or self._requeue_waits:
             self._heartbeat.work_available.set()
@@ -374,14 +374,14 @@ class PublishLoop:
     def _trip(self, down: LinkDown, interrupted: Sequence[Message]) -> None:
         """Open the circuit breaker: fetch no rows, and keep the lanes."""
         self._requeued.clear()
-        self._fetches.invalidate_all()  # requeued rows precede those that are being read
+        self._fetches.invalidate_all()  # requeued rows must be published before the rows being read
         if self.breaker.trip(down, interrupted, time.monotonic()):
             self._counters.link_outages_total += 1
             _log.warning("relay has lost Kafka, trying again", error_code=down.error_code, reason=str(down))
             self._signal(RelaySignal.LINK_DOWN)
 
     async def _reconnect(self) -> None:
-        """Count due failures of interrupted rows, pause, and try once to reach a broker."""
+        """Count due failures of rows that were in flight; pause, and try once to reach a broker."""
         self._collect_finished()
         if due := self.breaker.due(time.monotonic()):
             self.recorder.add(None, Outcome(faulty=due))

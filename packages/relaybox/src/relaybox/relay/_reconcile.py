@@ -23,8 +23,9 @@ __all__ = (
 )
 
 _SQL: Final = load_queries(__package__ or "relaybox.relay", "relay.sql")
-#: Topics are read from this time before the first claim: a record may be older than its claim, and clocks
-#: differ (records have the time of a relay's host, claims the time of PostgreSQL's host).
+#: Seconds before the earliest time at which an unpublished row can have been published: topics are read from
+#: there, because a record may be older than its claim, and because clocks differ (records have the time of a
+#: relay's host, claims the time of PostgreSQL's host).
 _OLDER_S_MAX: Final = 300.0
 _log = structlog.get_logger(__name__)
 
@@ -108,7 +109,7 @@ class PublishedEvents:
         self._one_call = Lock()
 
     def next_ids(self) -> list[tuple[str, str]] | None:
-        """Return the next topics and event ids; an empty list if no record arrived yet; None after the last.
+        """Return the next pairs of topic and event id; empty if no record arrived yet; None at the end.
 
         A call returns within seconds even if an open transaction hides later records, because the relay exits
         if a call to Kafka takes 60 s.

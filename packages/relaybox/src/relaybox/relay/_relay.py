@@ -47,7 +47,8 @@ _WATCH_S: Final = 1.0
 #: Exit status if a call to Kafka hangs: EX_SOFTWARE of sysexits.h.
 _HUNG_STATUS: Final = 70
 _log = structlog.get_logger(__name__)
-#: Pause before a new session, in case two writable servers respond in turn at one address.
+#: Pause before a new session. If two writable servers respond in turn at one address, each session ends soon
+#: after its start; without the pause, the relay would start sessions without interruption.
 _START_OVER_PAUSE_S: Final = 0.5
 
 
@@ -57,7 +58,7 @@ class Session:
     A history is a pair of system identifier and timeline. A failover or a restore of PostgreSQL changes it.
 
     Invariant (G35): no state of one history is used in another. When the history changes, the relay starts a
-    new session. The new session has a new owner name, so it must lease lanes as another relay would.
+    new session. The new session has a new owner name, so it must lease the lanes as any other relay.
     """
 
     def __init__(
@@ -121,7 +122,7 @@ class Session:
     def stop(self) -> None:
         """Make the publish loop fetch no more rows, and wait at most 5 s for acknowledgements.
 
-        :meth:`run` returns only after its event *stopping* is set too.
+        :meth:`run` returns only after the event *stopping*, its argument, is set too.
         """
         self._publish_loop.stop()
 
@@ -235,7 +236,7 @@ class Relay:
 
         Args:
             database: The database with the outbox.
-            kafka: The brokers.
+            kafka: Addresses of the brokers, and how to authenticate.
             settings: Settings ``RELAY_…``.
             name: Name of the relay in logs.
             on_signal: Called with each signal; for tests.

@@ -73,7 +73,7 @@ class Backlog:
     #: Age in seconds of the first PENDING row that no FAILED row blocks; 0 if there is none. If more than
     #: 10,000 rows are PENDING and the first 10,000 are blocked, the value of ``oldest_pending_s``.
     oldest_due_s: float = 0.0
-    #: Number of all lanes.
+    #: Number of all lanes (slices of keys) of the outbox.
     lanes: int = 0
     #: Number of lanes with a fault, which wait for an operator.
     lanes_faulty: int = 0
@@ -91,7 +91,8 @@ class Statistics:
     retried_total: int
     #: Rows marked FAILED, which block their keys until an operator retries or skips them.
     failed_total: int
-    #: Acknowledged rows that this relay could not mark, because another relay had taken their lane.
+    #: Acknowledged rows that a statement did not mark SENT: another relay had taken their lane, or an earlier
+    #: attempt of the statement had marked them and its response was lost.
     fenced_total: int
     #: Failures of the link to Kafka that opened the circuit breaker; a failed probe is not counted again.
     link_outages_total: int
@@ -112,8 +113,9 @@ class Statistics:
     #: Published batches by number of rows: one count per bound of ``BATCH_ROWS_BOUNDS``, and one for all
     #: above; not cumulative.
     batch_counts: tuple[int, ...]
+    #: Sum of the rows of all published batches.
     batch_rows_sum: int
-    #: Numbers of the lanes that the relay owns.
+    #: Numbers of the lanes (slices of keys) that the relay owns.
     lanes: tuple[int, ...]
     #: Number of running relays, including this one.
     members: int

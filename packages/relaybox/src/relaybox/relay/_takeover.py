@@ -1,4 +1,4 @@
-"""Take lanes over: fence the former owner, find out what the owner published, and record that (G31, G36)."""
+"""Take lanes (slices of keys) over: fence the former owner, and record what it published (G31, G36)."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -55,7 +55,8 @@ class Takeover:
     opened: list[OpenedLane] = field(default_factory=list[OpenedLane])
     #: Lanes whose producer could not be opened or whose marker could not be read, with the error.
     failed: dict[Lane, LinkDown] = field(default_factory=dict[Lane, LinkDown])
-    #: Lanes whose marker and claims contradict each other; they wait for an operator.
+    #: Lanes that wait for an operator: their marker and claims contradict each other, or after a failover the
+    #: topics do not show which rows were published.
     faulty: list[Lane] = field(default_factory=list[Lane])
 
 
@@ -72,8 +73,9 @@ async def take_over(
     """Open *lanes* in the only safe order: check the epoch, open the producer, read marker and claims.
 
     Opening the producer fences a former owner that resumes after the check of the epoch. If a former owner
-    opens its producer later, that fences this relay. The former owner then finds its own epoch outdated and
-    publishes nothing; the next transaction of this relay fails, and this relay takes the lane over again.
+    opens its producer later, it fences the producer of this relay. The former owner then finds its own epoch
+    outdated and publishes nothing. The next transaction of this relay fails, and this relay takes the lane
+    over again.
 
     The last transaction of a lane cannot end while a partition that it wrote to accepts no writes. If the
     transaction has not ended after *open_s_max* seconds, the lane switches to its next producer, which has
@@ -239,7 +241,7 @@ async def _lanes_without_doubt(
     """
     numbers = [lane.lane for lane in lanes]
     in_thread = asyncio.get_running_loop().run_in_executor
-    # First, because the transaction of a marker that is written later may still be open.
+    # Read before *hidden*, because the transaction of a marker that is written later may still be open.
     written = await in_thread(threads, markers.written, numbers)
     hidden = await in_thread(threads, markers.lanes_with_open_transaction, numbers)
     last = await in_thread(threads, markers.read_last, [number for number in numbers if number not in hidden])

@@ -56,7 +56,7 @@ __all__ = (
 #: Time limit of a request about the control topic: under the 10 s of G27, as calls cannot be interrupted.
 _RESPONSE_S: Final = 4.0
 _RESPONSE_S_MIN: Final = 0.1
-#: Offsets before the end to read first: usually the last marker, which aborted transactions may follow.
+#: Number of last offsets to read first; more than 1, because aborted transactions may follow the last marker.
 _LOOK_BACK: Final = 64
 #: Number of transactional.ids of a lane; its producers use these ids in turn.
 PRODUCERS_PER_LANE: Final = 4
@@ -74,7 +74,7 @@ _COMMIT_S_MAX: Final = 15.0
 _PRODUCER: Final[dict[str, Any]] = {
     **PRODUCER,
     "retry.backoff.ms": 10,
-    # Longer than the restart of a broker, which would otherwise abort the open transactions.
+    # Longer than a broker's restart, so that Kafka does not abort a transaction that is open meanwhile.
     "transaction.timeout.ms": 45_000,
     "message.timeout.ms": 40_000,  # must not exceed transaction.timeout.ms
 }
@@ -191,7 +191,7 @@ class Markers:
     def lanes_with_open_transaction(self, lanes: Sequence[int]) -> set[int]:
         """Return those of *lanes* whose last marker an open transaction may hide from :meth:`read_last`.
 
-        A producer that opens ends only transactions of its own ``transactional.id``; others may be open.
+        Opening a producer ends only transactions with its ``transactional.id``; others may still be open.
 
         Raises:
             LinkDown: The broker did not respond in time.

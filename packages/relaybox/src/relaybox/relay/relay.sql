@@ -1,6 +1,7 @@
 -- name: confirm_history
--- Return the server's history (system identifier and timeline) and its id. A new history is stored for all relays with a
--- new id; the id is null if another relay stores it at the same time. A read-only server rejects this statement.
+-- Return the server's history (system identifier and timeline) and the id of the history. A new history is stored for all
+-- relays with a new id; the returned id is null if another relay stores the history at the same time. A read-only server
+-- rejects this statement.
 WITH server AS (
     SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) AS history
     FROM pg_control_system()
@@ -29,9 +30,10 @@ FROM server, relay_origin AS o
 DELETE FROM relay_members WHERE name = $1
 
 -- name: renew_lanes
--- Heartbeat of relay $1: renew for $2 seconds its membership (place $5, delivery $6, breaker $7, published rows $8, troubles
--- $9) and its leases of those lanes $3 that it still owns at epochs $4. Delete members whose lease has ended. Return the
--- renewed lanes, the number of other relays, the number of lanes, and the requested number of lanes.
+-- Heartbeat of relay $1: renew for $2 seconds its membership (host and process id $5, delivery $6, state of the circuit
+-- breaker $7, published rows $8, troubles $9) and its leases of those lanes $3 that it still owns at epochs $4. Delete
+-- members whose lease has ended. Return the renewed lanes, the number of other relays, the number of lanes, and the requested
+-- number of lanes.
 WITH me AS (
     INSERT INTO relay_members (name, lease_until, place, delivery, breaker, published_total, troubles)
     VALUES ($1, clock_timestamp() + make_interval(secs => $2::float8), $5, $6, $7, $8, $9)
@@ -79,8 +81,8 @@ SELECT pg_notify(left($4 || coalesce('_' || nullif(current_schema(), 'public'), 
 
 -- name: split_lanes
 -- Split lanes $1 at epochs $2, unless the requested number of lanes is reached; the upper halves become new lanes without an
--- owner. The owner executes this when no row is in flight or unmarked. The number of a new lane follows from the width of
--- the range: 2^32 / width lanes of this width exist. Notifies the relays on channel $3.
+-- owner. The relay executes this when none of its rows is in flight, or published and not marked. The number of a new lane
+-- follows from the width of the range: 2^32 / width lanes of this width exist. Notifies the relays on channel $3.
 WITH halved AS (
     UPDATE relay_lanes AS l SET hash_max = l.hash_min + (l.hash_max::bigint - l.hash_min) / 2
     FROM unnest($1::int[], $2::bigint[]) AS held (lane, epoch), relay_origin
@@ -97,8 +99,8 @@ SELECT lane, pg_notify(left($3 || coalesce('_' || nullif(current_schema(), 'publ
 -- name: fetch_batch
 -- Return at most $3 rows, and about $4 bytes, of lanes $1 at epochs $2 that may be published now, by seq, from the low
 -- watermark $6 on, without the rows in flight ($5). No condition "seq > last fetched", because a row with a smaller seq may
--- commit later (G22). A row waits while an earlier row of its key is FAILED or waits for its next attempt (G24); if no row
--- of the outbox does, this is not checked per row. The columns have the order of Message and Attributes.
+-- commit later (G22). A row waits while an earlier row of its key is FAILED or waits for its next attempt (G24); this is
+-- checked per row only if the outbox has a row of either kind. The columns have the order of Message and Attributes.
 WITH held AS MATERIALIZED (
     SELECT l.lane, l.epoch, l.hash_min, l.hash_max FROM relay_lanes AS l
     JOIN unnest($1::int[], $2::bigint[]) AS held (lane, epoch) ON l.lane = held.lane AND l.epoch = held.epoch
@@ -154,8 +156,9 @@ SELECT least(
 -- name: mark_sent
 -- Mark the acknowledged rows with seqs $1 and ids $5 SENT, if this relay still owns their lanes $2 at epochs $3. FOR SHARE:
 -- a takeover waits for this statement, or this statement sees the new epoch. Return the number of rows per bucket of $4
--- (seconds from created_at to sent_at), and the sum of these seconds. key = o.key is an optimisation: if no column of
--- the generated column key_hash is set, PostgreSQL parses its expression for each row (7.5 us per row instead of 5.9).
+-- (seconds from created_at to sent_at), and the sum of these seconds. key = o.key is an optimisation: if an UPDATE sets no
+-- column from which key_hash is generated, PostgreSQL parses the expression of key_hash for each row (7.5 us per row instead
+-- of 5.9).
 WITH held AS MATERIALIZED (
     SELECT l.hash_min, l.hash_max FROM relay_lanes AS l
     JOIN unnest($2::int[], $3::bigint[]) AS held (lane, epoch) ON l.lane = held.lane AND l.epoch = held.epoch
@@ -172,7 +175,7 @@ FROM sent GROUP BY 1
 
 -- name: charge_rows
 -- Record failures of the rows with seqs $1 and ids $7 of lanes $2 at epochs $3: attempts $4, errors $5, and the next attempt
--- after $6 seconds (null: none, the row becomes FAILED). Does nothing in lanes that this relay has lost, as mark_sent.
+-- after $6 seconds (null: none, the row becomes FAILED). Changes no row of a lane that this relay has lost, like mark_sent.
 WITH held AS MATERIALIZED (
     SELECT l.hash_min, l.hash_max FROM relay_lanes AS l
     JOIN unnest($2::int[], $3::bigint[]) AS held (lane, epoch) ON l.lane = held.lane AND l.epoch = held.epoch
@@ -227,7 +230,7 @@ FROM (SELECT count(*) AS rows, count(*) FILTER (WHERE error_data ->> 'reason' = 
 -- name: use_partial_indexes
 -- Make plans of this connection use the partial indexes of the outbox, whatever the statistics are. For a table that was
 -- never analysed, PostgreSQL estimates three PENDING rows and sorts 100,000 for each batch (350 ms instead of 9); for a slot
--- that was empty when the statement was planned, it chooses a sequential scan.
+-- (partition of the outbox) that was empty when the statement was planned, it chooses a sequential scan.
 SELECT set_config('enable_sort', 'off', false), set_config('enable_bitmapscan', 'off', false),
        set_config('enable_seqscan', 'off', false), set_config('plan_cache_mode', 'force_generic_plan', false)
 
@@ -236,7 +239,7 @@ SELECT set_config('enable_sort', 'off', false), set_config('enable_bitmapscan', 
 SELECT pg_notify(left($1 || coalesce('_' || nullif(current_schema(), 'public'), ''), 63), '')
 
 -- name: origin
--- Set the id that distinguishes this outbox from others on the same Kafka cluster; no row if the id is already set.
+-- Set and return the id that distinguishes this outbox from others on the same Kafka cluster; no row if the id is already set.
 UPDATE relay_origin SET id = gen_random_uuid() WHERE id IS NULL RETURNING id
 
 -- name: known_origin
@@ -252,7 +255,7 @@ JOIN unnest($1::int[], $2::bigint[]) AS held (lane, epoch) ON l.lane = held.lane
 
 -- name: assign_next_producers
 -- Assign the next transactional.id to those of lanes $1 that still have epochs $2. Do nothing while a relay of an older
--- version runs (troubles IS NULL): it knows only the first transactional.id and could not fence the next.
+-- version runs (troubles IS NULL): that relay knows only the first transactional.id of a lane and could not fence the next.
 UPDATE relay_lanes AS l SET producer_number = l.producer_number + 1
 FROM unnest($1::int[], $2::bigint[]) AS held (lane, epoch)
 WHERE l.lane = held.lane AND l.epoch = held.epoch
@@ -275,11 +278,12 @@ JOIN held ON held.lane = claim.lane
 RETURNING lane, number
 
 -- name: withdraw_claims
--- Delete the claims of the batches $1, which will never be committed. Their lanes may have another owner by now.
+-- Delete the claims of the batches $1, which will never be committed. The epochs of their lanes are not checked: the lanes
+-- may have another owner by now.
 DELETE FROM relay_batches WHERE batch_id = ANY ($1::uuid[])
 
 -- name: list_claims
--- Return the claims of lanes $1: the last recorded one, those after it, and older ones that were not deleted yet.
+-- Return the claims of lanes $1: the last claim whose outcome is recorded, later claims, and older ones not deleted yet.
 SELECT lane, number, batch_id, previous_id, seqs FROM relay_batches WHERE lane = ANY ($1::int[]) ORDER BY lane, number
 
 -- name: recover_lane
@@ -321,11 +325,12 @@ GROUP BY o.topic
 CREATE TEMPORARY TABLE relay_found (topic TEXT COLLATE "C" NOT NULL, event_id TEXT COLLATE "C" NOT NULL)
 
 -- name: add_found
--- Add topics $1 and ids $2 of events that are on them.
+-- Add events that are on the topics: the topic of each event in $1, its id in $2.
 INSERT INTO relay_found SELECT * FROM unnest($1::text[], $2::text[])
 
 -- name: mark_found
--- Mark the rows of lanes $1 at epochs $2 SENT whose event is on the row's topic. An event may have rows for several topics.
+-- Mark SENT each unpublished row of lanes $1 at epochs $2 whose event is on the row's topic. The topic is compared too,
+-- because an event may have rows for several topics.
 WITH held AS (
     SELECT l.hash_min, l.hash_max FROM relay_lanes AS l
     JOIN unnest($1::int[], $2::bigint[]) AS held (lane, epoch) ON l.lane = held.lane AND l.epoch = held.epoch

@@ -58,7 +58,7 @@ async def remove_old_records(
     Args:
         db: A connection outside a transaction.
         settings: Hours for which each kind of row is kept.
-        key_ttl_h: Hours for which ``command_inbox`` keeps a client's idempotency key, which is not hashed.
+        key_ttl_h: Hours for which ``command_inbox`` keeps a client's idempotency key, stored unhashed.
         should_continue: Called before each step; when it returns False, no further step begins.
 
     Raises:

@@ -1,6 +1,6 @@
 -- name: remove_commands
--- Remove at most $2 ended commands that were received over $1 hours ago, oldest first: first those without a client's
--- key, then those with one. One session at a time.
+-- Remove at most $2 ended commands that were received over $1 hours ago, oldest first: first commands without a client's
+-- idempotency key, then commands with one. One session at a time.
 WITH turn AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock('command_inbox'::regclass::int, hashtext('remove_commands')) AS mine
 ),
@@ -70,7 +70,7 @@ gone AS (
 SELECT count(*) AS removed FROM gone
 
 -- name: remove_flow_handles
--- Remove at most $2 handles of flows that ended over $1 hours ago, oldest first. One session at a time.
+-- Remove at most $2 resume handles of flows whose pause ended over $1 hours ago, oldest first. One session at a time.
 WITH turn AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock('flow_resume_handles'::regclass::int, hashtext('remove_flow_handles')) AS mine
 ),
@@ -85,7 +85,7 @@ gone AS (
 SELECT count(*) AS removed FROM gone
 
 -- name: remove_flow_events
--- Remove at most $2 events kept for flows that arrived over $1 hours ago, oldest first. One session at a time.
+-- Remove at most $2 events that arrived over $1 hours ago and are kept for flows, oldest first. One session at a time.
 WITH turn AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock('flow_events'::regclass::int, hashtext('remove_flow_events')) AS mine
 ),
@@ -100,7 +100,8 @@ gone AS (
 SELECT count(*) AS removed FROM gone
 
 -- name: remove_flow_event_keys
--- Remove at most $2 rows by which flows and events are serialized, last used over $1 hours ago, oldest first. One session at a time.
+-- Remove at most $2 rows of flow_event_keys, by which flows and events are serialized, that were last changed over $1 hours
+-- ago, oldest first. One session at a time.
 WITH turn AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock('flow_event_keys'::regclass::int, hashtext('remove_flow_event_keys')) AS mine
 ),
@@ -115,7 +116,7 @@ gone AS (
 SELECT count(*) AS removed FROM gone
 
 -- name: clear_idempotency_keys
--- Remove the client's key from at most $2 commands received over $1 hours ago, oldest first. One session at a time.
+-- Remove the client's idempotency key from at most $2 commands received over $1 hours ago, oldest first. One session at a time.
 WITH turn AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock('command_inbox'::regclass::int, hashtext('clear_idempotency_keys')) AS mine
 ),

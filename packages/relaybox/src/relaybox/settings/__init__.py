@@ -122,10 +122,10 @@ class KafkaSettings(BaseSettings):
         return {name: _plain(value) for name, value in values.items() if value is not None}
 
     def file_stamps(self) -> list[tuple[int, int] | None]:
-        """Return values that differ after a change of a certificate or key file, of its content or rights.
+        """Return a value per certificate or key file that changes when the file's content or rights change.
 
-        A Kafka client reads the files only when it is created. The value of a file that cannot be found is
-        None.
+        A Kafka client reads the files only when it is created, so a change requires a new client. The value
+        is None if the file cannot be accessed.
         """
         files = (self.ssl_ca_file, self.ssl_cert_file, self.ssl_key_file)
         return [_stamp(file) for file in files if file is not None]
@@ -175,9 +175,9 @@ class RelaySettings(BaseSettings):
     topic_min_isr: Annotated[int, Field(ge=1, le=100)] | None = None
     #: Seconds after the last heartbeat of a relay until another relay takes over its lanes (slices of keys).
     lease_s: Annotated[float, Field(gt=0, le=3_600)] = 3.0
-    #: Hours for which a SENT row stays in the outbox. The row is removed after this time, at the latest after
-    #: 1.5 times this time. The default equals Kafka's default retention, so that ``relaybox verify`` can
-    #: compare outbox and topics. PENDING and FAILED rows are never removed.
+    #: Hours for which a SENT row stays in the outbox. The row is removed after this time, normally at the
+    #: latest after 1.5 times this time. The default equals Kafka's default retention, so that ``relaybox
+    #: verify`` can compare outbox and topics. PENDING and FAILED rows are never removed.
     retention_h: Annotated[float, Field(gt=0, le=100_000)] = 168.0
 
     @field_validator("topic_min_isr")
@@ -217,8 +217,8 @@ class HttpSettings(BaseSettings):
     head_timeout_s: Annotated[float, Field(gt=0, le=600)] = 15.0
     #: Seconds in which a body must arrive; the limit is extended for the bytes that have arrived.
     body_timeout_s: Annotated[float, Field(gt=0, le=3_600)] = 20.0
-    #: The client gets 1 s more than ``body_timeout_s`` for each such number of bytes that has arrived. By
-    #: default, a body of 20 MiB may take 11 minutes.
+    #: Lowest rate of a body, in bytes per second: after n bytes have arrived, the time limit is
+    #: ``body_timeout_s`` + n / this rate. By default, a body of 20 MiB may take 11 minutes.
     body_rate_min_bytes_s: Annotated[int, Field(ge=1_024, le=2**30)] = 32 * 1024
 
 

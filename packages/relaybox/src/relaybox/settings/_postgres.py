@@ -72,7 +72,7 @@ class PostgresSettings(BaseSettings):
     #: Password of ``owner_user``. None: ``password``.
     owner_password: SecretStr | None = None
     #: Maximum number of pooled connections of a process. Beside the pool, a process that waits for
-    #: notifications (an API, a task runner) has one connection, for LISTEN, and a relay has six.
+    #: notifications (an API, a task runner) has one connection, for LISTEN, and a relay has at most six.
     pool_size: Annotated[int, Field(ge=1, le=200)] = 10
     #: Time after which a statement that waits for a lock fails; the API then responds with 503.
     lock_timeout_ms: Annotated[int, Field(ge=1, le=600_000)] = 3_000

@@ -66,7 +66,7 @@ def require_key_file(value: Path | None, info: ValidationInfo, certificate: str)
     Raises:
         PydanticCustomError: Only one of key and certificate is set.
     """
-    # `info.data` lacks a certificate that is invalid, which has its own error.
+    # If the certificate's setting is invalid, `info.data` lacks it, and its own error is reported.
     given = info.data.get("ssl_cert_file", ...)
     if given is None:
         refuse_unused(value, f"set {certificate}")

@@ -54,7 +54,7 @@ class TopicsNotReady(RelayboxError):
 
 
 class BrokerAway(TopicsNotReady):
-    """Raised when no broker responds, so that the existing topics are not known."""
+    """Raised when no broker responds, so that it is not known which topics exist; retry later."""
 
 
 async def ensure_topics(
@@ -67,7 +67,7 @@ async def ensure_topics(
     """Create those of *topics* that do not exist, and return the names of the created topics.
 
     After the creation, this function waits until each partition of the new topics has a leader: until then, a
-    relay would count a failed attempt for each row of the topic. It returns at the latest 8 s after its start
+    relay would count a failed attempt for each row of the topic. It stops waiting about 8 s after its start
     even if a leader is missing. If too few brokers are up, brokers that are down get replicas too. These
     brokers copy the records when they are up again.
 

@@ -24,8 +24,8 @@ __all__ = (
     "UnavailablePartitions",
 )
 
-#: Time between two requests for the state of the partitions: while all partitions accept writes, and while a
-#: partition accepts no writes.
+#: Longest wait for :meth:`PartitionWatch.check_now` before the next request: while all partitions accept
+#: writes, and while a partition accepts no writes.
 _PAUSE_S: Final = 5.0
 _PAUSE_UNAVAILABLE_S: Final = 1.0
 #: Shortest pause between two requests, because each failed batch asks for a request at once.
@@ -63,8 +63,8 @@ class UnavailablePartitions:
 class PartitionWatch:
     """Find the partitions that accept no writes, among the topics in use, by requests to the brokers.
 
-    The watch sends a request every 5 s, every second while a partition accepts no writes, and at once after
-    :meth:`check_now`. While no broker responds, the watch keeps its last result.
+    The watch sends a request about every 5 s, or about every second while a partition accepts no writes, and
+    at most 0.5 s after :meth:`check_now`. While no broker responds, the watch keeps its last result.
     """
 
     def __init__(self, connection: Mapping[str, Any], *, on_change: OnChange) -> None:

@@ -1,4 +1,4 @@
-"""Decide how many replicas a topic gets: as the settings say, or as many as the cluster allows (G37)."""
+"""Decide how many replicas a topic gets: as the settings say, or up to three as the cluster allows (G37)."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -151,7 +151,8 @@ def new_topic(name: str, partitions: int, plan: Plan, config: Mapping[str, str] 
 
     If enough brokers are up, the request has a replication factor. Kafka refuses a factor above the number of
     brokers that are up, but accepts a list of brokers for each partition that contains brokers that are down.
-    So the request has such lists otherwise. A broker that is down copies the records when it is up again.
+    So if fewer brokers are up, the request has such lists. A broker that is down copies the records when it
+    is up again.
 
     Args:
         name: Name of the topic.
@@ -206,7 +207,7 @@ def warn_about_few_brokers(
         bootstrap_servers: Addresses of KAFKA_HOST, comma-separated.
         topics: Names of the topics to create.
         plan: The decided replication.
-        wanted: The replication in the settings; no warning if it has a number of replicas.
+        wanted: The replication in the settings; no warning if its ``replicas`` is not None.
     """
     addresses = len(set(bootstrap_servers.split(",")))
     if wanted.replicas is None and plan.replicas < replicas_for(addresses):

@@ -149,8 +149,9 @@ CREATE TABLE event_outbox_slots (
 );
 INSERT INTO event_outbox_slots (slot, opened_at) VALUES (0, now()), (1, NULL), (2, NULL), (3, NULL);
 
--- Move rows that are not SENT from slot *leaving* to slot *target*, at most 1,000 of each status; return whether these were
--- all. The caller holds a lock against writers of the slot. One statement per status, because each has its own small index.
+-- Move rows that are not SENT from slot *leaving* to slot *target*, at most 1,000 of each status; return false if more may
+-- be left. The caller holds a lock against writers of the slot. One statement per status, because each has its own small
+-- index.
 CREATE FUNCTION relaybox_move_unsent(leaving INT, target INT) RETURNS BOOLEAN LANGUAGE plpgsql AS $$
 DECLARE
     pending INT;
@@ -166,7 +167,7 @@ BEGIN
 END
 $$;
 
--- Execute one step of retention (G29): SENT rows are removed after *keep*, at most half as long again later; PENDING and
+-- Execute one step of retention (G29): SENT rows are removed *keep* to 1.5 * *keep* after they were sent; PENDING and
 -- FAILED rows are moved to the open slot before. Return the step: 'closed', 'emptied', 'sealed' or 'moved' (call again),
 -- 'busy' (call again later), or null if nothing is due or another session executes a step.
 -- A function, so that a frozen client holds no lock (they end with the statement), and so that services can truncate a slot

@@ -42,7 +42,7 @@ CREATE TABLE dead_letters (
 -- Unresolved letters of a key, in order: whether a key is blocked, and by which letter.
 CREATE INDEX idx_dead_letters_blocked ON dead_letters (consumer_group, topic, key_hash, id)
     WHERE holds_key AND status IN ('PARKED', 'REPLAY_REQUESTED');
--- What consumers look for: keys with requested letters, and requested letters that block no key.
+-- Letters whose replay was requested, for the consumers: those that block a key, and those that block no key.
 CREATE INDEX idx_dead_letters_requested ON dead_letters (consumer_group, topic, partition, key_hash)
     WHERE holds_key AND status = 'REPLAY_REQUESTED';
 CREATE INDEX idx_dead_letters_requested_single ON dead_letters (consumer_group, topic, partition, id)

@@ -14,7 +14,8 @@ CREATE FUNCTION relaybox_erased_payload(payload JSONB) RETURNS JSONB LANGUAGE sq
         END
 $$;
 
--- As in 0003, and the outbox rows of dead letters of these aggregates, which have the time when the letter was parked.
+-- Return rows as in 0003, and also the outbox rows of dead letters of these aggregates. The created_at of such a row is the
+-- time at which the letter was parked.
 CREATE OR REPLACE FUNCTION relaybox_rows_to_erase(aggregate_type TEXT, aggregate_ids TEXT[])
     RETURNS TABLE (slot INT, seq BIGINT) LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
@@ -45,7 +46,7 @@ BEGIN
 END
 $$;
 
--- As in 0003, and the rows of dead letters.
+-- Erase outbox rows as in 0003, and also the outbox rows of dead letters.
 CREATE OR REPLACE FUNCTION relaybox_erase_rows(seqs BIGINT[]) RETURNS INT LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     erased INT;

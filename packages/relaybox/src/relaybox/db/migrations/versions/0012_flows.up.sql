@@ -10,7 +10,7 @@ ALTER TABLE flow_resume_handles
     -- Number of events of this handle.
     ADD COLUMN version INT NOT NULL DEFAULT 1,
     ADD CONSTRAINT flow_resume_handles_cancelled_check CHECK (NOT cancelled OR status = 'EXPIRED');
--- Handles that existed before: one waits at most for each correlation id, and it is the last.
+-- Number the handles that existed before. At most one handle of each correlation id waits; it gets the last number.
 UPDATE flow_resume_handles AS handle SET generation = numbered.generation
 FROM (SELECT id, row_number() OVER (PARTITION BY correlation_id
                                     ORDER BY status IN ('PENDING_PAUSE', 'PAUSED'), created_at, id) AS generation
@@ -78,8 +78,8 @@ CREATE INDEX idx_flow_events_key ON flow_events (event_type, key, id);
 CREATE INDEX idx_flow_events_aggregate ON flow_events (key);
 CREATE INDEX idx_flow_events_received ON flow_events (received_at);
 
--- A row per event type and key, which the transaction that records an event and the one that begins a wait both change, so
--- that they conflict: else each could miss what the other has not committed yet.
+-- One row per event type and key. The transaction that records an event and the transaction that begins a wait both change
+-- the row, so that they conflict; otherwise each could miss what the other has not committed yet.
 CREATE TABLE flow_event_keys (
     event_type TEXT NOT NULL,
     key TEXT NOT NULL,

@@ -61,7 +61,7 @@ BEGIN
 END
 $$;
 
--- CREATE OR REPLACE removed it; see 0003.
+-- CREATE OR REPLACE has removed the search_path that 0003 set for the function.
 DO $$
 BEGIN
     EXECUTE format('ALTER FUNCTION relaybox_erase(TEXT, TEXT[], TEXT, TEXT) SET search_path = %I, pg_temp',

@@ -1,4 +1,4 @@
-"""An erasure that also ends suspended flows."""
+"""Let an erasure also end suspended flows."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ down_revision = "0015_watched_messages"
 
 
 def upgrade() -> None:
-    """Replace ``relaybox_erase``."""
+    """Replace ``relaybox_erase`` by a version that cancels suspended tasks too."""
     run_sql_file(op.get_bind(), Path(__file__).with_suffix(".up.sql"))
 
 

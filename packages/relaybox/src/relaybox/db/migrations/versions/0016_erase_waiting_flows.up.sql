@@ -1,5 +1,5 @@
--- Erase the content about aggregates as in 0003, also if a task waits until a time, which only a PENDING task may: the
--- erasure failed if the flow of a command of the aggregate was suspended.
+-- Erase the content about aggregates as in 0003, and also clear not_before of the tasks that the erasure cancels. Only a
+-- PENDING task may have not_before, so the erasure of 0003 failed if the flow of a command of the aggregate was suspended.
 CREATE OR REPLACE FUNCTION relaybox_erase(aggregate_type TEXT, aggregate_ids TEXT[], actor TEXT, reason TEXT)
     RETURNS event_erasures LANGUAGE plpgsql SECURITY DEFINER SET enable_seqscan = off AS $$
 #variable_conflict use_column
@@ -62,7 +62,7 @@ BEGIN
 END
 $$;
 
--- CREATE OR REPLACE removed it; see 0003.
+-- CREATE OR REPLACE has removed the search_path that 0003 set for the function.
 DO $$
 BEGIN
     EXECUTE format('ALTER FUNCTION relaybox_erase(TEXT, TEXT[], TEXT, TEXT) SET search_path = %I, pg_temp',
