@@ -131,7 +131,7 @@ class HandlerEndedProcess(ConsumerError):
     """Raised instead of another call of a handler, after several processes have ended during its calls.
 
     *processes* counts the processes that ended, one after another, in the handler or in ``on_parked`` of the
-    same message. The first one is not counted, because the consumers begin to count after it.
+    same message. The first of them is not counted, because consumers begin to count after a crash.
     """
 
     error_code = "HANDLER_ENDED_PROCESS"
@@ -156,7 +156,7 @@ class HandlerMissing(ConsumerError):
 
 
 class KeyBlocked(ConsumerError):
-    """Recorded for a message that was parked because an earlier message of its key is parked."""
+    """Recorded as the error of a message that was parked because an earlier message of its key is parked."""
 
     error_code = "KEY_BLOCKED"
 

@@ -68,7 +68,7 @@ class ProcessedMessage:
     event_type: str | None
     #: Failed attempts of the handler.
     attempts: int = 0
-    #: The failure of the last attempt; None if none failed, or if a later one succeeded.
+    #: The failure of the last attempt; None if the last attempt did not fail.
     failure: BaseException | None = None
 
     def __repr__(self) -> str:
@@ -148,6 +148,8 @@ class MessageStepper:
         Raises:
             HandlerFailed: A handler with ``on_failure="stop"`` failed on every attempt.
             EnvelopeInvalid: The message is not an event, and every subscription has ``on_failure="stop"``.
+            MessageTooLarge, EventVersionUnknown, EventUpcastFailed: A handler with ``on_failure="stop"``
+                cannot be called with the message.
             DatabaseError: The database is unavailable, or rejects a statement.
         """
         return await self._process(message_from_kafka(message))
