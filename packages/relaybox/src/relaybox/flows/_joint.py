@@ -8,7 +8,7 @@ from relaybox.db import DatabaseBusy, DatabaseUnavailable
 
 __all__ = ("JointCalls",)
 
-#: Calls that one statement executes.
+#: Most calls that one statement executes.
 _CALLS_MAX: Final = 50
 
 Argument = TypeVar("Argument")
@@ -30,7 +30,7 @@ class JointCalls(Generic[Argument, Result]):
         self._running: asyncio.Task[None] | None = None
 
     async def call(self, argument: Argument) -> Result:
-        """Return the result of *argument*, or raise the error of its statement.
+        """Execute a call with *argument* and return its result, or raise the error of its statement.
 
         If the caller is cancelled, a statement that is running continues, because other calls may share it.
         """
