@@ -90,7 +90,7 @@ class BlockedKey:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BlockedLane:
-    """A lane with a fault: no relay publishes from it until an operator accepts its marker."""
+    """A lane with a fault: no relay publishes from the lane until an operator calls ``accept_marker``."""
 
     lane: int
     #: Why no relay publishes from the lane.
