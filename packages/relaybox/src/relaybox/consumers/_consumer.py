@@ -53,7 +53,8 @@ _STOP_GRACE_S: Final = 5.0
 _POLL_S_MAX: Final = 90.0
 #: The consumer ends if more than this many replaced Kafka clients could not be closed yet.
 _HUNG_CLIENTS_MAX: Final = 3
-#: How long leaving the group may take; if no broker responds, the brokers end the session by its timeout.
+#: How long leaving the group may take. A consumer that does not manage to leave loses its partitions when its
+#: session times out.
 _CLOSE_S: Final = 3.0
 
 
@@ -234,7 +235,7 @@ class Consumer:
         return executor, await executor.submit(self._open)
 
     async def _abandon(self, executor: DaemonExecutor, member: GroupMember) -> None:
-        """Close a Kafka client that must be replaced, and end its partitions: other members may have them."""
+        """Close a Kafka client that must be replaced, and stop work on its partitions."""
         lost_s = round(self._coordinator.lost_s)
         cause = "no coordinator found" if self._coordinator.is_over else "a poll did not end within 90 s"
         if member.outdated:

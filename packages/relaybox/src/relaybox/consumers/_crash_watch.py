@@ -96,7 +96,7 @@ class CrashWatch:
 
         Args:
             partitions: The partitions that this process does not read any more.
-            stops: Whether this process is stopping normally. If so, it also records that no handler ended it.
+            stops: Whether this process is stopping normally. If so, it is recorded that no handler ended it.
         """
         closed = [partition for partition in partitions if partition not in self._remaining]
         for partition in partitions:

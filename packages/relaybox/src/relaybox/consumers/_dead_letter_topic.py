@@ -22,11 +22,11 @@ _OMITTED: Final = "dead_letter_omitted"
 class DeadLetterTopic:
     """Write parked messages to the outbox, each as one record for the topic.
 
-    The record has the key and the value of the message, byte for byte. Its headers are headers that describe
-    the failure (``dead_letter_…``), then those of the message, except names that begin with ``dead_letter_``
-    or ``relaybox_record_id``. If the record would exceed the limit of the outbox, the value is left out. If
-    the record is still too large, the key and all headers of the message are left out too. So parking never
-    fails because of the size of a message.
+    The record has the key and the value of the message, byte for byte. Its first headers (``dead_letter_…``)
+    describe the failure. The headers of the message follow, without those whose names begin with
+    ``dead_letter_`` or ``relaybox_record_id``. If the record would exceed the limit of the outbox, the value
+    is left out. If the record is still too large, the key and all headers of the message are left out too.
+    So parking never fails because of the size of a message.
     """
 
     def __init__(self, name: str, *, bytes_max: int) -> None:

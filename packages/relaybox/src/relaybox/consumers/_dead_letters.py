@@ -72,9 +72,9 @@ class DeadLetters:
         Args:
             db: Session of the transaction.
             message: The message.
-            event: The event in it; None if the message is not an event.
-            parking: Why it is parked.
-            holds_key: Whether the later messages of its key are parked behind it.
+            event: The event in the message; None if the message is not an event.
+            parking: Why the message is parked.
+            holds_key: Whether the later messages of the message's key are parked behind it.
         """
         event_id, event_type, *aggregate = _event_columns(event)
         failure = {

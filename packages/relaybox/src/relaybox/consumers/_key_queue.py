@@ -68,7 +68,7 @@ class Parking:
     #: Failed attempts of the handler since the message was read, or since its replay began. If processes
     #: ended in the handler or in ``on_parked``: their number.
     attempts: int
-    #: The letter whose replay failed; None for a message that gets a letter.
+    #: The letter whose replay failed; None for a message that becomes a letter.
     letter_id: int | None = None
 
 
@@ -160,7 +160,7 @@ class PartitionQueue:
 
     @property
     def is_full(self) -> bool:
-        """Whether no further message may be read, because a limit of this module is reached."""
+        """Whether no further message may be read: too many are unfinished, or finished but not committed."""
         return (
             self.messages >= _MESSAGES_MAX
             or (self.messages >= _ENOUGH_MESSAGES and len(self._keys) >= _ENOUGH_KEYS)

@@ -188,7 +188,7 @@ class Processor:
         Raises:
             EnvelopeInvalid: The message is not an event.
             MessageTooLarge: The message is larger than ``message_bytes_max``.
-            EventVersionUnknown: The event has a newer version than its declaration.
+            EventVersionUnknown: The event has a version above the declared version, or below 1.
             EventUpcastFailed: An upcaster failed.
             ParkedByOperator: An operator requested that the message be parked.
         """

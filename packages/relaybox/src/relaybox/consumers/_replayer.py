@@ -117,8 +117,8 @@ class Replayer:
 
         Raises:
             ReplayFailed: The handler of the first letter failed, its message is not an event, the COMMIT of a
-                single letter failed, or PostgreSQL became unreachable after a letter was claimed; its cause
-                is the failure.
+                single letter failed, or PostgreSQL became unreachable after a letter was claimed. This
+                failure is the ``__cause__`` of the error.
             DatabaseError: PostgreSQL failed before a letter was claimed.
         """
         attempt = _Attempt()

@@ -63,7 +63,8 @@ class FlowExpiry(SharedJob):
     """Expire pauses whose time is over, every 5 s; create one object per service.
 
     A pause of Relaybox's own flow, or of :func:`pause_run`, has a task that is due when the pause expires and
-    records the expiry. This job expires all other handles: pauses of :func:`pause` alone, and kept resumes.
+    records the expiry. This job expires the other handles: those of :func:`pause` that have no task, and kept
+    resumes.
     """
 
     def __init__(self, database: Database) -> None:
@@ -133,7 +134,7 @@ async def park_flow(database: Database, task: Task) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FlowCancellation:
-    """Result of a cancellation."""
+    """Result of :func:`cancel_flow`."""
 
     flow_id: UUID
     #: Correlation id of the pause that was cancelled with the flow; None if the flow had no open pause.

@@ -50,7 +50,7 @@ class JointCalls(Generic[Argument, Result]):
     async def _execute_together(self, calls: Sequence[tuple[Argument, asyncio.Future[Result]]]) -> None:
         try:
             results = await self._execute([argument for argument, _ in calls])
-        except Exception as error:  # noqa: BLE001 - the callers get it
+        except Exception as error:  # noqa: BLE001 - the callers get the error
             if len(calls) > 1 and not isinstance(error, DatabaseUnavailable | DatabaseBusy):
                 for call in calls:
                     await self._execute_together([call])

@@ -42,7 +42,7 @@ _UNAVAILABLE: Final = (
 
 
 def _prefect() -> Any:
-    """Import Prefect at its first use: the import takes seconds, and only the extra installs Prefect.
+    """Import Prefect at its first use: the import takes seconds, and Prefect is an optional dependency.
 
     Raises:
         SettingsError: Prefect is not installed.

@@ -31,7 +31,7 @@ class Cron:
 
     @property
     def zone(self) -> tzinfo:
-        """The time zone."""
+        """The time zone named ``timezone``."""
         return _zone(self.timezone)
 
     def next_tick(self, after: datetime) -> datetime:
@@ -48,7 +48,7 @@ class Cron:
         """
         try:
             for tick in CronSim(self.expression, after.astimezone(self.zone)):
-                # In the second of two equal hours, cronsim begins with ticks of the first: skip these.
+                # In an hour that is repeated, cronsim begins with ticks of the first occurrence: skip these.
                 if tick.astimezone(UTC) > after.astimezone(UTC):
                     return tick
         except CronSimError as error:
@@ -64,7 +64,7 @@ class Cron:
 
         The method is a binary search over the seconds: 25 steps for a year, however many ticks the year has.
         """
-        last, end = first.astimezone(UTC), now.astimezone(UTC)  # no tick from `end` to `now`
+        last, end = first.astimezone(UTC), now.astimezone(UTC)  # invariant: no tick after `end`, up to `now`
         while end - last >= _RESOLUTION:
             middle = last + (end - last) / 2
             tick = self.next_tick(middle).astimezone(UTC)
