@@ -110,10 +110,10 @@ class ConsumerStatistics:
     kafka_unavailable: bool
     #: Unresolved dead letters of the whole group.
     letters: LetterCounts
-    #: Calls of handlers by seconds, failed ones included: one count per bound of ``HANDLER_BOUNDS_S``, and
-    #: one for all above; not cumulative.
+    #: Number of handler calls by duration, failed ones included: one count per bound of ``HANDLER_BOUNDS_S``,
+    #: and one for all longer calls; not cumulative.
     handler_counts: tuple[int, ...]
-    #: Sum of the seconds of all calls of handlers.
+    #: Sum of the durations of all handler calls in seconds.
     handler_sum_s: float
     #: Seconds for which the consumer has finished nothing although it had work and neither database nor
     #: Kafka was unavailable; 0 otherwise.
@@ -126,7 +126,7 @@ class ConsumerStatistics:
 
     @property
     def lag_messages(self) -> int:
-        """Sum of the lags of all assigned partitions."""
+        """Sum of the lags, in offsets, of the assigned partitions; an unknown lag counts as 0."""
         return sum(one.messages or 0 for one in self.lags)
 
 

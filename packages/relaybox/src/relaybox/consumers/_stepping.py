@@ -68,7 +68,7 @@ class ProcessedMessage:
     event_type: str | None
     #: Failed attempts of the handler.
     attempts: int = 0
-    #: The failure of the last attempt; None if the last attempt did not fail.
+    #: The failure of the last attempt, or KeyBlocked if a message is parked behind a dead letter; else None.
     failure: BaseException | None = None
 
     def __repr__(self) -> str:
@@ -161,7 +161,7 @@ class MessageStepper:
                 outcome = await self._attempt(message)
             except DATABASE_ERRORS:
                 raise
-            except Exception as error:  # noqa: BLE001 - the application may raise anything; it counts
+            except Exception as error:  # noqa: BLE001 - any error of the application counts
                 attempts += 1
                 if self._retries(error, attempts):
                     continue

@@ -64,7 +64,7 @@ async def erase(
     An erasure is irreversible. Type, time, actor and aggregate of each event stay. An event that is not
     published yet is published without its content, and a dead letter is replayed without it. The content
     remains in published records until the topic's retention removes them, and on disk until vacuum removes
-    the old row versions. The application erases its own tables.
+    the old row versions. The application must erase the content of its own tables itself.
 
     Record events that must keep their content, such as an event about the erasure, after this call. The call
     takes four round-trips per 100 aggregates, two per 20 dead letters, and one per 1,000 outbox rows. Outbox

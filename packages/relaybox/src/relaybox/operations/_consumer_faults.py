@@ -9,7 +9,7 @@ __all__ = ("LAG_S", "ConsumerFault", "GroupState", "PartitionPosition", "find_co
 
 #: A lag is a fault if the oldest unfinished message is older than this, as for the alert RelayboxConsumerLag.
 LAG_S: Final = 60.0
-#: Topics and partitions that the text of a fault lists.
+#: Most topics, or partitions, that the text of a fault lists.
 _NAMED_MAX: Final = 10
 
 

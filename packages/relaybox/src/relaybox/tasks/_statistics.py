@@ -21,7 +21,7 @@ _PREFIX: Final = "relaybox_tasks_"
 class TaskBacklog:
     """Open tasks of a runner's types in the database, measured every 10 s; each count is at most 10,000."""
 
-    #: PENDING tasks that a runner may claim; not those that wait for a time or to be woken.
+    #: PENDING tasks that a runner may claim, without those that are suspended until a later time.
     pending: int = 0
     #: RUNNING tasks with a valid lease, including failed ones that wait for their next attempt.
     running: int = 0
