@@ -1,4 +1,4 @@
-"""Await handlers and other functions of the application, whatever they raise."""
+"""Await handlers and other functions of the application, so that no exception of them ends the consumer."""
 
 import asyncio
 import logging
@@ -28,7 +28,7 @@ def log_call(group: str, message: Message, event_id: UUID) -> None:
 
 
 def place_of(group: str, message: Message) -> dict[str, str | int]:
-    """Return the fields of a log entry that name *group* and the place of *message*."""
+    """Return the fields of a log entry that name *group* and the topic, partition and offset of *message*."""
     topic, partition = message.partition
     return {"group": group, "topic": topic, "partition": partition, "offset": message.offset}
 
@@ -75,8 +75,8 @@ async def await_in_transaction(
 ) -> None:
     """Await a function of the application, which must leave the transaction of *db* open.
 
-    A commit is refused before it takes effect. Otherwise, if the function failed afterwards, the event would
-    be recorded as processed with part of its effect.
+    A commit by the function is refused before it takes effect. If it took effect and the function failed
+    afterwards, the event would be recorded as processed although only a part of its effect is stored.
 
     Args:
         db: The session of the function.

@@ -31,13 +31,13 @@ __all__ = ("Consumer",)
 _log: Final = structlog.stdlib.get_logger(__name__)
 #: How long a poll waits for messages while no message is being processed.
 _IDLE_S: Final = 0.5
-#: The same while messages are being processed: a paused partition has to be resumed soon.
+#: How long a poll waits while messages are being processed: shorter, to resume a paused partition soon.
 _BUSY_S: Final = 0.1
 #: How often the consumer reads requests of operators: dead letters to replay, messages to park.
 _REQUESTS_S: Final = 1.0
 #: How often the consumer counts the unresolved dead letters of its group, for metrics.
 _LETTERS_S: Final = 10.0
-#: Signals of a message or a dead letter that is finished.
+#: Each of these signals means that a message or the replay of a dead letter is finished.
 _FINISHED: Final = (
     ConsumerSignal.COMMITTED,
     ConsumerSignal.ALREADY_DONE,
@@ -46,13 +46,15 @@ _FINISHED: Final = (
     ConsumerSignal.REPLAYED,
     ConsumerSignal.REPLAY_FAILED,
 )
-#: How long events may take once the consumer stops; then their transactions are rolled back.
+#: How long running transactions may take after the consumer began to stop; then they are rolled back.
 _STOP_GRACE_S: Final = 5.0
-#: A longer poll is considered hung. A poll that revokes partitions waits for the commit of their offsets.
+#: A longer poll is considered hung. The limit is high, because a poll in which partitions are revoked waits
+#: until their offsets are committed.
 _POLL_S_MAX: Final = 90.0
-#: The consumer ends if more Kafka clients than this were replaced and cannot be closed at the same time.
+#: The consumer ends if more than this many replaced Kafka clients could not be closed yet.
 _HUNG_CLIENTS_MAX: Final = 3
-#: How long leaving the group may take; if no broker responds, the brokers end the session by its timeout.
+#: How long leaving the group may take. A consumer that does not manage to leave loses its partitions when its
+#: session times out.
 _CLOSE_S: Final = 3.0
 
 
@@ -63,9 +65,9 @@ class Consumer:
     together; the offset is committed after that. Redelivery (after a crash, a rebalance, a reset of offsets)
     has no second effect. Events of one key are processed in order, events of different keys in parallel
     (G42). If a handler fails on every attempt, the message is parked as a dead letter, and the later messages
-    of its key are parked too (G41); a subscription may choose otherwise. Slow handlers or a slow database do
-    not end the membership in the group. While Kafka is unavailable, the consumer waits. The consumer joins
-    the group when the database responds; if the database fails later, the consumer keeps its partitions.
+    of its key are parked too (G41), unless the subscription sets ``on_failure`` or ``order``. Slow handlers
+    or a slow database do not end the membership in the group. While Kafka is unavailable, the consumer waits.
+    The consumer joins the group when the database responds, and keeps its partitions if the database fails.
     """
 
     def __init__(
@@ -121,7 +123,7 @@ class Consumer:
         self._partitions: dict[Partition, PartitionQueue] = {}
         self._failure: BaseException | None = None
         self._paused: set[Partition] = set()
-        self._opened: set[Partition] = set()  # since the last poll; may be paused from an earlier assignment
+        self._opened: set[Partition] = set()  # newly assigned; may still be paused from an earlier assignment
         self._committed: dict[Partition, int] = {}
         self._skipped, self._kafka_unavailable = 0, False
         self._coordinator = CoordinatorClock(monotonic())
@@ -233,7 +235,7 @@ class Consumer:
         return executor, await executor.submit(self._open)
 
     async def _abandon(self, executor: DaemonExecutor, member: GroupMember) -> None:
-        """Close a Kafka client that must be replaced; other members may have its partitions."""
+        """Close a Kafka client that must be replaced, and stop work on its partitions."""
         lost_s = round(self._coordinator.lost_s)
         cause = "no coordinator found" if self._coordinator.is_over else "a poll did not end within 90 s"
         if member.outdated:
@@ -323,9 +325,9 @@ class Consumer:
         self._scheduler.dispatch()
 
     async def _leave(self, executor: DaemonExecutor, member: GroupMember) -> bool:
-        """Leave the group: its partitions are revoked from this consumer, and their offsets are committed.
+        """Commit the offsets of this consumer's partitions, and leave the group.
 
-        Returns False if that takes over 3 s: the thread that calls Kafka is then abandoned.
+        Returns False if that takes over 3 s: the consumer then stops waiting for the thread that calls Kafka.
         """
         closing = executor.submit(member.close)
         executor.shutdown()

@@ -1,4 +1,4 @@
-"""Recognise a Kafka client that does not find its group's coordinator any more; pure."""
+"""Recognise a Kafka client that does not find the coordinator of its consumer group any more; pure."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -7,14 +7,15 @@ __all__ = ("COORDINATOR_LOST_S", "CoordinatorClock", "is_coordinated")
 
 #: A client without a coordinator for this time, while brokers respond, is replaced by a new one.
 COORDINATOR_LOST_S: Final = 60.0
-#: Most time that counts between two observations: a process that was suspended did not lose its group.
+#: At most this time is counted between two observations: a process that was suspended for longer has not lost
+#: its coordinator.
 _STEP_S_MAX: Final = 1.0
 _GROUP_UP: Final = "up"
 _BROKER_UP: Final = "UP"
 
 
 def is_coordinated(statistics: Mapping[str, Any]) -> bool:
-    """Return whether a client has a coordinator, or cannot have one because no broker responds.
+    """Return whether a Kafka client has a coordinator, or cannot have one because no broker responds.
 
     Args:
         statistics: Statistics of librdkafka (``STATISTICS.md`` of its repository).
@@ -26,7 +27,7 @@ def is_coordinated(statistics: Mapping[str, Any]) -> bool:
 
 
 class CoordinatorClock:
-    """Measure for how long the group had no coordinator although brokers respond.
+    """Measure for how long a Kafka client has found no coordinator of its group although brokers respond.
 
     librdkafka can lose its coordinator for ever, for example by a deadlock of its main thread, which then
     sends no statistics either. Only a new client finds the coordinator again.
@@ -35,7 +36,8 @@ class CoordinatorClock:
     def __init__(self, now_s: float) -> None:
         self._seen_s = now_s
         self._replace_at_s = COORDINATOR_LOST_S
-        #: Seconds without a coordinator; small values only mean that no new statistics have arrived yet.
+        #: Seconds without a coordinator. A value up to about 5 only means that librdkafka, which sends
+        #: statistics every 5 s, has not sent new ones yet.
         self.lost_s = 0.0
 
     @property
@@ -44,12 +46,12 @@ class CoordinatorClock:
         return self.lost_s >= self._replace_at_s
 
     def observe(self, now_s: float, *, coordinated: bool) -> None:
-        """Add the time since the last observation to ``lost_s``, at most 1 s; or set ``lost_s`` to 0.
+        """Add the time since the last observation, at most 1 s, to ``lost_s``; set it to 0 if *coordinated*.
 
         Args:
             now_s: The time of a monotonic clock.
             coordinated: Whether statistics arrived since the last observation and :func:`is_coordinated`
-                returned True for them; if so, ``lost_s`` becomes 0.
+                returned True for them.
         """
         self.lost_s += min(now_s - self._seen_s, _STEP_S_MAX)
         self._seen_s = now_s

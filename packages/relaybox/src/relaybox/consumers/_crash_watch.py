@@ -1,4 +1,4 @@
-"""Find the message whose handler ends the process, so that it is parked and the group goes on (G41)."""
+"""Find the message whose handler ends the process, so that it can be parked and the group continues (G41)."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
@@ -61,7 +61,7 @@ class CrashWatch:
 
     @property
     def is_watching(self) -> bool:
-        """Whether handlers have to be called one at a time."""
+        """Whether handlers have to be called one at a time, because another process may have crashed."""
         return bool(self._remaining or self._failed)
 
     async def open(self, partitions: Collection[Partition]) -> None:
@@ -96,7 +96,7 @@ class CrashWatch:
 
         Args:
             partitions: The partitions that this process does not read any more.
-            stops: Whether this process is stopping normally. If so, it also records that no handler ended it.
+            stops: Whether this process is stopping normally. If so, it is recorded that no handler ended it.
         """
         closed = [partition for partition in partitions if partition not in self._remaining]
         for partition in partitions:
@@ -128,7 +128,7 @@ class CrashWatch:
 
     @asynccontextmanager
     async def calling(self, messages: Sequence[Message], letter_id: int = 0) -> AsyncGenerator[None]:
-        """Record the call of a handler, and an error that it raises, if this process watches a partition.
+        """Record the handler call in this block, and an error that it raises, if a partition is watched.
 
         Args:
             messages: The message that the handler gets. Nothing is recorded if there are several, because
@@ -136,7 +136,7 @@ class CrashWatch:
             letter_id: Id of the dead letter that is replayed; 0 if the message is not replayed.
 
         Raises:
-            HandlerEndedProcess: At least three counted processes have ended in this handler; do not call it.
+            HandlerEndedProcess: At least three counted processes ended in this handler; the block is not run.
             DatabaseError: The call cannot be recorded.
         """
         if not self.is_watching or len(messages) != 1:
@@ -151,7 +151,7 @@ class CrashWatch:
         try:
             yield
         except Exception:
-            if not letter_id:  # the watch lasts until the partition has no replay
+            if not letter_id:  # a partition with an unfinished replay is not finished, see `end`
                 self._failed.add((partition, offset))
             await self._release(call)
             raise
@@ -159,8 +159,8 @@ class CrashWatch:
     def finished(self, message: Message, *, handled: bool = True) -> None:
         """Count a message or dead letter as finished.
 
-        *handled* is False if the group had processed the event before. Such a message does not shorten the
-        watch: the crashed process had committed it, so its handler cannot have ended that process.
+        *handled* is False if the group had processed the event before. Such a message is not counted for the
+        end of the watch: its handler had committed, so its handler cannot have ended the crashed process.
         """
         self._failed.discard((message.partition, message.offset))
         remaining = self._remaining.get(message.partition)
@@ -176,7 +176,7 @@ class CrashWatch:
             async with self._database.service_connection() as connection:
                 await connection.fetch(_SQL["release_message"], *call)
         except DATABASE_ERRORS as error:
-            # If this process crashes before the next attempt, the message counts as its cause.
+            # If this process crashes before the next attempt, the crash is counted for this message.
             _log.warning(
                 "error of a watched handler not recorded; it may be counted as a crash",
                 group=self._group,

@@ -26,7 +26,7 @@ class DaemonExecutor:
         self._thread.start()
 
     def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
-        """Run *function* after the calls before it; return the future of its result."""
+        """Run *function* in the thread, after all calls submitted before; return the future of its result."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
@@ -65,6 +65,6 @@ class DaemonExecutor:
             if not future.done():
                 settle(value)
 
-        # The loop may be closed before an abandoned call ends.
+        # If the caller does not wait for a call, the event loop may be closed before the call ends.
         if not loop.is_closed():
             loop.call_soon_threadsafe(settle_once)

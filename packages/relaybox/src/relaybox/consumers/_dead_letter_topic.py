@@ -13,7 +13,7 @@ from relaybox.settings import DeadLetterSettings, load_settings
 
 __all__ = ("DeadLetterTopic", "dead_letter_topic")
 
-#: Prefix of the headers with the failure.
+#: Prefix of the headers that describe why and where the message was parked.
 _PREFIX: Final = "dead_letter_"
 #: Header that names the parts of the message that were left out because the record would be too large.
 _OMITTED: Final = "dead_letter_omitted"
@@ -22,11 +22,11 @@ _OMITTED: Final = "dead_letter_omitted"
 class DeadLetterTopic:
     """Write parked messages to the outbox, each as one record for the topic.
 
-    The record has the key and the value of the message, byte for byte. Its headers are headers that describe
-    the failure (``dead_letter_…``), then those of the message, except names that begin with ``dead_letter_``
-    or ``relaybox_record_id``. If the record would exceed the limit of the outbox, the value is left out. If
-    the record is still too large, the key and all headers of the message are left out too. So parking never
-    fails because of the size of a message.
+    The record has the key and the value of the message, byte for byte. Its first headers (``dead_letter_…``)
+    describe the failure. The headers of the message follow, without those whose names begin with
+    ``dead_letter_`` or ``relaybox_record_id``. If the record would exceed the limit of the outbox, the value
+    is left out. If the record is still too large, the key and all headers of the message are left out too.
+    So parking never fails because of the size of a message.
     """
 
     def __init__(self, name: str, *, bytes_max: int) -> None:
@@ -50,7 +50,7 @@ class DeadLetterTopic:
             message: The message.
             aggregate: Type and id of its event's aggregate; None if the message is not an event.
             group: The consumer group that parked it.
-            failure: Values of the other headers that describe the failure, by name without prefix.
+            failure: Names (without ``dead_letter_``) and values of further headers that describe the failure.
         """
         topic, partition = message.partition
         place = {"group": group, "topic": topic, "partition": partition, "offset": message.offset}
@@ -65,7 +65,7 @@ class DeadLetterTopic:
 
 
 def _record(message: Message, failure: Headers, bytes_max: int) -> RawRecord:
-    """Return the record of *message*; if too large, without its value, or without any of its content."""
+    """Return the record of *message*; above *bytes_max* without its value, or with the *failure* alone."""
     original = [header for header in message.headers if not header[0].startswith((_PREFIX, RECORD_ID_HEADER))]
     complete = RawRecord(key=message.key, value=message.value, headers=[*failure, *original])
     if complete.bytes_max <= bytes_max:

@@ -21,11 +21,12 @@ from relaybox.telemetry import redact_text
 __all__ = ("ClaimedLetter", "DeadLetters")
 
 _SQL: Final = load_queries(__package__ or "relaybox.consumers", "consumers.sql")
-#: Characters of an error that a dead letter keeps.
+#: Most characters of an error's text that a dead letter stores.
 _ERROR_CHARACTERS_MAX: Final = 2_000
-#: Limits of one search in a partition: keys with requested letters, and requested letters that block no key.
+#: Limit of one search in a partition: at most this many keys with requested letters, and at most this many
+#: requested letters that block no key.
 _KEYS_MAX: Final = 500
-#: Letters that a count reads, in a few milliseconds.
+#: Most letters that one count reads, which takes a few milliseconds.
 _COUNT_MAX: Final = 10_000
 
 
@@ -71,9 +72,9 @@ class DeadLetters:
         Args:
             db: Session of the transaction.
             message: The message.
-            event: The event in it; None if the message is not an event.
-            parking: Why it is parked.
-            holds_key: Whether the later messages of its key are parked behind it.
+            event: The event in the message; None if the message is not an event.
+            parking: Why the message is parked.
+            holds_key: Whether the later messages of the message's key are parked behind it.
         """
         event_id, event_type, *aggregate = _event_columns(event)
         failure = {
@@ -130,7 +131,7 @@ class DeadLetters:
         Args:
             db: The connection of the transaction in which the letter's handler runs next.
             replay: The letters to replay.
-            after_id: Id of the letter of the key that was replayed before; 0 if there was none.
+            after_id: Id of the key's letter that was replayed last; 0 if none was replayed.
         """
         with map_service_errors():
             rows = await db.fetch(
@@ -180,7 +181,7 @@ def _message_of(letter: Mapping[str, Any]) -> Message:
 def _event_columns(event: EventEnvelope | None) -> Sequence[Any]:
     if event is None:
         return (None,) * 4
-    # Another producer may write U+0000, which PostgreSQL cannot store.
+    # The names may have U+0000 if Relaybox did not publish the event; PostgreSQL cannot store that character.
     names = (event.event_type, event.aggregate_type, event.aggregate_id)
     return (event.event_id, *map(_storable, names))
 

@@ -83,7 +83,7 @@ class MessageTooLarge(ConsumerError):
 
 
 class HandlerTimedOut(ConsumerError):
-    """Raised when a handler did not end within its subscription's ``handler_timeout_s``."""
+    """Raised when a handler or ``on_parked`` did not end within ``handler_timeout_s`` of its subscription."""
 
     error_code = "HANDLER_TIMED_OUT"
 
@@ -95,10 +95,10 @@ class HandlerTimedOut(ConsumerError):
 
 
 class HandlerAborted(ConsumerError):
-    """Raised when a handler raised SystemExit, KeyboardInterrupt or CancelledError.
+    """Raised when a handler, ``on_parked`` or an upcaster raised an exception that would end the consumer.
 
-    The consumer replaces such an exception by this error, which counts as a failed attempt. Otherwise the
-    exception would end the consumer.
+    These exceptions are SystemExit, KeyboardInterrupt and CancelledError. The consumer replaces each of them
+    by this error, which counts as a failed attempt.
     """
 
     error_code = "HANDLER_ABORTED"
@@ -111,7 +111,7 @@ class HandlerAborted(ConsumerError):
 
 
 class HandlerEndedTransaction(ConsumerError):
-    """Raised when a handler tried to commit the session that it was given, rolled it back or closed it.
+    """Raised when a handler or ``on_parked`` tried to commit its session, rolled it back or closed it.
 
     The transaction of the session contains the record that the group has processed the event. After a
     rollback the record is missing, so a redelivered event would take effect again. A commit is refused before
@@ -131,7 +131,7 @@ class HandlerEndedProcess(ConsumerError):
     """Raised instead of another call of a handler, after several processes have ended during its calls.
 
     *processes* counts the processes that ended, one after another, in the handler or in ``on_parked`` of the
-    same message. The first one is not counted, because the consumers begin to count after it.
+    same message. The first of them is not counted, because consumers begin to count after a crash.
     """
 
     error_code = "HANDLER_ENDED_PROCESS"
@@ -156,7 +156,7 @@ class HandlerMissing(ConsumerError):
 
 
 class KeyBlocked(ConsumerError):
-    """Recorded for a message that was parked because an earlier message of its key is parked."""
+    """Recorded as the error of a message that was parked because an earlier message of its key is parked."""
 
     error_code = "KEY_BLOCKED"
 

@@ -21,7 +21,7 @@ __all__ = ("Assigned", "GroupMember", "PollRequest", "PollResult", "Revoked")
 
 _log: Final = structlog.stdlib.get_logger(__name__)
 _BATCH_MESSAGES_MAX: Final = 500
-#: Least time between two commits of offsets; a late commit only means that messages are read again.
+#: Least time between two commits of offsets. After a crash, messages after the committed offset are reread.
 _COMMIT_S: Final = 0.2
 _PROBE_S: Final = 0.2
 #: Least time between two readings of the ends of the partitions.
@@ -51,8 +51,9 @@ class Revoked:
 class PollRequest:
     """Changes that the member applies before it reads the next messages."""
 
-    #: Offsets to commit.
+    #: Per partition the offset to commit.
     positions: dict[Partition, int] = field(default_factory=dict[Partition, int])
+    #: Partitions from which no messages are fetched until they are in ``resume``.
     pause: tuple[Partition, ...] = ()
     resume: tuple[Partition, ...] = ()
 
@@ -65,8 +66,9 @@ class PollResult:
     messages: list[Message] = field(default_factory=list[Message])
     #: Per partition the offset after the last message read, skipped messages included.
     read_to: dict[Partition, int] = field(default_factory=dict[Partition, int])
+    #: Per partition the offset that was committed since the last poll.
     committed: dict[Partition, int] = field(default_factory=dict[Partition, int])
-    #: Per partition the offset after its last message, as of the last fetch; empty if read less than 1 s ago.
+    #: Per partition the offset after its last message, as of the last fetch; set about once a second.
     ends: dict[Partition, int] = field(default_factory=dict[Partition, int])
     #: Messages skipped because their type header has no subscription.
     skipped: int = 0
@@ -113,7 +115,7 @@ class GroupMember:
             KafkaRefused: A certificate or key cannot be used.
         """
         self._settings, self._configuration = settings, _configuration(settings, group, start)
-        #: Noted before the client reads the files, so that a later change is noticed.
+        #: Read before the client reads the certificate files, so that each later change is noticed.
         self._file_stamps = settings.file_stamps()
         self._event_types = event_types
         self._topics = tuple(topics)
@@ -206,7 +208,7 @@ class GroupMember:
         try:
             self._kafka.list_topics(next(iter(self._topics)), timeout=_PROBE_S)
         except KafkaException:
-            # Not during a short outage: while the session lasts, the member keeps its partitions.
+            # Only a member without partitions is replaced: in a short outage the member keeps its partitions.
             if not self._kafka.assignment():
                 self._check_files()
             return
@@ -223,7 +225,7 @@ class GroupMember:
         try:
             confluent_kafka.Consumer(self._configuration).close()
         except KafkaException as error:
-            # Perhaps only one of the files has been replaced so far; then the next change is noticed too.
+            # Perhaps the certificate is replaced already, but its key is not: the next change is checked too.
             reason = self._diagnosis.message(error.args[0])
             _log.warning("renewed certificates unusable; waiting for changed files", reason=reason)
         else:
@@ -259,7 +261,7 @@ class GroupMember:
         try:
             kafka.commit(offsets=_offsets(positions), asynchronous=False)
         except KafkaException as error:
-            # The next owner reads some events again; their effects are not repeated (G40).
+            # The next owner of the partitions reads some events again; their effects are not repeated (G40).
             _log.warning("offsets not committed before revocation", reason=error.args[0].str())
 
     def _on_lost(self, _kafka: Any, partitions: list[TopicPartition]) -> None:

@@ -21,16 +21,18 @@ __all__ = (
     "RequestedReplays",
 )
 
-#: Limits of one partition's unfinished messages; beyond one of them the partition is paused.
+#: A partition with this many unfinished messages is paused.
 _MESSAGES_MAX: Final = 10_000
 #: A partition with this many unfinished messages is paused if they have at least ``_ENOUGH_KEYS`` keys. With
 #: fewer keys, most messages probably wait for one slow or retried key: reading on finds other keys.
 _ENOUGH_MESSAGES: Final = 500
 _ENOUGH_KEYS: Final = 64
+#: A partition whose unfinished messages have this many bytes is paused.
 _BYTES_MAX: Final = 16 * 1024 * 1024
-#: Replays of one partition beyond which no further ones are searched.
+#: While a partition has this many unfinished replays, no further ones are searched in the database.
 _REPLAYS_MAX: Final = 250
-#: Finished messages above the committed offset; they are read again after a crash.
+#: A partition with this many finished messages after its first unfinished message is paused, because all of
+#: them are read again after a crash.
 _FINISHED_ABOVE_MAX: Final = 10_000
 
 
@@ -39,9 +41,9 @@ class Replay:
     """A requested replay: of the dead letters of one key, in order, or of one letter that blocks no key."""
 
     partition: Partition
-    #: None for a letter that blocks no key.
+    #: The key whose letters are replayed; None if *letter_id* names the letter.
     key: bytes | None
-    #: None for the next letter of a key.
+    #: Id of a letter that blocks no key; None if the letters of *key* are replayed.
     letter_id: int | None
 
 
@@ -60,13 +62,13 @@ Work = Message | Replay
 
 @dataclass(frozen=True, kw_only=True)
 class Parking:
-    """Why an item gets no further attempt."""
+    """Why a message or a replay gets no further attempt, so that the message or letter has to be parked."""
 
     failure: BaseException
     #: Failed attempts of the handler since the message was read, or since its replay began. If processes
     #: ended in the handler or in ``on_parked``: their number.
     attempts: int
-    #: The letter whose replay failed; None for a message that gets a letter.
+    #: The letter whose replay failed; None for a message that becomes a letter.
     letter_id: int | None = None
 
 
@@ -91,16 +93,17 @@ class Item:
     """A message or a replay, and the failures of its attempts."""
 
     work: Work
-    #: Failures of its handler, and of the database.
+    #: Attempts that count as failures of its handler.
     failures: int = 0
+    #: Attempts that count as database errors; once *parking* is set, the failed attempts to park.
     database_failures: int = 0
-    #: Errors of the database although transactions of other keys had committed since the last attempt.
+    #: Database errors of this item although messages of other keys had committed since the previous one.
     isolated_failures: int = 0
-    #: Messages whose handlers had committed at the last error of the database; None before the first.
+    #: How many messages of all keys had committed at this item's last database error; None before the first.
     commits_seen: int | None = None
-    #: Set when a transaction with events of other keys failed: the event gets its own.
+    #: True after a transaction with events of other keys failed: the next attempt shares no transaction.
     alone: bool = False
-    #: The last letter that this replay has replayed; 0 before the first.
+    #: Id of the last letter that this replay has replayed; 0 before the first.
     replayed_to: int = 0
     #: Set when no further attempt follows: the message or letter has to be parked.
     parking: Parking | None = None
@@ -141,7 +144,7 @@ class PartitionQueue:
         self.offsets = OffsetWindow()
         #: Set when the partition was revoked: no further work of it may begin.
         self.closed = False
-        #: Number and bytes of unfinished messages.
+        #: Number and bytes of unfinished messages, and number of unfinished replays.
         self.messages = 0
         self.bytes = 0
         self.replays = 0
@@ -157,7 +160,7 @@ class PartitionQueue:
 
     @property
     def is_full(self) -> bool:
-        """Whether no further message may be read, because a limit of messages or bytes is reached."""
+        """Whether no further message may be read: too many are unfinished, or finished but not committed."""
         return (
             self.messages >= _MESSAGES_MAX
             or (self.messages >= _ENOUGH_MESSAGES and len(self._keys) >= _ENOUGH_KEYS)
@@ -167,7 +170,7 @@ class PartitionQueue:
 
     @property
     def has_room(self) -> bool:
-        """Whether a paused partition may be read again: each number is at most half of its limit."""
+        """Whether a paused partition may be read again: every limit is at most half used."""
         return (
             self.messages <= _MESSAGES_MAX // 2
             and (self.messages <= _ENOUGH_MESSAGES // 2 or len(self._keys) <= _ENOUGH_KEYS // 2)
@@ -224,7 +227,7 @@ class PartitionQueue:
 
         Returns None if the queue has *replay* already. Work that has begun stays before *replay*.
         """
-        # Offsets are not negative, so a letter without a key shares its queue with no message.
+        # The negative letter id: no message has it as its offset, so the letter has a queue of its own.
         queue = self._queue(-(replay.letter_id or 0) if replay.key is None else replay.key)
         if any(item.work == replay for item in queue.items):
             return None
@@ -258,7 +261,7 @@ class ReadyKeys:
 
     Keys that replay a letter take turns with keys that have a message, so that a message does not wait for
     the thousands of replays that an operator may request. Replays use at most half of the transactions (but
-    at least one), so that letters whose handler hangs again leave the others to messages.
+    at least one), so that messages are handled although the handlers of replayed letters hang again.
     """
 
     def __init__(self, concurrency: int) -> None:
@@ -272,7 +275,7 @@ class ReadyKeys:
         return len(self._messages) + len(self._replays)
 
     def add(self, queue: KeyQueue, *, first: bool = False) -> None:
-        """Add *queue* at the end, or with *first* at the front."""
+        """Add *queue* behind the other ready queues, or before them if *first*."""
         keys = self._replays if isinstance(queue.first.work, Replay) else self._messages
         if first:
             keys.appendleft(queue)
@@ -280,15 +283,15 @@ class ReadyKeys:
             keys.append(queue)
 
     def next_keys(self, replaying: int) -> deque[KeyQueue]:
-        """Return the queues from which the caller takes the next work: those with messages or with replays.
+        """Return the queues whose work comes next: either all queues with messages or all with replays.
 
-        The caller removes the queues that it takes. The result is empty if no work may begin.
+        The caller removes the queues that it runs. The result is empty if no work may begin.
 
         Args:
             replaying: Number of running transactions that replay letters.
         """
         while self._messages and isinstance(self._messages[0].first.work, Replay):
-            self._replays.append(self._messages.popleft())  # a replay was put before its messages
+            self._replays.append(self._messages.popleft())  # add_replay put a replay before its messages
         if not self._replays or replaying >= self._replays_max:
             return self._messages
         if not self._messages:

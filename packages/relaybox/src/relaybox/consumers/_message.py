@@ -96,7 +96,7 @@ def read_event(message: Any, *, reader: str) -> EventEnvelope:
 
     Args:
         message: The message.
-        reader: Name of the calling program, for the error message.
+        reader: Name of the calling program; the text of an error has it.
 
     Raises:
         EnvelopeInvalid: The message is not an event, or the type of the CloudEvent differs from the
@@ -111,7 +111,7 @@ def parse_event(message: Message, *, group: str, event_types: frozenset[str]) ->
 
     Args:
         message: A CloudEvent in binary or in structured mode.
-        group: Name of the consumer group, for the error message.
+        group: Name of the consumer group; the text of an error has it.
         event_types: Types to read; the fields of an event of another type are not checked.
 
     Raises:
@@ -126,7 +126,7 @@ def _event(message: Message, group: str, document: dict[str, Any]) -> EventEnvel
     try:
         return EventEnvelope.model_validate(document)
     except ValidationError as error:
-        # Only the names of fields: values may be private.
+        # The error has only the names of the fields, because their values may be private.
         fields = sorted({".".join(map(str, problem["loc"])) or "envelope" for problem in error.errors()})
         raise _invalid(message, group, f"malformed {', '.join(fields)}") from None
 

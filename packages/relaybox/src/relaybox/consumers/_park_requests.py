@@ -10,7 +10,7 @@ from relaybox.db import Database, load_queries
 __all__ = ("ParkRequests",)
 
 _SQL: Final = load_queries(__package__ or "relaybox.consumers", "consumers.sql")
-#: Requests of a group that its consumers read at a time; the next ones are read when these are done.
+#: How many requests of a group its consumers read at a time; later requests are read when these are done.
 _REQUESTS_MAX: Final = 1_000
 
 
@@ -19,7 +19,7 @@ class ParkRequests:
 
     def __init__(self, group: str) -> None:
         self._group = group
-        #: Per message the operator and the reason.
+        #: Per message (partition and offset) the name of the operator and the reason for the request.
         self._requested: dict[tuple[Partition, int], tuple[str, str]] = {}
 
     async def refresh(self, database: Database, positions: Mapping[Partition, int]) -> None:
@@ -28,7 +28,7 @@ class ParkRequests:
         Also deletes what a :class:`CrashWatch` recorded about finished messages.
 
         Args:
-            database: The database.
+            database: The database that has the requests.
             positions: Per partition the offset before which every message is finished.
 
         Raises:

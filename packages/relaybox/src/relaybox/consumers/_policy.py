@@ -1,4 +1,4 @@
-"""Decide what follows a failed attempt; pure functions."""
+"""Decide what follows a failed attempt to handle, park or replay a message; pure functions."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -27,11 +27,13 @@ __all__ = (
     "is_database_failure",
 )
 
-#: Errors that do not count as failures of the handler, unless only one message has them.
+#: Database errors. They do not count as failures of the handler, except if one message has over 20 of them
+#: while messages of other keys commit.
 DATABASE_ERRORS: Final = (*TRANSIENT_ERRORS, DatabaseRefused)
-#: Errors that concern every key: no work begins until the database responds again.
+#: Database errors that concern every message. After such an error the consumer pauses, and then tries one
+#: transaction at a time until the database responds again.
 DATABASE_DOWN: Final = (DatabaseUnavailable, DatabaseRefused)
-#: Errors of the message itself, which no further attempt changes.
+#: Errors that a further attempt cannot change: the message is parked, or the consumer stops, at once.
 PERMANENT_ERRORS: Final = (
     *(EnvelopeInvalid, MessageTooLarge, HandlerMissing, KeyBlocked, ParkedByOperator),
     *(EventVersionUnknown, EventUpcastFailed, HandlerEndedProcess),
@@ -41,9 +43,9 @@ _RETRY_PAUSES_S: Final = (1.0, 2.0, 4.0)
 _DATABASE_PAUSE_S: Final = 0.1
 _DATABASE_PAUSE_S_MAX: Final = 5.0
 #: A message may have this many database errors while messages of other keys commit. Each further database
-#: error of the message counts as a failure of its handler, because the database works for other keys: a
-#: statement of the handler always exceeds its time limit, or a row stays locked. With the pauses this takes
-#: at least 75 s.
+#: error of the message counts as a failure of its handler, because the database works for other keys. For
+#: example, a statement of the handler always exceeds its time limit, or a row stays locked. With the pauses
+#: between the attempts, a message reaches this number after at least 75 s.
 _ISOLATED_FAILURES_MAX: Final = 20
 
 
@@ -72,8 +74,8 @@ def is_database_failure(failure: BaseException, *, isolated_failures: int) -> bo
     Args:
         failure: The error of the last attempt.
         isolated_failures: How many attempts at this message, the last one included, ended with a database
-            error although messages of other keys had committed since the attempt before. Above 20 the
-            database is not considered the cause, and the result is False.
+            error although messages of other keys had committed since the message's previous database error.
+            Above 20 the database is not considered the cause, and the result is False.
     """
     return isinstance(failure, DATABASE_ERRORS) and isolated_failures <= _ISOLATED_FAILURES_MAX
 
@@ -81,17 +83,17 @@ def is_database_failure(failure: BaseException, *, isolated_failures: int) -> bo
 def decide_after_failure(
     failure: BaseException, *, failures: int, database_failures: int, isolated_failures: int = 0
 ) -> Retry | WaitForDatabase | GiveUp:
-    """Decide what follows *failure*.
+    """Decide whether the message whose attempt ended with *failure* gets another attempt, and when.
 
     A handler gets four attempts, 1 s, 2 s and 4 s apart. An error that no further attempt can change, for
     example that the message is not an event, ends the attempts at once. If the database is unavailable or
-    overloaded, or rejects a statement of the consumer, the message is retried without limit, after pauses
-    that double up to 5 s. :func:`is_database_failure` has an exception from this rule.
+    overloaded, or rejects a statement of the consumer itself, the message is retried without limit, after
+    pauses that double up to 5 s, except after an error for which :func:`is_database_failure` returns False.
 
     Args:
         failure: The error of the last attempt.
-        failures: Failures of the handler so far, *failure* included unless it is a database error.
-        database_failures: Database errors of the message so far, *failure* included if it is one.
+        failures: Attempts so far that count as failures of the handler, the last attempt included if it does.
+        database_failures: Attempts so far that count as database errors, the last one included if it does.
         isolated_failures: See :func:`is_database_failure`.
     """
     if is_database_failure(failure, isolated_failures=isolated_failures):
@@ -102,7 +104,7 @@ def decide_after_failure(
 
 
 def database_reason(error: Exception) -> str:
-    """Return the text of a database error for the log; a ``TimeoutError`` has none."""
+    """Return the text of *error* for the log; a ``TimeoutError`` has no text, so a default is returned."""
     return str(error) or "no response in time"
 
 

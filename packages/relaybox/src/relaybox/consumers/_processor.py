@@ -45,7 +45,7 @@ from relaybox.telemetry import traceback_of
 __all__ = ("Delivery", "Outcome", "Processor")
 
 _SQL: Final = load_queries(__package__ or "relaybox.consumers", "consumers.sql")
-#: Seconds by which the idle limit of a transaction is above the time limit of the function that it waits for.
+#: Seconds by which PostgreSQL's idle limit of a transaction exceeds the time limit of the handler in it.
 _IDLE_MARGIN_S: Final = 5.0
 _log: Final = structlog.stdlib.get_logger(__name__)
 
@@ -136,7 +136,7 @@ class Processor:
     def transaction_events_max(self, message: Message) -> int:
         """Return how many events, that of *message* included, may share one transaction.
 
-        1 if the group does not subscribe to the type, or while the crash watch needs one call at a time.
+        1 if the group does not subscribe to the type in the message's header, or while a crash is watched.
         """
         subscription = self._by_type.get(message.header_type or "")
         if subscription is None or self.crash_watch.is_watching:
@@ -145,7 +145,7 @@ class Processor:
 
     @property
     def replay_letters_max(self) -> int:
-        """How many letters of a key may share a transaction: the lowest limit, as their types may differ."""
+        """How many letters of a key may share a transaction: the lowest limit of all subscriptions."""
         if self.crash_watch.is_watching:
             return 1
         return min(subscription.transaction_events_max for subscription in self._by_type.values())
@@ -188,7 +188,7 @@ class Processor:
         Raises:
             EnvelopeInvalid: The message is not an event.
             MessageTooLarge: The message is larger than ``message_bytes_max``.
-            EventVersionUnknown: The event has a newer version than its declaration.
+            EventVersionUnknown: The event has a version above the declared version, or below 1.
             EventUpcastFailed: An upcaster failed.
             ParkedByOperator: An operator requested that the message be parked.
         """
@@ -257,7 +257,7 @@ class Processor:
             self._signals.emit(signal)
 
     async def _claim(self, db: AsyncSession, deliveries: Sequence[Delivery]) -> dict[Any, Outcome]:
-        # First: a second consumer of the group waits here until the first transaction has ended.
+        # The first statement: another consumer of one of these events waits here until this transaction ends.
         with map_service_errors():
             rows = await executor_of(db).fetch(
                 _SQL["claim_events"],
@@ -292,7 +292,7 @@ class Processor:
             await self._call(unit, partial(self.subscription(event), event, unit))
 
     async def _call(self, unit: EventTransaction, handler: Callable[[], Awaitable[None]]) -> None:
-        """Call *handler* within its time limit, in the transaction of *unit*, which events may share."""
+        """Call *handler* within its time limit, in the transaction of *unit*, which other units may share."""
         timeout_s = self.subscription(unit.event).handler_timeout_s
         await self._allow_idle(unit.db, timeout_s)
         began_s = monotonic()
@@ -318,8 +318,8 @@ class Processor:
                 parked without ``on_parked``; otherwise the error is raised.
 
         Returns:
-            ``PARKED``; ``ALREADY_DONE`` if the group had processed or parked the message; ``NOT_BLOCKED`` if
-            it was to be parked behind a letter, but no letter blocks its key now: it must be processed.
+            ``PARKED``; ``ALREADY_DONE`` if the group had processed or parked the message before; or
+            ``NOT_BLOCKED`` if an earlier letter was the reason to park it, but no letter blocks its key now.
         """
         event = self._event_if_valid(message)
         units: list[EventTransaction] = []
@@ -337,7 +337,7 @@ class Processor:
         except (_OnParkedFailed, RetryTransaction) as error:
             if not last_attempt and isinstance(error, RetryTransaction):
                 raise
-            # In a new transaction: a savepoint would be lost if a cancelled statement ended the connection.
+            # A new transaction, not a savepoint: a cancelled statement of on_parked may end the connection.
             _log.error(
                 "on_parked failed; message parked without its changes",
                 **place_of(self._group, message),

@@ -20,7 +20,7 @@ from relaybox.signals import SignalEmitter
 
 __all__ = ("ReplayFailed", "Replayed", "Replayer")
 
-#: No further letter joins a transaction after this time: it holds locks.
+#: After this time no further letter joins a transaction, because the transaction holds locks.
 _SHARED_S: Final = 0.25
 
 
@@ -50,14 +50,15 @@ class _Attempt:
     replayed: list[tuple[ClaimedLetter, EventTransaction]] = field(
         default_factory=list[tuple[ClaimedLetter, EventTransaction]]
     )
-    #: Whether no further letter follows: only the COMMIT can fail.
+    #: Whether the handlers of all its letters have ended, so that only the COMMIT can still fail.
     complete: bool = False
 
     @property
     def smaller(self) -> int:
         """Number of letters for the next attempt after this one failed; 0 if fewer letters cannot help.
 
-        If a handler failed: the number of letters before its letter. If the COMMIT failed: half of them.
+        If a handler failed: the number of letters before its letter. If the COMMIT failed: half of the
+        letters, rounded down.
         """
         return len(self.replayed) // 2 if self.complete else len(self.replayed)
 
@@ -90,8 +91,8 @@ class Replayer:
         looks at up to 500 keys of a partition, in the order of the SHA-256 hashes of the keys.
 
         Args:
-            starts: Maps each partition to search to the hash after which the search begins: ``next_start`` of
-                the previous result, or an empty one.
+            starts: The partitions to search, and for each the hash after which its search begins:
+                ``next_start`` of the previous result, or empty to begin with the first key.
 
         Raises:
             DatabaseError: PostgreSQL is unavailable, or rejects the statement.
@@ -102,12 +103,12 @@ class Replayer:
     async def replay(self, replay: Replay, *, after_id: int = 0, letters_max: int = 1) -> Replayed:
         """Handle the next requested letters of *replay* and mark them as replayed, in one transaction.
 
-        If the handler of a letter fails, the transaction is repeated with only the letters before it. If the
-        COMMIT of several letters fails, it is repeated with fewer of them.
+        If the handler of a letter fails, the transaction is repeated with only the letters before this one.
+        If the COMMIT of several letters fails, the transaction is repeated with half of them.
 
         Args:
             replay: The letters to replay.
-            after_id: Id of the letter of the key that was replayed before; 0 if there was none.
+            after_id: Id of the key's letter that was replayed last; 0 if none was replayed.
             letters_max: How many letters of the key may share the transaction. After 0.25 s no further letter
                 joins it.
 
@@ -116,8 +117,8 @@ class Replayer:
 
         Raises:
             ReplayFailed: The handler of the first letter failed, its message is not an event, the COMMIT of a
-                single letter failed, or PostgreSQL became unreachable after a letter was claimed; its cause
-                is the failure.
+                single letter failed, or PostgreSQL became unreachable after a letter was claimed. This
+                failure is the ``__cause__`` of the error.
             DatabaseError: PostgreSQL failed before a letter was claimed.
         """
         attempt = _Attempt()
@@ -154,7 +155,7 @@ class Replayer:
             unit = EventTransaction(db=db, event=self._read(letter.message))
             if not letter.has_event_id:
                 await self._letters.record_replayed(executor_of(db), unit.event.event_id)
-            # On a second connection: the handler may end the process before this transaction commits.
+            # The call is recorded on a second connection: the handler may end the process before the COMMIT.
             async with self._crash_watch.calling([letter.message], letter.id):
                 await self._call_handler(unit)
             attempt.replayed.append((letter, unit))

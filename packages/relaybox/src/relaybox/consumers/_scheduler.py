@@ -87,13 +87,13 @@ class Scheduler:
         return self._database_failures > 0
 
     def offer(self, queue: KeyQueue) -> None:
-        """Add *queue*, which has new work, to the ready queues; :meth:`dispatch` begins the work."""
+        """Make *queue*, which has new work, ready if it is idle; :meth:`dispatch` begins the work."""
         if queue.state is KeyState.IDLE:
             self._make_ready(queue)
 
     def dispatch(self) -> None:
-        """Begin as much ready work as concurrency and database allow."""
-        # While the database fails, one transaction at a time tries it.
+        """Begin as much ready work as the limit of concurrent transactions and the database allow."""
+        # One transaction at a time: while the database fails, and while the crash watch looks for a message.
         alone = self._database_failures or self._processor.crash_watch.is_watching
         limit = 1 if alone else self._concurrency
         while not self._closed and self._database_pause is None and len(self._running) < limit:
@@ -107,7 +107,7 @@ class Scheduler:
             task.add_done_callback(self._ended)
 
     async def close(self, grace_s: float) -> None:
-        """Begin no further work, and wait for the current transactions; roll them back after *grace_s*."""
+        """Begin no further work; wait *grace_s* seconds for running transactions, then roll them back."""
         self._closed = True
         self._processor.close()
         if self._database_pause is not None:
@@ -126,7 +126,7 @@ class Scheduler:
             await asyncio.wait(late, timeout=1.0)
 
     def _take(self) -> list[KeyQueue]:
-        """Return the queue of the next key, and queues of keys that may share its transaction, if any."""
+        """Return the queues whose first items share the next transaction; empty if no work may begin."""
         while ready := self._ready.next_keys(len(self._replaying)):
             if taken := self._take_from(ready):
                 return taken
@@ -135,7 +135,7 @@ class Scheduler:
     def _take_from(self, ready: deque[KeyQueue]) -> list[KeyQueue]:
         """Remove queues from the front of *ready*, and return those that share the next transaction.
 
-        Queues of revoked partitions are removed but not returned. If there are no others, the list is empty.
+        Queues of revoked partitions are removed but not returned. If *ready* has only those, return no queue.
         """
         taken: list[KeyQueue] = []
         limit = 1
@@ -182,7 +182,7 @@ class Scheduler:
             assert isinstance(message, Message)
             try:
                 event = self._processor.read(message)
-            except BaseException:  # noqa: BLE001 - tried alone, where it counts
+            except BaseException:  # noqa: BLE001 - the message is tried alone; then the error counts
                 self._try_alone(queue)
                 continue
             if event is None:
@@ -195,7 +195,7 @@ class Scheduler:
         except DATABASE_DOWN:
             queues[:] = included
             raise
-        except Exception:  # noqa: BLE001 - each event is tried alone, where its failure counts
+        except Exception:  # noqa: BLE001 - each event is tried alone; then its failure counts
             self._signals.emit(ConsumerSignal.SPLIT)
             for queue in included:
                 self._try_alone(queue)
@@ -344,7 +344,7 @@ class Scheduler:
                         reason=str(failure),
                     )
                     self._signals.emit(ConsumerSignal.WAITING_FOR_DATABASE)
-                # Also if the database is down: attempts of other keys then show whether only this key fails.
+                # Also if the database is down: then other keys show whether only this key has such errors.
                 self._pause(queue, step.pause_s)
             case GiveUp():
                 self._give_up(queue, error, failure)
@@ -352,7 +352,7 @@ class Scheduler:
                 assert_never(step)
 
     def _place(self, item: Item) -> dict[str, str | int | None]:
-        """Return where *item* comes from, for the log."""
+        """Return the fields of a log entry that name the message or dead letter of *item*."""
         topic, partition = item.work.partition
         place: dict[str, str | int | None] = {"group": self._group, "topic": topic, "partition": partition}
         if isinstance(item.work, Message):

@@ -26,7 +26,7 @@ __all__ = (
     "check_consumer",
 )
 
-#: Upper bounds of the histogram of handlers' seconds; one more bucket has no bound.
+#: Upper bounds, in seconds, of the buckets of the histogram of handler calls; one more bucket has no bound.
 HANDLER_BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
 #: A consumer with work that has finished nothing for this time is DEGRADED.
 STALLED_S: Final = 60.0
@@ -39,18 +39,18 @@ class ConsumerSignal(Signal):
 
     ASSIGNED = auto()
     REVOKED = auto()
-    COMMITTED = auto()  # the transaction of an event's handler
-    ALREADY_DONE = auto()
+    COMMITTED = auto()  # the transaction of an event's handler has committed
+    ALREADY_DONE = auto()  # the group had processed or parked the event before
     TYPE_NOT_SUBSCRIBED = auto()
     RETRYING = auto()
-    SPLIT = auto()  # a transaction of several events failed; each is tried alone
+    SPLIT = auto()  # a transaction of several events or letters failed; it is repeated with fewer
     PARKED = auto()
     REPLAYED = auto()
     REPLAY_FAILED = auto()  # the letter is parked again
     WAITING_FOR_DATABASE = auto()
     OFFSETS_COMMITTED = auto()
-    PAUSED = auto()
-    RESUMED = auto()
+    PAUSED = auto()  # partitions with too many unfinished messages
+    RESUMED = auto()  # paused partitions
     KAFKA_UNAVAILABLE = auto()
     KAFKA_CLIENT_REPLACED = auto()  # no coordinator was found, a poll hung, or certificate files were renewed
 
@@ -71,7 +71,7 @@ class PartitionLag:
     topic: str
     partition: int
     #: Offsets from the oldest unfinished message to the end of the partition as of the last fetch; None
-    #: until the first fetch. Markers of transactions have offsets too.
+    #: until the first fetch. Markers of transactions are counted too, because they have offsets.
     messages: int | None
     #: Age of the oldest unfinished message that was read, by the message's timestamp; 0 if there is none.
     seconds: float
@@ -110,23 +110,23 @@ class ConsumerStatistics:
     kafka_unavailable: bool
     #: Unresolved dead letters of the whole group.
     letters: LetterCounts
-    #: Calls of handlers by seconds, failed ones included: one count per bound of ``HANDLER_BOUNDS_S``, and
-    #: one for all above; not cumulative.
+    #: Number of handler calls by duration, failed ones included: one count per bound of ``HANDLER_BOUNDS_S``,
+    #: and one for all longer calls; not cumulative.
     handler_counts: tuple[int, ...]
-    #: Sum of the seconds of all calls of handlers.
+    #: Sum of the durations of all handler calls in seconds.
     handler_sum_s: float
     #: Seconds for which the consumer has finished nothing although it had work and neither database nor
     #: Kafka was unavailable; 0 otherwise.
     stalled_s: float
     #: Seconds for which the Kafka client found no coordinator of the group although brokers respond.
     coordinator_lost_s: float
-    #: Kafka clients that were replaced for that reason, because a poll hung, or because certificate files
-    #: were renewed.
+    #: Kafka clients that were replaced because they found no coordinator for 60 s, because a poll hung, or
+    #: because certificate files were renewed.
     clients_replaced: int
 
     @property
     def lag_messages(self) -> int:
-        """Sum of the lags of all assigned partitions."""
+        """Sum of the lags, in offsets, of the assigned partitions; an unknown lag counts as 0."""
         return sum(one.messages or 0 for one in self.lags)
 
 
@@ -152,7 +152,7 @@ class ProgressClock:
         self._can_work = False
 
     def observe(self, now_s: float, *, finished: int, can_work: bool) -> None:
-        """Begin the measurement again if something was finished, or if the consumer could not work before.
+        """Restart the measured time if something was finished, or if the consumer could not work before.
 
         Args:
             now_s: The time of a monotonic clock.

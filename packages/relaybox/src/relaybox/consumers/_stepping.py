@@ -68,7 +68,7 @@ class ProcessedMessage:
     event_type: str | None
     #: Failed attempts of the handler.
     attempts: int = 0
-    #: The failure of the last attempt; None if none failed, or if a later one succeeded.
+    #: The failure of the last attempt, or KeyBlocked if a message is parked behind a dead letter; else None.
     failure: BaseException | None = None
 
     def __repr__(self) -> str:
@@ -148,6 +148,8 @@ class MessageStepper:
         Raises:
             HandlerFailed: A handler with ``on_failure="stop"`` failed on every attempt.
             EnvelopeInvalid: The message is not an event, and every subscription has ``on_failure="stop"``.
+            MessageTooLarge, EventVersionUnknown, EventUpcastFailed: A handler with ``on_failure="stop"``
+                cannot be called with the message.
             DatabaseError: The database is unavailable, or rejects a statement.
         """
         return await self._process(message_from_kafka(message))
@@ -159,7 +161,7 @@ class MessageStepper:
                 outcome = await self._attempt(message)
             except DATABASE_ERRORS:
                 raise
-            except Exception as error:  # noqa: BLE001 - the application may raise anything; it counts
+            except Exception as error:  # noqa: BLE001 - any error of the application counts
                 attempts += 1
                 if self._retries(error, attempts):
                     continue

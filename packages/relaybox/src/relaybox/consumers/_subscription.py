@@ -29,7 +29,7 @@ __all__ = (
 )
 
 _GROUP_CHARACTERS_MAX: Final = 200
-#: A day: PostgreSQL does not let a transaction be idle for over 24 days.
+#: One day. The limit must stay below 24 days, the highest idle limit of a transaction in PostgreSQL.
 _HANDLER_S_MAX: Final = 86_400.0
 _log: Final = structlog.stdlib.get_logger(__name__)
 
@@ -75,7 +75,7 @@ class EventTransaction:
 Handler = Callable[[EventEnvelope, EventTransaction], Awaitable[None]]
 #: Handles several events of different keys, which share one transaction.
 JointHandler = Callable[[Sequence[EventTransaction]], Awaitable[None]]
-#: Gets an event that is being parked, the last failure, and the transaction that parks it.
+#: Is called with an event that is being parked, its last failure, and the transaction that parks the event.
 ParkedHandler = Callable[[EventEnvelope, BaseException, EventTransaction], Awaitable[None]]
 #: What follows the last failed attempt: park the message and go on, or end the consumer without committing
 #: the offset of the message.
@@ -111,7 +111,7 @@ class Subscription:
     joint_handler: JointHandler | None = None
 
     async def __call__(self, event: EventEnvelope, unit: EventTransaction) -> None:
-        """Call the handler; the transaction, the time limit and the retries are the caller's task."""
+        """Call the handler; the caller is responsible for the transaction, the time limit and the retries."""
         await self.handler(event, unit)
 
 

@@ -1,7 +1,8 @@
 -- name: claim_events
--- Record that the group $1 has processed the events with ids $2, topics $3 and keys $4. A row for each event that it had
--- not processed before (blocked is false), and for each whose key has an unresolved dead letter (blocked is true). The key
--- is null if no letter may block the event. First statement of the handlers' transaction.
+-- Record that the group $1 has processed the events with ids $2, topics $3 and keys $4. Return a row for each
+-- event that the group had not processed before (blocked is false), and for each event whose key has an
+-- unresolved dead letter (blocked is true; nothing is recorded for this event). A key is null if no dead
+-- letter may block its event. This is the first statement of the transaction in which the handlers run.
 WITH message AS MATERIALIZED (
     SELECT * FROM unnest($2::uuid[], $3::text[], $4::bytea[]) AS message (event_id, topic, message_key)
 ), blocked AS MATERIALIZED (
@@ -13,7 +14,7 @@ WITH message AS MATERIALIZED (
     )
 ), claimed AS (
     INSERT INTO consumed_events (consumer, event_id)
-    -- In the same order in every transaction: otherwise two that claim the same events could deadlock.
+    -- In the same order in every transaction: otherwise two transactions with the same events could deadlock.
     SELECT $1, message.event_id FROM message
     WHERE message.event_id NOT IN (SELECT blocked.event_id FROM blocked) ORDER BY message.event_id
     ON CONFLICT DO NOTHING
@@ -22,9 +23,11 @@ WITH message AS MATERIALIZED (
 SELECT event_id, false AS blocked FROM claimed UNION ALL SELECT event_id, true FROM blocked
 
 -- name: lock_blocking_letter
--- Lock the last unresolved letter of group $1, topic $2 and key $3, so that it stays unresolved until the message behind it
--- is parked; no row if the key is not blocked any more. An update, although nothing changes: a replay of that letter whose
--- snapshot is older then conflicts with it (40001) and runs again, with a snapshot that contains the message behind it.
+-- Lock the last unresolved dead letter of group $1, topic $2 and key $3, so that the letter stays unresolved
+-- until this transaction has parked the next message of the key. Return no row if no letter blocks the key
+-- any more. The statement is an UPDATE, although it changes nothing, for this reason: a transaction that
+-- replays the letter, and whose snapshot is older, then fails with a conflict (40001) and is repeated. Its
+-- new snapshot contains the parked message.
 UPDATE dead_letters SET attempts = attempts
 WHERE id = (SELECT last.id FROM dead_letters AS last
             WHERE last.consumer_group = $1 AND last.topic = $2 AND last.key_hash = sha256($3::bytea) AND last.holds_key
@@ -34,10 +37,11 @@ WHERE id = (SELECT last.id FROM dead_letters AS last
 RETURNING id
 
 -- name: park
--- Park a message of group $1: topic $2, partition $3, offset $4, key $5, headers $8, value $9, reason $10, error code $11,
--- error $12, attempts $13; $14: whether later messages of its key wait. With an event id $6 (type $7, aggregate $15 and $16)
--- the event is recorded as processed, so that a redelivered message is not processed beside its letter. No row if the group has
--- processed or parked the message before.
+-- Park a message of group $1: topic $2, partition $3, offset $4, key $5, headers $8, value $9, reason $10,
+-- error code $11, error $12, attempts $13; $14: whether later messages of its key are parked behind it. $6 is
+-- the id of the event in the message, $7 its type, $15 and $16 the type and id of its aggregate; they are
+-- null if the message is not an event. The event is recorded as processed, so that no handler is called if
+-- the message is delivered again. Return no row if the group has processed or parked the message before.
 WITH claimed AS (
     INSERT INTO consumed_events (consumer, event_id) SELECT $1, $6::uuid WHERE $6::uuid IS NOT NULL
     ON CONFLICT DO NOTHING
@@ -52,10 +56,12 @@ ON CONFLICT (consumer_group, topic, partition, message_offset) DO NOTHING
 RETURNING id
 
 -- name: requested_replays
--- What consumers of group $1 can replay now, a row for each partition (topics $2, numbers $3). "keys": keys whose first
--- unresolved letter is requested, of the first $5 keys with requested letters after the hash $4. "last_key_hash": the last of
--- these $5 keys; null if there are fewer. "letter_ids": the first $5 letters that block no key. Reads one index entry per key,
--- however many letters the key has.
+-- Return which replays consumers of group $1 can begin now: a row for each partition (topics $2, numbers $3).
+-- A letter is requested if its status is REPLAY_REQUESTED. The statement searches the first $5 keys that have
+-- a requested letter and whose hash is greater than $4 (one hash per partition). "keys": those of these keys
+-- whose first unresolved letter is requested. "last_key_hash": the hash of the last searched key; null if
+-- fewer than $5 keys were found. "letter_ids": the first $5 requested letters that block no key. The search
+-- reads one index entry per key, however many letters the key has.
 WITH assigned AS (
     SELECT * FROM unnest($2::text[], $3::int[], $4::bytea[]) AS assigned (topic, partition, after)
 )
@@ -92,9 +98,9 @@ FROM assigned CROSS JOIN LATERAL (
 ) AS single
 
 -- name: park_requests
--- Return the messages that group $1 has to park on request, the oldest $5 requests. Deletes the requests for messages before the
--- offsets $4 of the partitions (topics $2, numbers $3), and what was recorded about their handlers: these messages are finished.
--- A record of a letter is deleted when its replay is not requested any more.
+-- Return the oldest $5 requests of operators to park a message of group $1. Messages before the offsets $4 of
+-- the partitions (topics $2, numbers $3) are finished: also delete the requests for these messages, and their
+-- rows of watched_messages. A row with a dead letter stays while the replay of the letter is requested.
 WITH finished AS MATERIALIZED (
     SELECT * FROM unnest($2::text[], $3::int[], $4::bigint[]) AS finished (topic, partition, before_offset)
 ), deleted AS (
@@ -113,8 +119,8 @@ WHERE consumer_group = $1
 ORDER BY requested_at, topic, partition, message_offset LIMIT $5::int
 
 -- name: open_partitions
--- Record that the process $4 of group $1 reads these partitions (topics $2, numbers $3), and return those of which another
--- process has not recorded that it stopped reading them.
+-- Record that the process $4 of group $1 reads these partitions (topics $2, numbers $3). Return those that
+-- another process read before, if that process did not record that it stopped reading them.
 WITH opened AS MATERIALIZED (
     SELECT * FROM unnest($2::text[], $3::int[]) AS opened (topic, partition)
 ), left_open AS MATERIALIZED (
@@ -128,9 +134,11 @@ WITH opened AS MATERIALIZED (
 SELECT topic, partition FROM left_open
 
 -- name: close_partitions
--- Record that the process $4 of group $1 has stopped reading these partitions (topics $2, numbers $3). If the process stops
--- ($5), no handler has ended it. A message in whose handler $6 processes had ended gets as many attempts again: the consumer
--- stopped before it, to be repaired, or parked it.
+-- Record that the process $4 of group $1 has stopped reading these partitions (topics $2, numbers $3). If the
+-- process is stopping normally ($5), no handler has ended it, so it is removed from watched_messages. If $6
+-- or more processes had ended in the handler of a watched message, the message was parked, or the consumer
+-- stops because of it and an operator has to repair the handler. The count of this message returns to 0, so
+-- that its handler gets all attempts again.
 WITH closed AS MATERIALIZED (
     SELECT * FROM unnest($2::text[], $3::int[]) AS closed (topic, partition)
 ), stopped AS (
@@ -142,8 +150,9 @@ UPDATE watched_messages SET process = NULL, processes_ended = CASE WHEN processe
 WHERE $5::boolean AND consumer_group = $1 AND process = $4::uuid
 
 -- name: watch_message
--- Record that the process $6 of group $1 calls the handler of the message at topic $2, partition $3 and offset $4, or of the
--- letter $5 (0 for a message), and return how many other processes ended in that handler.
+-- Record that the process $6 of group $1 calls the handler of the message at topic $2, partition $3 and
+-- offset $4. $5 is the id of the dead letter if the message is replayed, and 0 otherwise. Return how many
+-- other processes ended while they called the handler of this message.
 INSERT INTO watched_messages AS watched (consumer_group, topic, partition, message_offset, letter_id, process)
 VALUES ($1, $2, $3::int, $4::bigint, $5::bigint, $6::uuid)
 ON CONFLICT (consumer_group, topic, partition, message_offset, letter_id) DO UPDATE
@@ -157,19 +166,21 @@ WHERE consumer_group = $1 AND topic = $2 AND partition = $3::int AND message_off
   AND process = $6::uuid
 
 -- name: count_unresolved
--- Count the unresolved letters of group $1 and the keys that they block; reads at most $2 letters.
--- A range in the order of the index: for an equality with LIMIT the planner reads the letters of all groups.
+-- Count the unresolved letters of group $1 and the keys that they block; reads at most $2 letters. The
+-- condition on consumer_group is a range, in the order of the index: for an equality with LIMIT the planner
+-- would read the letters of all groups.
 SELECT count(*)::int AS letters, (count(DISTINCT (letter.topic, letter.key_hash)) FILTER (WHERE letter.holds_key))::int AS keys
 FROM (SELECT topic, key_hash, holds_key FROM dead_letters
       WHERE consumer_group >= $1 AND consumer_group <= $1 AND status IN ('PARKED', 'REPLAY_REQUESTED')
       ORDER BY consumer_group LIMIT $2::int) AS letter
 
 -- name: claim_next_letter
--- Mark the letter to replay as replayed, record its event as processed, and return the letter: the letter $4 of group $1, or
--- the first unresolved letter of topic $2 and key $3 after the letter $5. No row if it is not requested. Requests the replay
--- of the next letter of the key if that only waits behind this one. In the transaction of the handler, before it.
--- $5: the last replayed letter of the key, or 0; without it each search would read the index entries of all letters that were
--- replayed since the oldest snapshot of the server.
+-- Mark the letter to replay as REPLAYED, record its event as processed, and return the letter. It is the
+-- letter $4 of group $1 or, if $4 is null, the first unresolved letter of topic $2 and key $3 whose id is
+-- greater than $5. Return no row if no operator has requested its replay. Also request the replay of the next
+-- letter of the key, if that letter was parked only because the key was blocked. This runs in the transaction
+-- of the handler, before it. $5: the last replayed letter of the key, or 0. Without $5 each search would read
+-- the index entries of all letters that were replayed since the oldest snapshot of the server.
 WITH letter AS MATERIALIZED (
     SELECT id FROM dead_letters
     WHERE consumer_group = $1 AND status IN ('PARKED', 'REPLAY_REQUESTED') AND id = $4::bigint
@@ -205,7 +216,8 @@ SELECT id, topic, partition, message_offset, message_key, headers::text AS heade
 INSERT INTO consumed_events (consumer, event_id) VALUES ($1, $2) ON CONFLICT DO NOTHING
 
 -- name: park_again
--- Put the letter $1 back to PARKED after its replay failed: reason $2, error code $3, error $4, attempts $5 more.
+-- Set the letter $1 back to PARKED after its replay failed with reason $2, error code $3 and error $4; add
+-- the $5 failed attempts of the replay to its attempts.
 UPDATE dead_letters SET status = 'PARKED', reason = $2::text::dead_letter_reason, error_code = $3, error = $4,
        attempts = attempts + $5::int, resolved_by = NULL, resolved_reason = NULL
 WHERE id = $1::bigint AND status = 'REPLAY_REQUESTED'

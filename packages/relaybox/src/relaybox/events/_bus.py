@@ -17,6 +17,7 @@ from relaybox.outbox import EventIncomplete, notify_on_commit, validate_event
 __all__ = ("EventBus",)
 
 _SQL: Final = load_queries(__package__ or "relaybox.events", "events.sql")
+#: First characters of the SQLSTATEs by which PostgreSQL rejects a value, such as a number out of range.
 _DATA_CLASS: Final = "22"
 
 

@@ -16,12 +16,13 @@ __all__ = ("Erasure", "erase")
 _SQL: Final = load_queries(__package__ or "relaybox.events", "events.sql")
 #: Aggregates per statement, so that each statement ends within POSTGRES_STATEMENT_TIMEOUT_MS. A statement for
 #: 1,000 aggregates takes 0.5 to 1 s if each has 5 events, commands, responses and outbox rows; an aggregate
-#: may have hundreds.
+#: may have hundreds of them.
 _AGGREGATES_MAX: Final = 100
 #: Outbox rows per statement.
 _ROWS_MAX: Final = 1_000
 #: Dead letters per statement; a letter may have a megabyte.
 _LETTERS_MAX: Final = 20
+#: Stored as the error of each erased dead letter; letters that have it are not erased again.
 _LETTER_ERROR: Final = "the content of the event was erased"
 #: Metadata that an erased event keeps, as in the SQL function relaybox_kept_metadata.
 _KEPT_METADATA: Final = ("user_id", "source_service", "command_id", "timestamp")
@@ -40,7 +41,8 @@ class Erasure:
     outbox_rows: int = 0
     #: Dead letters of these events, whose payload was replaced in the same way.
     dead_letters: int = 0
-    #: Events kept for flows, whose payload was replaced in the same way, also in the steps of the flows.
+    #: Events kept for flows, whose payload was replaced in the same way. Copies of the events in flows are
+    #: erased too, but not counted.
     flow_events: int = 0
     #: Commands of these aggregates, whose payload, error and idempotency key were removed; pending commands
     #: were marked FAILED.
@@ -57,12 +59,12 @@ class Erasure:
 async def erase(
     db: AsyncSession, aggregate_type: str, aggregate_ids: Iterable[UUID | str], *, actor: str, reason: str
 ) -> Erasure:
-    """Erase the content of all rows of the library about these aggregates, in the transaction of *db*.
+    """Erase the content of all rows of Relaybox's tables about these aggregates, in the transaction of *db*.
 
     An erasure is irreversible. Type, time, actor and aggregate of each event stay. An event that is not
     published yet is published without its content, and a dead letter is replayed without it. The content
     remains in published records until the topic's retention removes them, and on disk until vacuum removes
-    the old row versions. The application erases its own tables.
+    the old row versions. The application must erase the content of its own tables itself.
 
     Record events that must keep their content, such as an event about the erasure, after this call. The call
     takes four round-trips per 100 aggregates, two per 20 dead letters, and one per 1,000 outbox rows. Outbox

@@ -104,7 +104,7 @@ class EventUpcastFailed(EventUnreadable):
     error_code = "EVENT_UPCAST_FAILED"
 
     def __init__(self, event_type: str, event_id: UUID | None, version: int, reason: str) -> None:
-        """Create the error; the upcaster reads *version*, and *reason* must not contain the payload."""
+        """Create the error; the upcaster converts *version*, and *reason* must not contain the payload."""
         self.version = version
         super().__init__(
             f"cannot be read: its upcaster from version {version} to {version + 1} {reason}; repair the "

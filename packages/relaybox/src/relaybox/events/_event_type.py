@@ -16,7 +16,7 @@ __all__ = ("Event", "EventType", "Events", "Settlement", "Upcaster")
 Upcaster = Callable[[dict[str, Any]], Mapping[str, Any]]
 """A pure function that turns a payload of one version into a payload of the next version.
 
-It gets a copy, which it may change and return.
+The function gets a copy of the payload, which the function may change and return.
 """
 
 
@@ -44,17 +44,17 @@ class Event:
     settles: Settlement | None = None
 
 
-#: What a decider returns, in order.
+#: The events that a decider returns, in the order in which they are recorded.
 Events = Sequence[Event]
 
 
 @dataclass(frozen=True, slots=True)
 class EventType:
-    """A declared event type: its full name and the versions of its payload. Call it to make an event.
+    """A declared event type: its full name and the versions of its payload. Call the type to make an event.
 
     Raises:
         EventTypeInvalid: The version is below 1, or ``upcast`` does not have exactly one function for each
-            earlier version, or one of them is a coroutine function or cannot be called.
+            earlier version, or has a coroutine function or an object that cannot be called.
     """
 
     name: str

@@ -21,7 +21,7 @@ _JSON_OBJECT: Final = TypeAdapter(
 
 
 class EventTypes:
-    """The event types that a reader declares; converts payloads of earlier versions to the declared version.
+    """Event types that a reader declares, to convert payloads of earlier versions to the declared versions.
 
     An event is returned unchanged if it has the declared version, if its type is not declared, or if its
     content was erased. An event of the declared version costs one look-up in a dictionary. Stored events are
@@ -107,14 +107,14 @@ def _upcast(
 ) -> dict[str, Any]:
     if not 1 <= version <= declared.version:
         raise EventVersionUnknown(declared.name, event_id, version, known=declared.version)
-    # A copy, as the caller keeps its event.
+    # A copy, because upcasters may change it, and the caller's event must stay as it is.
     document: dict[str, Any] = from_json(to_json(payload))
     for earlier in range(version, declared.version):
         try:
             result = declared.upcast[earlier](document)
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # SystemExit too: a replay of the event would never end
+        except BaseException as error:  # SystemExit too: it would end the process of each reader
             reason = f"raised {type(error).__name__}"
             raise EventUpcastFailed(declared.name, event_id, earlier, reason) from error
         try:

@@ -8,7 +8,7 @@ ORDER BY aggregate_version
 LIMIT $4
 
 -- name: recent
--- Return one aggregate's events before version $3, or up to its last version if null, newest first.
+-- Return one aggregate's events before version $3, or all if $3 is null, at most $4, newest first.
 SELECT event_id, correlation_id, causation_id, event_type, event_version, aggregate_type, aggregate_id,
     aggregate_version, payload::text, metadata::text, created_at
 FROM domain_events
@@ -35,11 +35,12 @@ ORDER BY aggregate_id, aggregate_version
 LIMIT $4
 
 -- name: publish
--- Insert an event and its outbox row. Insert nothing if the event's id or version is already recorded, or if the preceding
--- version is missing. ON CONFLICT names no index: if it named one, two transactions that publish the same event could
--- conflict on the other index and abort. The INSERT waits for such a transaction and may return no row; the caller then
--- reads the recorded event by "published". The outbox row is inserted last, so that its seq, which determines the order
--- of publication, is higher than the seq of the preceding event.
+-- Insert an event and its outbox row. Insert nothing if the event's id or version is already recorded, or if
+-- the preceding version is missing. ON CONFLICT names no index: if it named one, two transactions that
+-- publish the same event could conflict on the other index and abort. Instead, the INSERT waits until the
+-- other transaction has ended, and returns no row if that transaction has recorded the event; the caller then
+-- reads the event by "published". The outbox row is inserted last, so that its seq, which determines the
+-- order of publication, is higher than the seq of the preceding event.
 WITH given AS MATERIALIZED (
     SELECT doc, (doc ->> 'event_id')::uuid AS event_id, doc ->> 'aggregate_type' AS aggregate_type,
         doc ->> 'aggregate_id' AS aggregate_id, (doc ->> 'version')::int AS version
@@ -51,7 +52,7 @@ recorded AS (
     SELECT event_id, (doc ->> 'correlation_id')::uuid, (doc ->> 'causation_id')::uuid, doc ->> 'event_type',
         (doc ->> 'event_version')::int, aggregate_type, aggregate_id, version, doc -> 'payload', doc -> 'metadata'
     FROM given
-    -- Without this condition a repeated event would use up a number and a transaction id.
+    -- Without this condition a repeated event would use up a value of the id's sequence and a transaction id.
     WHERE NOT EXISTS (SELECT FROM domain_events AS same WHERE same.event_id = given.event_id)
         AND (version = 1 OR EXISTS (
             SELECT FROM domain_events AS last
@@ -82,15 +83,15 @@ WHERE event_id = $1
 SELECT events, commands, tasks, answers, snapshots FROM relaybox_erase($1, $2, $3, $4)
 
 -- name: letters_to_erase
--- Lock and return the next $4 dead letters of aggregates $2 of type $1 after letter $3, without those
--- whose error is $5.
+-- Lock and return the next $4 dead letters of aggregates $2 of type $1 after letter $3, without those that
+-- are erased already: their error is $5.
 SELECT id, value FROM dead_letters
 WHERE aggregate_type = $1 AND aggregate_id = ANY ($2::text[]) AND id > $3 AND error <> $5
 ORDER BY id LIMIT $4 FOR NO KEY UPDATE
 
 -- name: erase_letters
--- Replace the values of the dead letters $1 by $2, and their errors by $3. Only headers of a CloudEvent stay; others
--- may be content.
+-- Replace the values of the dead letters $1 by $2, and their errors by $3. Delete their headers, which may
+-- have content, except those of a CloudEvent.
 UPDATE dead_letters AS letter SET value = erased.value, error = $3,
     headers = (SELECT coalesce(jsonb_agg(header ORDER BY place), '[]')
                FROM jsonb_array_elements(letter.headers) WITH ORDINALITY AS header (header, place)
@@ -100,8 +101,9 @@ WHERE letter.id = erased.id
 RETURNING letter.id
 
 -- name: erase_flow_events
--- Replace the content of the events of aggregates $2 of type $1 that are kept for flows, that flows have got, and that are
--- results of their steps. Returns the number of kept events.
+-- Erase the events of aggregates $2 of type $1 in all tables of flows: the events that are kept for flows
+-- (flow_events), those that flows have received (flow_waits), and their copies in results of steps
+-- (flow_steps). Return the number of rows of flow_events.
 WITH kept AS (
     UPDATE flow_events SET envelope = relaybox_erased_payload(envelope)
     WHERE key = ANY($2::text[]) AND envelope ->> 'aggregate_type' = $1
@@ -123,5 +125,6 @@ SELECT count(*)::int AS flow_events FROM kept
 SELECT DISTINCT slot, seq FROM relaybox_rows_to_erase($1, $2)
 
 -- name: erase_rows
--- Erase the payloads of the outbox rows $1, which the caller sorts in the order in which relays mark rows: no deadlocks.
+-- Erase the payloads of the outbox rows $1. The caller sorts them in the order in which relays mark rows, so
+-- that no deadlock with a relay occurs.
 SELECT relaybox_erase_rows($1::bigint[]) AS outbox_rows

@@ -1,8 +1,8 @@
 """Pause work until an event, a command, a person's decision or a deadline ends the pause (G44).
 
 A flow runs in an engine, such as Prefect or Relaybox's own. The engine requests a pause, suspends the flow
-and confirms the pause. Code that knows the correlation id of the pause resumes or cancels it. A pause whose
-time is over expires: the flow's task or a background job (:class:`FlowExpiry`) records this.
+and confirms the pause. Code that knows the correlation id of the pause resumes or cancels the pause. A pause
+whose time is over expires: the flow's task or a background job (:class:`FlowExpiry`) records this.
 """
 
 from relaybox.flows._definition import (

@@ -101,12 +101,12 @@ async def start_flow(
         arguments: JSON object that the function gets; at most about 1 MiB.
         flow_id: Id of the flow. If a flow with this id exists, nothing is started and the id is returned.
             None: a new id.
-        chain_id: Chain to which the flow's events belong, such as ``event.correlation_id``. None: the flow's
-            id begins a new chain.
+        chain_id: Chain to which the flow's events belong, such as ``event.correlation_id``. None: a new chain
+            with the flow's id.
         events_since: Time since which the waits of the flow get events; usually the ``event.timestamp`` of
-            the event for which the flow is started. The consumer that records events for flows may be ahead
-            of the caller: it may have recorded an event that the flow needs before this call. None: the waits
-            get events that are recorded after the start.
+            the event for which the flow is started. It is needed because the consumer that records events
+            for flows may already have recorded, before this call, an event that the flow will wait for. None:
+            the waits get only events that are recorded after this call.
 
     Raises:
         FlowDocumentInvalid: *arguments* are too large or cannot be stored.
@@ -143,7 +143,7 @@ async def start_flow_for_command(
         command_id: Id of the command, a row of ``command_inbox``.
         arguments: JSON object that the function gets; at most about 1 MiB.
         chain_id: Chain to which the flow's events belong, such as ``event.correlation_id``. None: the chain
-            that the command begins.
+            whose id is *command_id*.
         events_since: As for :func:`start_flow`.
 
     Returns:

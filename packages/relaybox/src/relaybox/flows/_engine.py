@@ -50,7 +50,7 @@ _SQL: Final = load_queries(__package__ or "relaybox.flows", "flows.sql")
 _DELIVER: Final = _SQL.including("deliver_events", handle=_SQL["handle"])
 _RESULT_BYTES_MAX: Final = 1_048_576
 _EXPIRE_S: Final = 5.0
-#: Handles per transaction, and transactions per run; the next run continues.
+#: How many handles :class:`FlowExpiry` expires per transaction, and how many transactions per run.
 _EXPIRE_MAX: Final = 100
 _BATCHES_MAX: Final = 100
 #: Largest number of waiting events that the consumer delivers in one transaction.
@@ -63,7 +63,8 @@ class FlowExpiry(SharedJob):
     """Expire pauses whose time is over, every 5 s; create one object per service.
 
     A pause of Relaybox's own flow, or of :func:`pause_run`, has a task that is due when the pause expires and
-    records the expiry. This job expires all other handles: pauses of :func:`pause` alone, and kept resumes.
+    records the expiry. This job expires the other handles: those of :func:`pause` that have no task, and kept
+    resumes.
     """
 
     def __init__(self, database: Database) -> None:
@@ -133,7 +134,7 @@ async def park_flow(database: Database, task: Task) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FlowCancellation:
-    """Result of a cancellation."""
+    """Result of :func:`cancel_flow`."""
 
     flow_id: UUID
     #: Correlation id of the pause that was cancelled with the flow; None if the flow had no open pause.
@@ -149,7 +150,7 @@ async def cancel_flow(db: AsyncSession, flow_id: UUID) -> FlowCancellation | Non
     Args:
         db: Session of the caller's transaction.
         flow_id: Id of the flow, or of the task that drives a run of an external engine. This function does
-            not call the engine, so the run continues. To end it, cancel its pause with :func:`cancel`.
+            not call the engine, so the run continues. To end the run, cancel its pause with :func:`cancel`.
 
     Returns:
         The cancellation; None, with nothing written, if there is no such flow or it has ended.
@@ -238,7 +239,7 @@ class _Runs:
         return [done[task_id] for task_id in ids]
 
     async def _complete_together(self, ended: Sequence[tuple[Fence, str]]) -> list[bool]:
-        """Complete flows with their results; return whether this runner held each flow."""
+        """Complete flows with their results; return, for each flow, whether this runner still held it."""
         arguments = (
             [fence.task_id for fence, _ in ended],
             [fence.lease_token for fence, _ in ended],

@@ -47,7 +47,7 @@ __all__ = ("EngineRun", "FlowEngine", "engine_workers", "pause_run")
 _SQL: Final = load_queries(__package__ or "relaybox.flows", "flows.sql")
 _ENGINE_CHARACTERS_MAX: Final = 40
 _RUN_CHARACTERS_MAX: Final = 200
-#: How long the driver waits before it calls an engine again, in seconds.
+#: Seconds until the driver calls an engine again: for a run that is not suspended yet, and after no response.
 _RUNNING_S: Final = 1.0
 _UNAVAILABLE_S: Final = 5.0
 _log: Final = structlog.stdlib.get_logger(__name__)
@@ -66,14 +66,15 @@ class EngineRun:
 
 
 class FlowEngine(Protocol):
-    """What an engine offers so that pauses suspend, resume and cancel its runs.
+    """Interface of an engine whose runs are suspended, resumed and cancelled by pauses.
 
-    For each transition the driver calls the method at least once: after a crash the driver repeats its call.
-    In the meantime the run may have continued, paused again or ended. A repeated call must change nothing.
+    The driver is the task of a pause. For each transition of the pause, the driver calls the method of the
+    transition at least once: after a crash the driver repeats its call. In the meantime the run may have
+    continued, paused again or ended. A repeated call must change nothing.
 
     Each method raises :class:`FlowEngineUnavailable` if the engine does not respond; the driver then repeats
     the call every 5 s, without limit. The method raises a :class:`FlowRunError` if a repeated call cannot
-    succeed; the driver's task is then FAILED. After any other error the task is tried again, up to
+    succeed; the driver is then FAILED. After any other error the driver tries again, up to
     ``TASK_ATTEMPTS_MAX`` attempts in total.
     """
 
@@ -110,7 +111,7 @@ async def pause_run(
         db: Session of the caller's transaction.
         run: The run, and the correlation id of its pause.
         expires_in: The pause ends by itself after this time, and its run is cancelled.
-        chain_id: Chain to which the events belong; None: see :func:`chain_of`.
+        chain_id: Chain to which the pause's events belong; None: see :func:`chain_of`.
 
     Returns:
         The handle. If its status is RESUMED, a resume had arrived before, and the run need not be suspended.
@@ -171,7 +172,7 @@ def _task_type(engine: str) -> str:
 
 
 class _Driver:
-    """One attempt of the driver's task: tell the engine the present state of the pause."""
+    """One attempt at the driver's task: call the engine, as the present state of the pause requires."""
 
     def __init__(self, database: Database, engine: FlowEngine, task: Task) -> None:
         self._database = database
@@ -214,7 +215,7 @@ class _Driver:
         await self._database.run_in_transaction(self._complete)
 
     async def _look(self, db: AsyncSession, *, suspended: bool) -> Handle | None:
-        """Return the handle if the engine has to be called; else complete or suspend the task, return None.
+        """Return the handle if the engine must be called; else complete or suspend the task and return None.
 
         Args:
             db: Session of a transaction.

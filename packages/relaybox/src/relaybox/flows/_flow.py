@@ -31,14 +31,14 @@ __all__ = ("Flow", "StepFunction")
 
 _SQL: Final = load_queries(__package__ or "relaybox.flows", "flows.sql")
 _STEPS_MAX: Final = 1_000
-#: The limit of an aggregate's id in an event; an index entry of PostgreSQL has at most 2,704 bytes.
+#: The limit of an aggregate's id in an event. Keys are indexed, and an index entry has at most 2,704 bytes.
 _KEY_CHARACTERS_MAX: Final = 255
 _RESULT_BYTES_MAX: Final = 1_048_576
 _STEP_KEY: Final = "flow_steps_pkey"
-#: The shortest time of a pause.
+#: The shortest time of a pause. A wait whose timeout is not positive lasts this time, so it expires at once.
 _MOMENT: Final = timedelta(microseconds=1)
 
-#: The effect of a step, in the transaction that records the step; returns a JSON value.
+#: Function that has the effect of a step in the transaction that records the step; returns a JSON value.
 StepFunction = Callable[[AsyncSession], Awaitable[Any]]
 
 
@@ -189,8 +189,8 @@ class Flow:
         """Wait for an event of *event_type* whose aggregate has the id *key*, and return the event.
 
         A consumer with the subscription of :func:`flow_subscription` must read the topic. An event arrives
-        when this consumer records it. The wait also gets an event that arrived before this call, but only
-        since the start of the flow, or since the flow's earlier ``events_since``. Each event ends at most one
+        when this consumer records it. The wait also gets an event that arrived before this call, but not one
+        from before the flow's start or ``events_since``, whichever is earlier. Each event ends at most one
         wait of a flow. A call of :func:`relaybox.flows.resume` without the event does not end the wait.
 
         Args:
@@ -215,7 +215,7 @@ class Flow:
         return EventEnvelope.model_validate(found)
 
     async def sleep_until(self, name: str, time: datetime) -> None:
-        """Suspend the flow until *time*. The time of the first call with this *name* is recorded and counts.
+        """Suspend the flow until *time*; later calls with this *name* use the time that the first recorded.
 
         Raises:
             FlowInvalid: *time* has no time zone, or is over 100 years away.
@@ -232,7 +232,7 @@ class Flow:
             await self._suspend_until(until)
 
     async def _suspend_until(self, time: datetime) -> None:
-        """Suspend the flow until *time*, unless *time* has come."""
+        """Suspend the flow until *time*; return if *time* has passed, and raise Suspended otherwise."""
         async with self._database.service_connection() as connection:
             if await _seconds_until(connection, time) <= 0:
                 return
@@ -270,7 +270,7 @@ class Flow:
         if handle.status is HandleStatus.RESUMED:
             return await self._record(db, name, {"value": value})
         if handle.status is HandleStatus.EXPIRED:
-            # An event that arrived too late for this wait belongs to a later one.
+            # Delete the wait with an event that arrived too late, so that the event can end a later wait.
             await executor_of(db).fetch(_SQL["end_wait"], self.id, correlation_id)
             if handle.cancelled:
                 return await self._record(db, name, {"cancelled": True})
@@ -365,7 +365,7 @@ class Flow:
     async def _record(self, db: AsyncSession, name: str, document: dict[str, Any]) -> dict[str, Any]:
         """Record the step *name*, and return *document* as PostgreSQL returns it in later runs of the flow.
 
-        PostgreSQL orders the members of objects, and returns 1e300 as an integer.
+        PostgreSQL changes the order of the members of objects, for example, and returns 1e300 as an integer.
         """
         value = json_of(f"the result of step {name!r}", document, _RESULT_BYTES_MAX)
         fence = self._task.fence

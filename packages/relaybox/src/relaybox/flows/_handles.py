@@ -105,7 +105,7 @@ class Handle:
     status: HandleStatus
     #: What the flow's engine needs to resume the flow, as given to :func:`pause`.
     resume_handle: dict[str, Any] = field(repr=False)
-    #: The payload of the resume; None if there was none yet.
+    #: The payload of the resume; None if no resume has arrived yet.
     resume_payload: dict[str, Any] | None = field(repr=False)
     expires_at: datetime
     #: False for a resume that is kept for a pause which was not requested yet.
@@ -376,7 +376,7 @@ async def _record(db: AsyncSession, handles: Sequence[Handle], event_type: Event
         if handle.status not in waiting and (task_id := handle.resume_handle.get("task_id")) is not None
     ]
     if tasks:
-        # A statement of its own: its snapshot has the task as suspended before the handle was locked.
+        # A separate statement: its snapshot has each suspension that committed before the handle was locked.
         with map_database_errors():
             announce_tasks(db, await wake_tasks(executor_of(db), tasks))
 

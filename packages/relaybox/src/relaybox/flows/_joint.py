@@ -8,7 +8,7 @@ from relaybox.db import DatabaseBusy, DatabaseUnavailable
 
 __all__ = ("JointCalls",)
 
-#: Calls that one statement executes.
+#: Most calls that one statement executes.
 _CALLS_MAX: Final = 50
 
 Argument = TypeVar("Argument")
@@ -30,7 +30,7 @@ class JointCalls(Generic[Argument, Result]):
         self._running: asyncio.Task[None] | None = None
 
     async def call(self, argument: Argument) -> Result:
-        """Return the result of *argument*, or raise the error of its statement.
+        """Execute a call with *argument* and return its result, or raise the error of its statement.
 
         If the caller is cancelled, a statement that is running continues, because other calls may share it.
         """
@@ -50,7 +50,7 @@ class JointCalls(Generic[Argument, Result]):
     async def _execute_together(self, calls: Sequence[tuple[Argument, asyncio.Future[Result]]]) -> None:
         try:
             results = await self._execute([argument for argument, _ in calls])
-        except Exception as error:  # noqa: BLE001 - the callers get it
+        except Exception as error:  # noqa: BLE001 - the callers get the error
             if len(calls) > 1 and not isinstance(error, DatabaseUnavailable | DatabaseBusy):
                 for call in calls:
                     await self._execute_together([call])

@@ -16,7 +16,7 @@ NAME_CHARACTERS_MAX: Final = 120
 #: Longest wait: 100 years. Both PostgreSQL and Python can represent a time this far in the future.
 _WAIT_MAX: Final = timedelta(days=36_525)
 
-#: Levels that rows and events add around a document; a reader accepts 200 levels.
+#: Levels of nesting that rows and events add around a document; a JSON reader accepts 200 levels in total.
 _LEVELS_ADDED: Final = 20
 
 

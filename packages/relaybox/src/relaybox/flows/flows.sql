@@ -4,8 +4,9 @@
     cancelled, version, chain_id
 
 -- name: pause
--- Request a pause of the correlation id $1 with the resume handle $2, which expires after $3 s, in the chain $4. A resume that is kept for the
--- correlation id becomes the resume of this pause. No row: another pause of the correlation id is waiting.
+-- Request a pause with the correlation id $1 and the resume handle $2 in the chain $4; the pause expires
+-- after $3 s. A resume that is kept for the correlation id becomes the resume of this pause. No row: another
+-- pause with the correlation id is waiting.
 INSERT INTO flow_resume_handles AS handle (correlation_id, generation, resume_handle, expires_at, chain_id)
 SELECT $1, coalesce(max(earlier.generation), 0) + 1, $2::text::jsonb, clock_timestamp() + make_interval(secs => $3), $4::uuid
 FROM flow_resume_handles AS earlier WHERE earlier.correlation_id = $1
@@ -17,8 +18,8 @@ RETURNING status::text AS status,
     -- include: handle
 
 -- name: confirm
--- Confirm that the flow with the correlation id $1 has paused: it is PAUSED, or RESUMED if a resume is kept for it. No row: no
--- requested pause waits for its confirmation.
+-- Confirm that the flow with the correlation id $1 is suspended: its handle becomes PAUSED, or RESUMED if a
+-- resume is kept for the pause. No row: no requested pause with this id waits for its confirmation.
 UPDATE flow_resume_handles
 SET status = CASE WHEN resume_payload IS NULL THEN 'PAUSED' ELSE 'RESUMED' END::handle_status, version = version + 1
 WHERE correlation_id = $1 AND status = 'PENDING_PAUSE' AND registered AND expires_at > clock_timestamp()
@@ -26,9 +27,9 @@ RETURNING status::text AS status,
     -- include: handle
 
 -- name: resume
--- Resume the flow with the correlation id $1 and payload $2. A PAUSED handle is RESUMED. Otherwise the payload is kept: in the
--- handle whose pause is not confirmed yet, or, if no pause was ever requested, in a handle of its own for $3 s. No row: the
--- last pause was resumed, or has expired.
+-- Resume the flow with the correlation id $1 and the payload $2. A PAUSED handle becomes RESUMED. If the
+-- pause is not confirmed yet, its handle keeps the payload. If no pause was ever requested, a new handle
+-- keeps the payload for $3 s. No row: the last pause has ended, or a resume is kept for it already.
 WITH resumed AS (
     UPDATE flow_resume_handles
     SET status = CASE status WHEN 'PAUSED' THEN 'RESUMED' ELSE status END, resume_payload = $2::text::jsonb,
@@ -48,7 +49,7 @@ SELECT status::text AS status,
 FROM (SELECT * FROM resumed UNION ALL SELECT * FROM kept) AS handle
 
 -- name: cancel
--- Cancel the waiting pause of the correlation id $1. No row: none is waiting.
+-- Cancel the waiting pause of the correlation id $1. No row: no pause with this id is waiting.
 UPDATE flow_resume_handles
 SET status = 'EXPIRED', cancelled = true, version = version + 1
 WHERE correlation_id = $1 AND status IN ('PENDING_PAUSE', 'PAUSED') AND registered AND expires_at > clock_timestamp()
@@ -56,8 +57,9 @@ RETURNING status::text AS status,
     -- include: handle
 
 -- name: expire
--- Expire at most $1 waiting handles whose time is over, oldest first; handles that another transaction has locked are skipped.
--- The CASE is that of the index; the time is read once, because an index cannot be searched for a volatile value.
+-- Expire at most $1 waiting handles whose time is over, oldest first; handles that another transaction has
+-- locked are skipped. The CASE is the expression of the index. The time comes from a subquery, which is
+-- evaluated once, because an index cannot be searched for the result of a volatile function.
 UPDATE flow_resume_handles SET status = 'EXPIRED', version = version + 1
 WHERE id = ANY(ARRAY(
     SELECT id FROM flow_resume_handles
@@ -67,7 +69,8 @@ RETURNING status::text AS status,
     -- include: handle
 
 -- name: expire_one
--- Expire the waiting handle of the correlation id $1 if its time is over.
+-- Expire the waiting handle of the correlation id $1 if its time is over. No row: no such handle waits, or it
+-- has time left.
 UPDATE flow_resume_handles SET status = 'EXPIRED', version = version + 1
 WHERE correlation_id = $1 AND status IN ('PENDING_PAUSE', 'PAUSED') AND expires_at <= clock_timestamp()
 RETURNING status::text AS status,
@@ -84,9 +87,10 @@ FROM flow_resume_handles WHERE correlation_id = $1 ORDER BY generation DESC LIMI
 SELECT id FROM flow_resume_handles WHERE correlation_id = $1 ORDER BY generation DESC LIMIT 1 FOR UPDATE
 
 -- name: waiting_pauses
--- Return the correlation ids of the pauses for which the task $1 waits; there is one at most. A flow's correlation ids begin with
--- the id of its task; that of an external engine's run is in the input of its driver.
--- The status is compared as text: otherwise the planner may read all waiting handles by a partial index.
+-- Return the correlation ids of the pauses for which the task $1 waits; there is at most one. The correlation
+-- ids of a flow begin with the id of its task. If the task drives a run of an external engine, its input has
+-- the correlation id. The status is compared as text: otherwise the planner may read all waiting handles by a
+-- partial index.
 SELECT correlation_id FROM flow_resume_handles
 WHERE (split_part(correlation_id, '/', 1) = $1::uuid::text
        OR correlation_id = (SELECT input_data ->> 'correlation_id' FROM async_tasks
@@ -94,8 +98,8 @@ WHERE (split_part(correlation_id, '/', 1) = $1::uuid::text
     AND status::text IN ('PENDING_PAUSE', 'PAUSED') AND registered AND resume_handle ->> 'task_id' = $1::uuid::text
 
 -- name: command_of_flow
--- Return the command for which the flow $1 was started. No row: none, or the task is not a flow, so the application ends the
--- command.
+-- Return the command for which the flow $1 was started. No row: the flow has no command, or the task $1 is
+-- not a flow. In the second case the application ends the command of the task.
 SELECT triggered_by_command_id AS command_id FROM async_tasks
 WHERE id = $1 AND triggered_by_command_id IS NOT NULL AND task_type ~ '@[1-9][0-9]{0,8}$'
 
@@ -106,8 +110,9 @@ ON CONFLICT (id) DO NOTHING
 RETURNING id
 
 -- name: start_for_command
--- Create the task of the flow of the command $3 and change the command from RECEIVED to PROCESSING: type $1, input $2. Returns
--- the flow also if it exists already. No row: the command is not RECEIVED and has no flow.
+-- Create the task (type $1, input $2) of the flow for the command $3, and change the command from RECEIVED to
+-- PROCESSING. Return the id of the flow, also if the flow exists already. No row: the command is not RECEIVED
+-- and has no flow.
 WITH command AS (
     UPDATE command_inbox SET status = 'PROCESSING' WHERE id = $3 AND status = 'RECEIVED' RETURNING id
 ), started AS (
@@ -118,10 +123,11 @@ WITH command AS (
 SELECT id FROM started UNION ALL SELECT id FROM async_tasks WHERE id = $3 AND triggered_by_command_id = $3
 
 -- name: begin_runs
--- First record a step for each wait of the flows $1 that was resumed, if the runner with the fencing token in $2 still holds
--- the flow; its result is the event if the flow waits for one, else the payload. Then return the steps that are done, in their
--- order. A flow has at most one such wait, the step after the last recorded one. A RESUMED handle never changes, so it need not
--- be locked.
+-- Record that the waits of the flows $1 have ended, and return all recorded steps of the flows in their
+-- order. A wait is a step. It is recorded if it was resumed, and if the runner with the fencing token in $2
+-- still holds the flow. The result of the step is the event if the flow waits for an event, and the payload
+-- of the resume otherwise. A flow has at most one such wait: the step after the last recorded one. A RESUMED
+-- handle never changes, so it need not be locked.
 WITH given AS (
     SELECT id, lease_token FROM unnest($1::uuid[], $2::uuid[]) AS given (id, lease_token)
 ), resumed AS MATERIALIZED (
@@ -154,8 +160,9 @@ UNION ALL SELECT task_id, position, name, result::text FROM recorded
 ORDER BY task_id, position
 
 -- name: complete_flows
--- Complete the flows $1 with the results $3, and return those that their runners with the fencing tokens $2 still held. The rows
--- are locked in the order of their ids, so that two such statements do not wait for each other.
+-- Complete the flows $1 with the results $3 if their runners with the fencing tokens $2 still hold them, and
+-- return the ids of the completed flows. The rows are locked in the order of their ids, so that two such
+-- statements cannot deadlock.
 WITH ended AS (
     SELECT task.id, given.result FROM async_tasks AS task
     JOIN unnest($1::uuid[], $2::uuid[], $3::text[]) AS given (id, lease_token, result)
@@ -170,9 +177,9 @@ FROM ended WHERE task.id = ended.id
 RETURNING task.id
 
 -- name: record_step
--- Record that the step number $3 of the flow $1, called $4, is done with result $5. No row: the runner with the fencing token
--- $2 does not hold the flow any more. The last statement of the step's transaction: it locks the task, whose lease is renewed
--- by another transaction.
+-- Record that the step with position $3 and name $4 of the flow $1 is done, with result $5. No row: the
+-- runner with the fencing token $2 does not hold the flow any more. This is the last statement of the step's
+-- transaction, because it locks the task: until the COMMIT, the lease of the task cannot be renewed.
 WITH held AS (
     SELECT id FROM async_tasks WHERE id = $1 AND lease_token = $2 AND status = 'RUNNING' FOR NO KEY UPDATE
 )
@@ -180,14 +187,14 @@ INSERT INTO flow_steps (task_id, position, name, result) SELECT held.id, $3, $4,
 RETURNING result::text AS result
 
 -- name: lock_event_key
--- Lock the event type $1 and key $2 until the transaction ends: transactions that record such an event, or begin to wait for
--- one, run one after the other.
+-- Lock the event type $1 and key $2 until the transaction ends, so that transactions that record such an
+-- event, and transactions that begin to wait for such an event, run one after the other.
 INSERT INTO flow_event_keys AS turn (event_type, key) VALUES ($1, $2)
 ON CONFLICT (event_type, key) DO UPDATE SET changed_at = clock_timestamp()
 
 -- name: record_events
--- Keep the events $3 of the types $1 and keys $2 for flows that wait for them later, and lock their types and keys, as
--- lock_event_key does, in one order for all transactions.
+-- Keep the events $3 of the types $1 and keys $2 for flows that wait for them later. Also lock the types and
+-- keys, as lock_event_key does, in the same order in all transactions.
 WITH turn AS (
     INSERT INTO flow_event_keys AS turn (event_type, key)
     SELECT DISTINCT event_type, key FROM unnest($1::text[], $2::text[]) AS given (event_type, key) ORDER BY event_type, key
@@ -198,9 +205,10 @@ SELECT event_type, key, envelope::jsonb
 FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS given (event_type, key, envelope, place) ORDER BY place
 
 -- name: deliver_events
--- Give the events $3 to the flows that wait for an event of its type in $1 and its key in $2, the first one if several match,
--- and resume those whose pause has not ended. Run after record_events, as a statement of its own: its snapshot has the waits
--- that began before the locks. The CASE is that of the index of open waits.
+-- Store the events $3 in the waits of flows that wait for an event with the same type (in $1) and key (in
+-- $2), and resume those of these flows whose pause has not ended. If several events match a wait, the wait
+-- gets the first one. Run this statement after record_events has locked the types and keys: its snapshot then
+-- has the waits that began before the locks. The CASE is the expression of the index of open waits.
 WITH event AS (
     SELECT DISTINCT ON (event_type, key) event_type, key, envelope::jsonb AS envelope
     FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS given (event_type, key, envelope, place)
@@ -216,9 +224,11 @@ RETURNING status::text AS status,
     -- include: handle
 
 -- name: begin_wait
--- Let the flow $1 wait with the correlation id $2 for an event of type $3 with key $4. The wait gets the first such event that
--- has arrived since the flow was started, or since its earlier time "events_since", and that no earlier wait of this flow has
--- got. A wait that continues, because it was resumed without an event, keeps the event that it has got meanwhile.
+-- Let the flow $1 wait with the correlation id $2 for an event of type $3 with key $4. If such an event has
+-- arrived already, the wait gets the first one that has arrived since the flow's start or events_since
+-- (whichever is earlier), and that no earlier wait of this flow has got. A wait that continues, because it
+-- was resumed without an event, keeps an event that it has got meanwhile. Return the event, or null if the
+-- wait has none.
 INSERT INTO flow_waits (task_id, correlation_id, event_type, key, event)
 VALUES ($1, $2, $3, $4, (
     SELECT kept.envelope FROM flow_events AS kept
@@ -232,20 +242,21 @@ ON CONFLICT (task_id, correlation_id) DO UPDATE SET event = coalesce(flow_waits.
 RETURNING event::text AS event
 
 -- name: end_wait
--- End the wait of the flow $1 with the correlation id $2, which was expired or cancelled.
+-- Delete the wait of the flow $1 with the correlation id $2, because its pause has expired or was cancelled.
 DELETE FROM flow_waits WHERE task_id = $1 AND correlation_id = $2
 
 -- name: awaited_event
--- Return the event that the wait of flow $1 with correlation id $2 has got.
+-- Return the event that the wait of flow $1 with correlation id $2 has got, or null if the wait has none.
 SELECT event::text AS event FROM flow_waits WHERE task_id = $1 AND correlation_id = $2
 
 -- name: seconds_until
--- Return the seconds until the time $1, negative if the time has come.
+-- Return the seconds until the time $1; the result is negative if the time has passed.
 SELECT extract(epoch FROM $1::timestamptz - clock_timestamp())::float8 AS seconds
 
 -- name: measure_flows
--- Count the flows of the types $1 by type and state, at most $2 of each state, and return how long ago the oldest of each
--- changed: a waiting flow was suspended then. A flow whose time has come is running, also before a runner claims it.
+-- Count the flows of the types $1 by type and state, at most $2 of each state. "oldest_s": the longest time
+-- in seconds since a counted flow was last updated; for a waiting flow this is the time since its suspension.
+-- A suspended flow whose time has come counts as running, also before a runner claims it.
 SELECT flow.task_type, flow.state, count(*)::int AS flows,
     greatest(extract(epoch FROM now() - min(flow.updated_at)), 0)::float8 AS oldest_s
 FROM (

@@ -42,7 +42,7 @@ _UNAVAILABLE: Final = (
 
 
 def _prefect() -> Any:
-    """Import Prefect at its first use: the import takes seconds, and only the extra installs Prefect.
+    """Import Prefect at its first use: the import takes seconds, and Prefect is an optional dependency.
 
     Raises:
         SettingsError: Prefect is not installed.
@@ -130,7 +130,7 @@ class PrefectEngine:
                 state = await _state(client, run)
                 if state.is_final():
                     return
-                # A suspended run has no process that would end it.
+                # A suspended run has no process that would end a run in the state Cancelling.
                 ending = states.Cancelled if state.is_paused() else states.Cancelling
                 result = await client.set_flow_run_state(UUID(run.run_id), ending(message=reason))
                 if not (result.state and (result.state.is_cancelled() or result.state.is_cancelling())):
@@ -255,7 +255,7 @@ def _is_suspended(state: Any, run: EngineRun) -> bool:
 
 
 async def _went_on(client: Any, run: EngineRun) -> bool:
-    """Return whether the ended *run* had continued after its suspension for this pause, or had none."""
+    """Return whether the ended *run* continued after its suspension for this pause, or never had one."""
     states = sorted(await client.read_flow_run_states(UUID(run.run_id)), key=lambda one: one.timestamp)
     suspended = [number for number, state in enumerate(states) if _is_suspended(state, run)]
     return not suspended or not states[suspended[-1] + 1].is_final()

@@ -23,7 +23,7 @@ _SELECTED: Final = _SQL.including("selected", all_rows=_SQL["all_rows"])
 #: Rows per statement of retry and skip: bounds the duration of row locks and the size of the recorded action,
 #: which lists the rows.
 _STATEMENT_ROWS_MAX: Final = 1_000
-#: Rows per statement of purge; more, because the recorded action has only the number of SENT rows.
+#: Rows per statement of purge: more than for retry and skip, because SENT rows are recorded only by number.
 _PURGED_ROWS_MAX: Final = 20_000
 
 

@@ -7,16 +7,16 @@ from typing import Final
 
 __all__ = ("LAG_S", "ConsumerFault", "GroupState", "PartitionPosition", "find_consumer_faults")
 
-#: Age of the oldest unfinished message from which a lag is a fault, as for the alert RelayboxConsumerLag.
+#: A lag is a fault if the oldest unfinished message is older than this, as for the alert RelayboxConsumerLag.
 LAG_S: Final = 60.0
-#: Topics and partitions that the text of a fault lists.
+#: Most topics, or partitions, that the text of a fault lists.
 _NAMED_MAX: Final = 10
 
 
 class GroupState(StrEnum):
     """State of a consumer group in Kafka."""
 
-    #: Every partition is assigned to a member.
+    #: Each member has its partitions. Partitions of topics that no member reads are assigned to no member.
     STABLE = "STABLE"
     #: Partitions are being assigned.
     REBALANCING = "REBALANCING"

@@ -38,22 +38,23 @@ __all__ = (
     "list_consumers",
 )
 
-#: Largest count of dead letters in a status, which bounds the cost of its query.
+#: Largest number of dead letters that a :class:`ConsumerStatus` counts, which bounds the cost of the query.
 CONSUMER_LETTERS_MAX: Final = 10_000
 _GROUPS_MAX: Final = 100
 _PARTITIONS_MAX: Final = 10_000
-#: Partitions whose oldest unfinished message is read.
+#: Largest number of partitions of a group whose oldest unfinished message is read.
 _AGES_MAX: Final = 500
 #: Seconds in which the oldest unfinished messages are read, for all groups together.
 _AGES_S: Final = 8.0
 _SQL: Final = load_queries(__package__ or "relaybox.operations", "consumers.sql")
-#: Kafka's other states are steps of a rebalance.
+#: States by their names in Kafka. All other states of Kafka are steps of a rebalance.
 _STATES: Final = {
     ConsumerGroupState.STABLE: GroupState.STABLE,
     ConsumerGroupState.EMPTY: GroupState.EMPTY,
     ConsumerGroupState.DEAD: GroupState.ABSENT,
 }
 _NO_GROUP: Final = GroupDescription(state=ConsumerGroupState.DEAD, members=())
+#: Stands for the oldest unfinished message of a partition in which it was not read.
 _UNREAD: Final = FirstMessage(offset=0, created_at_s=None)
 
 
@@ -65,7 +66,7 @@ class ConsumerMember:
     client_id: str
     #: Address from which the consumer is connected.
     host: str
-    #: Numbers of the partitions assigned to it, by topic.
+    #: Numbers of the partitions assigned to the consumer, by topic.
     partitions: Mapping[str, Sequence[int]]
 
 
@@ -139,9 +140,9 @@ class _Offsets(NamedTuple):
 async def consumer_lag(kafka: KafkaSettings, group: str) -> ConsumerLag:
     """Return the lag of a consumer group in each partition; read only from Kafka, not from PostgreSQL.
 
-    A message belongs to the lag until a consumer has committed an offset after it. The consumer does this
-    within 0.2 s after this message and all earlier messages of the partition are finished. The call takes at
-    most a minute.
+    A message belongs to the lag until a consumer has committed an offset after it. Usually the consumer does
+    this within a second after this message and all earlier messages of the partition are finished. The call
+    takes at most a minute.
 
     Raises:
         GroupUnknown: Kafka has no such group.
@@ -349,7 +350,7 @@ def _position(
     """
     start, end = offsets.start, offsets.end
     messages, seconds = (0, 0.0) if end is not None else (None, None)
-    # A message after the end arrived later.
+    # A first message at or after the end arrived after the end was read, so it does not belong to this lag.
     if start is not None and end is not None and first is not None and first.offset < end:
         messages = end - max(start, first.offset)
         seconds = None if first.created_at_s is None else max(0.0, now_s - first.created_at_s)

@@ -45,9 +45,9 @@ class OperationError(RelayboxError):
 class SelectionEmpty(OperationError):
     """Raised when the named object does not exist, or when the action does not apply to its state.
 
-    The object is a row of the outbox, a dead letter, a flow, a pause, a task or a schedule. If several are
-    named, the action applies to none of them. Most messages name the ``relaybox`` command that shows these
-    objects.
+    The object is a row of the outbox, a dead letter, a flow, a pause, a task or a schedule. If several
+    objects are named, the action applies to none of them. Most messages name the ``relaybox`` command that
+    shows these objects.
     """
 
     error_code = "SELECTION_EMPTY"

@@ -31,7 +31,7 @@ _OTHERS: Final = _SQL.including("other_pauses", all_pauses=_PAUSES)
 _LAST: Final = _SQL.including("last_pause", all_pauses=_PAUSES)
 _SHOW: Final = _SQL.including("show_flow", all_flows=_FLOWS)
 _PAUSES_OF_FLOW: Final = _SQL.including("pauses_of_flow", all_pauses=_PAUSES)
-#: Largest number of pauses that are read for one flow; a flow has as many steps at most.
+#: Largest number of pauses that are read for one flow. A flow has at most this many steps.
 _PAUSES_MAX: Final = 1_000
 _UNFINISHED: Final = (TaskStatus.PENDING, TaskStatus.RUNNING, TaskStatus.FAILED)
 
@@ -150,9 +150,9 @@ class FlowDetails:
     input_data: Any = field(repr=False)
     result_data: Any = field(repr=False)
     steps: Sequence[FlowStep]
-    #: Oldest first, at most 1,000.
+    #: Pauses of the flow, oldest first, at most 1,000.
     pauses: Sequence[Pause]
-    #: Oldest first, each with ``at``, ``by``, ``act`` and ``reason``.
+    #: Actions of operators on the flow, oldest first, each with ``at``, ``by``, ``act`` and ``reason``.
     acts: Sequence[Mapping[str, Any]]
 
 

@@ -104,7 +104,7 @@ class GroupReader:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the client: if Python collected it in a thread of librdkafka, the process would abort."""
+        """Close the client: if Python deleted it in a thread of librdkafka, the process would abort."""
         self._admin.__exit__(None, None, None)
 
     def describe(self, groups: Sequence[str]) -> dict[str, GroupDescription]:
@@ -216,7 +216,7 @@ class FirstMessages:
         """Configure the reader; the first call of :meth:`read` connects to Kafka.
 
         Args:
-            settings: The brokers.
+            settings: How to reach the brokers.
             until_s: Deadline for all calls together, as a value of ``time.monotonic()``.
         """
         self._settings = settings
@@ -274,7 +274,7 @@ def _reader_configuration(settings: KafkaSettings) -> dict[str, Any]:
         "isolation.level": "read_committed",
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
-        # Announces that a partition has only markers of transactions after the offset.
+        # The client then reports a partition that has only markers of transactions after the offset.
         "enable.partition.eof": True,
         "auto.offset.reset": "earliest",
         "allow.auto.create.topics": False,

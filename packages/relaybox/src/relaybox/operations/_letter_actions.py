@@ -30,7 +30,7 @@ _BEHIND: Final = _SQL["behind_another"]
 _PREVIEW: Final = _SQL.including("preview_letters", selected_letters=_SELECTED, behind_another=_BEHIND)
 _REPLAY: Final = _SQL.including("replay_letters", selected_letters=_SELECTED, behind_another=_BEHIND)
 _DISCARD: Final = _SQL.including("discard_letters", selected_letters=_SELECTED)
-#: Letters per step: bounds the duration of row locks and the size of the recorded action.
+#: Letters per transaction: bounds the duration of row locks and the size of the recorded action.
 _STEP_LETTERS_MAX: Final = 1_000
 _ID_MAX: Final = 2**63 - 1
 
@@ -122,7 +122,7 @@ async def replay_letters(
 
     Raises:
         SelectionEmpty: The selection names letters by id, and none of them is PARKED.
-        DatabaseError: PostgreSQL is unreachable or too busy; earlier steps of this call are committed.
+        DatabaseError: PostgreSQL is unreachable or too busy; earlier transactions of this call are committed.
     """
     letters = behind_another = 0
     after_id: int | None = -1
@@ -154,7 +154,7 @@ async def discard_letters(
 
     Raises:
         SelectionEmpty: The selection names letters by id, and none of them is PARKED or REPLAY_REQUESTED.
-        DatabaseError: PostgreSQL is unreachable or too busy; earlier steps of this call are committed.
+        DatabaseError: PostgreSQL is unreachable or too busy; earlier transactions of this call are committed.
     """
     letters = requested = 0
     before_id: int | None = _ID_MAX

@@ -26,7 +26,7 @@ __all__ = (
 
 #: Largest number of lanes; a constraint of ``relay_origin`` has the same limit.
 LANES_MAX: Final = 1_024
-#: Largest count of rows in a status, which bounds the cost of its queries.
+#: Largest number of rows that a :class:`Status` counts in one state, which bounds the cost of the queries.
 BACKLOG_ROWS_MAX: Final = 100_000
 _SQL: Final = load_queries(__package__ or "relaybox.operations", "relays.sql")
 

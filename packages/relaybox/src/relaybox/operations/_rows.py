@@ -45,7 +45,7 @@ class Row:
     #: None for a row without a key, which blocks no other row.
     key: str | None
     state: State
-    #: None if the payload, written without the library, has no such field.
+    #: None if the payload was written without Relaybox and has no such field.
     event_id: str | None
     event_type: str | None
     #: Failed attempts since the row was written, or since an operator retried it.
@@ -90,7 +90,7 @@ class BlockedKey:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BlockedLane:
-    """A lane with a fault: no relay publishes from it until an operator accepts its marker."""
+    """A lane with a fault: no relay publishes from the lane until an operator calls ``accept_marker``."""
 
     lane: int
     #: Why no relay publishes from the lane.

@@ -43,7 +43,7 @@ class ScheduleSummary:
     #: PENDING or RUNNING if the last task has not ended, else None.
     task_status: TaskStatus | None
     #: Result of the last task or run that has ended: COMPLETED, FAILED or CANCELLED. None if none has ended,
-    #: or if retention has removed the task.
+    #: or if retention had removed the task before its result was recorded.
     last_outcome: TaskStatus | None
     #: Error of the last failed attempt or run, or of a cron expression or time zone that cannot be used; None
     #: after a success.

@@ -56,7 +56,7 @@ class Selection:
         return bool(self.ids or self.seqs)
 
     def selects_every_row(self) -> bool:
-        """Return whether no condition is set."""
+        """Return whether no condition is set; an ``older_than_s`` of 0 counts as no condition."""
         return not (self.names_rows() or self.keys or self.error_classes or self.fault or self.older_than_s)
 
     def arguments(self) -> tuple[Any, ...]:

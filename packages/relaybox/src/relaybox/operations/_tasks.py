@@ -39,9 +39,9 @@ _LIST: Final = _SQL.including("list_tasks", selected_tasks=_SELECTED)
 _SHOW: Final = _SQL.including("show_task", all_tasks=_ALL)
 _PREVIEW: Final = _SQL.including("preview_retry", selected_tasks=_SELECTED)
 _RETRY: Final = _SQL.including("retry_tasks", selected_tasks=_SELECTED)
-#: As in the query ``all_flows``.
+#: End of the type of a task that is a flow: ``@`` and a version, as in the query ``all_flows``.
 _FLOW_TYPE: Final = re.compile(r"@[1-9][0-9]{0,8}\Z")
-#: Tasks per step: bounds the duration of row locks and the size of the recorded action.
+#: Tasks per transaction: bounds the duration of row locks and the size of the recorded action.
 _STEP_TASKS_MAX: Final = 1_000
 
 
@@ -115,7 +115,7 @@ class TaskDetails:
     #: Input and result; None unless requested.
     input_data: Any = field(repr=False)
     result_data: Any = field(repr=False)
-    #: Oldest first, each with ``at``, ``by``, ``act`` and ``reason``.
+    #: Actions of operators on the task, oldest first, each with ``at``, ``by``, ``act`` and ``reason``.
     acts: Sequence[Mapping[str, Any]]
 
 

@@ -9,7 +9,7 @@ from relaybox.topics import Brokers, Replication, TopicState, min_isr_for, repli
 
 __all__ = ("Expected", "TopicFault", "TopicUse", "find_faults")
 
-#: Partitions that the text of a fault lists.
+#: Most partitions that the text of a fault lists.
 _NAMED_MAX: Final = 10
 
 

@@ -44,9 +44,10 @@ FROM (
 WHERE r.id = $1::bigint
 
 -- name: behind_another
--- Part of other queries: the letters in "chosen" whose replay stops before them, because an earlier letter of the key is
--- parked, is not chosen, and is not requested automatically (it does not only wait behind another one). Reads each key once,
--- which is materialized for that: else the search would run for each letter.
+-- Part of other queries: the letters in "chosen" that would not be replayed yet, because an earlier letter of
+-- the same key is PARKED, is not in "chosen", and has another reason than BLOCKED. (The replay of a BLOCKED
+-- letter is requested automatically when the letter before it was replayed.) "key" is materialized, so that
+-- the search runs once for each key and not for each letter.
 WITH key AS MATERIALIZED (
     SELECT keys.*, (
         SELECT earlier.id FROM dead_letters AS earlier
@@ -65,8 +66,8 @@ SELECT chosen.id FROM chosen JOIN key USING (consumer_group, topic, key_hash)
 WHERE chosen.holds_key AND key.stops_at < chosen.id
 
 -- name: preview_letters
--- The first $8 by id of the selected letters with a status in $7, and the number of all of them; behind_another as in the
--- query of this name.
+-- Return the first $8 by id of the selected letters with a status in $7. "total": the number of all these
+-- letters. "total_behind_another": the number of those that the query behind_another returns.
 WITH chosen AS MATERIALIZED (
     SELECT s.* FROM (
         -- include: selected_letters
@@ -91,7 +92,7 @@ WITH chosen AS MATERIALIZED (
 ), behind AS (
     -- include: behind_another
 ), changed AS (
-    -- By the ids as an array: a join would read the whole table in every step.
+    -- The ids are an array, because with a join the planner would read the whole table in every step.
     UPDATE dead_letters AS l SET status = 'REPLAY_REQUESTED', resolved_by = $9, resolved_reason = $10::text
     WHERE l.id = ANY (ARRAY(SELECT chosen.id FROM chosen))
     RETURNING l.id
@@ -110,9 +111,10 @@ SELECT (SELECT max(id) FROM chosen) AS last_id, (SELECT count(*) FROM changed) A
        (SELECT count(*) FROM behind) AS behind_another
 
 -- name: discard_letters
--- Discard the last $8 selected unresolved letters before id $7, and record the action as "replay_letters" does. The last
--- letters of a key are discarded first: as long as its first one is parked, consumers replay none of the selected ones.
--- Locks in the order of ids, as consumers do. First statement of its transaction; "request_next" is the second.
+-- Discard the last $8 selected unresolved letters before id $7, and record the action as "replay_letters"
+-- does. The later letters of a key are discarded before the earlier ones: while an earlier letter is PARKED,
+-- consumers replay no later letter of the key. Rows are locked in the order of their ids, as consumers lock
+-- them. This is the first statement of the transaction; "request_next" is the second.
 WITH chosen AS MATERIALIZED (
     SELECT s.id FROM (
         -- include: selected_letters
@@ -143,9 +145,10 @@ WITH chosen AS MATERIALIZED (
 SELECT (SELECT min(id) FROM chosen) AS last_id, array(SELECT id FROM changed) AS ids
 
 -- name: request_next
--- Request the replay of the first unresolved letter of each key of the discarded letters $1, if it only waited behind them,
--- in the name of operator $2 with reason $3. A statement of its own: its snapshot has the letters that consumers parked
--- while "discard_letters" waited for their locks.
+-- For each key of the discarded letters $1, request the replay of its first unresolved letter, if that letter
+-- was parked only because the key was blocked; record operator $2 and reason $3 in the letter. This is a
+-- separate statement, because its snapshot must have the letters that consumers parked while
+-- "discard_letters" waited for locks of consumers.
 WITH keys AS (
     SELECT DISTINCT consumer_group, topic, key_hash FROM dead_letters WHERE id = ANY ($1::bigint[]) AND holds_key
 )
@@ -160,7 +163,8 @@ WHERE next.id = (
 RETURNING next.id
 
 -- name: parked_or_requested
--- The dead letter of group $1, topic $2, partition $3, offset $4, and the operator who requested that the message be parked.
+-- For the message of group $1 at topic $2, partition $3 and offset $4: return the id of its dead letter
+-- (null: none), and the name of the operator who requested to park it (null: no request).
 SELECT (SELECT id FROM dead_letters
         WHERE consumer_group = $1 AND topic = $2 AND partition = $3 AND message_offset = $4) AS letter_id,
        (SELECT requested_by FROM park_requests

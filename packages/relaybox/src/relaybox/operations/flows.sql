@@ -15,8 +15,9 @@ SELECT h.correlation_id, h.expires_at, h.cancelled, h.registered, h.resume_paylo
 FROM flow_resume_handles AS h
 
 -- name: list_flows
--- The first $4 flows by age whose name, or name and version, is in $1 (null: all), whose status is in $2, and, if $3 is true,
--- that wait. The pause for which a flow waits expires when its task is due.
+-- The first $4 flows by age whose name, or name and version, is in $1 (null: all), whose status is in $2,
+-- and, if $3 is true, that wait. The pause for which a flow waits is found by its time: it expires at the
+-- time until which the task of the flow is suspended (not_before).
 WITH chosen AS MATERIALIZED (
     SELECT f.* FROM (
         -- include: all_flows
@@ -44,7 +45,8 @@ WHERE p.status IN ('PENDING_PAUSE', 'PAUSED') AND p.task_id IS NULL
 ORDER BY p.expires_at, p.correlation_id LIMIT $1::int
 
 -- name: last_pause
--- The last pause of the correlation id $1, with the event for which the flow $2 waits by it.
+-- The last pause of the correlation id $1. If the flow $2 waits for an event in this pause, also the event's
+-- type and key.
 SELECT p.*, w.event_type, w.key FROM (
     -- include: all_pauses
 ) AS p
@@ -79,5 +81,5 @@ WHERE split_part(p.correlation_id, '/', 1) = $1::uuid::text
 ORDER BY p.created_at, p.correlation_id LIMIT $2::int
 
 -- name: record_act
--- Record the action $2 of operator $1 with reason $3 on $4.
+-- Record the action $2 of operator $1 with reason $3 on the objects $4.
 INSERT INTO operator_acts (actor, act, reason, target) VALUES ($1, $2, $3::text, $4::text::jsonb)

@@ -89,8 +89,9 @@ WHERE l.fault IS NOT NULL
 GROUP BY l.lane, l.fault ORDER BY l.lane
 
 -- name: preview_failed
--- Rows that retry and skip would change: the first $7 selected FAILED rows by seq, and the number of all of them.
--- behind_another: an earlier FAILED row of the same key is not selected.
+-- Return the first $7 selected FAILED rows by seq that are not skipped, and the number of all these rows.
+-- "behind_another": whether an earlier FAILED row of the same key is not selected. The action retry changes
+-- all these rows; the action skip changes only those for which behind_another is false.
 WITH chosen AS (
     SELECT s.* FROM (
         -- include: selected
@@ -123,8 +124,9 @@ WHERE r.seq = ANY (ARRAY(SELECT seq FROM chosen ORDER BY seq LIMIT $7::int))
 ORDER BY r.seq
 
 -- name: retry
--- Make the first $8 selected FAILED rows after seq $7 PENDING with no attempts. Record the action with operator $9, reason
--- $10 and selection $11, and notify the relays on channel $12. Relays publish the rows of each key by seq.
+-- Set the first $8 selected FAILED rows after seq $7 to PENDING, and their attempts to 0. Record the action
+-- with operator $9, reason $10 and selection $11, and notify the relays on channel $12. Relays publish the
+-- rows of each key by seq.
 WITH chosen AS MATERIALIZED (
     SELECT s.* FROM (
         -- include: selected
@@ -184,9 +186,10 @@ SELECT (SELECT max(seq) FROM chosen) AS last_seq, (SELECT count(*) FROM changed)
        (SELECT pg_notify(left($12 || coalesce('_' || nullif(current_schema(), 'public'), ''), 63), '') FROM recorded) AS woken
 
 -- name: purge
--- Remove at most $8 selected rows after seq $7 that are SENT or skipped. Record the action with operator $9, reason $10 and
--- selection $11. Both states are final, so the rows need no lock. The record lists each skipped row, because nothing else
--- shows from then on that the event was not published, and only the number of SENT rows.
+-- Remove at most $8 selected rows after seq $7 that are SENT or skipped. Record the action with operator $9,
+-- reason $10 and selection $11. Both states are final, so the rows need no lock. Of SENT rows, only the
+-- number is recorded. Each skipped row is listed in the record, because after its removal nothing else shows
+-- that its event was not published.
 WITH chosen AS MATERIALIZED (
     SELECT s.id, s.seq FROM (
         -- include: selected

@@ -1,5 +1,7 @@
 -- name: list_schedules
--- Return the first $1 schedules by name, with the status and error of the last task if it has not ended.
+-- Return the first $1 schedules by name. "task_status": status of the last task if it has not ended.
+-- "last_outcome": status of the last task that has ended. "error_code" and "error": error of the last task,
+-- or else the error recorded in the schedule.
 SELECT s.name, s.cron, s.timezone, s.interval_s, s.each_missed, s.may_overlap, s.next_tick_at, s.last_tick_at, s.last_task_id,
     greatest(0, extract(epoch FROM now() - s.next_tick_at))::float8 AS overdue_s,
     CASE WHEN t.status IN ('PENDING', 'RUNNING') THEN t.status::text END AS task_status,

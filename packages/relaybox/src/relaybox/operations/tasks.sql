@@ -1,5 +1,6 @@
 -- name: all_tasks
--- Tasks without input and result, which may contain personal data. "refusal" says why a FAILED task is not retried.
+-- Tasks without input and result, which may contain personal data. "refusal": why a FAILED task is not
+-- retried; null if it is.
 SELECT a.*, CASE WHEN a.erased THEN 'ERASED'
                  WHEN a.command_id IS NOT NULL AND coalesce(a.command_status, 'REMOVED') NOT IN ('RECEIVED', 'PROCESSING')
                  THEN 'COMMAND_SETTLED' END AS refusal
@@ -42,8 +43,9 @@ FROM (
 WHERE r.id = $1::uuid
 
 -- name: preview_retry
--- The first $4 by id of the selected FAILED tasks that can be retried, the number of all of them, and of those refused. One
--- row with a null id if no task can be retried.
+-- The first $4 by id of the selected FAILED tasks that can be retried. "total": the number of all tasks that
+-- can be retried. "total_refused": the number of selected FAILED tasks that cannot be retried. If no task is
+-- listed, one row with a null id.
 WITH failed AS MATERIALIZED (
     SELECT s.* FROM (
         -- include: selected_tasks
@@ -59,8 +61,8 @@ SELECT shown.*, counted.* FROM (
 ORDER BY shown.id
 
 -- name: retry_tasks
--- Make the first $5 selected FAILED tasks after id $4 that are not refused PENDING, and return their types. Record operator
--- $6, reason $7, selection $8.
+-- Set to PENDING the first $5 selected FAILED tasks after id $4 whose "refusal" is null, and return their
+-- types. Record the action with operator $6, reason $7 and selection $8.
 WITH chosen AS MATERIALIZED (
     SELECT s.id FROM (
         -- include: selected_tasks

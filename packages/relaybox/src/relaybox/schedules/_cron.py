@@ -11,7 +11,7 @@ from relaybox.schedules._errors import ScheduleInvalid
 
 __all__ = ("Cron",)
 
-#: Ticks are whole seconds, so no two lie closer together.
+#: The shortest time between two ticks: a tick is a whole second.
 _RESOLUTION: Final = timedelta(seconds=1)
 
 
@@ -31,7 +31,7 @@ class Cron:
 
     @property
     def zone(self) -> tzinfo:
-        """The time zone."""
+        """The time zone named ``timezone``."""
         return _zone(self.timezone)
 
     def next_tick(self, after: datetime) -> datetime:
@@ -43,11 +43,12 @@ class Cron:
         with ``*`` or ``*/n`` as minutes or hours: a skipped time then has no tick, a repeated time two.
 
         Raises:
-            ScheduleInvalid: The expression is malformed, or matches no time in the next 50 years.
+            ScheduleInvalid: The expression or the zone is malformed, or the expression matches no time in the
+                next 50 years.
         """
         try:
             for tick in CronSim(self.expression, after.astimezone(self.zone)):
-                # In an hour that comes twice, cronsim continues at the first one.
+                # In an hour that is repeated, cronsim begins with ticks of the first occurrence: skip these.
                 if tick.astimezone(UTC) > after.astimezone(UTC):
                     return tick
         except CronSimError as error:
@@ -59,11 +60,11 @@ class Cron:
         raise ScheduleInvalid(f"cron expression {self.expression!r} matches no time in the next 50 years")
 
     def last_tick(self, first: datetime, now: datetime) -> datetime:
-        """Return the latest tick that is not before the tick *first* and not after *now*, in UTC.
+        """Return the latest tick up to *now*, in UTC; *first* is a tick, and is returned if no other follows.
 
         The method is a binary search over the seconds: 25 steps for a year, however many ticks the year has.
         """
-        last, end = first.astimezone(UTC), now.astimezone(UTC)  # no tick from `end` to `now`
+        last, end = first.astimezone(UTC), now.astimezone(UTC)  # invariant: no tick after `end`, up to `now`
         while end - last >= _RESOLUTION:
             middle = last + (end - last) / 2
             tick = self.next_tick(middle).astimezone(UTC)

@@ -21,8 +21,8 @@ _RESERVED: Final = "relaybox."
 class MissedTicks(StrEnum):
     """What happens if several ticks are due at once, because no runner ran or a task took long."""
 
-    LATEST = auto()  # one task, for the latest of them
-    EACH = auto()  # one task for each of them, in order
+    LATEST = auto()  # one task, for the latest of the due ticks
+    EACH = auto()  # one task for each of the due ticks, in order
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,7 +45,7 @@ class RecurringTaskRunner:
 
     Args:
         database: Where schedules and tasks are stored.
-        tasks: What :func:`recurring_task` returned; names must differ.
+        tasks: The functions that were decorated with :func:`recurring_task`; their names must differ.
         settings: Limits and intervals; None reads ``TASK_*`` from the environment.
         on_signal: Called with each step of the task runner, for tests.
 
@@ -106,7 +106,7 @@ class RecurringTaskRunner:
 
     def _on_signal(self, signal: TaskSignal) -> None:
         if signal is TaskSignal.ENDED:
-            self._ticking.wake()  # a tick may wait for the end of the former task
+            self._ticking.wake()  # a due tick may wait for the end of its schedule's previous task
         if self._signal is not None:
             self._signal(signal)
 
@@ -125,8 +125,8 @@ class RecurringTaskRunner:
 def recurring_workers(database: Database, tasks: Iterable[RecurringTask]) -> dict[str, Worker]:
     """Return the workers of *tasks* by task type, for a :class:`~relaybox.tasks.TaskRunner`.
 
-    A :class:`RecurringTaskRunner` uses them itself. Use this function in a process that runs tasks which
-    other processes create.
+    A :class:`RecurringTaskRunner` has these workers already. Use this function in a process that only runs
+    tasks which other processes create.
     """
 
     def worker(definition: RecurringTask) -> Worker:

@@ -27,7 +27,7 @@ async def declare_schedules(
 ) -> None:
     """Record the schedules of *tasks*; keep the recorded next tick of a schedule that has not changed.
 
-    If the cron expression or the time zone of a schedule is new, its next tick is the first after *now*.
+    If the schedule, its cron expression or its time zone is new, its next tick is the first after *now*.
 
     Args:
         executor: A connection or session.
@@ -65,7 +65,7 @@ async def create_due_tasks(database: Database, names: Sequence[str], *, now: dat
     async def work(db: AsyncSession) -> int:
         executor = executor_of(db)
         if ended := await executor.fetch(_SQL["lock_ended"], list(names)):
-            # A statement of its own: its snapshot has the tasks of all locked schedules.
+            # A separate statement, because its snapshot must have the last tasks of the schedules as locked.
             await executor.fetch(_SQL["record_ended"], [schedule["name"] for schedule in ended])
         due = await executor.fetch(_SQL["lock_due"], list(names), now)
         return sum([await _tick(executor, schedule) for schedule in due])
@@ -75,7 +75,7 @@ async def create_due_tasks(database: Database, names: Sequence[str], *, now: dat
 
 
 async def _tick(executor: Executor, schedule: Mapping[str, Any]) -> int:
-    """Create the task of the locked *schedule* and set its next tick; return the number of tasks."""
+    """Create the task of the locked *schedule* and set its next tick; return the number of created tasks."""
     name, at, now = schedule["name"], schedule["next_tick_at"], schedule["now"]
     try:
         cron = Cron(expression=schedule["cron"], timezone=schedule["timezone"])
@@ -84,7 +84,7 @@ async def _tick(executor: Executor, schedule: Mapping[str, Any]) -> int:
         following = cron.next_tick(at)
     except ScheduleInvalid as error:
         # For example, a process of a later release has recorded an expression that this one cannot parse.
-        # Each poll of each process finds this error; the process that records it also logs it.
+        # Each poll of each process finds this error; only the process that records it first logs it.
         unusable = {"error_code": error.error_code, "message": str(error)}
         if await executor.fetch(_SQL["record_unusable"], name, to_json(unusable).decode()):
             _log.error(

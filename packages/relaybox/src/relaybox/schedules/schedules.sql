@@ -15,7 +15,8 @@ WHERE (known.cron, known.timezone, known.each_missed, known.may_overlap)
     IS DISTINCT FROM (excluded.cron, excluded.timezone, excluded.each_missed, excluded.may_overlap)
 
 -- name: lock_ended
--- Lock those of the schedules $1 whose last task has ended, or was retried and has ended again.
+-- Lock those of the schedules $1 whose last task has ended, if this end is not recorded yet. A task that an
+-- operator retried ends again, which has to be recorded too.
 SELECT s.name FROM work_schedules AS s
 WHERE s.name = ANY($1::text[]) AND s.cron IS NOT NULL
   AND (s.task_open AND NOT EXISTS (SELECT FROM async_tasks AS t
@@ -25,7 +26,8 @@ WHERE s.name = ANY($1::text[]) AND s.cron IS NOT NULL
 FOR UPDATE SKIP LOCKED
 
 -- name: record_ended
--- Record for the locked schedules $1 how their last tasks ended. The outcome of a task that retention has removed is unknown.
+-- Record for the locked schedules $1 how their last tasks ended. The outcome is null if retention has removed
+-- the task.
 UPDATE work_schedules AS schedule
 SET task_open = false, last_outcome = ended.outcome, last_ended_at = ended.ended_at, last_duration_s = ended.duration_s,
     last_error = ended.error
@@ -39,7 +41,8 @@ FROM (
 WHERE schedule.name = ended.name
 
 -- name: lock_due
--- Lock those of the schedules $1 that have a tick due at $2 (null: now), and whose former task has ended or may overlap.
+-- Lock those of the schedules $1 that have a tick due at $2 (null: now), and whose last task has ended or may
+-- overlap the next.
 SELECT name, cron, timezone, each_missed, next_tick_at, last_tick_at, coalesce($2::timestamptz, now()) AS now
 FROM work_schedules
 WHERE name = ANY($1::text[]) AND cron IS NOT NULL AND next_tick_at <= coalesce($2::timestamptz, now())

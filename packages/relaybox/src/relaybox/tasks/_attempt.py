@@ -133,9 +133,9 @@ class Attempt:
 
 
 def _describe(failure: Exception) -> dict[str, str]:
-    """Return the error to store: code and message, but only the class if the error is not Relaybox's.
+    """Return the code and message of *failure* to store in ``error_data``.
 
-    The messages of other errors may contain private input.
+    If the error is not Relaybox's, the message is replaced, because it may contain private input.
     """
     if isinstance(failure, RelayboxError):
         return {"error_code": failure.error_code, "message": str(failure)}

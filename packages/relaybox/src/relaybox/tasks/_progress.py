@@ -40,10 +40,10 @@ class ProgressReport:
         self._written_at_s = float("-inf")
 
     async def __call__(self, percent: float) -> None:
-        """Record *percent* (0 to 100) in a transaction of its own, as :func:`should_record_progress` decides.
+        """Record *percent* (0 to 100) in its own transaction, if :func:`should_record_progress` allows it.
 
-        A database error is logged and not raised: a lost report is no reason to end the work. The fencing
-        token decides at the end of the task whether the result is accepted.
+        A database error is logged and not raised, because a lost report is no reason to end the work. When
+        the worker ends the task, the fencing token decides whether the result is accepted.
 
         Raises:
             ValueError: *percent* is not between 0 and 100.

@@ -36,9 +36,9 @@ _BACKLOG_S: Final = 10.0
 class TaskSignal(Signal):
     """A step that a task runner announces, for tests and statistics."""
 
-    CLAIMED = auto()
-    IDLE = auto()
-    RENEWED = auto()
+    CLAIMED = auto()  # at least one task
+    IDLE = auto()  # no task could be claimed
+    RENEWED = auto()  # the leases of the held tasks
     ENDED = auto()
     LOST = auto()
     POSTPONED = auto()
@@ -57,8 +57,8 @@ class TaskRunner:
     Args:
         database: Where tasks are stored.
         workers: Worker functions by task type; tasks of other types are not claimed.
-        on_exhausted: Gets each task that has been claimed over ``TASK_ATTEMPTS_MAX`` times; must end the
-            task.
+        on_exhausted: Called instead of the worker with a task that has been claimed over
+            ``TASK_ATTEMPTS_MAX`` times; must end the task.
         settings: None reads ``TASK_*`` from the environment.
         listens: Whether the runner keeps a connection on which it learns of tasks that other processes have
             announced (:func:`relaybox.tasks.announce_tasks`), so that they start at once. Otherwise the

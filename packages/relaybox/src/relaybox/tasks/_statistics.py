@@ -12,7 +12,7 @@ from relaybox.telemetry import cumulative_buckets
 
 __all__ = ("AttemptDurations", "RunnerStatistics", "TaskBacklog", "TaskCollector")
 
-#: Upper bounds of the histogram of attempts' seconds; one more bucket has no bound.
+#: Upper bounds, in seconds, of the buckets of the histogram of attempts; one more bucket has no bound.
 _ATTEMPT_BOUNDS_S: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0)
 _PREFIX: Final = "relaybox_tasks_"
 
@@ -21,14 +21,14 @@ _PREFIX: Final = "relaybox_tasks_"
 class TaskBacklog:
     """Open tasks of a runner's types in the database, measured every 10 s; each count is at most 10,000."""
 
-    #: PENDING tasks that a runner may claim; not those that wait for a time or to be woken.
+    #: PENDING tasks that a runner may claim, without those that are suspended until a later time.
     pending: int = 0
     #: RUNNING tasks with a valid lease, including failed ones that wait for their next attempt.
     running: int = 0
     #: RUNNING tasks whose lease has ended; a runner claims them again.
     expired: int = 0
-    #: The longest time in seconds for which a PENDING task could have been claimed: since its creation, the
-    #: end of its wait, its release or its retry; 0 if no task is PENDING.
+    #: The longest time in seconds for which one of the tasks in *pending* could have been claimed: since its
+    #: creation, the time until which it was suspended, its release or its retry; 0 if there is no such task.
     oldest_pending_s: float = 0.0
 
 
@@ -47,9 +47,10 @@ class RunnerStatistics:
     #: Tasks released when the runner stopped.
     released: int
     backlog: TaskBacklog
-    #: Attempts by seconds: one count per bound of the histogram, and one for all above; not cumulative.
+    #: Number of attempts by duration: one count per bound of the histogram, and one for all longer attempts;
+    #: not cumulative.
     attempt_counts: tuple[int, ...]
-    #: Sum of the seconds of all attempts.
+    #: Sum of the durations of all attempts in seconds.
     attempt_sum_s: float
 
 

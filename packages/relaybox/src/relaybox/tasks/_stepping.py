@@ -22,7 +22,7 @@ class TaskRun:
 
     task: Task
     outcome: AttemptOutcome
-    #: The error of the worker; None if it returned.
+    #: The error of the worker; None if the worker returned, or if ``on_exhausted`` was called instead.
     failure: Exception | None
 
 
@@ -42,8 +42,8 @@ async def run_due_tasks(
     Args:
         database: Where tasks are stored.
         workers: Worker functions by task type; tasks of other types are not claimed.
-        on_exhausted: Gets each task that has been claimed over ``TASK_ATTEMPTS_MAX`` times; must end the
-            task.
+        on_exhausted: Called instead of the worker with a task that has been claimed over
+            ``TASK_ATTEMPTS_MAX`` times; must end the task.
         settings: None reads ``TASK_*`` from the environment.
 
     Returns:

@@ -33,7 +33,7 @@ __all__ = (
 #: Each further open task of a fairness key is claimed as if it had been created this many seconds after the
 #: previous task of the key.
 _FAIRNESS_GAP_S: Final = 3_600.0
-#: Tasks of one status that a measurement counts.
+#: Most tasks of one state that a measurement counts.
 _COUNT_MAX: Final = 10_000
 _SQL: Final = load_queries(__package__ or "relaybox.tasks", "tasks.sql")
 
@@ -59,8 +59,8 @@ async def create_task(
             task at most. Tasks without a key are claimed in the order of their creation.
 
     Returns:
-        The task's id; None, with nothing written, if the command is not RECEIVED: it was withdrawn, or has
-        its task already.
+        The task's id; None, with nothing written, if the command is not RECEIVED, for example because it was
+        withdrawn or has its task already.
 
     Raises:
         pydantic_core.PydanticSerializationError: *input_data* cannot be written as JSON.
@@ -220,8 +220,8 @@ async def wake_tasks(executor: Executor, task_ids: Sequence[UUID]) -> frozenset[
     suspended after it was woken, and then waits until its *not_before*.
 
     The tasks are locked in the order of their ids, so two transactions that each call this function once
-    cannot deadlock. A transaction that calls it twice can. PostgreSQL then aborts one of the transactions
-    (:class:`relaybox.db.RetryTransaction`), and its owner must repeat it.
+    cannot deadlock. Transactions that call it several times can deadlock. PostgreSQL then aborts one of them
+    (:class:`relaybox.db.RetryTransaction`), and its caller must repeat this transaction.
 
     Returns:
         The types of the tasks, to be passed to :func:`relaybox.tasks.announce_tasks`.

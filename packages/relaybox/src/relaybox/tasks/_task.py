@@ -53,5 +53,5 @@ Progress = Callable[[float], Awaitable[None]]
 #: Function that does the work, and ends the task in the transaction that writes the result. If it returns the
 #: outcome, the runner does not ask PostgreSQL whether the task has ended.
 Worker = Callable[[Task, Progress], Awaitable["AttemptOutcome | None"]]
-#: Function that is called with the recorded percentage after each record; must not block.
+#: Function that is called with the task and the percentage after the percentage was recorded; must not block.
 OnProgress = Callable[[Task, Decimal], None]

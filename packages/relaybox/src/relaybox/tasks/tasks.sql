@@ -1,8 +1,9 @@
 -- name: create_task
--- Create the task of the command $2 and change the command from RECEIVED to PROCESSING; no row if it is not RECEIVED.
--- Each further open task of the fairness key $5 is claimed as if it had been created $6 s after the task before it. So a
--- backlog of one key delays another key by one task, and each task of the same key by at most $6 s (weighted fair
--- queueing with wall-clock time).
+-- Create the task of the command $2, and change the command from RECEIVED to PROCESSING. Return no row if the
+-- command is not RECEIVED. Each further open task of the fairness key $5 is claimed as if it had been created
+-- $6 s after the previous open task of this key. So many tasks of one key delay a task of another key by at
+-- most one task, and each further task of the same key is delayed by at most $6 s more than the previous one
+-- (weighted fair queueing with wall-clock time).
 WITH command AS (
     UPDATE command_inbox SET status = 'PROCESSING' WHERE id = $2 AND status = 'RECEIVED' RETURNING id
 )
@@ -15,14 +16,16 @@ FROM command
 RETURNING id
 
 -- name: claim_tasks
--- Claim at most $2 tasks that are PENDING or whose lease has expired; each gets a new fencing token. Two kinds of tasks, each
--- with an index of its own, are claimed in one order: those that had to wait for a time that has come, by this time, and the
--- others. "share" counts the first kind among the first $2 tasks; if tasks of the other kind are locked, "more" claims further
--- ones of the first. If one kind always came first, a steady supply of it would delay the other kind without bound.
--- Tasks that had to wait are PENDING, as a constraint says; a condition on the status would let the planner choose the index
--- of the status, with all waiting tasks. "share" has an array, whose size the planner does not know, for the same reason.
--- The update finds the rows by an array: it cannot be planned as a join that reads the whole table, which it was, because
--- the planner does not know how small the later limits are.
+-- Claim at most $2 tasks that are PENDING or whose lease has expired; each gets a new fencing token. There
+-- are two kinds of tasks, each with its own index: tasks that were suspended until a time that has passed
+-- (not_before), and the others (claim_order_at or created_at). Both kinds are claimed in one order of these
+-- times. If one kind always came first, a steady supply of it would delay the other kind without bound.
+-- "share" counts how many of the first $2 tasks are of the first kind. If other transactions have locked
+-- tasks of the second kind, "more" claims further tasks of the first kind. A constraint ensures that a task
+-- with not_before is PENDING. There is no condition on its status, because the planner could then choose the
+-- index of the status, which also has all suspended tasks. For the same reason "share" compares the status
+-- with an array whose size the planner does not know. The UPDATE also finds its rows by an array. With a
+-- join, the planner would read the whole table, because it does not know how small the limits are.
 WITH timers AS MATERIALIZED (
     SELECT not_before FROM async_tasks WHERE task_type = ANY($1::text[]) AND not_before <= now() ORDER BY not_before LIMIT $2
 ), share AS MATERIALIZED (
@@ -65,11 +68,13 @@ RETURNING task.id, task.task_type, task.triggered_by_command_id, task.aggregate_
     task.progress, task.attempts, task.lease_token
 
 -- name: measure_backlog
--- Count the open tasks of the types $1 by state, at most $2 of each state, and return for how long a runner could have claimed
--- the oldest PENDING one. A PENDING task was last updated when it was created, released, retried or woken. claim_order_at is
--- not used, because a fairness key changes it as well. PENDING tasks are read by the indexes by which they are claimed. The
--- index of the status has all waiting tasks too; the array, whose size the planner does not know, makes a search of this index
--- expensive, even if old statistics say that no task waits.
+-- Count the open tasks of the types $1 by state, at most $2 of each state, and return for how long a runner
+-- could have claimed the oldest PENDING one. This time begins at updated_at, because a PENDING task was last
+-- updated when it was created, released, retried or woken. claim_order_at is not used, because a fairness key
+-- changes it as well. PENDING tasks are read by the indexes by which they are claimed, and not by the index
+-- of the status, which has all suspended tasks too. The comparison with an array, whose size the planner does
+-- not know, makes the planner consider that index expensive, even if old statistics say that no task is
+-- suspended.
 WITH pending AS (
     (SELECT greatest(not_before, updated_at) AS since FROM async_tasks
      WHERE task_type = ANY($1::text[]) AND not_before <= now()
@@ -103,9 +108,10 @@ FROM async_tasks
 WHERE id = $1
 
 -- name: renew_leases
--- Renew the leases whose fencing token is valid, and return the tasks that were cancelled or claimed by another runner.
--- A task that its worker has just ended is not returned: the worker may still be running.
--- A locked task keeps its lease for now: no runner can claim it either, and the others must not wait for it.
+-- Renew the leases whose fencing token is valid, and return the tasks that were cancelled, set back to
+-- PENDING or claimed by another runner. A task that its worker has just ended is not returned: the worker may
+-- still be running. A task that another transaction has locked keeps its lease for now. No runner can claim
+-- such a task, and the renewal of the other leases must not wait for the lock.
 WITH held AS (
     SELECT id, lease_token FROM unnest($1::uuid[], $2::uuid[]) AS held (id, lease_token)
 ), renewable AS (
@@ -161,9 +167,9 @@ WHERE id = $1 AND lease_token = $2 AND status = 'RUNNING'
 RETURNING id
 
 -- name: suspend_task
--- Return a task to PENDING that is not claimed before $3; its next claim counts as the first attempt, and errors of earlier
--- attempts are over. A time in the past counts as the present, and does not put the task before others that wait for a
--- runner. No row: the task is lost.
+-- Set a task back to PENDING, so that no runner claims it before $3. Its next claim counts as the first
+-- attempt, and the error of an earlier attempt is removed. A time in the past is replaced by the present, so
+-- that the task does not come before others that wait for a runner. No row: the task is lost.
 UPDATE async_tasks
 SET status = 'PENDING', attempts = 0, error_data = NULL, lease_until = NULL, lease_token = NULL,
     not_before = greatest($3::timestamptz, now())
@@ -171,11 +177,13 @@ WHERE id = $1 AND lease_token = $2 AND status = 'RUNNING'
 RETURNING id
 
 -- name: wake_tasks
--- Let the suspended tasks $1 be claimed at once, and return their types. They are claimed in the order in which they are woken:
--- in the order of their creation, a young task would wait until no older one is woken any more. RUNNING tasks are updated too:
--- under REPEATABLE READ a task that was suspended after the snapshot looks RUNNING, and the lock raises SQLSTATE 40001
--- instead of missing the task. The tasks are locked in the order of their ids, so that two wakes cannot deadlock. A task that
--- waits for no time is not updated: its age counts from its last update.
+-- Let the suspended tasks $1 be claimed at once, and return their types. They are claimed in the order in
+-- which they are woken. In the order of their creation, a young task would have to wait as long as older
+-- tasks are woken. RUNNING tasks are locked and updated too: under REPEATABLE READ a task that was suspended
+-- after the snapshot looks RUNNING, and the lock then raises SQLSTATE 40001 instead of missing the task. The
+-- tasks are locked in the order of their ids, so that two transactions that wake tasks cannot deadlock. A
+-- PENDING task that is not suspended is not updated, because its updated_at shows since when it can be
+-- claimed.
 WITH open AS MATERIALIZED (
     SELECT id, status, not_before FROM async_tasks WHERE id = ANY($1::uuid[]) AND status IN ('PENDING', 'RUNNING')
     ORDER BY id FOR NO KEY UPDATE
