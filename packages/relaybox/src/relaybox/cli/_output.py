@@ -41,7 +41,7 @@ def run_on_database(work: Callable[[Executor], Awaitable[T]]) -> T:
     """Run *work* on a connection in autocommit mode: each statement is a transaction.
 
     Args:
-        work: Function of the connection; its result is returned.
+        work: Called with the connection; its result is returned.
 
     Raises:
         SettingsError: POSTGRES_* is malformed.
@@ -60,7 +60,7 @@ def run_with_database(work: Callable[[Database], Awaitable[T]]) -> T:
     """Run *work*, which opens its own transactions; raise as :func:`run_on_database` does.
 
     Args:
-        work: Function of the database; its result is returned.
+        work: Called with the database; its result is returned.
     """
     return asyncio.run(_run_with_database(load_settings(PostgresSettings), work))
 
@@ -137,7 +137,7 @@ def cell_text(value: object) -> Text:
 
 
 def format_age(moment: datetime | None) -> str:
-    """Format the time since a past *moment* as ``12 s``, to a future one as ``in 12 s``, None as ``–``."""
+    """Format the distance of *moment* from now: ``12 s`` if past, ``in 12 s`` if future, ``–`` for None."""
     return _EMPTY if moment is None else format_duration((datetime.now(UTC) - moment).total_seconds())
 
 

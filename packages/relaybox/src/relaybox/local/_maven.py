@@ -30,7 +30,7 @@ _PARALLEL_MAX: Final = 4
 _FILE_BYTES_MAX: Final = 128 * 2**20
 _CHUNK_BYTES: Final = 2**18
 _TIMEOUT_S: Final = 30.0
-#: Seconds before the second, third and fourth attempt.
+#: Pauses in seconds before the second, third and fourth attempt to download a file.
 _PAUSES_S: Final = (0.2, 0.5, 1.0)
 #: A partial file that was not written for this time is the rest of a killed download.
 _STALE_PART_S: Final = 3_600
@@ -206,7 +206,7 @@ def _remove_stale_parts(target: Path) -> None:
 
 
 async def _run_in_daemon_thread(work: Callable[[], None]) -> None:
-    """Run *work* in a daemon thread: unlike ``asyncio.to_thread``, it does not delay program exit."""
+    """Run *work* in a daemon thread, which, unlike ``asyncio.to_thread``, does not delay program exit."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()
 
