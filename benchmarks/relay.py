@@ -58,7 +58,7 @@ async def drain_figures(backlog: Backlog, rounds: int) -> dict[str, Any]:
 
 
 async def _warmed_up(backlog: Backlog) -> dict[str, Any]:
-    """Run a first, untimed round: count what does not depend on time, and compare the records."""
+    """Run a first, untimed round: count round trips and dead row versions, and compare the records."""
     figures: dict[str, Any] = {}
     digests: dict[str, tuple[int, int]] = {}
     for name in DELIVERIES:
