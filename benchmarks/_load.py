@@ -62,7 +62,7 @@ class Connection(asyncio.Protocol):
         self.closed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Store the transport; asyncio calls this when the connection is open."""
+        """Store the transport; asyncio calls this method when the connection is open."""
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:

@@ -54,7 +54,7 @@ class QueryCounter:
 
 
 class _ClientMessages:
-    """Parses the client messages of a connection (postgresql.org/docs/18/protocol-message-formats.html)."""
+    """Parse the client messages of a connection (postgresql.org/docs/18/protocol-message-formats.html)."""
 
     def __init__(self, counter: QueryCounter) -> None:
         self._counter = counter

@@ -30,7 +30,7 @@ SQL: Final = load_queries("statements", "replay.sql")
 PARTITIONS: Final = 8
 LIVE_PER_S: Final = 200
 LIVE_KEYS: Final = 200
-#: Letters by the number of their keys, and the prefix of the figures; None for a key per letter.
+#: Number of keys of the dead letters, by the prefix of the figures; None: each letter has a key of its own.
 SHAPES: Final[dict[str, int | None]] = {"one_key": 1, "keys_200": 200, "own_keys": None}
 _LOOK_S: Final = 0.25
 _READY_S: Final = 60.0
@@ -138,7 +138,7 @@ class Scene:
         return row["last_at"]
 
     async def flow(self, live: LiveEvents, since: datetime, until: datetime) -> Flow:
-        """Return the rate of the live events' effects in a period, and the delays of those produced in it."""
+        """Return the rate of live events' effects in a period, and the p99 delay of events produced in it."""
         handled_at_s = {
             row["event_id"]: row["handled_at"].timestamp()
             for row in await self._connection.fetch(SQL["live_effects"])

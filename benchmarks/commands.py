@@ -18,7 +18,7 @@ CONNECTIONS: Final = 32
 
 
 def contestants(stack: ExitStack) -> dict[str, int]:
-    """Start the three contestants, and return their ports by name."""
+    """Start the three compared programs (contestants), and return their ports by name."""
     uvicorn = ["uvicorn", "--factory", "--app-dir", "benchmarks", "--workers", str(WORKERS)]
     uvicorn += ["--port", "{port}", "--log-level", "warning", "--no-access-log"]
     uvicorn += ["--timeout-worker-healthcheck", "30"]

@@ -129,7 +129,7 @@ class Topic:
 
 
 class Turns:
-    """Run one contestant at a time, each time in a new process."""
+    """Run one of the compared consumers (contestants) at a time, each time in a new process."""
 
     def __init__(self, connection: Any, peers: Path | None) -> None:
         self._connection = connection
@@ -141,7 +141,7 @@ class Turns:
         """Return a contestant's effects per second, by PostgreSQL's clock, on the keys that are not slow.
 
         Args:
-            name: The contestant.
+            name: Name of the contestant, such as ``bare``.
             topic: The topic that the contestant reads, as a new consumer group.
             environment: Further environment variables of the contestant's process.
             share: The contestant is stopped when it has handled 1/*share* of the events.
@@ -203,7 +203,7 @@ def peer_environment() -> dict[str, str]:
 
 
 async def rates(turns: Turns, events: int, rounds: int, *, faststream: bool) -> dict[str, Any]:
-    """Compare the contestants; a ratio is the median of the ratios of the rounds."""
+    """Run the contestants in turns; return their rates and ratios, which are medians over the rounds."""
     topic = await Topic.written("bench-rates", events=events, partitions=8)
     names = [*OURS.values(), "bare", *(["faststream"] if faststream else [])]
     per_s: dict[str, list[float]] = {name: [] for name in names}

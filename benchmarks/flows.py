@@ -73,7 +73,7 @@ _PROGRESS_S: Final = 60.0
 
 
 class Turns:
-    """Run one contestant at a time, each time in a new process."""
+    """Run one of the compared programs (contestants) at a time, each time in a new process."""
 
     def __init__(self, connection: Any, peers: Path | None) -> None:
         self._connection = connection
@@ -112,7 +112,7 @@ class Turns:
 
 
 async def steps(turns: Turns, flows: int, rounds: int) -> dict[str, Any]:
-    """Compare the contestants; a ratio is the median of the ratios of the rounds."""
+    """Run the contestants in turns; return rates, CPU times and ratios, which are medians over the rounds."""
     per_s: dict[str, list[float]] = defaultdict(list)
     cpu_us: dict[str, list[float]] = defaultdict(list)
     for number in range(rounds):

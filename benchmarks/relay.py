@@ -106,7 +106,7 @@ async def sharing_figures(backlog: Backlog, rounds: int) -> dict[str, Any]:
 
 
 async def memory_figures(backlog: Backlog) -> dict[str, Any]:
-    """Return the maximum memory of a relay while it publishes a backlog."""
+    """Return the maximum resident memory (MB) of a relay while it publishes a backlog."""
     with relays(1, DELIVERIES["exactly_once"]) as running:
         await backlog.shared_by(1)
         await backlog.drain(running)

@@ -136,7 +136,7 @@ async def steady_ms(writer: Writer, watcher: Watcher, per_s: float, seconds: flo
 async def warm_up_s(
     writer: Writer, watcher: Watcher, per_s: float, *, seconds_min: float, seconds_max: float
 ) -> float:
-    """Write *per_s* events per second until the median is stable, at least and at most for the given seconds.
+    """Write *per_s* events per second until the median is stable, for *seconds_min* to *seconds_max* seconds.
 
     Returns:
         The seconds of the warm-up.

@@ -105,7 +105,7 @@ async def measure_imports(rounds: int) -> dict[str, Any]:
 
 
 async def seed_tree(database: Database) -> tuple[UUID, UUID, UUID]:
-    """Create two workspaces, the first with a folder of 10,000 nodes; return the ids of all three."""
+    """Create two workspaces, the first with a folder as the root of 10,000 nodes; return the three ids."""
     here, there = [await _add(database, None, NodeKind.WORKSPACE, [title]) for title in ("Here", "There")]
     [top] = await _add(database, here[0], NodeKind.FOLDER, ["Top"])
     folders = await _add(database, top, NodeKind.FOLDER, [f"Folder {number}" for number in range(FOLDERS)])

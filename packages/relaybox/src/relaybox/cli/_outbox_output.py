@@ -124,7 +124,7 @@ def _waits_for(head: Row) -> str:
 
 
 def print_preview(action: Action, found: Preview) -> None:
-    """Print the first rows that *action* would change, and the number of all rows that it would change."""
+    """Print the first selected rows to which *action* applies, and the number of all of them."""
     print_rows(found.rows)
     if found.rows_total > len(found.rows):
         typer.echo(f"… and {found.rows_total - len(found.rows)} more")

@@ -103,7 +103,8 @@ def print_table(table: Table) -> None:
     """Print *table*; if the table is wider than the terminal (or ``COLUMNS``), print a block per row instead.
 
     A block has a line per column, as the expanded display of psql. In a table that is too wide, values would
-    be split over several lines, and could neither be read nor copied.
+    be split over several lines, and could neither be read nor copied. A table without a header is printed as
+    a table in any case.
     """
     console = Console()
     unbounded = console.options.update(max_width=_WIDTH_MAX)

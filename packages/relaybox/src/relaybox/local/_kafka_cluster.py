@@ -100,7 +100,7 @@ class LocalKafkaCluster:
     async def stop(self) -> None:
         """Shut down all brokers; send SIGKILL to a broker that has not ended after 8 s.
 
-        A broker cannot shut down in order when too few controllers are left for a quorum.
+        A broker cannot shut down cleanly if too few controllers are left for a quorum.
         """
         await asyncio.gather(*(broker.stop() for broker in self.brokers))
 

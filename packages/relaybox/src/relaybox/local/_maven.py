@@ -56,10 +56,10 @@ def read_manifest(text: str) -> tuple[PinnedFile, ...]:
 
 
 def repository_url() -> str:
-    """Return the URL of the mirror of Maven Central in ``~/.m2/settings.xml``, else of Maven Central.
+    """Return the URL of Maven Central, or of its mirror if ``~/.m2/settings.xml`` has a mirror of it.
 
-    As in Maven, this is the first ``<mirror>`` with ``central``, ``*`` or ``external:*`` in ``<mirrorOf>``,
-    and without ``!central``.
+    As in Maven, the mirror is the first ``<mirror>`` with ``central``, ``*`` or ``external:*`` in
+    ``<mirrorOf>``, and without ``!central``.
 
     Raises:
         ServerNotAvailable: The file is not valid XML.
@@ -89,8 +89,8 @@ async def fetch_pinned(
 
     Args:
         files: Files of the manifest.
-        home: Cache in the layout of the repository. Several processes may share it, because a file is moved
-            into it only after it is complete and verified.
+        home: Cache in the layout of the repository. Several processes may share the cache, because a file is
+            moved into the cache only when the file is complete and verified.
         on_start: Called before the downloads with the number of files to download; not called if there are
             none.
         on_file: Called after each downloaded file.

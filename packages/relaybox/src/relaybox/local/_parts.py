@@ -240,7 +240,7 @@ class SupervisedProgram:
 
 
 class SupervisedServer:
-    """Runs the server of a :class:`ServerPart` for a supervisor.
+    """Run the server of a :class:`ServerPart` for a supervisor.
 
     An error of the first start is raised as it is, because its message says what to do. An error of a later
     start counts as a crash.
@@ -284,7 +284,7 @@ class SupervisedServer:
         return tail(self._server.log, lines_max=_LAST_LINES_MAX)
 
     def ready_note(self) -> str:
-        """Return ``, data in DIRECTORY``; for root, it may differ from the configured directory."""
+        """Return ``, data in DIRECTORY``; for root, DIRECTORY may differ from the configured directory."""
         return f", data in {self._server.resolved_data_dir}"
 
 

@@ -47,7 +47,8 @@ class SteppedConsumer:
         Raises:
             HandlerFailed: A handler with ``on_failure="stop"`` failed on every attempt.
             EnvelopeInvalid, MessageTooLarge, EventVersionUnknown, EventUpcastFailed: The message cannot be
-                read as an event, and all handlers that may be meant have ``on_failure="stop"``.
+                read as an event, and its handler has ``on_failure="stop"``; if the type of the event is
+                unknown, all handlers have it.
             DatabaseError: The database is unavailable, or rejects a statement.
         """
         if not self._read:

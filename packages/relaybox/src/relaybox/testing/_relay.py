@@ -94,7 +94,7 @@ def _is_refused(row: Row) -> bool:
 
 
 def _order(row: Row) -> object:
-    """Return the key of *row*: it waits for earlier rows of its key. Without a key, return the unique id."""
+    """Return the key of *row*, or its id without a key: rows with equal results are published in order."""
     return row.id if row.key is None else row.key
 
 

@@ -24,7 +24,7 @@ class Kind(StrEnum):
     LOST = "lost"
     #: More than one record of a topic has the event's id as ``ce_id`` (G31).
     DUPLICATED = "duplicated"
-    #: The event's first record is behind a record of a later event of the same key (G21).
+    #: The event's first record follows a record of a later event of the same key in the partition (G21).
     REORDERED = "reordered"
     #: The event is in another partition than the first event of its key, so that consumers may receive the
     #: events of the key in another order (G21).
@@ -53,8 +53,8 @@ _FAILOVER_REMEDY: Final = "section 'After a failover' in docs/how-to/blocked-key
 class Example:
     """One event of a finding."""
 
-    #: Id of the event, or of a record that was published from the outbox as bytes; None for a record without
-    #: such an id.
+    #: Id of the event; for a record that is not an event and was published from the outbox, such as a dead
+    #: letter, the id in its header ``relaybox_record_id``. None for a record without such an id.
     event_id: str | None
     #: Id of the outbox row; None if there is no row.
     row_id: str | None
@@ -75,7 +75,8 @@ class Finding:
     kind: Kind
     #: None for events without a record whose outbox rows, which name the topic, were removed.
     topic: str | None
-    #: Key of the events. None for events without a key, and for records that were published as bytes.
+    #: Key of the events. None for events without a key, and for records that are not events and were
+    #: published from the outbox, such as dead letters.
     key: str | None
     #: Number of events of this kind, key and topic.
     events: int

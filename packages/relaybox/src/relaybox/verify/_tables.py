@@ -19,7 +19,7 @@ from relaybox.verify._report import Example, Finding, Kind, Tally
 __all__ = ("CLOCKS_DIFFER", "Horizon", "PossibleLoss", "Snapshot", "Tables", "map_table_errors")
 
 _SQL: Final = load_queries(__package__ or "relaybox.verify", "verify.sql")
-#: Statement timeout: a statement reads or sorts whole tables, unlike those that services execute.
+#: Statement timeout: one hour, because the statements of a verification read and sort whole tables.
 _STATEMENT_MS: Final = 3_600_000
 _KEYS_PAGE: Final = 50_000
 _EXAMPLES_MAX: Final = 3
@@ -151,7 +151,7 @@ class Tables:
         await self._fetch("find_missing")
 
     async def keys_with_lost_events(self) -> AsyncGenerator[list[str]]:
-        """Yield the keys of events classified as lost, in pages."""
+        """Yield the keys of events classified as lost, in sorted pages of at most 50,000 keys."""
         last: str | None = None
         while page := [row["key"] for row in await self._fetch("keys_with_lost_events", last, _KEYS_PAGE)]:
             yield page

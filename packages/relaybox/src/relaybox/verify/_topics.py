@@ -262,8 +262,8 @@ class Reader:
         partition = (message.topic(), message.partition())
         code = error.code()
         if code == KafkaError._PARTITION_EOF:  # noqa: SLF001
-            # message.offset() is the position of the consumer. It is also behind control records and aborted
-            # records, which a consumer never receives.
+            # message.offset() is the position of the consumer. The position also passes control records and
+            # aborted records, which a consumer never receives.
             if message.offset() >= self._unread.get(partition, 0):
                 self._finish_partition(partition)
             else:
