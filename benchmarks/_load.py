@@ -154,6 +154,6 @@ async def open_loop(address: Address, requests: Iterator[bytes], *, per_s: float
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Return the value that *percent* % of *values* do not exceed (nearest rank)."""
+    """Return the value whose rank is *percent* % of the number of *values*, rounded to a whole rank."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, max(0, round(percent / 100 * len(ordered)) - 1))]

@@ -80,7 +80,7 @@ def print_letter(details: LetterDetails) -> None:
 
 
 def print_letter_preview(action: LetterAction, found: LetterPreview) -> None:
-    """Print the first dead letters that *action* would change, and the number of all that it would change."""
+    """Print the first dead letters that *action* would change, and the total number of such letters."""
     print_letters(found.letters)
     if found.letters_total > len(found.letters):
         typer.echo(f"… and {found.letters_total - len(found.letters)} more")

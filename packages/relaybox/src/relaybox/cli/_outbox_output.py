@@ -124,7 +124,7 @@ def _waits_for(head: Row) -> str:
 
 
 def print_preview(action: Action, found: Preview) -> None:
-    """Print the first selected rows to which *action* applies, and the number of all of them."""
+    """Print the first selected rows to which *action* applies, their number, and how many are blocked."""
     print_rows(found.rows)
     if found.rows_total > len(found.rows):
         typer.echo(f"… and {found.rows_total - len(found.rows)} more")

@@ -56,7 +56,7 @@ def read_manifest(text: str) -> tuple[PinnedFile, ...]:
 
 
 def repository_url() -> str:
-    """Return the URL of Maven Central, or of its mirror if ``~/.m2/settings.xml`` has a mirror of it.
+    """Return the URL of the mirror that ``~/.m2/settings.xml`` names for Maven Central or of Maven Central.
 
     As in Maven, the mirror is the first ``<mirror>`` with ``central``, ``*`` or ``external:*`` in
     ``<mirrorOf>``, and without ``!central``.

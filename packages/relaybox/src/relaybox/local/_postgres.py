@@ -352,7 +352,7 @@ class LocalPostgres(LocalServer):
 
 
 def _initdb_options(cluster: Path, version: int, *, durable: bool) -> list[str]:
-    # The builtin locale provider sorts by code point and knows non-ASCII letters, and is the same everywhere.
+    # The builtin locale provider sorts by code point, knows non-ASCII letters, and works equally everywhere.
     has_builtin = version >= _BUILTIN_LOCALE_SINCE
     locale = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"] if has_builtin else []
     return [

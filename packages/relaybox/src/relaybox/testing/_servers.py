@@ -15,7 +15,7 @@ __all__ = ("run_in_own_loop", "server_directory")
 
 T = TypeVar("T")
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a random name below it, by mkdtemp
-#: Free space in ``/dev/shm`` from which it is used. Its size is by default half of the machine's memory.
+#: Free space that ``/dev/shm`` must have to be used. Its default size is half of the machine's memory.
 _ROOM_BYTES: Final = 4 * 2**30
 _PREFIX: Final = "relaybox-tests-"
 #: File in a directory for servers, locked while the process that created the directory lives.

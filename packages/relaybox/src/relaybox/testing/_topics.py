@@ -43,7 +43,7 @@ class TopicClient:
         self._admin.__exit__(kind, error, trace)
 
     def ends(self) -> dict[Partition, int]:
-        """Return the offset after the last committed message of each partition of the topics with events.
+        """Return the offset after the last committed message of each partition, without internal topics.
 
         Raises:
             AssertionError: Kafka does not return the offsets within 120 s.
