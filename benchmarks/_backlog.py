@@ -28,8 +28,8 @@ _LOOK_S: Final = 0.2
 _READY_S: Final = 30.0
 _DRAIN_S: Final = 300.0
 _WARM_UP_DRAINS: Final = 12
-#: Untimed drains that warm up the broker in a short form. Fewer than in full runs: figures of short forms are
-#: only compared with each other.
+#: Number of backlogs that are published untimed to warm up the broker in a short form. This is fewer than in
+#: full runs, because figures of short forms are only compared with each other.
 SHORT_DRAINS: Final = 3
 
 
@@ -54,7 +54,7 @@ async def connected(postgres: LocalPostgres | None = None) -> AsyncGenerator[Any
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Drained:
-    """The time and the resources that publishing a backlog took."""
+    """The rate at which a backlog was published, and the resources that this took."""
 
     per_s: float
     wal_bytes_per_event: float
@@ -62,7 +62,7 @@ class Drained:
 
 
 class Backlog:
-    """A backlog of *events* events, which is written again for each contestant, a compared program."""
+    """A backlog of *events* events, which is written again for each contestant (program to compare)."""
 
     def __init__(self, connection: Any, events: int) -> None:
         self._connection = connection
@@ -129,7 +129,7 @@ class Backlog:
                 await asyncio.sleep(_LOOK_S)
 
     async def warm_broker(self, drains: int = _WARM_UP_DRAINS) -> None:
-        """Warm up the broker's JVM by untimed drains; a cold broker takes three times as long."""
+        """Publish *drains* backlogs to warm up the broker's JVM; a cold broker takes three times as long."""
         with relays(1, "exactly-once") as running:
             await self.shared_by(1)
             for _ in range(drains):

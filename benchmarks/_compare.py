@@ -33,7 +33,7 @@ class Compared:
     """One figure of a benchmark, for both revisions."""
 
     name: str
-    #: Medians over the turns.
+    #: Medians over the turns: of the other revision (*before*), and of the working tree (*now*).
     before: float
     now: float
     #: Median of the ratios of the turns, above 1 if *now* is better; None if one of the values is 0.
@@ -46,7 +46,7 @@ class Compared:
 
     @property
     def fell(self) -> bool:
-        """True if the figure is worse by more than 5 %."""
+        """True if the figure is worse by more than 5 %; without a ratio, if it is worse at all."""
         if self.ratio is not None:
             return self.ratio < 1 - FALL_MAX
         return self.now < self.before if rises_with_quality(self.name) else self.now > self.before

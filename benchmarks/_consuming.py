@@ -49,7 +49,7 @@ async def hang() -> None:
 
 
 async def exit_program() -> None:
-    """Raise what ends a program."""
+    """Raise SystemExit, as code that ends its process does."""
     raise SystemExit(3)
 
 
@@ -89,7 +89,7 @@ async def relaybox(topic: str, group: str, transaction_events_max: int) -> None:
 
 
 async def bare(topic: str, group: str) -> None:
-    """Run the loop until the process is killed."""
+    """Run the bare loop until the process is killed."""
     kafka = KafkaConsumer(
         {
             **load_settings(KafkaSettings).client_config(),

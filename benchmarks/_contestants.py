@@ -46,11 +46,11 @@ _OUTBOX = OutboxSettings()
 
 
 class Base(DeclarativeBase):
-    """Base of the models of an ordinary application."""
+    """Base class of the SQLAlchemy models of the compared application."""
 
 
 class Session(Base):
-    """``genesis_sessions``."""
+    """Model of the table ``genesis_sessions``."""
 
     __tablename__ = "genesis_sessions"
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -68,7 +68,7 @@ class Session(Base):
 
 
 class Inbox(Base):
-    """``command_inbox``."""
+    """Model of the table ``command_inbox``."""
 
     __tablename__ = "command_inbox"
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -79,7 +79,7 @@ class Inbox(Base):
 
 
 class Event(Base):
-    """``domain_events``."""
+    """Model of the table ``domain_events``."""
 
     __tablename__ = "domain_events"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -95,7 +95,7 @@ class Event(Base):
 
 
 class Outbox(Base):
-    """``event_outbox``."""
+    """Model of the table ``event_outbox``."""
 
     __tablename__ = "event_outbox"
     id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.gen_random_uuid())
@@ -177,8 +177,8 @@ async def _insert(db: Any, session: Session, decision: Any) -> None:
         await db.flush()
     after = from_json(decision.snapshot)
     session.feedback = after["feedback"]
-    # The column keeps eight pieces of feedback: a ninth equal piece does not change it, but must increment
-    # the version.
+    # The column keeps the last eight pieces of feedback. If all eight equal the new piece, the column does
+    # not change, but the version must be incremented.
     flag_modified(session, "feedback")
     await db.flush()
 

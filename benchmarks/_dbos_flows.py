@@ -1,10 +1,10 @@
 """Run flows of steps with DBOS; started with the Python of the peers' environment.
 
-The same flows as ``_flowing.py steps``. As DBOS's documentation recommends: async workflows; a step that
-writes to PostgreSQL is a transaction of a datasource, which commits the effect with a record of the step. A
-step without an effect there is ``DBOS.step``, and so is the step of kind ``at_least_once``: it inserts on a
-connection of its own, and DBOS records it afterwards. DBOS runs a workflow at once in the process that
-starts it. Its pools have a connection for each workflow that runs. No log line per step.
+The flows are those of ``_flowing.py steps``. As DBOS's documentation recommends, workflows are async, and a
+step that writes to PostgreSQL is a transaction of a datasource, which commits the effect with a record of the
+step. A step without an effect is a ``DBOS.step``. A step of kind ``at_least_once`` is a ``DBOS.step`` that
+inserts on a connection of its own; DBOS records this step afterwards. DBOS runs a workflow at once in the
+process that starts it. DBOS's pools have a connection for each workflow that runs. Steps write no log lines.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ INSERT = text("INSERT INTO bench_flow_effects (flow_id, step) VALUES (:flow_id, 
 
 
 async def run() -> dict[str, float]:
-    """Let the clients each run a workflow after the other, and return the time and CPU of the timed ones."""
+    """Let each client run one workflow after the other; return time and CPU seconds, without the warm-up."""
     source = await AsyncSQLAlchemyDatasource.create(
         os.environ["PEER_DATABASE"], {"pool_size": CLIENTS, "max_overflow": 2}
     )

@@ -22,8 +22,8 @@ from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings, lo
 __all__ = ("Connect", "connect_jars")
 
 VERSION: Final = "3.6.1.Final"
-#: The jars and their hashes: the connector, Connect 4.3.0, for which it is built, slf4j-simple, and
-#: dependencies.
+#: Names and hashes of the jars: the connector, Kafka Connect 4.3.0 (for which the connector is built),
+#: slf4j-simple, and their dependencies.
 _MANIFEST: Final = Path(__file__).with_name(f"debezium-{VERSION}.sha256")
 _NAME: Final = "outbox"
 _READY_S: Final = 180.0
@@ -61,7 +61,7 @@ _CONNECTOR: Final[dict[str, Any]] = {
 
 
 def connect_jars(*, fetch: bool) -> list[Path]:
-    """Return the jars from the cache; download missing ones if *fetch*, otherwise return none.
+    """Return the jars, and download missing ones; without *fetch*, return an empty list if there is no cache.
 
     Raises:
         ServerNotAvailable: A jar cannot be downloaded.
@@ -115,7 +115,7 @@ class Connect:
         await self.until("RUNNING")
 
     async def until(self, state: str, log: Path | None = None) -> None:
-        """Wait until the connector, and its task if it should run, are in *state*."""
+        """Wait until the connector is in *state*; for RUNNING, until its task is RUNNING, too."""
         until_s = time.monotonic() + _READY_S
         while time.monotonic() < until_s and self._process.returncode is None:
             told = await asyncio.to_thread(self._ask, "GET", "/status")

@@ -1,4 +1,4 @@
-"""Measure the expiry of stored responses during requests with new keys: duration, WAL and longest wait."""
+"""Measure the expiry of stored responses under load: duration and WAL of the sweep, and response times."""
 
 import asyncio
 import time
@@ -20,7 +20,7 @@ _PER_S: Final = 200
 _LIVE: Final = 20_000
 _EXPIRED_SLOT: Final = 0
 _LIVE_SLOT: Final = 1
-#: Seconds of load without sweep, before the first and after the last statement of the sweep.
+#: Seconds of load before the first statement of the sweep, and after the last.
 _CALM_S: Final = 2.0
 _PAUSE_S: Final = 0.1
 _SECONDS_MAX: Final = 300
@@ -30,7 +30,7 @@ _SWEEP_S_MAX: Final = 60.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Expired:
-    """The time and the failed attempts of a sweep."""
+    """Duration, failed attempts and result of a sweep, and the duration of the VACUUM after it."""
 
     sweep_s: float
     #: Failed attempts to truncate a slot because a transaction was reading it.
@@ -41,7 +41,7 @@ class Expired:
 
 
 async def expire(postgres: LocalPostgres, address: Address, keys: int) -> dict[str, Any]:
-    """Return the figures of a load during a sweep of *keys* responses, and of the same load without it."""
+    """Return the figures of a load during a sweep of *keys* responses, and of this load without a sweep."""
     async with connected(postgres) as connection:
         await connection.execute(SQL["make_texts"])
         await closed_loop(address, iter(fresh(place_order(), 2_000)), connections=CONNECTIONS, seconds=10.0)
@@ -86,7 +86,7 @@ async def _loaded(
 
 
 async def fill(connection: Any, keys: int) -> None:
-    """Write *keys* expired responses to a closed slot and some live ones to the open slot, on disk."""
+    """Write *keys* expired responses to one table of bodies (slot), live ones to another, and all to disk."""
     await connection.execute(SQL["empty_answers"])
     await connection.fetch(SQL["make_claims"], keys, "expired-", -1)
     await connection.fetch(SQL["make_bodies"], _EXPIRED_SLOT)
@@ -98,7 +98,7 @@ async def fill(connection: Any, keys: int) -> None:
 
 
 async def _sweep(connection: Any) -> Expired:
-    """Run the sweeper of the services until no expired row is left; then vacuum as autovacuum would."""
+    """Sweep as services do until the expired slot is truncated, at most 60 s; then vacuum like autovacuum."""
     database = Database(load_settings(PostgresSettings), application_name="bench-sweeper")
     settings, busy, slots, began = load_settings(IdempotencySettings), 0, 0, time.perf_counter()
     async with database.connection() as service:

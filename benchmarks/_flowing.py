@@ -42,13 +42,13 @@ _INSERT: Final = text("INSERT INTO bench_flow_effects (flow_id, step) VALUES (:f
 
 
 async def insert(db: AsyncSession, flow_id: UUID, number: int) -> int:
-    """Insert the row of one step."""
+    """Insert the row of one step, and return *number*."""
     await db.execute(_INSERT, {"flow_id": flow_id, "step": number})
     return number
 
 
 async def give(_db: AsyncSession, _flow_id: UUID, number: int) -> int:
-    """Return the value of one step."""
+    """Return *number* as the value of one step, without an effect."""
     return number
 
 
@@ -56,7 +56,7 @@ KINDS: Final = {"insert": insert, "value": give}
 
 
 def flow_of_steps(kind: str) -> FlowDefinition:
-    """Return a flow whose steps have the effect of *kind*."""
+    """Return a flow whose steps are of *kind*: ``insert`` or ``value``."""
     effect = KINDS[kind]
 
     @flow("Bench.Steps")
@@ -75,7 +75,7 @@ async def waiting_flow(current: Flow, _arguments: dict[str, Any]) -> None:
 
 
 class Completion:
-    """Notifies a client when its flow has ended."""
+    """Notify a client when its flow has ended."""
 
     def __init__(self) -> None:
         self._ends: dict[UUID, asyncio.Future[None]] = {}
@@ -86,7 +86,7 @@ class Completion:
         return self._ends[flow_id]
 
     def observing(self, worker: Worker) -> Worker:
-        """Wrap *worker*."""
+        """Return a worker that calls *worker*, then completes the future of the flow."""
 
         async def work(task: Task, progress: Progress) -> AttemptOutcome | None:
             outcome = await worker(task, progress)
@@ -97,7 +97,7 @@ class Completion:
 
 
 async def run_steps(kind: str, flows: int, steps: int) -> dict[str, float]:
-    """Let the clients each start a flow after the other, and return the time and CPU of *flows* flows."""
+    """Let 20 clients each run one flow after the other; return seconds and CPU seconds of *flows* flows."""
     definition, database, completion = flow_of_steps(kind), database_of(), Completion()
     workers = flow_workers(database, [definition])
     runner = runner_of(database, {name: completion.observing(worker) for name, worker in workers.items()})
@@ -124,7 +124,7 @@ async def run_steps(kind: str, flows: int, steps: int) -> dict[str, float]:
 
 
 def database_of() -> Database:
-    """Return a database with a connection for each flow that runs."""
+    """Return a database whose pool has a connection for each flow that runs, and two more."""
     pool_size = CONCURRENCY + _SPARE_CONNECTIONS
     settings = load_settings(PostgresSettings).model_copy(update={"pool_size": pool_size})
     return Database(settings, application_name=APPLICATION)
@@ -155,7 +155,7 @@ async def run_waiting(topic: str) -> None:
 
 
 async def main(name: str, *arguments: str) -> None:
-    """Run one of the two."""
+    """Run ``steps`` or ``waiting``, as *name* says, with its arguments."""
     configure_logging("bench", os.environ.get("LOG_LEVEL", "WARNING"))
     if name == "waiting":
         await run_waiting(*arguments)

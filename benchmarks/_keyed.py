@@ -19,6 +19,7 @@ __all__ = ("CONNECTIONS", "SQL", "WAYS", "Subject", "Way", "fresh", "place_order
 SQL: Final = load_queries("statements", "idempotency.sql")
 CONNECTIONS: Final = 32
 
+#: Kinds of requests: without an idempotency key, with a new key, with a key that has a stored response.
 Way = Literal["plain", "first", "replay"]
 WAYS: Final[tuple[Way, ...]] = ("plain", "first", "replay")
 #: Requests that are generated in advance, per second of a turn; a turn ends early if it has sent all of them.

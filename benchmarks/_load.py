@@ -22,18 +22,20 @@ Address = tuple[str, int]
 
 @dataclass(kw_only=True, slots=True)
 class Load:
-    """The results of a load."""
+    """Counts and times of the responses to the requests of a load."""
 
+    #: Number of responses with a 2xx status.
     answered: int = 0
     #: Number of responses with another status than 2xx, by status.
     refused: dict[int, int] = field(default_factory=dict[int, int])
+    #: Duration of the load.
     seconds: float = 0.0
-    #: Seconds from a request's scheduled time to its response.
+    #: Seconds from each request's scheduled time to its response; empty for a closed loop.
     latencies_s: list[float] = field(default_factory=list[float])
 
     @property
     def per_s(self) -> float:
-        """Return the number of responses per second."""
+        """Number of responses with a 2xx status per second."""
         return self.answered / self.seconds
 
     def require_success(self, server: str) -> None:
@@ -60,7 +62,7 @@ class Connection(asyncio.Protocol):
         self.closed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Store the transport, a callback of asyncio."""
+        """Store the transport; asyncio calls this method when the connection is open."""
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
@@ -79,7 +81,7 @@ class Connection(asyncio.Protocol):
             self._answer.set_result(int(head[9:12]))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Raise the error in the caller of :meth:`ask` that waits for a response."""
+        """Let the call of :meth:`ask` that waits for a response raise the error of the connection."""
         self.closed = True
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(exc or ConnectionError("the server closed the connection"))
@@ -122,9 +124,10 @@ async def closed_loop(
 
 
 async def open_loop(address: Address, requests: Iterator[bytes], *, per_s: float, total: int) -> Load:
-    """Send requests at their scheduled times, *per_s* per second, each on a free connection.
+    """Send requests at their scheduled times, *per_s* per second.
 
-    Ends after *total* requests, or after the last of *requests*.
+    A request uses a connection without a pending response; if there is none, a new connection is opened. The
+    load ends after *total* requests, or after the last of *requests*.
     """
     load = Load()
     free: list[Connection] = []
@@ -151,6 +154,6 @@ async def open_loop(address: Address, requests: Iterator[bytes], *, per_s: float
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Return the value that *percent* of *values* do not exceed (nearest rank)."""
+    """Return the value whose rank is *percent* % of the number of *values*, rounded to a whole rank."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, max(0, round(percent / 100 * len(ordered)) - 1))]

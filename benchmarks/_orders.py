@@ -37,11 +37,11 @@ PEER_REDIS: Final = "BENCH_PEER_REDIS"
 
 
 class Base(DeclarativeBase):
-    """Base of the models of an ordinary application."""
+    """Base class of the SQLAlchemy models of both applications."""
 
 
 class Order(Base):
-    """``bench_orders``."""
+    """Model of the table ``bench_orders``."""
 
     __tablename__ = "bench_orders"
     id: Mapped[UUID] = mapped_column(primary_key=True)

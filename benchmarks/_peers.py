@@ -19,7 +19,7 @@ _STOP_S: Final = 10.0
 
 
 def peers_home(*, fetch: bool) -> Path | None:
-    """Return the virtual environment of the peers; create a missing one if *fetch*, else return None."""
+    """Return the peers' virtual environment; if not up to date, create it if *fetch*, else return None."""
     home = cache_dir(Path(tempfile.gettempdir())) / "peers"
     done, wanted = home / REQUIREMENTS.name, REQUIREMENTS.read_text()
     if done.exists() and done.read_text() == wanted:

@@ -42,9 +42,10 @@ def _status_mb(pid: int, name: str) -> float:
 
 
 class QueryCounter:
-    """Counts the round trips of PostgreSQL clients by parsing their messages."""
+    """Count the round trips of PostgreSQL clients by parsing their messages."""
 
     def __init__(self) -> None:
+        #: Number of round trips so far.
         self.asked = 0
 
     def reader(self) -> "_ClientMessages":
@@ -53,7 +54,7 @@ class QueryCounter:
 
 
 class _ClientMessages:
-    """Parses the client messages of a connection (postgresql.org/docs/18/protocol-message-formats.html)."""
+    """Parse the client messages of a connection (postgresql.org/docs/18/protocol-message-formats.html)."""
 
     def __init__(self, counter: QueryCounter) -> None:
         self._counter = counter
@@ -98,7 +99,7 @@ def counting_proxy(port: int) -> Generator[tuple[int, QueryCounter]]:
 
 
 async def _close(serving: asyncio.Server) -> None:
-    """Stop listening, and end the open connections: asyncio writes a message for each task left pending."""
+    """Stop listening, and end the connections: asyncio would log an error for each task that still runs."""
     serving.close()
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     for task in tasks:

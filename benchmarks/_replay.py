@@ -30,7 +30,7 @@ SQL: Final = load_queries("statements", "replay.sql")
 PARTITIONS: Final = 8
 LIVE_PER_S: Final = 200
 LIVE_KEYS: Final = 200
-#: Letters by the number of their keys, and the prefix of the figures; None for a key per letter.
+#: Number of keys of the dead letters, by the prefix of the figures; None: each letter has a key of its own.
 SHAPES: Final[dict[str, int | None]] = {"one_key": 1, "keys_200": 200, "own_keys": None}
 _LOOK_S: Final = 0.25
 _READY_S: Final = 60.0
@@ -38,11 +38,11 @@ _SETTLE_S: Final = 2.0
 
 
 class LiveEvents:
-    """Produces events of other keys at a steady rate, each at its scheduled time."""
+    """Produce events of keys without dead letters at a steady rate, each at its scheduled time."""
 
     def __init__(self, topic: str) -> None:
         self._topic = topic
-        #: When each event was produced, by its id.
+        #: Time at which each event was produced, in seconds since 1970, by the id of the event.
         self.produced_at_s: dict[UUID, float] = {}
         self._stopping = threading.Event()
 
@@ -77,7 +77,7 @@ class LiveEvents:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Flow:
-    """The effects of live events in a period."""
+    """Rate of the effects of live events in a period, and 99th percentile of their delays."""
 
     per_s: float
     p99_ms: float
@@ -108,7 +108,7 @@ class Scene:
         return row["at"]
 
     async def wait_for_live_effects(self) -> None:
-        """Return when the consumer handles live events, and has settled."""
+        """Wait until the consumer handles live events, and 2 s more."""
         async with asyncio.timeout(_READY_S):
             while not await self._connection.fetch(SQL["live_effects"]):  # noqa: ASYNC110 - no signal of it
                 await asyncio.sleep(_LOOK_S)
@@ -138,7 +138,7 @@ class Scene:
         return row["last_at"]
 
     async def flow(self, live: LiveEvents, since: datetime, until: datetime) -> Flow:
-        """Return the rate of the live events' effects in a period, and the delays of those produced in it."""
+        """Return the rate of live events' effects in a period, and the p99 delay of events produced in it."""
         handled_at_s = {
             row["event_id"]: row["handled_at"].timestamp()
             for row in await self._connection.fetch(SQL["live_effects"])
@@ -155,7 +155,7 @@ class Scene:
         )
 
     async def wait_for_effects(self, live: LiveEvents) -> None:
-        """Return when each live event has taken effect; no further ones are produced."""
+        """Wait until each live event has taken effect; the caller has stopped producing live events."""
         async with asyncio.timeout(_READY_S):
             while len(await self._connection.fetch(SQL["live_effects"])) < len(live.produced_at_s):  # noqa: ASYNC110
                 await asyncio.sleep(_LOOK_S)

@@ -96,8 +96,8 @@ def _directory() -> Path:
 
 
 def _remove(place: Path) -> None:
-    """Start to remove a directory: on a disk that discards deleted blocks at once, this takes seconds."""
-    # Without the streams of this process: their readers would wait for the end of the removal.
+    """Remove a directory in another process: on a disk that discards deleted blocks, this takes seconds."""
+    # The process gets no stream of this process: readers of the stream would wait for the end of the removal.
     streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     subprocess.Popen(["rm", "-rf", place], start_new_session=True, **streams)
 
@@ -150,7 +150,7 @@ def token() -> str:
 
 
 async def seed_sessions(count: int) -> list[UUID]:
-    """Create *count* sessions with a proposal, which accept SubmitFeedback, by the command service."""
+    """Create *count* sessions by the command service, each with a proposal, so that it accepts feedback."""
     database = Database(load_settings(PostgresSettings), application_name="bench-seed")
     notifier = Notifier(database)
     commands = CommandService(database, [genesis], notifier=notifier, source_service="bench")
@@ -203,7 +203,7 @@ async def drained() -> None:
 
 
 def submit_feedback(ids: Sequence[UUID], seed: int = 0) -> Iterator[bytes]:
-    """Yield HTTP requests with ``SubmitFeedback``, without end, to the sessions in an order by *seed*."""
+    """Yield HTTP requests with ``SubmitFeedback``, without end; *seed* determines the order of sessions."""
     payload = {"feedback": FEEDBACK, "rating": 4}
     body = json.dumps({"command_type": "SubmitFeedback", "payload": payload}).encode()
     order = list(ids)

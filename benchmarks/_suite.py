@@ -24,7 +24,7 @@ __all__ = (
     "run_benchmarks",
 )
 
-#: Seconds after which a short form is stopped. It takes up to two minutes on two idle cores.
+#: Seconds after which a short form is stopped. A short form takes up to two minutes on two idle cores.
 SHORT_RUN_S_MAX: Final = 600.0
 FULL_RUN_S_MAX: Final = 7_200.0
 _STOP_S: Final = 20.0
@@ -121,7 +121,7 @@ def _stop(process: subprocess.Popen[str]) -> tuple[str, str]:
     """Interrupt a benchmark so that it stops its servers; kill remaining processes.
 
     Returns:
-        What it wrote to standard output and to standard error.
+        What the benchmark wrote to standard output and to standard error; empty if it does not end.
     """
     for number in (signal.SIGINT, signal.SIGKILL):
         os.killpg(process.pid, number)
@@ -151,7 +151,7 @@ def is_machine_independent(name: str) -> bool:
 
 
 def rises_with_quality(name: str) -> bool:
-    """Return whether higher is better: true for ratios and rates, false for times, bytes and counts."""
+    """Return whether higher is better for the figure *name*: True for ratios and rates, False for costs."""
     return any(part in name for part in _GAINS) and not any(part in name for part in _COSTS)
 
 

@@ -81,17 +81,18 @@ def digest_of(topic: str) -> tuple[int, int]:
 
 
 class Watcher:
-    """Consumes committed messages of *topic* in a thread, and records when the event of each key arrived."""
+    """Consume committed messages of *topic* in a thread, and record when the event of each key arrived."""
 
     def __init__(self, topic: str = "domain-events") -> None:
         self._topic = topic
+        #: Key and time of arrival (``time.perf_counter``) of each message.
         self.arrived: queue.Queue[tuple[str, float]] = queue.Queue()
         self._ready = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
-        """Wait until the consumer has reached the end of every partition."""
+        """Start the thread, and wait until its consumer is at the end of every partition."""
         self._thread.start()
         self._ready.wait(30)
 

@@ -18,7 +18,7 @@ CONNECTIONS: Final = 32
 
 
 def contestants(stack: ExitStack) -> dict[str, int]:
-    """Start the three contestants, and return their ports by name."""
+    """Start the three compared programs (contestants), and return their ports by name."""
     uvicorn = ["uvicorn", "--factory", "--app-dir", "benchmarks", "--workers", str(WORKERS)]
     uvicorn += ["--port", "{port}", "--log-level", "warning", "--no-access-log"]
     uvicorn += ["--timeout-worker-healthcheck", "30"]
@@ -39,7 +39,7 @@ async def main(rounds: int, seconds: float, sessions: int) -> None:
             ports = contestants(stack)
             rates: dict[str, list[float]] = {name: [] for name in ports}
             for number in range(-1, rounds):
-                # The order rotates from round to round; the first round is a warm-up and does not count.
+                # Each round reverses the order; the first round is a warm-up and does not count.
                 for name in list(ports)[:: 1 if number % 2 else -1]:
                     load = await closed_loop(
                         ("127.0.0.1", ports[name]),

@@ -41,21 +41,23 @@ PARTS: Final = ("rates", "slow_key", "poison", "replay", "parallel", "round_trip
 OURS: Final = {"": "relaybox", "shared_": "shared"}
 HERE: Final = Path(__file__).parent
 KEYS: Final = 200
-#: How long the handler takes for an event of the slow key, and for each event in the parallel part.
+#: Seconds that the handler takes: ``SLOW_S`` for an event of the slow key; ``WAIT_S`` for each event in the
+#: part ``parallel``.
 SLOW_S: Final = 5.0
 WAIT_S: Final = 0.01
-#: Keys processed at once in one partition; compared with one.
+#: Number of keys of one partition that are processed at once; compared with one key at a time.
 PARALLEL: Final = 32
-#: The sequential contestant handles a tenth of the events, which takes about as long.
+#: With one key at a time, only a tenth of the events is handled; this takes about as long as all in parallel.
 SEQUENTIAL_SHARE: Final = 10
 ROUND_TRIP_EVENTS: Final = 500
-#: Letters of one replay, seconds of the live rate before it, and the limit of a replay.
+#: Number of dead letters of one replay; seconds (``BEFORE_S``) for which the rate of new events is measured
+#: before the replay; limit of a replay in seconds.
 LETTERS: Final = 100_000
 LETTERS_SHORT: Final = 600
 BEFORE_S: Final = 20.0
 BEFORE_SHORT_S: Final = 2.0
 REPLAY_S_MAX: Final = 600.0
-#: Poison by the name of its figure: how the handler fails for the events of one key, or None.
+#: Poison in the handler, by the name of its figure: how the handler fails for events of the poisoned key.
 HANDLER_POISON: Final = {"failing": "raise", "hanging": "hang", "exiting": "exit"}
 #: Kinds of poison that a short form measures between two turns without poison.
 POISON_AT_ONCE: Final = 3
@@ -79,7 +81,8 @@ def of_unknown_version(envelope: Mapping[str, Any]) -> bytes:
     return to_json({**envelope, "event_version": 2})
 
 
-#: Poison by the name of its figure: the value of the first message of the key.
+#: Poison in a message, by the name of its figure: function that makes the value of the poisoned key's first
+#: message from an envelope.
 MESSAGE_POISON: Final = {
     "not_an_event": not_an_event,
     "large": of_900_kb,
@@ -107,7 +110,7 @@ class Topic:
     ) -> "Topic":
         """Create the topic, and produce the events with the headers that the relay writes.
 
-        *poison* returns the value of the first message; its key is the poisoned one.
+        *poison*, if given, makes the value of the first message; the key of this message is the poisoned key.
         """
         topic = cls(name, events)
         await ensure_topics(load_settings(KafkaSettings), [name], partitions=partitions)
@@ -126,7 +129,7 @@ class Topic:
 
 
 class Turns:
-    """Runs one contestant at a time."""
+    """Run one of the compared consumers (contestants) at a time, each time in a new process."""
 
     def __init__(self, connection: Any, peers: Path | None) -> None:
         self._connection = connection
@@ -138,10 +141,10 @@ class Turns:
         """Return a contestant's effects per second, by PostgreSQL's clock, on the keys that are not slow.
 
         Args:
-            name: The contestant.
-            topic: What it reads, as a new group.
-            environment: Further variables of its process.
-            share: It is stopped after one of *share* parts of the events.
+            name: Name of the contestant, such as ``bare``.
+            topic: The topic that the contestant reads, as a new consumer group.
+            environment: Further environment variables of the contestant's process.
+            share: The contestant is stopped when it has handled 1/*share* of the events.
         """
         environment = environment or {}
         slow_key = environment.get("BENCH_SLOW_KEY", "")
@@ -200,7 +203,7 @@ def peer_environment() -> dict[str, str]:
 
 
 async def rates(turns: Turns, events: int, rounds: int, *, faststream: bool) -> dict[str, Any]:
-    """Compare the contestants; a ratio is the median of the ratios of the rounds."""
+    """Run the contestants in turns; return their rates and ratios, which are medians over the rounds."""
     topic = await Topic.written("bench-rates", events=events, partitions=8)
     names = [*OURS.values(), "bare", *(["faststream"] if faststream else [])]
     per_s: dict[str, list[float]] = {name: [] for name in names}
@@ -211,7 +214,7 @@ async def rates(turns: Turns, events: int, rounds: int, *, faststream: bool) -> 
 
 
 def rate_figures(per_s: Mapping[str, list[float]]) -> dict[str, Any]:
-    """Return the ratios to the peers, then the rates; figures of shared transactions have a prefix."""
+    """Return the ratios to the peers, then the rates; ``shared_`` marks figures of shared transactions."""
     peers = [name for name in per_s if name not in OURS.values()]
     figures: dict[str, Any] = {
         f"{prefix}ratio_{peer}": round(
@@ -227,14 +230,14 @@ def rate_figures(per_s: Mapping[str, list[float]]) -> dict[str, Any]:
 
 
 async def slow_key(turns: Turns, events: int, rounds: int) -> dict[str, Any]:
-    """Return the rate of the other keys with one slow key, divided by their rate without."""
+    """Return the rate of the other keys with one slow key, divided by their rate without a slow key."""
     topic = await Topic.written("bench-slow", events=events, partitions=8)
     slow = topic.order[0]
     ratios: list[float] = []
     for number in range(rounds):
         found: dict[bool, float] = {}
         for is_slow in (True, False) if number % 2 else (False, True):
-            # Without a slow key, its events are handled too, but do not count either.
+            # The turn without a slow key leaves the same key out of the count, but handles its events fast.
             pause = {"BENCH_SLOW_KEY": slow, "BENCH_SLOW_S": str(SLOW_S if is_slow else 0.0)}
             found[is_slow] = await turns.per_s("relaybox", topic, pause)
         ratios.append(found[True] / found[False])
@@ -242,9 +245,9 @@ async def slow_key(turns: Turns, events: int, rounds: int) -> dict[str, Any]:
 
 
 async def poison(turns: Turns, events: int, rounds: int, *, at_once: int) -> dict[str, Any]:
-    """Return the rate of the other keys with each kind of poison, divided by their rate without.
+    """Return the rate of the other keys with each kind of poison, divided by their rate without poison.
 
-    *at_once* kinds are measured between two turns without poison.
+    *at_once* kinds are measured, one after the other, between two turns without poison.
     """
     clean = await Topic.written("bench-poison", events=events, partitions=8)
     topics = {"": clean, **dict.fromkeys(HANDLER_POISON, clean)} | {
@@ -253,16 +256,16 @@ async def poison(turns: Turns, events: int, rounds: int, *, at_once: int) -> dic
     }
 
     async def per_s(kind: str) -> float:
-        # Without poison the events of the key are handled too, but do not count either.
+        # A turn without poison leaves the same key out of the count, although its events are handled.
         environment = {"BENCH_SLOW_KEY": topics[kind].order[0], "BENCH_DECLARED": "1"}
-        # A large event is one that the handler rejects: an event of 900 KB alone is no poison.
+        # For a large event the handler raises an error: the size of 900 KB alone does not make it fail.
         environment["BENCH_FAILURE"] = "raise" if kind == "large" else HANDLER_POISON.get(kind, "")
         return await turns.per_s("relaybox", topics[kind], environment)
 
     ratios: dict[str, list[float]] = {kind: [] for kind in topics if kind}
     await per_s("")  # warms up the servers
     for _ in range(rounds):
-        # Between turns without poison: the speed of the machine changes within a round.
+        # Compare with the turns before and after: the speed of the machine changes within a round.
         before = await per_s("")
         for first in range(0, len(ratios), at_once):
             kinds = list(ratios)[first : first + at_once]
@@ -292,7 +295,7 @@ async def parallel(turns: Turns, events: int, rounds: int) -> dict[str, Any]:
 
 
 async def round_trips(turns: Turns, postgres: LocalPostgres, events: int) -> dict[str, Any]:
-    """Count the round trips to PostgreSQL per event, those of opening connections included; not timed."""
+    """Count the round trips to PostgreSQL per event, including those that open connections; not timed."""
     topic = await Topic.written("bench-round-trips", events=events, partitions=8)
     figures: dict[str, Any] = {}
     for prefix, name in OURS.items():
@@ -304,7 +307,7 @@ async def round_trips(turns: Turns, postgres: LocalPostgres, events: int) -> dic
 
 @asynccontextmanager
 async def stage(*, fetch: bool) -> AsyncGenerator[tuple[Turns, LocalPostgres, bool]]:
-    """Run the servers with the table of effects; yields also whether FastStream is installed."""
+    """Run the servers, create the table of effects, and yield also whether FastStream is installed."""
     peers = peers_home(fetch=fetch)
     async with servers(kafka=True) as postgres, connected(postgres) as connection:
         await connection.execute(SQL["create_effects"])

@@ -60,7 +60,7 @@ FLOWS: Final = 400
 FLOWS_SHORT: Final = 40
 WAITING: Final = 10_000
 WAITING_SHORT: Final = 400
-#: Flows of the waiting ones whose events arrive all at once.
+#: Before the timed events, a fifth as many flows are resumed by events that arrive all at once.
 BURST_SHARE: Final = 5
 EVENTS_PER_S: Final = 200
 PARTITIONS: Final = 8
@@ -73,7 +73,7 @@ _PROGRESS_S: Final = 60.0
 
 
 class Turns:
-    """Runs one contestant at a time."""
+    """Run one of the compared programs (contestants) at a time, each time in a new process."""
 
     def __init__(self, connection: Any, peers: Path | None) -> None:
         self._connection = connection
@@ -81,7 +81,7 @@ class Turns:
 
     @property
     def contestants(self) -> dict[str, tuple[str, str]]:
-        """The contestants at hand, with their kind of steps."""
+        """Name and kind of steps of each installed contestant, by the prefix of its figures."""
         return {
             label: (name, kind)
             for label, (name, kind) in CONTESTANTS.items()
@@ -112,7 +112,7 @@ class Turns:
 
 
 async def steps(turns: Turns, flows: int, rounds: int) -> dict[str, Any]:
-    """Compare the contestants; a ratio is the median of the ratios of the rounds."""
+    """Run the contestants in turns; return rates, CPU times and ratios, which are medians over the rounds."""
     per_s: dict[str, list[float]] = defaultdict(list)
     cpu_us: dict[str, list[float]] = defaultdict(list)
     for number in range(rounds):
@@ -132,12 +132,12 @@ async def steps(turns: Turns, flows: int, rounds: int) -> dict[str, Any]:
 
 
 def ratio(above: Sequence[float], below: Sequence[float]) -> float:
-    """Return the median of the ratios of the rounds."""
+    """Return the median over the rounds of the ratio of *above* to *below*."""
     return round(statistics.median(one / other for one, other in zip(above, below, strict=True)), 2)
 
 
 class Service:
-    """A process that runs the waiting flows, and what PostgreSQL says about it."""
+    """A process that runs the waiting flows, and queries of its state in PostgreSQL."""
 
     def __init__(self, connection: Any, process: subprocess.Popen[bytes]) -> None:
         self._connection = connection
@@ -161,7 +161,7 @@ class Service:
         return cpu_s(self._process.pid)
 
     def resident_mb(self) -> float:
-        """Return the resident memory of the process."""
+        """Return the resident memory of the process in MB."""
         return resident_mb(self._process.pid)
 
     async def connections(self) -> tuple[int, int]:
@@ -170,12 +170,12 @@ class Service:
         return row["connections"], row["busy"]
 
     async def tasks(self) -> Any:
-        """Count the flows by their state."""
+        """Return the numbers of flows that are ``waiting``, ``running`` and ``open`` (not completed)."""
         [row] = await self._connection.fetch(SQL["count_tasks"])
         return row
 
     async def until(self, name: str, wanted: int) -> None:
-        """Wait until *wanted* flows are ``waiting``, or *wanted* effects are there.
+        """Wait until *wanted* flows are ``waiting`` or ``open``, as *name* says, or have had ``effects``.
 
         The benchmark fails if the number does not rise for a minute.
         """
@@ -195,7 +195,7 @@ class Service:
         return keys
 
     async def resumed(self, keys: Sequence[UUID], per_s: float | None) -> dict[UUID, float]:
-        """Produce the events of *keys*, and wait until all flows have ended; return when each was due."""
+        """Produce the events of *keys*, and wait until all flows have ended; return the scheduled times."""
         at_s = await asyncio.to_thread(pay, keys, per_s)
         await self.until("effects", len(keys))
         await self.until("open", 0)
@@ -224,11 +224,11 @@ async def start_flows(count: int) -> list[UUID]:
 
 
 def pay(keys: Sequence[UUID], per_s: float | None) -> dict[UUID, float]:
-    """Produce an event for each key, at its scheduled time; return these times.
+    """Produce an event for each key, at its scheduled time; return the scheduled times.
 
     Args:
-        keys: The flows that wait.
-        per_s: None: all at once.
+        keys: Ids of the flows that wait; each is the key of one event.
+        per_s: Events per second; None for all at once.
     """
     producer = Producer({**load_settings(KafkaSettings).client_config(), "linger.ms": 0, "log_level": 0})
     began_s, at_s = time.time(), dict[UUID, float]()
@@ -245,9 +245,9 @@ def pay(keys: Sequence[UUID], per_s: float | None) -> dict[UUID, float]:
 
 
 async def waiting(connection: Any, count: int) -> dict[str, Any]:
-    """Let *count* flows wait, look at what they hold, and resume them by events."""
+    """Let *count* flows wait, measure the resources that they need, and resume them by events."""
     with Service.running(connection) as service:
-        # A share of the flows warms the process up; their events arrive all at once.
+        # A fifth as many flows warm the process up first; their events arrive all at once.
         await service.resumed(await service.suspended(count // BURST_SHARE), None)
         [rate] = await connection.fetch(SQL["effects_per_s"])
         await connection.execute(SQL["vacuum_tasks"])
@@ -285,7 +285,8 @@ async def round_trips(turns: Turns, postgres: LocalPostgres, connection: Any) ->
             await turns.took("relaybox", "insert", flows, steps, POSTGRES_PORT=str(port))
             return counter.asked - before
 
-        # Differences, in which connections and the flows that warm up cancel out.
+        # Differences of two runs, in which the opening of connections cancels out. The warm-up flows cancel
+        # out in the figure of a flow. In the figure of a step they count: they get twice the steps, too.
         flows = CONCURRENCY + WARM_UP_FLOWS
         few, more_steps = await asked(CONCURRENCY, STEPS), await asked(CONCURRENCY, 2 * STEPS)
         more_flows = await asked(2 * CONCURRENCY, STEPS)

@@ -40,7 +40,7 @@ async def drain(connection: Any) -> float:
 
 
 async def rate(connection: Any, before: Any, filled: Any) -> float:
-    """Wait until the relay has published all rows, and return events per second between two times."""
+    """Wait until all rows after *before* are published; return rows per second since the time of *filled*."""
     await connection.fetch(SQL["wake_relays"], OUTBOX_CHANNEL)
     async with asyncio.timeout(DRAIN_S):
         while True:

@@ -65,7 +65,7 @@ async def three_ways(
             for subject in found.values():
                 await subject.learn()
             for number in range(-1, rounds):
-                # The order rotates from round to round; the first round is a warm-up and does not count.
+                # Each round reverses the order; the first round is a warm-up and does not count.
                 for subject in found.values():
                     for way in WAYS[:: 1 if number % 2 else -1]:
                         await subject.measure(way, number, seconds, connection)

@@ -58,7 +58,7 @@ async def drain_figures(backlog: Backlog, rounds: int) -> dict[str, Any]:
 
 
 async def _warmed_up(backlog: Backlog) -> dict[str, Any]:
-    """Run a first, untimed round: count what does not depend on time, and compare the records."""
+    """Run a first, untimed round: count round trips and dead row versions, and compare the records."""
     figures: dict[str, Any] = {}
     digests: dict[str, tuple[int, int]] = {}
     for name in DELIVERIES:
@@ -106,7 +106,7 @@ async def sharing_figures(backlog: Backlog, rounds: int) -> dict[str, Any]:
 
 
 async def memory_figures(backlog: Backlog) -> dict[str, Any]:
-    """Return the maximum memory of a relay while it publishes a backlog."""
+    """Return the maximum resident memory (MB) of a relay while it publishes a backlog."""
     with relays(1, DELIVERIES["exactly_once"]) as running:
         await backlog.shared_by(1)
         await backlog.drain(running)

@@ -58,7 +58,7 @@ class Writes(Protocol):
 
 
 class Writer:
-    """Commits single events to the outbox and notifies the relays."""
+    """Commit single events to the outbox, and notify the relays."""
 
     def __init__(self, database: Database, notifier: Notifier) -> None:
         self._database = database
@@ -108,7 +108,7 @@ def envelope_of(key: str) -> dict[str, Any]:
 
 
 async def single_ms(writer: Writes, watcher: Watcher, events: int) -> list[float]:
-    """Return the milliseconds of *events* events; each is written after the previous arrived, and a pause."""
+    """Write *events* events, pausing after each arrival; return each event's commit-to-arrival time in ms."""
     waits_ms: list[float] = []
     for _ in range(events):
         key = await writer.write()
@@ -120,7 +120,7 @@ async def single_ms(writer: Writes, watcher: Watcher, events: int) -> list[float
 
 
 async def steady_ms(writer: Writer, watcher: Watcher, per_s: float, seconds: float) -> list[float]:
-    """Write *per_s* events per second for *seconds*; return the milliseconds of each."""
+    """Write *per_s* events per second for *seconds*; return each event's commit-to-arrival time in ms."""
     began, writing = time.perf_counter(), list[asyncio.Task[str]]()
     for number in range(int(per_s * seconds)):
         await asyncio.sleep(max(0.0, began + number / per_s - time.perf_counter()))
@@ -136,7 +136,7 @@ async def steady_ms(writer: Writer, watcher: Watcher, per_s: float, seconds: flo
 async def warm_up_s(
     writer: Writer, watcher: Watcher, per_s: float, *, seconds_min: float, seconds_max: float
 ) -> float:
-    """Write *per_s* events per second until the median is stable, at least and at most for the given seconds.
+    """Write *per_s* events per second until the median is stable, for *seconds_min* to *seconds_max* seconds.
 
     Returns:
         The seconds of the warm-up.

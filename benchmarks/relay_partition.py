@@ -38,7 +38,7 @@ PARTITIONS: Final = 8
 KEYS: Final = 2_000
 WARM_UP_S_MIN: Final = 5.0
 WARM_UP_S_MAX: Final = 120.0
-#: The relay keeps up if this number of consecutive queries find no event that waits for longer.
+#: The relay keeps up if this number of consecutive queries find no event that has waited for ``PROMPT_S``.
 PROMPT_LOOKS: Final = 20
 PROMPT_S: Final = 2.0
 LOOK_S: Final = 0.1
@@ -46,7 +46,7 @@ DEGRADED_S_MAX: Final = 60.0
 
 
 class Load:
-    """Writes single events at a steady rate, with the keys in turn."""
+    """Write single events at a steady rate, with the keys in turn."""
 
     def __init__(self, database: Database, notifier: Notifier, per_s: float) -> None:
         self._database = database
@@ -107,7 +107,7 @@ async def warm(connection: Any) -> None:
 async def measure(
     connection: Any, cluster: LocalKafkaCluster, load: Load, relay: Process, calm_s: float, away_s: float
 ) -> dict[str, float]:
-    """Kill a broker during the load, and return the figures of the other keys before and after."""
+    """Kill a broker during the load; return figures of the keys on other brokers, before and after."""
     lost = partitions_of(1)
     held = [key for key in load.keys if partition_of(key, PARTITIONS) in lost]
     await warm(connection)

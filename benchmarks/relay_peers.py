@@ -81,7 +81,7 @@ class Peers:
         return drained.per_s
 
     async def debezium(self) -> float:
-        """Publish the backlog with Debezium, which has read the WAL before; return events per second."""
+        """Publish the backlog with Debezium after it has caught up with the WAL; return events per second."""
         await self._resumed()
         await self._admin.execute(SQL["empty_debezium"])
         per_s = await moved_per_s(
@@ -96,7 +96,8 @@ class Peers:
     async def faststream(self) -> float:
         """Publish the backlog with faststream-outbox; return events per second.
 
-        Its relay starts before the backlog is written, and is notified as by publish() of that package.
+        Its relay starts before the backlog is written. The relay is then notified in the same way as by
+        publish() of faststream-outbox.
         """
 
         async def fill() -> None:
@@ -129,7 +130,7 @@ class Peers:
         return waits_ms
 
     async def _resumed(self) -> None:
-        """Resume the connector, and wait until it has read what others have written to the WAL meanwhile."""
+        """Resume the connector, and wait until it has read the WAL that was written while it was stopped."""
         await self._connect.resume()
         await asyncio.to_thread(empty_topic, DEBEZIUM_TOPIC)
         await DebeziumWriter(self._admin).write()
@@ -137,7 +138,7 @@ class Peers:
 
 
 class DebeziumWriter:
-    """Commits single events to the table of Debezium."""
+    """Commit single events to the table of Debezium."""
 
     def __init__(self, admin: Any) -> None:
         self._admin = admin

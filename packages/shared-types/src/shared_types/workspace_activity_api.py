@@ -22,11 +22,11 @@ class Activity(BaseModel):
     """One change of a node, or of a chapter, discussion, grant or link of the node."""
 
     event_id: UUID
-    #: The version of the event in the node's event stream.
+    #: Position of the event in the node's event stream, from 1.
     version: Annotated[int, Field(ge=1)]
     type: WorkspaceEvent
     #: Id of the user that made the change, or name of the service. An erasure keeps this id. Null if the
-    #: event was recorded without one.
+    #: event was recorded without an actor.
     actor: str | None
     at: AwareDatetime
     target: ActivityTarget

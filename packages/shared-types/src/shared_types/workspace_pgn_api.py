@@ -91,7 +91,7 @@ class ImportReport(_Response):
     #: The first 100 skipped games.
     skipped: list[SkippedPgn]
     dropped_count: int = 0
-    #: The first 100 notes about content of the file that is not in the chapters.
+    #: The first 100 notes about content of the file that the import left out of the chapters.
     dropped: list[PgnNote] = []
     normalised_count: int = 0
     #: The first 100 notes about content that was converted without loss.

@@ -79,7 +79,8 @@ class OpenLink(_Request):
 class GrantView(BaseModel):
     """The role of a user on a node and below it."""
 
-    #: The node with the grant, which may be an ancestor; null if the sender may not read that ancestor.
+    #: Id of the node that has the grant: the requested node or one of its ancestors. Null if this is an
+    #: ancestor that the sender may not read.
     node_id: UUID | None
     user_id: str
     role: Role
@@ -92,7 +93,8 @@ class LinkView(BaseModel):
     """A link without its token."""
 
     id: UUID
-    #: The node with the link, which may be an ancestor; null if the sender may not read that ancestor.
+    #: Id of the node that has the link: the requested node or one of its ancestors. Null if this is an
+    #: ancestor that the sender may not read.
     node_id: UUID | None
     role: Role
     has_password: bool

@@ -22,7 +22,7 @@ __all__ = (
     "VersionView",
 )
 
-#: The limit is below the maximum of PostgreSQL's integer.
+#: The number of a version of a study; the limit is below the maximum of PostgreSQL's integer.
 VersionNumber = Annotated[int, Field(ge=1, le=1_000_000_000)]
 _Label = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200), OneLine]
 
@@ -46,7 +46,7 @@ class RollBack(_Request):
 class VersionView(BaseModel):
     """A version in the list of its study."""
 
-    #: From 1, without gaps.
+    #: Number of the version in its study: from 1, without gaps.
     number: int
     label: str
     #: A rollback creates a version, too: number of the version that this rollback restored. Null if a user

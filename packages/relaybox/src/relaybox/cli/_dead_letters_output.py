@@ -31,7 +31,7 @@ _NOTHING: Final = "no letter matches; nothing was changed"
 
 
 def print_letters(letters: Sequence[Letter]) -> None:
-    """Print a table with a line per letter."""
+    """Print a table with a line per dead letter."""
     if not letters:
         typer.echo("no letter matches")
         return
@@ -46,7 +46,7 @@ def print_letters(letters: Sequence[Letter]) -> None:
 
 
 def print_letter(details: LetterDetails) -> None:
-    """Print one letter with a line per field, headers, actions of operators, and the payload if given."""
+    """Print one dead letter: a line per field, header and action of an operator, and the payload if given."""
     letter, table = details.letter, new_table("", "")
     table.show_header = False
     fields = {
@@ -80,7 +80,7 @@ def print_letter(details: LetterDetails) -> None:
 
 
 def print_letter_preview(action: LetterAction, found: LetterPreview) -> None:
-    """Print the first letters that *action* would change, and their total number."""
+    """Print the first dead letters that *action* would change, and the total number of such letters."""
     print_letters(found.letters)
     if found.letters_total > len(found.letters):
         typer.echo(f"… and {found.letters_total - len(found.letters)} more")
@@ -91,13 +91,13 @@ def print_letter_preview(action: LetterAction, found: LetterPreview) -> None:
 
 
 def print_replay_requested(done: ReplayRequested) -> None:
-    """Print for how many letters a replay was requested, and how many of them wait behind another letter."""
+    """Print for how many dead letters a replay was requested, and how many wait behind another letter."""
     typer.echo(f"{done.letters_total} {_DONE[LetterAction.REPLAY]}" if done.letters_total else _NOTHING)
     _print_behind_another(done.letters_behind_another)
 
 
 def print_discarded(done: LettersDiscarded) -> None:
-    """Print the number of discarded letters, and of keys whose next letter will be replayed."""
+    """Print the number of discarded dead letters, and of keys whose next letter will be replayed."""
     typer.echo(f"{done.letters_total} {_DONE[LetterAction.DISCARD]}" if done.letters_total else _NOTHING)
     if done.replays_requested:
         typer.echo(f"keys that continue with the letter behind: {done.replays_requested}")

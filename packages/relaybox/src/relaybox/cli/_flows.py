@@ -1,4 +1,4 @@
-"""Define ``relaybox flow``: run and inspect flows; resume and cancel their pauses (G44)."""
+"""Define ``relaybox flow``: run, inspect and cancel flows; resume their pauses (G44)."""
 
 from dataclasses import asdict
 from typing import Annotated, Any, Final

@@ -27,14 +27,14 @@ def print_flows(flows: Sequence[FlowSummary]) -> None:
 
 
 def print_other_pauses(pauses: Sequence[Pause]) -> None:
-    """Print a table with a line per pause of another engine; nothing if there are none."""
+    """Print a table with a line per pause of another flow engine, such as Prefect; nothing if none exist."""
     if pauses:
         typer.echo("\npauses of other engines:")
         _print_pauses(pauses)
 
 
 def print_flow(details: FlowDetails, *, with_payload: bool) -> None:
-    """Print one flow with a line per field, step, wait and action.
+    """Print one flow with a line per field, step, wait that has not ended, and action of an operator.
 
     Args:
         details: The flow.
@@ -123,7 +123,7 @@ def _ended(step: FlowStep, pause: Pause | None) -> str:
 
 
 def _state(pause: Pause) -> str:
-    """Describe the *pause* of a wait that has not ended: its state, what ends it, its begin, its limit."""
+    """Describe the *pause* of a wait that has not ended: its state, its event, when it began and expires."""
     if not pause.registered:
         return f"not begun; a resume is kept until {format_time(pause.expires_at)}"
     state = "cancelled" if pause.cancelled else pause.status

@@ -41,7 +41,7 @@ class LazyGroup(ErrorsAsLines):
         self._not_loaded = dict(self.lazy)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Import the command that ``args[0]`` names, then let click find it."""
+        """Import the command that ``args[0]`` names, then resolve the arguments as click does."""
         self.load(args[0])
         return super().resolve_command(ctx, args)
 

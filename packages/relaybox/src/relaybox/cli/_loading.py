@@ -1,4 +1,4 @@
-"""Import what an application declares, by its name on the command line."""
+"""Import an object that an application declares, such as a flow, by its name on the command line."""
 
 import sys
 from importlib import import_module

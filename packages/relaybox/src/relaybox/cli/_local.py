@@ -37,6 +37,7 @@ async def run_with_servers(command: Sequence[str], data_dir: Path) -> int:
 
     Raises:
         RelayboxError: A server cannot be started or reached; the message says what to do.
+        BadParameter: *command* cannot be executed; typer exits with code 2.
     """
     async with AsyncExitStack() as servers:
         await _start_servers(servers, data_dir)

@@ -130,7 +130,7 @@ def with_options(build: Callable[..., Any]) -> Callable[[Callable[..., None]], C
             built = build(**{name: values.pop(name) for name in options})
             command(built, **values)
 
-        # Keyword-only, because only these may have no default after a parameter with a default.
+        # Keyword-only, because only such parameters may have no default after a parameter with a default.
         parameters = [
             parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*options.values(), *own)
         ]

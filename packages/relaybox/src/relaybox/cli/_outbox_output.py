@@ -32,7 +32,8 @@ __all__ = (
 _DONE: Final = {Action.RETRY: "put back to PENDING", Action.SKIP: "skipped", Action.PURGE: "removed"}
 _SEQS_SHOWN_MAX: Final = 20
 _LISTS: Final = frozenset({"rows", "letters", "tasks"})
-#: Advice about rows that have an earlier FAILED row with the same key. PURGE needs none: its rows are final.
+#: Advice about rows that have an earlier FAILED row with the same key. PURGE needs no advice: it removes only
+#: rows that are SENT or skipped.
 _BEHIND_ANOTHER: Final = {
     Action.RETRY: "they will wait for that row; retry or skip it too",
     Action.SKIP: "they will not be skipped; skip or retry that row first",
@@ -53,7 +54,7 @@ def print_rows(rows: Sequence[Row]) -> None:
 
 
 def print_details(details: RowDetails) -> None:
-    """Print one row of the outbox with a line per field, actions of operators, and the payload if given."""
+    """Print one row of the outbox: a line per field and action of an operator, and the payload if given."""
     row, table = details.row, new_table("", "")
     table.show_header = False
     fields = {
@@ -123,7 +124,7 @@ def _waits_for(head: Row) -> str:
 
 
 def print_preview(action: Action, found: Preview) -> None:
-    """Print the first rows that *action* would change, and their total number."""
+    """Print the first selected rows to which *action* applies, their number, and how many are blocked."""
     print_rows(found.rows)
     if found.rows_total > len(found.rows):
         typer.echo(f"… and {found.rows_total - len(found.rows)} more")

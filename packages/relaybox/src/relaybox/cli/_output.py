@@ -41,7 +41,7 @@ def run_on_database(work: Callable[[Executor], Awaitable[T]]) -> T:
     """Run *work* on a connection in autocommit mode: each statement is a transaction.
 
     Args:
-        work: Function of the connection; its result is returned.
+        work: Called with the connection; its result is returned.
 
     Raises:
         SettingsError: POSTGRES_* is malformed.
@@ -60,7 +60,7 @@ def run_with_database(work: Callable[[Database], Awaitable[T]]) -> T:
     """Run *work*, which opens its own transactions; raise as :func:`run_on_database` does.
 
     Args:
-        work: Function of the database; its result is returned.
+        work: Called with the database; its result is returned.
     """
     return asyncio.run(_run_with_database(load_settings(PostgresSettings), work))
 
@@ -103,7 +103,8 @@ def print_table(table: Table) -> None:
     """Print *table*; if the table is wider than the terminal (or ``COLUMNS``), print a block per row instead.
 
     A block has a line per column, as the expanded display of psql. In a table that is too wide, values would
-    be split over several lines, and could neither be read nor copied.
+    be split over several lines, and could neither be read nor copied. A table without a header is printed as
+    a table in any case.
     """
     console = Console()
     unbounded = console.options.update(max_width=_WIDTH_MAX)
@@ -137,7 +138,7 @@ def cell_text(value: object) -> Text:
 
 
 def format_age(moment: datetime | None) -> str:
-    """Format the time since a past *moment* as ``12 s``, to a future one as ``in 12 s``, None as ``–``."""
+    """Format the distance of *moment* from now: ``12 s`` if past, ``in 12 s`` if future, ``–`` for None."""
     return _EMPTY if moment is None else format_duration((datetime.now(UTC) - moment).total_seconds())
 
 

@@ -1,7 +1,7 @@
 """Define the errors of local servers.
 
-Each message says what to do. That of ServerDidNotStart ends with the last lines of the server's log, which
-usually show the cause.
+Each message says what to do. The message of ServerDidNotStart ends with the last lines of the server's log,
+which usually show the cause.
 """
 
 from pathlib import Path

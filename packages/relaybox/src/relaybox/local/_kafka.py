@@ -68,13 +68,13 @@ _SETTINGS = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClusterMember:
-    """The place of one node in a cluster; each node is a broker and a voting controller."""
+    """Identity of one node in a cluster; each node is a broker and a voting controller."""
 
-    #: Starts at 1.
+    #: Kafka's ``node.id``; the first node has 1.
     node_id: int
     #: Port of the controller of each node, by node id; all members get the same mapping.
     controller_ports: Mapping[int, int]
-    #: In Kafka's format: 16 bytes in URL-safe base64 without padding.
+    #: Id of the cluster, equal for all members: 16 bytes in URL-safe base64 without padding.
     cluster_id: str
 
 
@@ -82,9 +82,9 @@ class LocalKafka(LocalServer):
     """One Kafka broker on a data directory; topics and messages survive a restart.
 
     The broker listens on 127.0.0.1 only, does not create topics automatically, and uses about 400 MB of
-    memory. Its jars are downloaded once, into the directory in the environment variable
-    ``RELAYBOX_CACHE_DIR``. If the variable is not set, this is the user's cache directory or, if that cannot
-    be written, *data_dir*.
+    memory. Its jars are downloaded once, into the directory that the environment variable
+    ``RELAYBOX_CACHE_DIR`` names. Without the variable, they are stored in the user's cache directory, or in
+    *data_dir* if the user's cache directory cannot be written.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class LocalKafka(LocalServer):
             listeners: Ports of additional listeners by protocol, ``SSL`` or ``SASL_SSL``.
             properties: Additional settings of the broker by name. They replace the defaults of this class,
                 but not the node id, the listeners, the voters and the log directory.
-            member: The place of this broker in a cluster; None for a cluster of this broker alone.
+            member: Identity of this broker in a cluster; None for a cluster of this broker alone.
             heap_mib: Maximum heap size of the JVM in MiB.
             java_options: Additional options of the JVM.
         """

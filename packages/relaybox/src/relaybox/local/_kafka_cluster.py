@@ -12,8 +12,8 @@ from relaybox.local._ports import free_port
 _HEAP_MIB = 256
 _REPLICAS_MAX = 3
 _MIN_ISR_MAX = 2
-#: ``broker.session.timeout.ms``; a single broker has 2 s. Several brokers on one machine delay each other's
-#: heartbeats.
+#: ``broker.session.timeout.ms``: longer than the 2 s of a single broker, because several brokers on one
+#: machine delay each other's heartbeats.
 _SESSION_MS = 4_000
 
 
@@ -21,8 +21,8 @@ class LocalKafkaCluster:
     """A cluster of brokers on 127.0.0.1, each with its own directory, log and ports.
 
     Each node is a broker and a voting controller, so a cluster of three tolerates the loss of one node. New
-    topics and the internal topics have a replica on each broker, at most three; ``min.insync.replicas`` is
-    one less, at least 1. An idle broker uses about 180 MiB.
+    topics and the internal topics have a replica on each broker, at most three. ``min.insync.replicas`` is
+    one less than the number of replicas, but at least 1. An idle broker uses about 180 MiB of memory.
 
     Each method acts on all :attr:`brokers`; a single broker has the same methods.
     """
@@ -100,7 +100,7 @@ class LocalKafkaCluster:
     async def stop(self) -> None:
         """Shut down all brokers; send SIGKILL to a broker that has not ended after 8 s.
 
-        A broker cannot shut down in order when too few controllers are left for a quorum.
+        A broker cannot shut down cleanly if too few controllers are left for a quorum.
         """
         await asyncio.gather(*(broker.stop() for broker in self.brokers))
 

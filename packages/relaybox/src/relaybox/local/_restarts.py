@@ -65,7 +65,7 @@ class PartStatus:
         return replace(self, state=state, crashes=crashes, ended=how)
 
     def __str__(self) -> str:
-        """One line: ``concept-agent: down, crashed 4 times in a row, ended with exit code 1``."""
+        """Return one line: ``concept-agent: down, crashed 4 times in a row, ended with exit code 1``."""
         if not self.crashes:
             return f"{self.name}: {self.state}"
         times = "once" if self.crashes == 1 else f"{self.crashes} times in a row"

@@ -16,7 +16,8 @@ from relaybox.local._watchdog import Watchdog
 
 #: Seconds in which all parts stop; the exit of the interpreter takes the rest of the promised 10 s.
 _STOP_S = 9.4
-#: Seconds in which all programs stop, longer than an agent's `TASK_STOP_GRACE_S`; servers have the rest.
+#: Seconds in which all programs stop, longer than an agent's `TASK_STOP_GRACE_S`. The servers, which stop
+#: after the programs, get the rest of ``_STOP_S``.
 _PROGRAMS_STOP_S = 8.0
 _NAME_WIDTH = 14
 _COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_red")
@@ -74,7 +75,7 @@ class Supervisor:
 
         Raises:
             LocalError: The first start of a server failed. Other errors of *compose*, and errors of the
-                ``ready`` functions of parts, are raised too. All parts are stopped before.
+                ``ready`` functions of parts, are raised too. All parts are stopped before an error is raised.
         """
         self._end = asyncio.get_running_loop().create_future()
         with Watchdog() as watchdog, self._signals(self._end):

@@ -25,10 +25,10 @@ _STOPPING_S = 2.0
 
 
 class Watchdog:
-    """Object with which the supervisor starts the watchdog process and names the process groups to watch.
+    """Start the watchdog process, and send it the ids of the process groups that it watches.
 
-    The watchdog process runs during a ``with`` block. At the end of the block, the watchdog ends the groups
-    that are still watched.
+    The supervisor uses this object in a ``with`` block, during which the watchdog process runs. At the end of
+    the block, the watchdog process ends the groups that it still watches.
     """
 
     def __enter__(self) -> "Watchdog":

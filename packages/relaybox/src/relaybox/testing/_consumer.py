@@ -19,10 +19,11 @@ _LETTERS_MAX = 1_000
 class SteppedConsumer:
     """A consumer of one group that reads the messages published since the test began.
 
-    The consumer processes one message at a time, in the order of publication, by the transactions of a real
-    consumer. The effect and the record of the event commit together. A failing handler gets four attempts,
-    without pauses between them. Then its message, and later messages of the same key, are parked as dead
-    letters.
+    The consumer processes one message at a time, in the order of publication, with the transactions of a real
+    consumer: the effect of a handler and the record that the group has processed the event commit together. A
+    failing handler gets four attempts, without pauses between them; an error that no further attempt can
+    change ends the attempts at once. Then the message, and later messages of its key, are parked as dead
+    letters, unless the handler has ``on_failure="stop"``.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class SteppedConsumer:
 
     @property
     def group(self) -> str:
-        """The consumer group."""
+        """Name of the consumer group."""
         return self._stepper.group
 
     async def step(self) -> ProcessedMessage | None:
@@ -46,7 +47,8 @@ class SteppedConsumer:
         Raises:
             HandlerFailed: A handler with ``on_failure="stop"`` failed on every attempt.
             EnvelopeInvalid, MessageTooLarge, EventVersionUnknown, EventUpcastFailed: The message cannot be
-                read as an event, and its handlers have ``on_failure="stop"``.
+                read as an event, and its handler has ``on_failure="stop"``; if the type of the event is
+                unknown, all handlers have it.
             DatabaseError: The database is unavailable, or rejects a statement.
         """
         if not self._read:
@@ -78,7 +80,7 @@ class SteppedConsumer:
     def rewind(self) -> None:
         """Begin again at the first message of the test, as after a reset of the group's offsets.
 
-        Every event is delivered a second time, and must have no second effect.
+        The next calls deliver every event a second time; a test can assert that no event has a second effect.
         """
         self._positions.clear()
         self._read.clear()
@@ -129,7 +131,7 @@ class HandlerRunner:
     async def __call__(
         self, subscription: Subscription, event: EventEnvelope, *, topic: str = "domain-events"
     ) -> MessageOutcome:
-        """Run the handler as a consumer does: in one transaction with the record that the event is done.
+        """Run the handler once, in one transaction with the record that the group has processed *event*.
 
         Args:
             subscription: The handler, declared by :func:`~relaybox.consumers.subscribe`.
@@ -139,10 +141,11 @@ class HandlerRunner:
 
         Returns:
             ``HANDLED`` if the transaction has committed. Otherwise nothing was done: ``ALREADY_DONE`` if the
-            group had processed the event before, ``BLOCKED`` if an unresolved dead letter blocks its key.
+            group had processed or parked the event before, ``BLOCKED`` if an unresolved dead letter blocks
+            its key.
 
         Raises:
             SubscriptionInvalid: The group does not subscribe to the type of *event*.
-            Exception: The error of the handler, in one attempt; its transaction was rolled back.
+            Exception: The error of the handler or of the database; the transaction was rolled back.
         """
         return await MessageStepper(self._database, [subscription]).handle(event, topic=topic)

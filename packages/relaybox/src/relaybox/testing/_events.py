@@ -22,12 +22,12 @@ def make_event(
 
     Args:
         event_type: Name of the event, or its declaration; a declaration also sets the event's version.
-        payload: The payload.
-        aggregate_id: The aggregate, whose id is the key of the message; None for a new aggregate.
+        payload: The payload; None for an empty one.
+        aggregate_id: Id of the aggregate, which is also the key of the message; None generates a new id.
         version: Version of the aggregate after this event.
         fields: Other fields of :func:`relaybox_types.envelope.build_event_envelope`, for example
             ``event_id``, ``actor_id``, ``correlation_id`` (by default a new id) or ``aggregate_type`` (by
-            default the second part of the name in capitals, such as ``ACCOUNT``).
+            default the second part of the event's name in capitals: ``ACCOUNT`` for ``Bank.Account.Opened``).
     """
     name = event_type.name if isinstance(event_type, EventType) else event_type
     if isinstance(event_type, EventType):

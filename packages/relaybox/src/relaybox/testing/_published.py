@@ -24,8 +24,10 @@ _PAYLOAD_CHARS_MAX: Final = 200
 class _Published:
     """A message that was published since the test began."""
 
+    #: Position of the message: ``topic[partition]@offset``.
     where: str
     topic: str
+    #: Key of the message as text; None for a message without a key.
     key: str | None
     #: None if the message is not an event.
     event: EventEnvelope | None
@@ -57,12 +59,12 @@ class PublishedAssertion:
     ) -> list[EventEnvelope]:
         """Assert that exactly *count* events with these properties were published since the test began.
 
-        It reads the topics and does not wait: first call ``await relaybox_relay.publish_all()``.
+        Reads the topics once and does not wait: first call ``await relaybox_relay.publish_all()``.
 
         Args:
             event_type: Name of the events, or their declaration.
             key: Key of the messages, compared as text; None for any.
-            payload: Fields that the payload must have, also in nested objects; None for any payload.
+            payload: Fields and values that the payload must have, also in nested objects; None for any.
             count: Number of events; 0 asserts that none was published and that no unpublished row of the
                 outbox has this type, key and topic, whatever the payload of the row.
             topic: Name of the topic; None for all topics.

@@ -12,7 +12,7 @@ __all__ = ("Schedules",)
 
 
 class Schedules:
-    """The recurring tasks of a test, and their time; the fixture ``relaybox_schedules``.
+    """Run the recurring tasks of a test at times that the test sets; the fixture ``relaybox_schedules``.
 
     Example::
 
@@ -36,8 +36,8 @@ class Schedules:
 
         Returns:
             One entry per run of a task, in the order of the runs: the task, the outcome and the function's
-            error. After an error the outcome is POSTPONED. To test the next attempt, let the pause of the
-            task pass by :meth:`relaybox.testing.Tasks.advance`, and call this method again.
+            error. After an error the outcome is POSTPONED. To test the next attempt, skip the pause after the
+            failed attempt with :meth:`relaybox.testing.Tasks.advance`, and call this method again.
 
         Raises:
             AssertionError: A task was claimed more than ``TASK_ATTEMPTS_MAX`` times.

@@ -1,4 +1,4 @@
-"""Directories for servers, and an event loop for fixtures that are not coroutines."""
+"""Create a directory for the servers of tests, and run coroutines in fixtures that are not coroutines."""
 
 import asyncio
 import fcntl
@@ -15,7 +15,7 @@ __all__ = ("run_in_own_loop", "server_directory")
 
 T = TypeVar("T")
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a random name below it, by mkdtemp
-#: Free space that tmpfs must have; its size is by default half of the memory.
+#: Free space that ``/dev/shm`` must have to be used. Its default size is half of the machine's memory.
 _ROOM_BYTES: Final = 4 * 2**30
 _PREFIX: Final = "relaybox-tests-"
 #: File in a directory for servers, locked while the process that created the directory lives.
@@ -60,7 +60,7 @@ def _remove_left_over(parent: Path) -> None:
 
 
 def _is_left_over(directory: Path) -> bool:
-    """Return whether the process that made *directory* has ended: the kernel then released its lock."""
+    """Return whether the process that created *directory* has ended, which released its lock on a file."""
     try:
         with (directory / _OWNER).open("rb") as owner:
             fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)

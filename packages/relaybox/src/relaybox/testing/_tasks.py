@@ -12,7 +12,7 @@ _SQL: Final = load_queries(__package__ or "relaybox.testing", "testing.sql")
 
 
 class Tasks:
-    """The tasks of a test, which controls their time and runs their workers; the fixture ``relaybox_tasks``.
+    """Run the tasks of a test, and let time pass for them; the fixture ``relaybox_tasks``.
 
     Example::
 
@@ -29,7 +29,8 @@ class Tasks:
         """Make all tasks older by *seconds*, as if this time had passed; return the number of tasks.
 
         Leases, pauses after failed attempts and the timeouts of waiting flows end earlier, and ``created_at``
-        is earlier. ``updated_at`` and the time of a flow's ``sleep_until`` do not change.
+        is earlier. ``updated_at`` does not change, and a flow in ``sleep_until`` still waits until the same
+        time.
         """
         async with self._database.service_connection() as connection:
             await connection.fetch(_SQL["advance_handles"], seconds)
@@ -45,14 +46,15 @@ class Tasks:
 
         Args:
             workers: Worker functions by task type; tasks of other types are left as they are.
-            on_exhausted: Called with a task that was claimed more than ``TASK_ATTEMPTS_MAX`` times, as in
+            on_exhausted: Called with a task that was claimed more than ``TASK_ATTEMPTS_MAX`` times, as by a
                 :class:`~relaybox.tasks.TaskRunner`; None: such a task fails the test.
 
         Returns:
             One entry per task, in the order of the runs: the task, the outcome and the worker's error.
 
         Raises:
-            AssertionError: A task was claimed more than ``TASK_ATTEMPTS_MAX`` times; *on_exhausted* is None.
+            AssertionError: A task was claimed more than ``TASK_ATTEMPTS_MAX`` times, and *on_exhausted* is
+                None.
         """
         __tracebackhide__ = True
         exhausted: list[Task] = []

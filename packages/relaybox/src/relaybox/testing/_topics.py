@@ -21,7 +21,7 @@ __all__ = ("Partition", "TopicClient", "Topics")
 
 #: A topic's name and a partition's number.
 Partition = tuple[str, int]
-#: Prefixes of the internal topics of Kafka and of the marker topics of relays, which contain no events.
+#: Name prefixes of topics that contain no events: Kafka's internal topics, and the marker topics of relays.
 _INTERNAL: Final = ("__", "relaybox-markers-")
 
 
@@ -43,7 +43,7 @@ class TopicClient:
         self._admin.__exit__(kind, error, trace)
 
     def ends(self) -> dict[Partition, int]:
-        """Return the offset after the last committed message, for each partition of all but internal topics.
+        """Return the offset after the last committed message of each partition, without internal topics.
 
         Raises:
             AssertionError: Kafka does not return the offsets within 120 s.
@@ -75,8 +75,8 @@ class TopicClient:
         """Return the committed messages of all partitions in *end*, oldest first and in order per partition.
 
         Args:
-            start: Offset of the first message per partition; 0 for a partition that is missing.
-            end: Offset after the last message per partition.
+            start: Offset of the first message to read, per partition; 0 for a partition that is missing.
+            end: Offset after the last message to read, per partition.
 
         Raises:
             AssertionError: A partition cannot be read, or no message arrives for 120 s.
@@ -91,7 +91,8 @@ class TopicClient:
                 "group.id": "relaybox-testing",
                 "enable.auto.commit": False,
                 "isolation.level": "read_committed",
-                # The last offsets of a partition may be markers of transactions.
+                # A consumer never receives the control records of transactions, which may be the last records
+                # of a partition: only this event then shows that the consumer has reached the end.
                 "enable.partition.eof": True,
                 "fetch.wait.max.ms": 10,
             }
@@ -126,15 +127,13 @@ def _read_to_the_end(
 
 
 class Topics:
-    """All topics as they were at the start of the test, and what was published since.
-
-    The fixture ``relaybox_topics``.
-    """
+    """Read the messages that were published since the test began; the fixture ``relaybox_topics``."""
 
     def __init__(self, client: TopicClient) -> None:
         """Read the end offsets of all topics."""
         self._client = client
-        #: Offset of each partition at which the test began; that of a topic created later is 0.
+        #: End offset of each partition when the test began. Partitions of topics that were created later are
+        #: missing, and are read from offset 0.
         self.start: Mapping[Partition, int] = client.ends()
 
     async def read(
@@ -144,8 +143,8 @@ class Topics:
 
         Args:
             topics: Names of topics; None for all.
-            start: Offset per partition at which to begin, 0 for a partition that is missing; None for the
-                beginning of the test.
+            start: Offset per partition at which to begin, 0 for a partition that is missing; None for the end
+                offsets at the beginning of the test.
 
         Returns:
             The messages, as a ``confluent_kafka.Consumer`` delivers them, oldest first and in order per

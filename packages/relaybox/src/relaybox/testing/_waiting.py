@@ -1,8 +1,8 @@
-"""Upper bound of all waits of the test kit."""
+"""Define the timeout of all waits of the test kit."""
 
 from typing import Final
 
 __all__ = ("WAIT_S",)
 
-#: Seconds. Each wait ends at its signal, so the bound costs no time; only a defect reaches it.
+#: Timeout in seconds. A wait ends as soon as its condition is met, so only a defect waits this long.
 WAIT_S: Final = 120.0

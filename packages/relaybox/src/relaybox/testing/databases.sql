@@ -4,8 +4,9 @@ SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND (backend_type LIKE 'client %' OR backend_type = 'walsender')
 
 -- name: has_other_objects
--- Return whether the current database has prepared transactions, replication slots, settings, or rights of its own, which no
--- table shows.
+-- Return whether the current database has prepared transactions or replication slots, or whether ALTER
+-- DATABASE or GRANT has changed its settings, rights or connection limit. The query shape does not detect any
+-- of these.
 SELECT EXISTS (SELECT FROM pg_prepared_xacts WHERE database = current_database())
     OR EXISTS (SELECT FROM pg_replication_slots WHERE database = current_database())
     OR EXISTS (SELECT FROM pg_db_role_setting AS given
@@ -14,9 +15,10 @@ SELECT EXISTS (SELECT FROM pg_prepared_xacts WHERE database = current_database()
                AND (datacl IS NOT NULL OR datconnlimit <> -1 OR NOT datallowconn))
 
 -- name: shape
--- Return a hash of the rows of each catalog that describe objects of the current database; of pg_class without the columns that
--- change with a table's rows. A clone has the OIDs of its template, so each object that was created, altered or dropped shows
--- here. Converting all rows to jsonb took ten times as long, for every test.
+-- Return, for each system catalog, a hash of the rows that describe objects of the current database. The
+-- columns of pg_class that change with the rows of a table are left out. A clone has the OIDs of its
+-- template, so its hashes differ from those of the template if an object was created, altered or dropped.
+-- Converting all catalog rows to jsonb took ten times as long, for every test.
 WITH line (catalog, line) AS (
     SELECT 'pg_class', ROW(
         oid, relname, relnamespace, reltype, reloftype, relowner, relam, reltablespace, reltoastrelid, relhasindex, relisshared,
@@ -49,7 +51,8 @@ SELECT oid::regclass::text FROM pg_class
 WHERE relkind = 'r' AND oid >= 16384 AND relpersistence <> 't' AND pg_relation_size(oid) > 0
 
 -- name: guards
--- Return tables and triggers that fire even with session_replication_role = replica; disabled during the clean-up.
+-- Return the triggers that fire even with session_replication_role = replica, and their tables. The clean-up
+-- disables these triggers while it runs.
 SELECT tgrelid::regclass::text, quote_ident(tgname) FROM pg_trigger
 WHERE tgenabled = 'A' AND NOT tgisinternal AND tgparentid = 0
 
@@ -68,13 +71,13 @@ OVERRIDING SYSTEM VALUE SELECT * FROM json_populate_recordset(NULL::
 , $1::text::json)
 
 -- name: sequences
--- Return the value of each sequence, and whether the value was returned already.
+-- Return the value of each sequence, and whether nextval has already returned this value.
 SELECT seqrelid::regclass::text, coalesce(pg_sequence_last_value(seqrelid), seqstart),
     pg_sequence_last_value(seqrelid) IS NOT NULL
 FROM pg_sequence
 
 -- name: set_sequence
--- Restore the sequence $1.
+-- Set sequence $1 to the value $2; $3: whether nextval has already returned this value.
 SELECT setval($1::text::regclass, $2, $3)
 
 -- name: reset_statistics

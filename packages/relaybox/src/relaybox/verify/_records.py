@@ -36,7 +36,7 @@ class TopicRecord(NamedTuple):
 
 
 def record_of(message: Any, sources: Collection[str] = ()) -> TopicRecord:
-    """Parse *message*; a record that is not a CloudEvent is accepted and gets no event id.
+    """Return the fields of *message* to compare; *message* need not be a CloudEvent.
 
     Args:
         message: A ``confluent_kafka.Message`` without an error.

@@ -13,30 +13,34 @@ Isolation = Literal["read_committed", "read_uncommitted"]
 
 
 class Kind(StrEnum):
-    """Kinds of deviations: of an event that is not on its topic exactly once and in order, or of a record.
+    """Kinds of deviations, of an event of the tables or of a record on a topic.
 
-    ``verify`` expects one record per event, and one event per record.
+    ``verify`` expects that a topic has each event exactly once, in the order of the events of its key, and
+    that each record is an event of the tables.
     """
 
-    #: The event's row is SENT, or was removed after it was SENT, but the topic does not have the event (G20).
+    #: The event's outbox row is SENT, or was removed after it was SENT, but the topic does not have the event
+    #: (G20).
     LOST = "lost"
     #: More than one record of a topic has the event's id as ``ce_id`` (G31).
     DUPLICATED = "duplicated"
-    #: The event's first record is behind a record of a later event of the same key (G21).
+    #: The event's first record follows a record of a later event of the same key in the partition (G21).
     REORDERED = "reordered"
-    #: The event is in another partition than the first event of its key: consumers cannot order them (G21).
+    #: The event is in another partition than the first event of its key, so that consumers may receive the
+    #: events of the key in another order (G21).
     SPREAD = "spread"
-    #: The event's row is PENDING: no relay has published the event yet.
+    #: The topic does not have the event yet: its outbox row is PENDING.
     PENDING = "pending"
-    #: The event's row is FAILED: the key is blocked until an operator retries or skips the row.
+    #: The event's outbox row is FAILED: its key is blocked until an operator retries or skips the row.
     FAILED = "failed"
-    #: An operator skipped the event's row: no relay publishes the event.
+    #: An operator skipped the event's outbox row: no relay publishes the event.
     SKIPPED = "skipped"
-    #: The event was published, but a failover or a restore of PostgreSQL lost its row (G35).
+    #: The event was published, but a failover or a restore of PostgreSQL lost its rows (G35).
     NOT_IN_DATABASE = "not-in-database"
-    #: The record's event is not in the tables: another program wrote the record, or the row was removed.
+    #: The record's event is not in the tables: another program wrote the record, or the event's row was
+    #: removed.
     UNKNOWN = "unknown"
-    #: The event is older than the first record that its partition still retains.
+    #: The topic does not have the event any more: it is older than the oldest record of its partition.
     BEYOND_RETENTION = "beyond-retention"
 
 
@@ -49,7 +53,8 @@ _FAILOVER_REMEDY: Final = "section 'After a failover' in docs/how-to/blocked-key
 class Example:
     """One event of a finding."""
 
-    #: None for a record that is not a CloudEvent.
+    #: Id of the event; for a record that is not an event and was published from the outbox, such as a dead
+    #: letter, the id in its header ``relaybox_record_id``. None for a record without such an id.
     event_id: str | None
     #: Id of the outbox row; None if there is no row.
     row_id: str | None
@@ -68,9 +73,10 @@ class Finding:
     """Events of one kind with the same key and the same topic."""
 
     kind: Kind
-    #: None if the outbox row, which has the name of the topic, was removed.
+    #: None for events without a record whose outbox rows, which name the topic, were removed.
     topic: str | None
-    #: None for events without a key.
+    #: Key of the events. None for events without a key, and for records that are not events and were
+    #: published from the outbox, such as dead letters.
     key: str | None
     #: Number of events of this kind, key and topic.
     events: int
@@ -91,28 +97,32 @@ class Tally:
 class Report:
     """The result of a verification; :meth:`holds` returns whether the verification passed.
 
-    Invariant: every verified event of the tables is exactly one of published, lost, pending, failed, skipped
-    and beyond retention. The other kinds classify records, so a published event can also have one of those.
+    Invariant: each verified event of the tables is counted once, as published, lost, pending, failed, skipped
+    or beyond retention. The other kinds describe records: a published event can also be duplicated, reordered
+    or spread.
     """
 
     #: Names of the topics that were read.
     topics: tuple[str, ...]
     #: Isolation level of the Kafka consumer.
     isolation: Isolation
-    #: A time by PostgreSQL's clock; all events that were committed before this time were compared.
+    #: Begin of the verification by PostgreSQL's clock; all events committed before this time were compared.
     snapshot_at: datetime
+    #: Duration of the verification, in seconds.
     elapsed_s: float
-    #: Number of events in the tables, without those before the requested time.
+    #: Number of verified events: events in the tables that have the requested key and are not older than the
+    #: requested time.
     events: int
-    #: Number of these events that are on their topic.
+    #: Number of verified events that are on their topic.
     published: int
-    #: Number of records read.
+    #: Number of records that were read from the topics.
     records: int
-    #: Number of records beyond the first one of each event.
+    #: Number of surplus records: an event with three records adds two.
     duplicates: int
-    #: All kinds, with zeros for kinds that were not found.
+    #: Numbers of events and keys of each kind; zeros for kinds that were not found.
     tallies: Mapping[Kind, Tally]
-    #: Findings of the first keys of each kind, at most ``keys_max`` per kind.
+    #: Findings of the first keys of each kind, at most as many per kind as the argument ``keys_max`` of
+    #: ``verify``.
     findings: tuple[Finding, ...]
 
     def holds(self, *, allow_duplicates: bool = False) -> bool:
@@ -127,12 +137,13 @@ class Report:
     def delivery_holds(self, *, allow_duplicates: bool = False) -> bool:
         """Return whether the relays have kept their guarantees; events that PostgreSQL lost do not count.
 
-        No event is LOST, REORDERED or SPREAD, and, unless *allow_duplicates*, no event is DUPLICATED.
+        True if no event is LOST, REORDERED, SPREAD or DUPLICATED. With *allow_duplicates*, events may be
+        DUPLICATED.
         """
         allowed = {Kind.NOT_IN_DATABASE, *([Kind.DUPLICATED] if allow_duplicates else [])}
         return not any(self.tallies[kind].events for kind in VIOLATIONS if kind not in allowed)
 
     @property
     def remedy(self) -> str | None:
-        """Section and file with the repair, if PostgreSQL lost published events; otherwise None."""
+        """Section of the documentation that describes the repair; None if PostgreSQL lost no event."""
         return _FAILOVER_REMEDY if self.tallies[Kind.NOT_IN_DATABASE].events else None

@@ -19,7 +19,7 @@ from relaybox.verify._report import Example, Finding, Kind, Tally
 __all__ = ("CLOCKS_DIFFER", "Horizon", "PossibleLoss", "Snapshot", "Tables", "map_table_errors")
 
 _SQL: Final = load_queries(__package__ or "relaybox.verify", "verify.sql")
-#: Statement timeout: a statement reads or sorts whole tables, unlike those that services execute.
+#: Statement timeout: one hour, because the statements of a verification read and sort whole tables.
 _STATEMENT_MS: Final = 3_600_000
 _KEYS_PAGE: Final = 50_000
 _EXAMPLES_MAX: Final = 3
@@ -46,9 +46,9 @@ class Snapshot:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PossibleLoss:
-    """How to recognise an event that PostgreSQL lost, among the events on a topic that are not in the tables.
+    """Conditions by which events that PostgreSQL lost in a failover or restore are recognised.
 
-    PostgreSQL lost the event if it meets all these conditions, which exist only after a failover or restore.
+    An event on a topic that is not in the tables counts as lost by PostgreSQL if it meets all conditions.
     """
 
     #: The event's ``ce_source`` is one of these: a service of this database wrote the event.
@@ -65,7 +65,8 @@ class Tables:
 
     def __init__(self, connection: Any, started_at: datetime) -> None:
         self._connection = connection
-        #: Time of the connection by PostgreSQL's clock; events committed before are in the snapshot.
+        #: Time by PostgreSQL's clock when the connection was opened; events that were committed before this
+        #: time are in the snapshot.
         self.started_at = started_at
 
     @classmethod
@@ -74,7 +75,7 @@ class Tables:
         """Connect and create the temporary tables.
 
         Raises:
-            TablesUnreadable: This role has no right to create them, or the server is a standby.
+            TablesUnreadable: This role has no right to create temporary tables, or the server is a standby.
             DatabaseUnavailable: PostgreSQL is unreachable.
         """
         long_statements = settings.model_copy(update={"statement_timeout_ms": _STATEMENT_MS})
@@ -107,7 +108,7 @@ class Tables:
         return Snapshot(topics=frozenset(row["topics"]), events=row["events"])
 
     async def possible_loss(self, since: datetime | None) -> PossibleLoss | None:
-        """Return how to recognise events that PostgreSQL lost; None without a failover or restore.
+        """Return how to recognise events that PostgreSQL lost; None if there was no failover or restore.
 
         Call this after :meth:`take_snapshot`: otherwise, events that retention removes between the two calls
         count as lost.
@@ -132,13 +133,13 @@ class Tables:
             await self._connection.copy_records_to_table("verify_records", records=records)
 
     async def compare(self, ends: Mapping[Partition, int], loss: PossibleLoss | None) -> None:
-        """Compare the added records with the snapshot.
+        """Compare the added records with the snapshot, and add the deviations to the table of findings.
 
         Args:
             ends: End offsets of partitions before the snapshot. A record whose event is not in the tables is
                 reported only if it is in one of these partitions and before this offset: the event of a later
                 record may have been committed after the snapshot.
-            loss: How to recognise events that PostgreSQL lost; None without a failover or restore.
+            loss: How to recognise events that PostgreSQL lost; None if there was no failover or restore.
         """
         await self._fetch("analyze_records")
         topics = [topic for topic, _ in ends]
@@ -150,14 +151,14 @@ class Tables:
         await self._fetch("find_missing")
 
     async def keys_with_lost_events(self) -> AsyncGenerator[list[str]]:
-        """Yield the keys of events classified as lost, in pages."""
+        """Yield the keys of events classified as lost, in sorted pages of at most 50,000 keys."""
         last: str | None = None
         while page := [row["key"] for row in await self._fetch("keys_with_lost_events", last, _KEYS_PAGE)]:
             yield page
             last = page[-1]
 
     async def add_horizons(self, horizons: Iterable[Horizon]) -> None:
-        """Add, for some topics and keys, the time of the oldest record in the partition of the key."""
+        """Store *horizons*: for a topic and a key, the time of the oldest record in the key's partition."""
         with map_table_errors():
             await self._connection.copy_records_to_table("verify_horizons", records=list(horizons))
 
@@ -166,7 +167,7 @@ class Tables:
         await self._fetch("set_aside_expired")
 
     async def tallies(self) -> tuple[dict[Kind, Tally], int]:
-        """Return a tally of each kind, and the number of records beyond the first one of each event."""
+        """Return a tally of each kind, and the number of surplus records of duplicated events."""
         rows = {row["kind"]: row for row in await self._fetch("tally")}
         found = {
             kind: Tally(events=rows[kind]["events"], keys=rows[kind]["keys"]) if kind in rows else Tally()

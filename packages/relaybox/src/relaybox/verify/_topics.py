@@ -28,7 +28,7 @@ _MESSAGES_PER_CALL_MAX: Final = 500
 _PREFETCH_KIB: Final = 8_192
 _FETCH_BYTES_MAX: Final = 8_388_608
 _POLL_S: Final = 0.25
-#: Time without a record or the end of a partition after which Kafka is reported as unreachable.
+#: Kafka is reported as unreachable if no record, and no end of a partition, arrives for this time.
 _SILENCE_MAX_S: Final = 30.0
 #: Longest wait for an open transaction. The broker aborts a transaction of a relay after 45 s, and looks for
 #: such transactions every 10 s.
@@ -59,7 +59,7 @@ class TopicMetadata:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the client: if Python collected it in a thread of librdkafka, the process would abort."""
+        """Close the client: if Python destroyed it in a thread of librdkafka, the process would abort."""
         self._admin.__exit__(None, None, None)
 
     def partitions(self, topics: Iterable[str]) -> dict[str, int]:
@@ -217,7 +217,7 @@ class Reader:
         return not self._unread
 
     def read(self) -> list[TopicRecord]:
-        """Return the next records, those of each partition in their order.
+        """Return the next records; the records of each partition are in the order of their offsets.
 
         The list may be empty although :attr:`done` is False: call this again.
 
@@ -262,7 +262,8 @@ class Reader:
         partition = (message.topic(), message.partition())
         code = error.code()
         if code == KafkaError._PARTITION_EOF:  # noqa: SLF001
-            # The offset counts control records and aborted records, which a consumer never receives.
+            # message.offset() is the position of the consumer. The position also passes control records and
+            # aborted records, which a consumer never receives.
             if message.offset() >= self._unread.get(partition, 0):
                 self._finish_partition(partition)
             else:

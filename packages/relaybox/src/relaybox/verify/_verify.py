@@ -37,7 +37,7 @@ async def verify(
     Args:
         postgres: The database.
         kafka: The brokers.
-        topics: Topics to read; existing topics that outbox rows name are read too.
+        topics: Topics to read. Other topics that outbox rows name are read too, if they exist.
         key: Verify only events of this key; None for all keys.
         since: Verify only events written since this time-zone-aware time; None for all events.
         isolation: Isolation level of the Kafka consumer.
@@ -55,9 +55,9 @@ async def verify(
     with TopicMetadata(kafka) as metadata:
         declared = await asyncio.to_thread(metadata.existing, topics)
         async with Tables.open(postgres) as tables:
-            # End offsets are read before and after the snapshot. The event of a record before the first ends
-            # was committed before the snapshot. Each row that is SENT in the snapshot must have a record
-            # before the second ends (in _TopicScan), up to which the reader reads.
+            # End offsets are read before and after the snapshot. The event of a record before ends_before was
+            # committed before the snapshot. _TopicScan reads the end offsets after the snapshot: a row that
+            # is SENT in the snapshot has its record before these offsets, up to which the reader reads.
             ends_before = await asyncio.to_thread(metadata.ends, declared)
             snapshot = await tables.take_snapshot(key, since)
             loss = await tables.possible_loss(since)
@@ -84,7 +84,7 @@ async def verify(
 
 
 class _TopicScan:
-    """The partitions to read with their offsets, and the partitions from which retention removed records."""
+    """The offsets to read in each partition, and the partitions from which retention removed records."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class _TopicScan:
     def horizons(self) -> dict[Partition, datetime]:
         """Return, for each partition from which retention removed records, the time of the oldest record.
 
-        For a partition without a record, return the time at which the scan began.
+        If no record of a partition was read, its time is the time at which the scan began.
         """
         now_ms = self.began_at.timestamp() * 1_000
         first_at_ms = self.reader.first_at_ms
@@ -120,9 +120,9 @@ class _TopicScan:
 
 
 async def _add_records(tables: Tables, reader: Reader, key: str | None) -> int:
-    """Add the records of *reader* to the tables; return the number of records read.
+    """Copy the records that *reader* reads to a temporary table; return the number of records read.
 
-    If *key* is not None, records of other keys are read, but not added.
+    If *key* is not None, records of other keys are read, but not copied.
     """
     records = 0
     async with aclosing(_batches(reader)) as batches:

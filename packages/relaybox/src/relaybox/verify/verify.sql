@@ -4,7 +4,8 @@
 SELECT set_config('work_mem', '64MB', false), set_config('temp_buffers', '32MB', false), now() AS at
 
 -- name: create_events
--- Events of domain_events and event_outbox as of one snapshot. PostgreSQL drops the table when the session ends.
+-- Events of domain_events and event_outbox as of one snapshot; take_snapshot describes the columns.
+-- PostgreSQL drops the table when the session ends.
 CREATE TEMPORARY TABLE verify_events (
     event_id TEXT COLLATE "C",
     topic TEXT COLLATE "C",
@@ -19,7 +20,8 @@ CREATE TEMPORARY TABLE verify_events (
 )
 
 -- name: create_records
--- Records that were read from the topics.
+-- Records that were read from the topics. own_event_at: time of an event whose source is a service of this
+-- database; null for other records, and if PostgreSQL had no failover or restore.
 CREATE TEMPORARY TABLE verify_records (
     topic TEXT COLLATE "C" NOT NULL,
     partition INT NOT NULL,
@@ -30,7 +32,8 @@ CREATE TEMPORARY TABLE verify_records (
 )
 
 -- name: create_findings
--- Deviations, one row per kind and event (or record without an event). appearances: number of records of the event.
+-- Deviations, one row per kind and event (or record without an event). appearances: number of records of a
+-- duplicated event, otherwise 1. not_before: as in take_snapshot, only for events without a record.
 CREATE TEMPORARY TABLE verify_findings (
     kind TEXT NOT NULL,
     topic TEXT COLLATE "C",
@@ -47,8 +50,8 @@ CREATE TEMPORARY TABLE verify_findings (
 )
 
 -- name: create_horizons
--- Keys from whose partition retention removed records, and the time of the oldest record that it retains. The empty key
--- stands for rows without a key, which may be in any partition.
+-- Keys from whose partition retention removed records, and the time of the oldest record that the partition
+-- retains. The empty key stands for rows without a key, which may be in any partition.
 CREATE TEMPORARY TABLE verify_horizons (
     topic TEXT COLLATE "C" NOT NULL,
     key TEXT COLLATE "C" NOT NULL,
@@ -56,11 +59,13 @@ CREATE TEMPORARY TABLE verify_horizons (
 )
 
 -- name: take_snapshot
--- Copies every event of the tables, only of key $1 unless null. One statement, so one snapshot. wanted: written since $2
--- (null: at any time), so the event is verified. stream: hash of the aggregate. not_before: earliest possible time of
--- publication, which follows the insert and is at most a minute before the row is marked SENT. An event of domain_events
--- without an outbox row was SENT before the row was removed, or an operator skipped the row: operator_acts records that. A
--- row that has a record as bytes gets no key here: the key of its record is another, and its order is not compared.
+-- Copies the events of key $1 (null: all events) from domain_events and event_outbox. One statement, so one
+-- snapshot. wanted: whether to verify the event, because it was written since $2 (null: at any time). stream:
+-- hash of the aggregate. not_before: earliest time at which a relay can have published the event: after the
+-- insert of its row, and at most a minute before the row was marked SENT. The outbox row of an event that is
+-- only in domain_events was removed: the event is skipped if operator_acts records that, otherwise sent. A
+-- row with a record as bytes gets no key, because its record may have another key, and the order of such
+-- records is not compared.
 INSERT INTO verify_events
 SELECT coalesce(o.event_id, d.event_id::text), o.topic, CASE WHEN o.seq IS NULL THEN d.aggregate_id ELSE o.key END,
        o.id, o.seq,
@@ -79,16 +84,17 @@ FULL JOIN domain_events AS d ON d.event_id::text = o.event_id
 WHERE $1::text IS NULL OR CASE WHEN o.seq IS NULL THEN d.aggregate_id ELSE o.key END = $1
 
 -- name: describe_snapshot
--- The topics of the snapshot, and the number of wanted events.
+-- Returns the topics that copied outbox rows name, and the number of events to verify.
 SELECT coalesce(array_agg(DISTINCT topic) FILTER (WHERE topic IS NOT NULL), '{}') AS topics,
        count(*) FILTER (WHERE wanted) AS events
 FROM verify_events
 
 -- name: possible_loss
--- Returns no row without a failover or restore. until: only earlier events may have been lost: the time when a relay
--- recorded the failover or restore, or now if no relay has recorded it yet. since: no event written later was removed from
--- the outbox by retention (which truncates the oldest slot) or by an operator; null if none ever was. services: names of
--- all services that wrote events.
+-- Returns which events PostgreSQL may have lost in a failover or restore; no row if there was none. until:
+-- only earlier events may have been lost. This is the time when a relay recorded the failover or restore, or
+-- now if no relay has recorded it yet. since: retention (which truncates the oldest slot) and operators have
+-- removed no outbox row of an event written after this time; null if they have removed no row. services:
+-- names of all services that wrote events.
 WITH server AS (
     SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) AS history
     FROM pg_control_system()
@@ -115,7 +121,7 @@ ANALYZE verify_events
 ANALYZE verify_records
 
 -- name: find_duplicated
--- Events with more than one record on a topic, each with the partition and offset of the first record.
+-- Finds events with more than one record on a topic, each with the partition and offset of the first record.
 WITH repeated AS (
     SELECT topic, event_id, count(*) AS appearances FROM verify_records
     WHERE event_id IS NOT NULL GROUP BY topic, event_id HAVING count(*) > 1
@@ -129,8 +135,9 @@ LEFT JOIN verify_events AS e ON e.event_id = r.event_id AND coalesce(e.topic, r.
 ORDER BY r.topic, r.event_id, r.partition, r."offset"
 
 -- name: find_spread
--- Events in another partition than the first event of their key: Kafka keeps order only within a partition. Keys without
--- an event in the tables are left out. A hash aggregate finds the few keys in several partitions; only those are sorted.
+-- Finds events in another partition than the first event of their key: Kafka keeps order only within a
+-- partition. Only records whose event is in the tables count. A hash aggregate finds the few keys with
+-- records in several partitions; only the records of these keys are sorted.
 WITH spread AS (
     SELECT topic, key FROM verify_records WHERE key IS NOT NULL
     GROUP BY topic, key HAVING min(partition) <> max(partition)
@@ -149,11 +156,13 @@ FROM placed WHERE partition <> first_partition
 ORDER BY topic, event_id, partition, "offset"
 
 -- name: find_reordered_and_unknown
--- Records that follow a later event of their key (higher seq of the key, or higher version of the aggregate), and records
--- whose event is not in the tables. Of duplicated events, only the first record counts. In partitions $2 of topics $1,
--- records without an event are reported only before offsets $3: later ones may be newer than the snapshot. Events of this
--- database's services between $4 (null: no lower bound) and $5 (null: none was lost) that are not in the tables were lost
--- by PostgreSQL. Sorts by a hash of topic, partition and key: sorting by the keys takes three times as long.
+-- Finds records that follow a later event of their key (higher seq of the key, or higher version of the
+-- aggregate), and records whose event is not in the tables. Of duplicated events, only the first record
+-- counts. $1, $2 and $3 are topics, partitions and end offsets: a record whose event is not in the tables is
+-- reported only if it is in one of these partitions and before its end offset, because the event of a later
+-- record may be newer than the snapshot. Such an event was lost by PostgreSQL if a service of this database
+-- wrote it between $4 (null: no lower bound) and $5 (null: PostgreSQL has lost no event). Sorts by a hash of
+-- topic, partition and key: sorting by the keys takes three times as long.
 WITH compared AS (
     SELECT r.topic, r.partition, r."offset", r.event_id, r.key, r.own_event_at, e.row_id, e.seq, e.stream,
            e.version, e.state,
@@ -181,7 +190,8 @@ WHERE (s.kind = 'reordered' OR s."offset" < until."offset")
   AND (d.event_id IS NULL OR (d.partition = s.partition AND d."offset" = s."offset"))
 
 -- name: find_missing
--- Events to verify without a record: pending, failed or skipped as in the tables, or lost if their row was SENT.
+-- Finds events to verify that have no record: pending, failed or skipped as in the tables, or lost if their
+-- row was SENT.
 INSERT INTO verify_findings
 SELECT CASE WHEN e.state = 'sent' THEN 'lost' ELSE e.state END, e.topic, e.key, e.event_id, e.row_id, e.seq,
        e.stream, e.version, NULL, NULL, 1, e.not_before
@@ -191,13 +201,14 @@ WHERE e.wanted AND NOT EXISTS (
 )
 
 -- name: keys_with_lost_events
--- The next $2 keys after $1 with lost events.
+-- Returns the first $2 keys of lost events that are greater than $1 (null: the first keys of all).
 SELECT DISTINCT key FROM verify_findings
 WHERE kind = 'lost' AND key IS NOT NULL AND ($1::text IS NULL OR key > $1) ORDER BY key LIMIT $2
 
 -- name: set_aside_expired
--- Events older than the oldest record of their partition are not lost, unless the topic still has an earlier event of
--- their key: retention removes the beginning of a partition, never records in the middle.
+-- Changes lost events that are older than the oldest record of their partition to beyond retention. An event
+-- stays lost if the topic still has an earlier event of its key: retention removes the beginning of a
+-- partition, never records in the middle.
 WITH retained AS (
     SELECT r.topic, e.key, e.stream, min(e.seq) AS seq, min(e.version) AS version
     FROM verify_records AS r
@@ -216,12 +227,13 @@ WHERE f.kind = 'lost' AND h.key = coalesce(f.key, '') AND coalesce(f.topic, h.to
   )
 
 -- name: tally
--- Per kind: number of events, of keys, and of records beyond the first one of each event.
+-- Returns, per kind, the numbers of events, of keys, and of surplus records (after the first one of each
+-- event).
 SELECT kind, count(*) AS events, count(DISTINCT (topic, key)) AS keys, sum(appearances - 1)::bigint AS duplicates
 FROM verify_findings GROUP BY kind
 
 -- name: show_findings
--- The first $1 keys of each kind, each with its first $2 events.
+-- Returns the first $1 keys of each kind, each with its first $2 events.
 WITH placed AS (
     SELECT *, row_number() OVER (PARTITION BY kind, topic, key ORDER BY seq, version, partition, "offset") AS place
     FROM verify_findings
