@@ -27,14 +27,14 @@ SELECT body FROM idempotency_bodies WHERE key = $1 AND expires_at = $2
 DELETE FROM idempotency_cache WHERE key = ANY($1::text[]) AND expires_at <= clock_timestamp()
 
 -- name: claim_keys
--- Insert claims. This is a part of the statements that store responses; it reads their part *response* (key, result,
--- ttl_s, body).
+-- Part of the statements that store responses: insert the claims. It reads their part *response* (key, result, ttl_s,
+-- body).
 INSERT INTO idempotency_cache (key, result, expires_at)
 SELECT key, result::jsonb, clock_timestamp() + make_interval(secs => ttl_s) FROM response
 
 -- name: store_bodies
--- Insert the bodies that need a row of their own. This is a part of the statements that store responses, after the part
--- *claim*: a body has the time of expiry of its claim.
+-- Part of the statements that store responses, after the part *claim*: insert the bodies that need a row of their own. A
+-- body has the time of expiry of its claim.
 INSERT INTO idempotency_bodies (key, body, expires_at)
 SELECT claim.key, response.body, claim.expires_at
 FROM response JOIN claim ON claim.key = response.key
