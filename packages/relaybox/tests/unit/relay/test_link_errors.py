@@ -1,4 +1,4 @@
-"""The error of the relay names what to check after an error of librdkafka, which is not always the address."""
+"""The error of the relay names what to check after an error of librdkafka: not always the address."""
 
 from uuid import UUID
 

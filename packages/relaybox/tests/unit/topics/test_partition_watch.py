@@ -68,7 +68,7 @@ class Admin:
 async def admin(monkeypatch: pytest.MonkeyPatch) -> Admin:
     """Imitate brokers whose topics need two replicas in sync."""
     admin = Admin()
-    monkeypatch.setattr(_partition_watch, "AdminClient", lambda _settings: admin)
+    monkeypatch.setattr(_partition_watch, "AdminClient", lambda _: admin)
     monkeypatch.setattr(_partition_watch, "topic_configs", admin.configs)
     return admin
 
