@@ -248,13 +248,14 @@ def topic_configs(
     return found
 
 
-def settings_to_check(reason: str) -> str:
+def settings_to_check(reason: str, *, otherwise: str = _ADDRESS_SETTINGS) -> str:
     """Return, for an error message, the names of the settings to check.
 
     Args:
-        reason: An error text of librdkafka. For an unknown text, the settings of the address are returned.
+        reason: An error text of librdkafka.
+        otherwise: Returned for an unknown text; by default the settings of the address.
     """
-    return _settings_in(reason) or _ADDRESS_SETTINGS
+    return _settings_in(reason) or otherwise
 
 
 def _settings_in(reason: str) -> str | None:

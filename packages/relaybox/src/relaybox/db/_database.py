@@ -255,7 +255,7 @@ class Database:
             work: Called with the session. It may be called several times, so all its effects must be in the
                 transaction.
             isolation: Isolation level of the transaction.
-            attempts_max: Maximum number of calls.
+            attempts_max: Maximum number of calls, at least 1.
 
         Raises:
             RetryTransaction: Each of *attempts_max* attempts had a conflict.
@@ -263,6 +263,7 @@ class Database:
                 or not: send the command again with the same idempotency key (G05).
             DatabaseBusy: No connection or lock was granted in time, or the server cancelled a statement.
             TransactionAborted: *work* continued after a statement had failed; nothing was committed.
+            ValueError: *attempts_max* is below 1.
         """
         for attempt in range(1, attempts_max + 1):
             try:
@@ -272,7 +273,7 @@ class Database:
                     raise
                 ceiling = min(_BACKOFF_S * 2**attempt, _BACKOFF_S_MAX)
                 await asyncio.sleep(random.uniform(0, ceiling))  # noqa: S311 - jitter, not a secret
-        raise AssertionError(f"attempts_max is {attempts_max}; it must be at least 1")
+        raise ValueError(f"attempts_max is {attempts_max}; it must be at least 1")
 
     async def _run_once(self, work: Callable[[AsyncSession], Awaitable[T]], isolation: Isolation) -> T:
         with map_database_errors():

@@ -130,7 +130,8 @@ def validate_envelope(topic: str, envelope: EventEnvelope) -> tuple[str, str]:
 def _checked_row(topic: str, key: str, event_type: str, value: bytes) -> tuple[str, str]:
     if not is_cloudevent_attribute(event_type):
         raise EventIncomplete(
-            f"event_type contains a control character, which CloudEvents forbid: {event_type!r}; rename it"
+            f"event_type {event_type!r} is empty, or contains a control character or noncharacter of "
+            "Unicode, which CloudEvents forbid; rename the event type"
         )
     if contains_nul(value):
         raise EventIncomplete(

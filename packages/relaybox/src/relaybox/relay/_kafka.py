@@ -14,6 +14,7 @@ from relaybox.kafka import (
     TOPIC_CHARS_MAX,
     UNAUTHORIZED,
     UNKNOWN_TOPIC,
+    UNREACHABLE,
     ConnectionDiagnosis,
     settings_to_check,
     topic_configs,
@@ -88,6 +89,8 @@ PRODUCER: Final[dict[str, Any]] = {
 #: Errors of records that the relay purged; these errors do not contain the cause of the failure.
 _PURGED: Final = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001
 UNDELIVERED: Final = KafkaError(KafkaError._PURGE_QUEUE)  # noqa: SLF001
+#: What to check if a broker or librdkafka refused, and the text of the error names no setting.
+_USE: Final = "the brokers, the permissions of the relay's account, and the KAFKA_ settings"
 Report = Callable[[KafkaError | None, object], None]
 
 
@@ -353,7 +356,13 @@ def map_link_errors() -> Generator[None]:
     try:
         yield
     except KafkaException as error:
-        reason = error.args[0].str()
-        raise LinkDown(
-            f"no Kafka broker can be reached ({reason}); check {settings_to_check(reason)}"
-        ) from error
+        raise _link_down(error.args[0]) from error
+
+
+def _link_down(error: KafkaError) -> LinkDown:
+    reason = error.str()
+    if error.code() in UNREACHABLE:
+        return LinkDown(f"a request to Kafka got no response ({reason}); check {settings_to_check(reason)}")
+    return LinkDown(
+        f"the relay cannot use Kafka ({reason}); check {settings_to_check(reason, otherwise=_USE)}"
+    )

@@ -19,7 +19,7 @@ from uuid import UUID, uuid4
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
+from confluent_kafka.cimpl import OFFSET_BEGINNING, OFFSET_END, NewTopic
 
 from relaybox.kafka import RECORD_REJECTED, retry_on_stale_metadata
 from relaybox.relay._batches import LaneBatch, TransactionResult, TransactionState
@@ -56,6 +56,8 @@ __all__ = (
 #: Time limit of a request about the control topic: under the 10 s of G27, as calls cannot be interrupted.
 _RESPONSE_S: Final = 4.0
 _RESPONSE_S_MIN: Final = 0.1
+#: Longest reading of markers; with its last requests, the call takes less than the watchdog's limit, 60 s.
+_READ_S_MAX: Final = 35.0
 #: Number of last offsets to read first; more than 1, because aborted transactions may follow the last marker.
 _LOOK_BACK: Final = 64
 #: Number of transactional.ids of a lane; its producers use these ids in turn.
@@ -185,8 +187,17 @@ class Markers:
         Raises:
             LinkDown: The broker did not respond in time.
         """
+        found: dict[int, UUID] = {}
+        look_back, left, until_s = _LOOK_BACK, list(lanes), time.monotonic() + _READ_S_MAX
         with self._consumer("read_committed") as consumer:
-            return self._read(consumer, lanes)
+            while left:
+                firsts, ends = self._bounds(consumer, left)
+                starts = {lane: max(firsts[lane], ends[lane] - look_back) for lane in left}
+                read = self._read_to_end(consumer, starts, until_s)
+                found.update((lane, ids[-1]) for lane, ids in read.items() if ids)
+                left = [lane for lane in left if lane not in found and starts[lane] > firsts[lane]]
+                look_back *= 16
+        return found
 
     def lanes_with_open_transaction(self, lanes: Sequence[int]) -> set[int]:
         """Return those of *lanes* whose last marker an open transaction may hide from :meth:`read_last`.
@@ -197,11 +208,8 @@ class Markers:
             LinkDown: The broker did not respond in time.
         """
         with self._consumer("read_committed") as committed, self._consumer("read_uncommitted") as all_records:
-            return {
-                lane
-                for lane in lanes
-                if self._watermarks(committed, lane)[1] < self._watermarks(all_records, lane)[1]
-            }
+            stable, ends = [self._offsets(each, lanes, OFFSET_END) for each in (committed, all_records)]
+            return {lane for lane in lanes if stable[lane] < ends[lane]}
 
     def written(self, lanes: Sequence[int]) -> dict[int, list[UUID]]:
         """Return, by lane, the batch ids of the markers in the last 64 offsets, committed or not, in order.
@@ -210,11 +218,9 @@ class Markers:
             LinkDown: The broker did not respond in time.
         """
         with self._consumer("read_uncommitted") as consumer:
-            starts: list[TopicPartition] = []
-            for lane in lanes:
-                first, end = self._watermarks(consumer, lane)
-                starts.append(TopicPartition(self.topic, lane, max(first, end - _LOOK_BACK)))
-            return self._read_to_end(consumer, starts)
+            firsts, ends = self._bounds(consumer, lanes)
+            starts = {lane: max(firsts[lane], ends[lane] - _LOOK_BACK) for lane in lanes}
+            return self._read_to_end(consumer, starts, time.monotonic() + _READ_S_MAX)
 
     @contextmanager
     def _consumer(self, isolation: str) -> Generator[Consumer]:
@@ -237,38 +243,32 @@ class Markers:
         finally:
             consumer.close()
 
-    def _read(self, consumer: Consumer, lanes: Sequence[int]) -> dict[int, UUID]:
-        found: dict[int, UUID] = {}
-        look_back, left = _LOOK_BACK, list(lanes)
-        while left:
-            starts: list[TopicPartition] = []
-            for lane in left:
-                first, end = self._watermarks(consumer, lane)
-                starts.append(TopicPartition(self.topic, lane, max(first, end - look_back)))
-                if end - look_back <= first:
-                    left = [other for other in left if other != lane]
-            found.update((lane, ids[-1]) for lane, ids in self._read_to_end(consumer, starts).items() if ids)
-            left = [lane for lane in left if lane not in found]
-            look_back *= 16
-        return found
+    def _bounds(self, consumer: Consumer, lanes: Sequence[int]) -> tuple[dict[int, int], dict[int, int]]:
+        """Return the first offset, which may be outdated, and the end offset of each lane's partition."""
+        return self._offsets(consumer, lanes, OFFSET_BEGINNING), self._offsets(consumer, lanes, OFFSET_END)
 
-    def _watermarks(self, consumer: Consumer, lane: int) -> tuple[int, int]:
-        """Return the first offset of *lane*'s partition, which may be outdated, and the end offset."""
-        place = TopicPartition(self.topic, lane)
+    def _offsets(self, consumer: Consumer, lanes: Sequence[int], position: int) -> dict[int, int]:
+        """Return the offset at *position* of each lane's partition, by one request to each broker."""
         until_s = time.monotonic() + self._response_s()
-        return retry_on_stale_metadata(
-            lambda: consumer.get_watermark_offsets(place, timeout=self._response_s()),
-            lambda: min(until_s, self._deadline()),
-        )
 
-    def _read_to_end(self, consumer: Consumer, starts: Sequence[TopicPartition]) -> dict[int, list[UUID]]:
+        def request() -> dict[int, int]:
+            wanted = [TopicPartition(self.topic, lane, position) for lane in lanes]
+            found = consumer.offsets_for_times(wanted, timeout=self._response_s())
+            if missing := [each for each in found if each.error is not None or each.offset < 0]:
+                raise KafkaException(missing[0].error or KafkaError(KafkaError._NOENT))  # noqa: SLF001
+            return {each.partition: each.offset for each in found}
+
+        return retry_on_stale_metadata(request, lambda: min(until_s, self._deadline())) if lanes else {}
+
+    def _read_to_end(
+        self, consumer: Consumer, starts: Mapping[int, int], until_s: float
+    ) -> dict[int, list[UUID]]:
         """Read each partition from its start to its end; return the batch ids in its records."""
-        consumer.assign(list(starts))
-        found: dict[int, list[UUID]] = {start.partition: [] for start in starts}
-        reading = set(found)
+        consumer.assign([TopicPartition(self.topic, lane, offset) for lane, offset in starts.items()])
+        found, reading = {lane: list[UUID]() for lane in starts}, set(starts)
         while reading:
             message = consumer.poll(self._response_s())
-            if message is None:
+            if message is None or time.monotonic() > until_s:
                 raise LinkDown(f"no records of the control topic {self.topic} arrived; check the brokers")
             error, partition = message.error(), message.partition()
             if error is None:

@@ -80,8 +80,10 @@ class PartitionWatch:
         self._on_change = on_change
         #: State by name of the topic; contains only topics with a partition that accepts no writes.
         self.unavailable: Mapping[str, UnavailablePartitions] = {}
-        #: Topics in use. Topics that the brokers do not know are removed, because rows may contain any name.
+        #: Topics in use. Topics that the brokers do not describe are removed, as rows may contain any name.
         self._topics: set[str] = set()
+        #: Topics that the last response did not describe: they are missing, or this account has no right to.
+        self._undescribed: frozenset[str] = frozenset()
         self._wanted = asyncio.Event()
         self._admin: Any = None
         #: Closes the admin client.
@@ -89,10 +91,13 @@ class PartitionWatch:
         self._thread = CallThreads(1, "partition-watch")
 
     def add(self, topics: Iterable[str]) -> None:
-        """Watch *topics* too, but no name over 249 characters; request the state at once for a new name."""
-        before = len(self._topics)
-        self._topics.update(topic for topic in topics if len(topic) <= TOPIC_CHARS_MAX)
-        if len(self._topics) > before:
+        """Watch *topics* too, but no name over 249 characters; request the state at once for a new name.
+
+        A topic that the last response did not describe is not new: the next request contains it again.
+        """
+        new = {topic for topic in topics if len(topic) <= TOPIC_CHARS_MAX} - self._topics
+        self._topics |= new
+        if new - self._undescribed:
             self.check_now()
 
     def check_now(self) -> None:
@@ -153,10 +158,10 @@ class PartitionWatch:
                 TopicCollection(list(topics)), request_timeout=_RESPONSE_S
             )
             found: dict[str, UnavailablePartitions] = {}
-            for name, described in requested.items():
-                partitions = _partitions(described)
-                if not partitions:
-                    self._topics.discard(name)
+            described = {name: _partitions(each) for name, each in requested.items()}
+            self._undescribed = frozenset(name for name in described if not described[name])
+            self._topics -= self._undescribed
+            for name, partitions in described.items():
                 if reasons := _reasons(name, partitions, min_isr.get(name, 1)):
                     found[name] = UnavailablePartitions(len(partitions), reasons)
         except (KafkaException, TimeoutError):

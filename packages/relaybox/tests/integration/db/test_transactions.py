@@ -133,6 +133,15 @@ async def test_number_of_attempts_is_bounded(database: Database, attempts_max: i
     assert len(attempts) == attempts_max
 
 
+@pytest.mark.parametrize("attempts_max", [0, -1])
+async def test_number_of_attempts_below_one_is_refused(database: Database, attempts_max: int) -> None:
+    async def work(db: AsyncSession) -> None:
+        raise AssertionError
+
+    with pytest.raises(ValueError, match=f"attempts_max is {attempts_max}; it must be at least 1"):
+        await database.run_in_transaction(work, attempts_max=attempts_max)
+
+
 async def test_lock_timeout_is_busy(postgres_settings, rows: list[UUID]) -> None:
     impatient = Database(postgres_settings.model_copy(update={"lock_timeout_ms": 50}))
 

@@ -93,7 +93,11 @@ async def test_error_names_the_missing_field_of_an_event(database: Database, nam
         ({"event_id": "evt_123"}, "event_id"),
         ({"correlation_id": "c"}, "correlation_id"),
         ({"version": 0}, "version"),
-        ({"event_type": "Suite.Counter\n.Created"}, "event_type contains a control character"),
+        (
+            {"event_type": "Suite.Counter\n.Created"},
+            r"event_type 'Suite.Counter\\n.Created' .* control character",
+        ),
+        ({"event_type": "Suite.Counter\ufdd0.Created"}, r"event_type '.+' .* noncharacter of Unicode"),
         ({"timestamp": "yesterday"}, "timestamp"),
         ({"payload": {"a": object()}}, "no valid EventEnvelope"),
         ({"payload": {"a": "\ud800"}}, "no valid EventEnvelope"),

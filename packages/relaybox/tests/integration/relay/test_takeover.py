@@ -1,6 +1,7 @@
 """A takeover knows all batches published before it, and no batch is published behind it (G31)."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -188,6 +189,22 @@ async def test_control_topic_being_created_does_not_count_as_broker_outage(marke
     reading = asyncio.create_task(asyncio.to_thread(markers.read_last, range(8)))
     await asyncio.to_thread(markers.ensure_partitions, range(8))
     assert await reading == {}
+
+
+async def test_markers_of_all_lanes_are_read_by_the_requests_of_one(
+    owner: Owner, kafka_settings: KafkaSettings
+) -> None:
+    """A request per lane would add up, so that the call of a relay with many lanes would count as hung."""
+    sent: list[str] = []
+    logger = logging.Logger("librdkafka")
+    logger.addFilter(lambda line: not sent.append(line.getMessage()))
+    debug = {"debug": "protocol", "log_level": 7, "logger": logger}
+    connection = client_settings(kafka_settings) | debug
+    markers = Markers(connection, await origin_of(owner.connection))
+    await asyncio.to_thread(owner.markers.ensure_partitions, range(8))
+    await asyncio.to_thread(owner.markers.read_last, range(8))
+    await asyncio.to_thread(markers.read_last, range(8))
+    assert 0 < len([line for line in sent if "Sent ListOffsetsRequest" in line]) < 8
 
 
 @pytest.mark.guarantee("G31")
