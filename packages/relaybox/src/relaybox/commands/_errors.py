@@ -105,8 +105,8 @@ class VersionGap(CommandError):
 
     def __init__(self, aggregate_type: str, aggregate_id: str, version: int) -> None:
         super().__init__(
-            f"there is no version {version - 1} of {aggregate_type} {aggregate_id!r} before {version}; "
-            "lock the aggregate, read its version and continue from it"
+            f"version {version} of {aggregate_type} {aggregate_id!r} does not follow the version before it; "
+            "lock the aggregate, read its version, and number its events from the next version"
         )
 
 
