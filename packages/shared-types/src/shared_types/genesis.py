@@ -325,7 +325,8 @@ class ConfirmStage(_Strict):
 class StartGuidedRun(Preferences):
     """Let a guided run request the proposals of this stage and all later ones.
 
-    Preferences that the command omits keep their last value. All other commands stay allowed during the run.
+    Preferences that the command omits keep their last value. The run forbids no other command; while an agent
+    works on a proposal, some are refused with PROPOSAL_PENDING, as without a run.
 
     The run requests a proposal when the stage has none, after feedback, and after a failed proposal. In
     between, the run waits for the writer. It ends when the last stage is confirmed, by `StopGuidedRun` or

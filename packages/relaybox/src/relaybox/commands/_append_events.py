@@ -77,7 +77,10 @@ async def append_events(
         DatabaseUnavailable, DatabaseBusy: PostgreSQL is unreachable, or a lock was not granted in time.
     """
     if not events and (command is None or command.status is not CommandStatus.RECEIVED):
-        raise ValueError("no events given; only a RECEIVED command may be recorded without events")
+        what = "no command" if command is None else command.command_type
+        raise ValueError(
+            f"no events given for {what}; pass at least one event, or a command with status RECEIVED"
+        )
     check_versions(events)
     rows = [(event, *validate_envelope(topic, event)) for event in events]
     inbox = _inbox_arguments(command)

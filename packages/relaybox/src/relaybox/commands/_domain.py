@@ -224,8 +224,8 @@ class Domain(Generic[A]):
 
         Raises:
             TypeError: The decider is asynchronous, its second parameter is not annotated with a Pydantic
-                model, its third parameter is not annotated with ``UUID``, or the command type is declared
-                already.
+                model, its third parameter is not annotated with ``UUID``, it has more than three parameters,
+                or the command type is declared already.
         """
 
         def declare(decider: Decider[A, C]) -> Decider[A, C]:
@@ -302,5 +302,8 @@ def _signature_of(
     if len(annotations) == 1:
         return model, lambda aggregate, command, _: decider(aggregate, command)
     if annotations[1:] != [UUID]:
-        raise TypeError(f"{name}: the third parameter is the command's id; annotate it with UUID")
+        raise TypeError(
+            f"{name} has the parameters ({', '.join(signature(decider).parameters)}); declare "
+            "(aggregate, command) or (aggregate, command, command_id: UUID)"
+        )
     return model, decider

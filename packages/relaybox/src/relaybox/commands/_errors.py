@@ -56,9 +56,8 @@ class UnknownCommand(CommandError):
     error_code = "UNKNOWN_COMMAND"
 
     def __init__(self, command_type: str, known: Sequence[str]) -> None:
-        super().__init__(
-            f"unknown command_type {command_type[:100]!r}; send one of: {', '.join(sorted(known))}"
-        )
+        remedy = f"send one of: {', '.join(sorted(known))}" if known else "no command may be sent here"
+        super().__init__(f"unknown or not permitted command_type {command_type[:100]!r}; {remedy}")
 
 
 class PayloadInvalid(CommandError):
@@ -95,7 +94,10 @@ class StaleVersion(CommandError):
 
     def __init__(self, expected: int, actual: int) -> None:
         self.actual = actual
-        super().__init__(f"expected_version is {expected}, the version is {actual}; read the state again")
+        super().__init__(
+            f"expected_version is {expected}, but the aggregate's version is {actual}; "
+            "read the aggregate again, then decide whether to repeat the command"
+        )
 
 
 class VersionGap(CommandError):
@@ -105,8 +107,8 @@ class VersionGap(CommandError):
 
     def __init__(self, aggregate_type: str, aggregate_id: str, version: int) -> None:
         super().__init__(
-            f"there is no version {version - 1} of {aggregate_type} {aggregate_id!r} before {version}; "
-            "lock the aggregate, read its version and continue from it"
+            f"version {version} of {aggregate_type} {aggregate_id!r} does not follow the version before it; "
+            "lock the aggregate, read its version, and number its events from the next version"
         )
 
 

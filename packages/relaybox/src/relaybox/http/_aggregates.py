@@ -74,7 +74,7 @@ class _AggregateRoutes(CommandRoutes[A]):
             self._create,
             {"principal": self.sender},
             status_code=201,
-            summary=f"Create by {model.__name__}",
+            summary=f"Create an aggregate by the command {model.__name__}",
             openapi_extra=json_body(model),
             responses={
                 201: created,

@@ -90,8 +90,8 @@ def create_app(
         cors_origins: Origins of web pages that may call the application (CORS).
         cors_headers: Request headers that these pages may send, beside those that the library reads.
         error_table: Responses by class of error; applications extend :data:`ERROR_TABLE`.
-        body_bytes_max: Maximum size of a request's body in bytes, unless the route sets another limit. The
-            library's routes and :func:`read_json`, :func:`read_bytes` and :func:`read_model` set 1 MiB.
+        body_bytes_max: Maximum size of a request's body in bytes, unless the route sets another limit. It
+            also applies to the library's routes.
         settings: Time limits of bodies; None reads ``HTTP_*`` from the environment.
     """
     # Settings are read here, so that a wrong setting fails the start and not the first request.

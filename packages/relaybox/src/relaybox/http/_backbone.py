@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from pydantic_settings import BaseSettings
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, SessionTransaction
 
 from relaybox.commands import Command, CommandRefused, CommandResult, CommandService, Domain
 from relaybox.db import Database
@@ -45,6 +45,8 @@ __all__ = ("Backbone",)
 _GC_THRESHOLDS: Final = (10_000, 10, 10)
 #: Maximum number of undeclared refusals about which a process logs a warning.
 _UNDECLARED_MAX: Final = 100
+#: Key in the ``info`` of a session: types and outcomes of the commands that its transaction has recorded.
+_TO_COUNT: Final = "relaybox.commands_to_count"
 _log: Final = structlog.get_logger(__name__)
 
 
@@ -209,13 +211,17 @@ class Backbone:
             command_type: Type of the command.
             outcome: Outcome in the metrics, such as ``COMPLETED``.
         """
+        if _TO_COUNT not in db.info:
+            db.info[_TO_COUNT] = list[tuple[str, str]]()
+            event.listen(db.sync_session, "after_commit", self._count_committed)
+            event.listen(db.sync_session, "after_transaction_end", _discard_uncounted)
+        db.info[_TO_COUNT].append((command_type, outcome))
 
-        def count(session: Session) -> None:
-            # SQLAlchemy sends ``after_commit`` for savepoints too, before the transaction is committed.
-            if not session.in_nested_transaction():
+    def _count_committed(self, session: Session) -> None:
+        # SQLAlchemy sends ``after_commit`` for savepoints too, before the transaction is committed.
+        if not session.in_nested_transaction():
+            for command_type, outcome in session.info[_TO_COUNT]:
                 self._metrics.record_command(command_type=command_type, outcome=outcome)
-
-        event.listen(db.sync_session, "after_commit", count)
 
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncGenerator[None]:
@@ -257,6 +263,11 @@ class Backbone:
             self._is_watching = True
             self.notifier.attach(self.database.sessions)
             self._database_metrics.watch(self.database)
+
+
+def _discard_uncounted(session: Session, transaction: SessionTransaction) -> None:
+    if transaction.parent is None:
+        session.info[_TO_COUNT].clear()
 
 
 @contextmanager

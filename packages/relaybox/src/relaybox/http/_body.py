@@ -89,8 +89,8 @@ class BodyLimitMiddleware:
 
     Args:
         app: The application inside this middleware.
-        limit_bytes: Maximum size of a body in bytes, unless the route calls :func:`limit_body` or a function
-            that does, such as :func:`read_json`.
+        limit_bytes: Maximum size of a body in bytes, unless the route sets another limit: by
+            :func:`limit_body`, or by the argument *limit_bytes* of a function such as :func:`read_json`.
         settings: The time limits; None reads ``HTTP_*`` from the environment.
     """
 
@@ -112,22 +112,14 @@ class BodyLimitMiddleware:
 class _Body:
     """The body of one request, whose size and time are checked while it is received."""
 
-    __slots__ = (
-        "_rate_bytes_s",
-        "_receive",
-        "_received_bytes",
-        "_scope",
-        "_timeout_s",
-        "_waited_s",
-        "_whole",
-    )
+    __slots__ = ("_arrived_bytes", "_rate_bytes_s", "_receive", "_scope", "_timeout_s", "_waited_s", "_whole")
 
     def __init__(self, scope: Scope, receive: Receive, settings: HttpSettings) -> None:
         self._scope = scope
         self._receive = receive
         self._timeout_s = settings.body_timeout_s
         self._rate_bytes_s = settings.body_rate_min_bytes_s
-        self._received_bytes = 0
+        self._arrived_bytes = 0
         self._waited_s = 0.0
         self._whole = False
 
@@ -141,7 +133,7 @@ class _Body:
         if self._whole:
             # After the body the next message is the client's disconnect, for which there is no time limit.
             return await self._receive()
-        allowed_s = self._timeout_s + self._received_bytes / self._rate_bytes_s
+        allowed_s = self._timeout_s + self._arrived_bytes / self._rate_bytes_s
         began_s = time.monotonic()
         try:
             message = await _within(allowed_s - self._waited_s, self._receive())
@@ -149,8 +141,8 @@ class _Body:
             raise BodyTimeout(allowed_s) from None
         self._waited_s += time.monotonic() - began_s
         self._whole = not message.get("more_body", False)
-        self._received_bytes += len(message.get("body", b""))
-        _check_size(self._scope[_LIMIT_KEY], self._received_bytes)
+        self._arrived_bytes += len(message.get("body", b""))
+        _check_size(self._scope[_LIMIT_KEY], self._arrived_bytes)
         return message
 
 
@@ -205,12 +197,12 @@ def content_length(request: Request) -> int | None:
     return int(announced) if len(announced) < 19 else 10**18
 
 
-async def read_json(request: Request, limit_bytes: int = BODY_BYTES_MAX) -> Any:
+async def read_json(request: Request, limit_bytes: int | None = None) -> Any:
     """Return the body of *request* as JSON that PostgreSQL can store.
 
     Raises:
         UnsupportedMediaType: The body is not declared as ``application/json``, or is compressed.
-        BodyTooLarge: ``Content-Length``, or the number of received bytes, is over *limit_bytes*.
+        BodyTooLarge: The body is over *limit_bytes*, or the limit that :func:`read_bytes` uses for None.
         MalformedJson: The body is not JSON.
         JsonTooDeep: The JSON has more than 64 levels of nesting.
         JsonTooManyValues: The JSON is larger than 1 MiB and has more than 250,000 values, or more than
@@ -223,24 +215,30 @@ async def read_json(request: Request, limit_bytes: int = BODY_BYTES_MAX) -> Any:
     return await _parse_in_thread_if_large(raw, parse_json)
 
 
-async def read_bytes(request: Request, limit_bytes: int = BODY_BYTES_MAX) -> bytes:
+async def read_bytes(request: Request, limit_bytes: int | None = None) -> bytes:
     """Return the body of *request* as it was sent.
 
+    Args:
+        request: The request.
+        limit_bytes: Maximum size of the body; None for the limit that :func:`limit_body` has set, or else
+            the application's limit (:class:`BodyLimitMiddleware`), or else 1 MiB.
+
     Raises:
-        BodyTooLarge: ``Content-Length``, or the number of received bytes, is over *limit_bytes*.
+        BodyTooLarge: ``Content-Length``, or the number of received bytes, is over the limit.
         BodyTimeout: The body did not arrive in time.
     """
-    limit_body(request, limit_bytes)
+    limit: int = request.scope.get(_LIMIT_KEY, BODY_BYTES_MAX) if limit_bytes is None else limit_bytes
+    limit_body(request, limit)
     chunks: list[bytes] = []
     received_bytes = 0
     async for chunk in request.stream():
         received_bytes += len(chunk)
-        _check_size(limit_bytes, received_bytes)
+        _check_size(limit, received_bytes)
         chunks.append(chunk)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-async def read_model(request: Request, model: type[Model], limit_bytes: int = BODY_BYTES_MAX) -> Model:
+async def read_model(request: Request, model: type[Model], limit_bytes: int | None = None) -> Model:
     """Return the body of *request* as an object of the class *model*.
 
     Also raises the errors of :func:`read_json`.

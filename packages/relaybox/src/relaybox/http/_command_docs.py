@@ -64,10 +64,12 @@ def _body_of(handler: Handler[Any]) -> type[BaseModel]:
     """Return the Pydantic model of a request body with the type and the payload of this command."""
     needs_payload = any(field.is_required() for field in handler.model.model_fields.values())
     payload: Any = (handler.model, ...) if needs_payload else (handler.model, {})
-    outcome = "Accepted with 202: an agent works on it." if handler.pending else "Done with 200."
+    outcome = "200: the command is completed"
+    if handler.pending:
+        outcome = "202: the command is accepted, and an agent works on it"
     codes = sorted(refusal.error_code for refusal in handler.refuses)
-    refused = f" Refused with {', '.join(codes)}." if codes else ""
+    refused = f" Error codes of refusals: {', '.join(codes)}." if codes else ""
     # The type checker cannot check types that are created at run time.
     fields: dict[str, Any] = {"command_type": (Literal[handler.command_type], ...), "payload": payload}  # pyright: ignore
     name = f"{handler.command_type}Command"
-    return create_model(name, __base__=CommandRequest, __doc__=outcome + refused, **fields)
+    return create_model(name, __base__=CommandRequest, __doc__=f"Response {outcome}.{refused}", **fields)

@@ -211,8 +211,8 @@ class KeysIgnored(RelayboxError):
     error_code = "KEYS_IGNORED"
 
     def __init__(self, paths: Sequence[str]) -> None:
-        """Name *paths*, the paths of the routes that would ignore keys, in the message."""
+        """Name *paths*, the paths of the routes that accept keys, in the message."""
         super().__init__(
-            f"Idempotency keys would be ignored by {', '.join(paths)}: create the application with "
-            "relaybox.http.create_app, or call app.add_middleware(IdempotencyMiddleware)"
+            f"No IdempotencyMiddleware handles the idempotency keys of {', '.join(paths)}; create the "
+            "application with relaybox.http.create_app, or call app.add_middleware(IdempotencyMiddleware)"
         )

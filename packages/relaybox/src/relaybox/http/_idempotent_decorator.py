@@ -81,7 +81,10 @@ def policy_of(endpoint: object) -> Policy | None:
 def _marked(endpoint: Callable[..., Awaitable[Any]], policy: Policy) -> Any:
     name = getattr(endpoint, "__qualname__", repr(endpoint))
     if not inspect.iscoroutinefunction(endpoint):
-        raise TypeError(f"{name} must be an 'async def' function without yield: a stream cannot be stored")
+        raise TypeError(
+            f"{name} is not an 'async def' function without yield; declare it so, because the key is claimed "
+            "asynchronously and a stream cannot be stored"
+        )
     hints = _hints_of(endpoint)
     if inspect.isclass(hints.get("return")) and issubclass(hints["return"], StreamingResponse):
         raise TypeError(f"{name} returns a StreamingResponse, which cannot be stored; return a Response")

@@ -127,8 +127,8 @@ class IdempotentRequest:
         self._claim: Claim | None = None
         #: The stored response or error that the middleware sends in REPLACED.
         self._replacement: Replay | IdempotencyError | None = None
-        #: Unix time until which a stored response is valid.
-        self._expires_at_s = 0.0
+        #: Unix time of the claim.
+        self._claimed_at_s = 0.0
         self._head: Message | None = None
         self._body = bytearray()
         self._outcome = Outcome.IGNORED if self.key.is_present else None
@@ -172,8 +172,8 @@ class IdempotentRequest:
         claim = await self.key.claim(request, principal, policy or Policy(), namespace=namespace)
         if claim is not None:
             self._outcome = Outcome.REFUSED
-            # Computed before the store reads its clock: the response is stored at least until this time.
-            self._expires_at_s = time() + claim.ttl_s
+            # Read before the store reads its clock: a response is stored at least until this time + its ttl.
+            self._claimed_at_s = time()
             self._claim = claim
         return claim
 
@@ -352,13 +352,10 @@ class IdempotentRequest:
 
     def _own_headers(self, head: Message) -> Iterable[tuple[bytes, bytes]]:
         assert self._outcome is not None, "a request without a key has no outcome"
-        self._outcome = final_outcome(self._outcome, head["status"], has_claim=self._claim is not None)
-        return outcome_headers(
-            self._outcome,
-            head["status"],
-            refusal=self.scope.get(REFUSAL),
-            expires_at_s=self._expires_at_s,
-        )
+        claim, status, refusal = self._claim, head["status"], self.scope.get(REFUSAL)
+        self._outcome = final_outcome(self._outcome, status, has_claim=claim is not None)
+        expires_at_s = self._claimed_at_s + (0 if claim is None else claim.ttl_s)
+        return outcome_headers(self._outcome, status, refusal=refusal, expires_at_s=expires_at_s)
 
 
 def has_idempotent_request(scope: Scope) -> bool:

@@ -24,7 +24,10 @@ _KEY: Final = {
     "in": "header",
     "required": False,
     "schema": {"type": "string"},
-    "description": "a repeated request with the same key gets the first response (also X-Idempotency-Key)",
+    "description": (
+        "idempotency key: a repeated request with the same key gets the stored first response; "
+        "the header X-Idempotency-Key is accepted instead"
+    ),
 }
 _CORRELATION: Final = {
     "name": "X-Correlation-Id",

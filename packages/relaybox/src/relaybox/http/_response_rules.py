@@ -78,9 +78,15 @@ def why_not_storable(headers: Headers, message: Message, *, has_claim: bool) -> 
     """
     is_stream = message.get("more_body", False) and "content-length" not in headers
     if is_stream or message["type"] != "http.response.body":
-        return "streams its response; return a response that is not streamed"
+        return (
+            "streams its response, which cannot be held back until the commit; "
+            "return a response that is not streamed"
+        )
     if has_claim and headers.get("content-encoding", "identity") != "identity":
-        return "compresses its response; add the compressing middleware after IdempotencyMiddleware"
+        return (
+            "compresses its response, which then cannot be stored; add the compressing middleware after "
+            "IdempotencyMiddleware, so that it runs around IdempotencyMiddleware"
+        )
     return None
 
 

@@ -244,7 +244,10 @@ class CommandRoutes(Generic[A]):
             owned,
             status_code=201,
             summary="A ticket for the event stream",
-            description="For browsers, whose EventSource cannot send a token: single use, 60 seconds.",
+            description=(
+                "Creates a ticket for a browser, whose EventSource cannot send a token. "
+                "The ticket opens one stream, within 60 seconds."
+            ),
             responses=read,
         )
         self.add(
@@ -261,10 +264,10 @@ class CommandRoutes(Generic[A]):
     def _send_docs(self) -> dict[str, Any]:
         name = self.domain.id_parameter
         responses: dict[int | str, dict[str, Any]] = {
-            200: {"model": CommandAccepted, "description": "Done"},
+            200: {"model": CommandAccepted, "description": "The command is completed"},
             202: {
                 "model": CommandAccepted,
-                "description": "Accepted; an agent works on it",
+                "description": "The command is accepted; an agent works on it",
                 "headers": {"Location": {"schema": {"type": "string"}, "description": "The command's state"}},
             },
         }

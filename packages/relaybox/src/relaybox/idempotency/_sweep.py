@@ -127,7 +127,7 @@ class Sweeper(SharedJob):
         self._schedules = ScheduleMetrics(registry)
         self._records = Gauge(
             "relaybox_idempotency_records",
-            "Stored responses, by PostgreSQL's statistics.",
+            "Number of stored responses, as estimated by PostgreSQL's statistics.",
             registry=registry,
             multiprocess_mode="mostrecent",
         )

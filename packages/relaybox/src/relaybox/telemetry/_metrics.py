@@ -43,7 +43,7 @@ class HttpMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._requests = Counter(
             "relaybox_http_requests",
-            "HTTP requests with a response.",
+            "HTTP requests, by route, method and status class; 4xx also counts those without response (499).",
             ("route", "method", "status_class"),
             registry=registry,
         )
@@ -85,7 +85,10 @@ class CommandMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._commands = Counter(
-            "relaybox_commands", "Commands decided.", ("command_type", "outcome"), registry=registry
+            "relaybox_commands",
+            "Commands, by type and outcome.",
+            ("command_type", "outcome"),
+            registry=registry,
         )
 
     def record_command(self, *, command_type: str, outcome: str) -> None:
@@ -111,7 +114,7 @@ class IdempotencyMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._requests = Counter(
             "relaybox_idempotent_requests",
-            "Requests with an idempotency key.",
+            "Requests to which an idempotency key applies, by route and outcome.",
             ("route", "outcome"),
             registry=registry,
         )

@@ -44,9 +44,9 @@ def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
 
 def redact_text(text: str) -> str:
     """Replace secrets inside *text* by :data:`REDACTED`, as :func:`redact` does in each field."""
-    # A secret that the pattern finds has one of these characters before or in it. Most values have none of
-    # them, and are not searched (saves 9 of 13 µs per line).
-    if ":" in text or "=" in text or " " in text or "." in text:
+    # The text around a secret that the pattern finds has one of these characters, or white space between two
+    # words. Most values have neither, and are not searched (saves 9 of 13 µs per line).
+    if ":" in text or "=" in text or "." in text or len(text.split(None, 1)) > 1:
         return _IN_TEXT.sub(_replacement, text)
     return text
 

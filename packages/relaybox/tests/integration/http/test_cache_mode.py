@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
 from typing import Annotated, Any
 
 import httpx2 as httpx
@@ -214,6 +216,20 @@ async def test_decorator_applies_wherever_its_endpoint_is_mounted(connect: Conne
         first, again = [await ann.post("/marked/work", json={}, headers=KEY) for _ in range(2)]
     assert missing.json()["error_code"] == "IDEMPOTENCY_KEY_MISSING"
     assert (again.content, work.done) == (first.content, 1)
+
+
+@pytest.mark.parametrize("ttl", [timedelta(hours=2), timedelta(days=7)])
+async def test_first_response_shows_the_ttl_of_its_endpoint(
+    connect: Connect, work: Work, ttl: timedelta
+) -> None:
+    @idempotent(ttl=ttl)
+    async def endpoint(request: Request) -> JSONResponse:
+        return JSONResponse(await work.do())
+
+    async with connect(Starlette(routes=[Route("/work", endpoint, methods=["POST"])])) as ann:
+        answers = [await ann.post("/work", headers=KEY) for _ in range(2)]
+    shown, stored = [parsedate_to_datetime(one.headers["idempotency-expires"]) for one in answers]
+    assert timedelta() <= stored - shown < timedelta(hours=1)
 
 
 async def test_key_is_generated_from_the_request(connect: Connect, work: Work) -> None:

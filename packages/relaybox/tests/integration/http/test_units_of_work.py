@@ -8,8 +8,17 @@ import pytest
 from fastapi import Depends, FastAPI, HTTPException
 from pydantic import SecretStr
 from relaybox.db import Database
-from relaybox.http import IdempotencyMiddleware, UnitOfWork, has_stored_response, unit_of_work
+from relaybox.http import (
+    Backbone,
+    IdempotencyMiddleware,
+    SharedSecretVerifier,
+    UnitOfWork,
+    has_stored_response,
+    unit_of_work,
+)
 from relaybox.settings import IdempotencySettings
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -184,3 +193,25 @@ async def test_key_of_the_unit_is_that_of_the_client(database: Database) -> None
 async def test_request_has_one_unit_of_work(shop: Shop, ann: httpx.AsyncClient) -> None:
     assert (await ann.post("/two-units", json={"article": "tea"})).status_code == 500
     assert await shop.counts() == (0, 0, 0)
+
+
+async def test_command_is_counted_once_if_its_transaction_commits(database: Database) -> None:
+    backbone = Backbone(database, [], verifier=SharedSecretVerifier())
+
+    async def record(db: AsyncSession, command_type: str) -> None:
+        await db.execute(text("SELECT 1"))
+        async with db.begin_nested():
+            backbone.count_after_commit(db, command_type, "COMPLETED")
+
+    def counted(command_type: str) -> float | None:
+        labels = {"command_type": command_type, "outcome": "COMPLETED"}
+        return backbone.registry.get_sample_value("relaybox_commands_total", labels)
+
+    async with database.sessions() as db:
+        await record(db, "RolledBack")
+        await db.rollback()
+        for command_type in ("First", "Second"):
+            await record(db, command_type)
+            assert counted(command_type) is None
+            await db.commit()
+    assert [counted(one) for one in ("RolledBack", "First", "Second")] == [None, 1, 1]

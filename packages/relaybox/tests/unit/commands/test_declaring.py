@@ -121,6 +121,10 @@ def with_a_wrong_third(thing: Thing, command: Go, when: str) -> Events:
     return []
 
 
+def with_four_parameters(thing: Thing, command: Go, command_id: UUID, when: str) -> Events:
+    return []
+
+
 @pytest.mark.parametrize(
     "decider", [without_annotation, with_another_type, with_one_parameter, with_no_parameter]
 )
@@ -143,9 +147,17 @@ def test_asynchronous_decider_is_refused(decider: Any) -> None:
         a_domain().command(decider)
 
 
-def test_third_parameter_of_a_decider_must_be_a_uuid() -> None:
-    with pytest.raises(TypeError, match="annotate it with UUID"):
-        a_domain().command(with_a_wrong_third)
+@pytest.mark.parametrize(
+    ("decider", "parameters"),
+    [
+        (with_a_wrong_third, "thing, command, when"),
+        (with_four_parameters, "thing, command, command_id, when"),
+    ],
+)
+def test_decider_has_two_parameters_and_an_optional_uuid(decider: Any, parameters: str) -> None:
+    text = rf"has the parameters \({parameters}\); declare \(aggregate, command\) or .*command_id: UUID\)"
+    with pytest.raises(TypeError, match=text):
+        a_domain().command(decider)
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def routes() -> APIRouter:
 
     @router.post("/anything")
     async def anything(request: Request) -> Any:
-        return await read_json(request, LIMIT_BYTES)
+        return await read_json(request)
 
     @router.post("/large")
     async def large(request: Request) -> Any:

@@ -8,10 +8,26 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 from pydantic import BaseModel, field_validator
-from relaybox.http import BodyLimitMiddleware, BodyTimeout, BodyTooLarge, read_bytes, read_json, read_model
-from relaybox.settings import HttpSettings
+from relaybox.db import Database
+from relaybox.http import (
+    Backbone,
+    BodyLimitMiddleware,
+    BodyTimeout,
+    BodyTooLarge,
+    SharedSecretVerifier,
+    aggregate_router,
+    create_app,
+    limit_body,
+    read_bytes,
+    read_json,
+    read_model,
+)
+from relaybox.settings import HttpSettings, PostgresSettings
 from starlette.requests import Request
 from starlette.types import Message
+
+from packages.relaybox.tests.unit.http.conftest import JWT
+from tests.fixtures.counters import counters
 
 Post = Callable[..., Awaitable[httpx.Response]]
 ORDER = "/orders/00000000-0000-0000-0000-000000000001"
@@ -52,6 +68,52 @@ async def test_body_of_exactly_the_limit_is_accepted(post: Post) -> None:
 async def test_route_may_have_a_higher_limit_than_its_application(post: Post) -> None:
     assert (await post("/large", b"1" + b" " * (2 * LIMIT_BYTES - 1))).json() == 1
     assert (await post("/large", b"1" + b" " * (2 * LIMIT_BYTES))).status_code == 413
+
+
+@pytest.mark.parametrize("path", ["", "/00000000-0000-0000-0000-000000000001/commands"])
+@pytest.mark.parametrize(
+    ("limit_bytes", "body_bytes", "code"),
+    [
+        (100, 100, "MALFORMED_JSON"),
+        (100, 101, "BODY_TOO_LARGE"),
+        (2 * 1024 * 1024, 1024 * 1024 + 1, "MALFORMED_JSON"),
+    ],
+)
+async def test_limit_of_the_application_applies_to_library_routes(
+    token: dict[str, str], path: str, limit_bytes: int, body_bytes: int, code: str
+) -> None:
+    backbone = Backbone(Database(PostgresSettings(port=1)), [counters], verifier=SharedSecretVerifier(JWT))
+    app = create_app(
+        title="Counters",
+        version="1",
+        lifespan=backbone.lifespan,
+        checks={},
+        registry=backbone.registry,
+        body_bytes_max=limit_bytes,
+    )
+    app.include_router(aggregate_router(backbone, counters), prefix="/counters")
+    headers = {**token, "Content-Type": "application/json"}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
+        answer = await http.post(f"/counters{path}", content=b" " * body_bytes, headers=headers)
+    assert answer.json()["error_code"] == code
+
+
+@pytest.mark.parametrize(
+    ("set_bytes", "limit_bytes"), [(None, 1024 * 1024), (10, 10), (1024**2 * 2, 1024**2 * 2)]
+)
+async def test_limit_set_before_reading_applies(set_bytes: int | None, limit_bytes: int) -> None:
+    def request(body_bytes: int) -> Request:
+        async def receive() -> Message:
+            return {"type": "http.request", "body": b" " * body_bytes}
+
+        one = Request({"type": "http", "headers": []}, receive)
+        if set_bytes is not None:
+            limit_body(one, set_bytes)
+        return one
+
+    assert len(await read_bytes(request(limit_bytes))) == limit_bytes
+    with pytest.raises(BodyTooLarge):
+        await read_bytes(request(limit_bytes + 1))
 
 
 async def test_limit_applies_without_the_middleware() -> None:

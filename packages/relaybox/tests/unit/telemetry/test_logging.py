@@ -139,6 +139,9 @@ def test_value_whose_key_names_a_secret_is_redacted(key: str) -> None:
         ("connect password='a b' host=x", f"connect password={REDACTED} host=x"),
         ('{"jwt_secret": "zz", "n": 1}', f'{{"jwt_secret": {REDACTED}, "n": 1}}'),
         ("GET /stream?ticket=abc&x=1", f"GET /stream?ticket={REDACTED}&x=1"),
+        ("bearer\tabc", f"bearer\t{REDACTED}"),
+        ("Basic\nYTpi", f"Basic\n{REDACTED}"),
+        ("Bearer\u00a0abc", f"Bearer\u00a0{REDACTED}"),
     ],
 )
 def test_secrets_inside_a_text_are_redacted(text: str, expected: str) -> None:
