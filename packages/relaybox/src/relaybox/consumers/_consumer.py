@@ -239,11 +239,12 @@ class Consumer:
 
     async def _abandon(self, member: GroupMember) -> None:
         """Close a Kafka client that must be replaced, and stop work on its partitions."""
-        lost_s = round(self._coordinator.lost_s)
-        cause = "no coordinator found" if self._coordinator.is_over else "a poll did not end within 90 s"
         if member.outdated:
-            cause = "certificate files renewed"
-        _log.error("Kafka client abandoned; check the brokers", group=self.group, cause=cause, lost_s=lost_s)
+            _log.info("certificate files renewed; Kafka client replaced", group=self.group)
+        else:
+            cause = "no coordinator found" if self._coordinator.is_over else "a poll did not end within 90 s"
+            names = {"group": self.group, "cause": cause, "lost_s": round(self._coordinator.lost_s)}
+            _log.error("Kafka client abandoned; check the brokers", **names)
         lost = tuple(self._partitions)
         self._close_partitions(lost)
         await self._processor.crash_watch.close(lost)
