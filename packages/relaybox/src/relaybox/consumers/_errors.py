@@ -139,7 +139,8 @@ class HandlerEndedProcess(ConsumerError):
     def __init__(self, processes: int) -> None:
         super().__init__(
             f"at least {processes} processes ended during the handler (or on_parked) of this message; look "
-            "for a crash in a C library, memory that ran out or a call of os._exit, then replay the letter"
+            "for a crash in a C library, memory that ran out or a call of os._exit; then replay the dead "
+            "letter or, with on_failure='stop', restart the consumer"
         )
         self.processes = processes
 

@@ -261,7 +261,7 @@ async def test_consumer_with_on_failure_stop_ends_before_the_message(
     publish(kafka_settings, topic, [event])
     subscription = subscribe(REQUESTED, group=group, on_failure="stop")(record_effect)
     async with start_consumer(subscription) as running:
-        with pytest.raises(HandlerEndedProcess, match="at least 3 processes ended"):
+        with pytest.raises(HandlerEndedProcess, match="at least 3 processes ended.*restart the consumer"):
             await running.ended()
     assert await effects(database) == []
     repaired = subscribe(REQUESTED, group=group, on_failure="stop")(record_effect)
