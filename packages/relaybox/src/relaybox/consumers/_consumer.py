@@ -127,6 +127,8 @@ class Consumer:
         self._committed: dict[Partition, int] = {}
         self._skipped, self._kafka_unavailable = 0, False
         self._coordinator = CoordinatorClock(monotonic())
+        #: The Kafka client, and the executor that calls it; None if this consumer is no member of the group.
+        self._client: tuple[DaemonExecutor, GroupMember] | None = None
         self._hung: list[DaemonExecutor] = []
         self._stopping = asyncio.Event()
 
@@ -189,7 +191,7 @@ class Consumer:
         jobs = [asyncio.create_task(job.run()) for job in (self._requests, self._counting)]
         try:
             while not await self._consume(executor, member):
-                await self._abandon(executor, member)
+                await self._abandon(member)
                 executor, member = await self._join()
         finally:
             self.stop()
@@ -198,7 +200,7 @@ class Consumer:
             await self._scheduler.close(_STOP_GRACE_S)
             await asyncio.gather(
                 self._processor.crash_watch.close(tuple(self._partitions), stops=True),
-                self._leave(executor, member),
+                self._leave(),
             )
         if self._failure is not None:
             raise self._failure
@@ -232,20 +234,21 @@ class Consumer:
 
     async def _join(self) -> tuple[DaemonExecutor, GroupMember]:
         executor = DaemonExecutor(f"kafka-{self.group}")
-        return executor, await executor.submit(self._open)
+        self._client = executor, await executor.submit(self._open)
+        return self._client
 
-    async def _abandon(self, executor: DaemonExecutor, member: GroupMember) -> None:
+    async def _abandon(self, member: GroupMember) -> None:
         """Close a Kafka client that must be replaced, and stop work on its partitions."""
-        lost_s = round(self._coordinator.lost_s)
-        cause = "no coordinator found" if self._coordinator.is_over else "a poll did not end within 90 s"
         if member.outdated:
-            cause = "certificate files renewed"
-        _log.error("Kafka client abandoned; check the brokers", group=self.group, cause=cause, lost_s=lost_s)
+            _log.info("certificate files renewed; Kafka client replaced", group=self.group)
+        else:
+            cause = "no coordinator found" if self._coordinator.is_over else "a poll did not end within 90 s"
+            names = {"group": self.group, "cause": cause, "lost_s": round(self._coordinator.lost_s)}
+            _log.error("Kafka client abandoned; check the brokers", **names)
         lost = tuple(self._partitions)
         self._close_partitions(lost)
         await self._processor.crash_watch.close(lost)
-        if not await self._leave(executor, member):
-            self._hung.append(executor)
+        await self._leave()
         self._hung = [each for each in self._hung if each.is_alive]
         if len(self._hung) > _HUNG_CLIENTS_MAX:
             raise KafkaClientHung(group=self.group, clients=len(self._hung))
@@ -288,9 +291,6 @@ class Consumer:
             self._signals.emit(ConsumerSignal.KAFKA_UNAVAILABLE)
         self._kafka_unavailable = member.unavailable
         self._coordinator.observe(monotonic(), coordinated=result.coordinated)
-        self._observe_progress()
-
-    def _observe_progress(self) -> None:
         has_work = self._unfinished > 0 or any(queue.lag for queue in self._partitions.values())
         self._progress.observe(
             monotonic(),
@@ -313,32 +313,30 @@ class Consumer:
             at: queue.replays_start for at, queue in self._partitions.items() if queue.has_room_for_replays
         }
         for found in await self._processor.replayer.requested(starts):
-            partition = self._partitions.get(found.partition)
-            if partition is None:
-                continue
-            partition.replays_start = found.next_start
-            partition.replays_searched = True
-            for replay in found.replays:
-                queue = partition.add_replay(replay)
-                if queue is not None:
+            if (partition := self._partitions.get(found.partition)) is not None:
+                self._processor.crash_watch.expect(found)
+                for queue in partition.add_replays(found):
                     self._scheduler.offer(queue)
         self._scheduler.dispatch()
 
-    async def _leave(self, executor: DaemonExecutor, member: GroupMember) -> bool:
-        """Commit the offsets of this consumer's partitions, and leave the group.
+    async def _leave(self) -> None:
+        """Commit the offsets of this consumer's partitions, and leave the group if this is a member of it.
 
-        Returns False if that takes over 3 s: the consumer then stops waiting for the thread that calls Kafka.
+        If that takes over 3 s, the consumer stops waiting for the thread that calls Kafka.
         """
+        if self._client is None:
+            return
+        (executor, member), self._client = self._client, None
         closing = executor.submit(member.close)
         executor.shutdown()
         done, _ = await asyncio.wait({closing}, timeout=_CLOSE_S)
-        if not done:
-            _log.warning("group not left; partitions are reassigned after session timeout", group=self.group)
-            closing.cancel()
-        else:
-            closing.result()
         self._partitions.clear()
-        return bool(done)
+        if done:
+            closing.result()
+        else:
+            closing.cancel()
+            self._hung.append(executor)
+            _log.warning("group not left; partitions are reassigned after session timeout", group=self.group)
 
     def _request(self) -> PollRequest:
         partitions = self._partitions

@@ -222,6 +222,12 @@ class PartitionQueue:
         queue.items.append(Item(work=message))
         return queue
 
+    def add_replays(self, found: RequestedReplays) -> list[KeyQueue]:
+        """Add the replays that a search has found; return the queues of those that were not added before."""
+        self.replays_start = found.next_start
+        self.replays_searched = True
+        return [queue for replay in found.replays if (queue := self.add_replay(replay)) is not None]
+
     def add_replay(self, replay: Replay) -> KeyQueue | None:
         """Put *replay* before the waiting messages of its key, and return the queue of the key.
 

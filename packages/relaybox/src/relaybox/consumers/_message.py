@@ -60,7 +60,7 @@ class Message:
     @property
     def bytes(self) -> int:
         """Size in bytes of the key, the value and the headers together."""
-        headers = sum(len(name) + len(value or b"") for name, value in self.headers)
+        headers = sum(len(name.encode()) + len(value or b"") for name, value in self.headers)
         return len(self.key or b"") + len(self.value or b"") + headers
 
 

@@ -134,7 +134,8 @@ class MessageStepper:
         if read is None:
             types = ", ".join(sorted(self._processor.event_types))
             raise SubscriptionInvalid(
-                f"group {self.group!r} subscribes to {types}, not to {event.event_type}"
+                f"group {self.group!r} subscribes to {types}, not to {event.event_type}; pass an event of a "
+                "type to which the group subscribes, or subscribe to this type"
             )
         [outcome] = await self._processor.handle([Delivery(message, read)])
         return _OUTCOMES[outcome]
@@ -235,7 +236,7 @@ class MessageStepper:
                 if self._retries(failure, attempts):
                     continue
                 parking = Parking(failure=failure, attempts=attempts, letter_id=error.letter_id)
-                await self._processor.replayer.park_again(parking)
+                await self._processor.replayer.park_again(replay, parking)
                 return _replayed(replay, MessageOutcome.REPLAY_FAILED, attempts, failure)
             return _replayed(replay, MessageOutcome.REPLAYED, attempts, None) if replayed.letters else None
 

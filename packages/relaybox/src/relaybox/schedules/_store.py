@@ -47,11 +47,11 @@ async def declare_schedules(
 
 
 async def create_due_tasks(database: Database, names: Sequence[str], *, now: datetime | None = None) -> int:
-    """Create the tasks of ticks that are due, at most one per schedule; return the number of tasks.
+    """Create the tasks of ticks that are due, at most one per schedule; return the number of these ticks.
 
     With ``MissedTicks.EACH`` a schedule may have further due ticks: call this function until it returns 0.
-    Several processes may call this function at once: each tick gets one task. The task and the schedule's
-    next tick are written in one transaction.
+    A tick whose task exists already is counted too. Several processes may call this function at once: each
+    tick gets one task. The task and the schedule's next tick are written in one transaction.
 
     Args:
         database: The database; the call takes one transaction.
@@ -75,7 +75,7 @@ async def create_due_tasks(database: Database, names: Sequence[str], *, now: dat
 
 
 async def _tick(executor: Executor, schedule: Mapping[str, Any]) -> int:
-    """Create the task of the locked *schedule* and set its next tick; return the number of created tasks."""
+    """Create the task of the locked *schedule* and set its next tick; return 0 if its cron is unusable."""
     name, at, now = schedule["name"], schedule["next_tick_at"], schedule["now"]
     try:
         cron = Cron(expression=schedule["cron"], timezone=schedule["timezone"])
@@ -98,5 +98,5 @@ async def _tick(executor: Executor, schedule: Mapping[str, Any]) -> int:
     previous = schedule["last_tick_at"]
     document = {"tick_at": at.astimezone(UTC), "previous_tick_at": previous and previous.astimezone(UTC)}
     task_id = uuid5(_TICKS, f"{name} {at.astimezone(UTC).isoformat()}")
-    created = await executor.fetch(_SQL["tick"], name, task_id, to_json(document).decode(), at, following)
-    return len(created)
+    await executor.fetch(_SQL["tick"], name, task_id, to_json(document).decode(), at, following)
+    return 1

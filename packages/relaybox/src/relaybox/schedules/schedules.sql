@@ -56,13 +56,10 @@ FOR UPDATE SKIP LOCKED
 WITH created AS (
     INSERT INTO async_tasks (id, task_type, input_data) VALUES ($2, $1, $3::text::jsonb)
     ON CONFLICT (id) DO NOTHING
-    RETURNING id
-), advanced AS (
-    UPDATE work_schedules
-    SET last_task_id = $2, last_tick_at = $4::timestamptz, next_tick_at = $5::timestamptz, task_open = true
-    WHERE name = $1
 )
-SELECT id FROM created
+UPDATE work_schedules
+SET last_task_id = $2, last_tick_at = $4::timestamptz, next_tick_at = $5::timestamptz, task_open = true
+WHERE name = $1
 
 -- name: record_unusable
 -- Record the error $2 of the schedule $1, whose expression or zone cannot be used. No row: it is recorded already.

@@ -11,6 +11,7 @@ from relaybox.db import Database
 from relaybox.local import LocalKafka
 from relaybox.settings import KafkaSettings
 from relaybox.telemetry import HealthState
+from structlog.testing import capture_logs
 
 from tests.fixtures.events import REQUESTED, effects, make_event, publish, record_effect
 from tests.fixtures.signal_recorder import SignalRecorder
@@ -64,11 +65,14 @@ async def test_client_whose_calls_hang_is_replaced(
 async def test_consumer_ends_after_several_clients_that_hang(
     start_consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Each of the four clients fails to leave its group, once."""
     hanging = hang(monkeypatch, clients=100)
-    async with start_consumer(record_effect, assigned=False) as running:
-        with pytest.raises(KafkaClientHung):
-            await running.ended()
+    with capture_logs() as lines:
+        async with start_consumer(record_effect, assigned=False) as running:
+            with pytest.raises(KafkaClientHung):
+                await running.ended()
     hanging.released.set()
+    assert sum(line["event"].startswith("group not left") for line in lines) == 4
 
 
 async def test_clients_that_hang_for_a_while_do_not_end_the_consumer(
@@ -79,12 +83,12 @@ async def test_clients_that_hang_for_a_while_do_not_end_the_consumer(
     # Each hanging call returns before the next client hangs.
     leave = Consumer._leave
 
-    async def leave_late(consumer: Consumer, executor, member) -> bool:
-        left = await leave(consumer, executor, member)
+    async def leave_late(consumer: Consumer) -> None:
+        await leave(consumer)
         hanging.released.set()
-        await asyncio.to_thread(executor._thread.join)
+        for executor in consumer._hung:
+            await asyncio.to_thread(executor._thread.join)
         hanging.released.clear()
-        return left
 
     monkeypatch.setattr(Consumer, "_leave", leave_late)
     async with start_consumer(record_effect, assigned=False) as running:

@@ -86,6 +86,8 @@ async def test_waiting_consumer_uses_a_renewed_certificate(
             trusted.write_bytes(certificates.ca.read_bytes())
             await consumer.signals.wait_for(ConsumerSignal.COMMITTED)
     assert await effects(database) == [event.event_id]
+    assert [line["event"] for line in lines if line["log_level"] == "error"] == []
+    assert "certificate files renewed; Kafka client replaced" in [line["event"] for line in lines]
 
 
 async def test_consumer_with_an_unusable_certificate_does_not_start(

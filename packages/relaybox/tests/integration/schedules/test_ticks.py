@@ -87,6 +87,21 @@ async def test_each_missed_tick_becomes_a_task_if_declared_so(
     assert [previous for _, previous in await tasks(database)] == [None, *minutes_from(NOON, 4)]
 
 
+async def test_missed_ticks_follow_a_tick_whose_task_exists(
+    database: Database, declare: Declare, tick: CreateTasks, superuser: asyncpg.Connection
+) -> None:
+    """The schedule was changed and changed back, by a process whose clock is late."""
+    task = every_minute(missed=MissedTicks.EACH)
+    await declare(task, at=NOON)
+    await tick(task, at=NOON + MINUTE)
+    await change_tasks(superuser)
+    await declare(every_minute(cron="0 * * * *"), at=NOON)
+    await declare(task, at=NOON)
+    while await tick(task, at=NOON + 3 * MINUTE):
+        await change_tasks(superuser)
+    assert [at for at, _ in await tasks(database)] == minutes_from(NOON, 3)
+
+
 async def test_tick_waits_while_the_former_task_is_open(
     database: Database, declare: Declare, tick: CreateTasks, superuser: asyncpg.Connection
 ) -> None:

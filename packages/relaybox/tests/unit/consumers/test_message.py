@@ -106,3 +106,8 @@ def test_an_event_that_is_its_own_cause_is_refused() -> None:
 )
 def test_the_type_is_read_from_the_header(headers: object, found: str | None) -> None:
     assert header_value(headers, "ce_type") == found
+
+
+def test_size_of_a_message_counts_the_bytes_of_header_names() -> None:
+    sent = Message(partition=("domain-events", 0), offset=0, key=b"k", headers=[("größe", b"12")], value=b"v")
+    assert sent.bytes == len(b"k") + len("größe".encode()) + len(b"12") + len(b"v")
