@@ -11,6 +11,7 @@ from relaybox.settings import KafkaSettings
 from relaybox.testing import PublishedAssertion, SteppedRelay, TopicClient, Topics, make_event
 
 from tests.fixtures.events import publish_raw
+from tests.fixtures.outbox_rows import fail_rows
 from tests.fixtures.relays import put_events, rows_of
 
 OPENED = EventType("Bank.Account.Opened")
@@ -126,6 +127,18 @@ async def test_relay_publishes_other_keys_and_names_the_row_that_kafka_rejects(
     sent = await rows_of(relaybox_database, "status = 'SENT'")
     assert [row["key"] for row in sent] == ["b", "b"]
     assert len((await relaybox_topics.read())[0]) == 2
+
+
+async def test_relay_publishes_rows_behind_a_thousand_blocked_rows(
+    relaybox_database: Database, relaybox_relay: SteppedRelay
+) -> None:
+    await put_events(relaybox_database, TOPIC, ["a"], count=1_001)
+    await fail_rows(relaybox_database, (await rows_of(relaybox_database))[0]["seq"])
+    await put_events(relaybox_database, TOPIC, ["b"])
+    with pytest.raises(AssertionError, match="cannot publish some rows") as raised:
+        await relaybox_relay.publish_all()
+    assert str(raised.value).endswith("  and at least 990 more")
+    assert [row["key"] for row in await rows_of(relaybox_database, "status = 'SENT'")] == ["b"]
 
 
 def test_made_event_has_defaults_of_its_name() -> None:
