@@ -1,4 +1,4 @@
-"""The applications that the benchmarks compare respond as Relaybox does."""
+"""What the benchmarks share, and the applications that they compare with Relaybox."""
 
 import gc
 import socket
@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import httpx2 as httpx
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 from relaybox.http import make_token
 from relaybox.settings import JwtSettings, load_settings
 
@@ -63,3 +64,13 @@ def test_counting_proxy_leaves_no_pending_task(
         client.close()
         accepted.close()
     assert (capfd.readouterr().err, caplog.messages) == ("", [])
+
+
+@pytest.mark.usefixtures("benchmark_path")
+def test_only_the_end_of_a_partition_ends_a_digest() -> None:
+    from _watch import is_end
+
+    assert is_end(KafkaError(KafkaError._PARTITION_EOF))
+    assert not is_end(None)
+    with pytest.raises(KafkaException, match="_TRANSPORT"):
+        is_end(KafkaError(KafkaError._TRANSPORT))
