@@ -67,6 +67,15 @@ def test_counting_proxy_leaves_no_pending_task(
 
 
 @pytest.mark.usefixtures("benchmark_path")
+def test_percentile_is_the_value_of_the_nearest_rank() -> None:
+    from _load import percentile
+
+    five, hundred = [5.0, 1.0, 4.0, 2.0, 3.0], [float(value) for value in range(1, 101)]
+    assert [percentile(five, percent) for percent in (0, 20, 50, 99, 100)] == [1, 1, 3, 5, 5]
+    assert [percentile(hundred, percent) for percent in (1, 50, 55, 99)] == [1, 50, 55, 99]
+
+
+@pytest.mark.usefixtures("benchmark_path")
 def test_only_the_end_of_a_partition_ends_a_digest() -> None:
     from _watch import is_end
 
