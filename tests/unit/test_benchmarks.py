@@ -14,6 +14,12 @@ from relaybox.http import make_token
 from relaybox.settings import JwtSettings, load_settings
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+#: Maven settings with a repository at which nothing listens.
+NO_REPOSITORY = """\
+<settings><mirrors>
+  <mirror><mirrorOf>central</mirrorOf><url>http://127.0.0.1:1</url></mirror>
+</mirrors></settings>
+"""
 SECRET = "a secret of 32 bytes at the least"
 
 
@@ -83,3 +89,17 @@ def test_only_the_end_of_a_partition_ends_a_digest() -> None:
     assert not is_end(None)
     with pytest.raises(KafkaException, match="_TRANSPORT"):
         is_end(KafkaError(KafkaError._TRANSPORT))
+
+
+@pytest.mark.usefixtures("benchmark_path")
+def test_short_form_downloads_no_jar_into_an_incomplete_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from _debezium import VERSION, connect_jars
+
+    monkeypatch.setenv("RELAYBOX_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".m2").mkdir()
+    (tmp_path / ".m2" / "settings.xml").write_text(NO_REPOSITORY)
+    (tmp_path / "debezium" / VERSION).mkdir(parents=True)
+    assert connect_jars(fetch=False) == []
