@@ -70,13 +70,13 @@ def main() -> int:
     running = commands.add_parser("run", help="run benchmarks; full runs write benchmarks/results/NAME.json")
     running.add_argument("--short", action="store_true", help="the short forms, which write no results")
     running.set_defaults(work=run)
-    comparing = commands.add_parser("compare", help="short forms of another revision and the working tree")
+    comparing = commands.add_parser("compare", help="compare another revision with the working tree")
     comparing.add_argument("revision")
     comparing.add_argument("--turns", type=int, default=2, help="runs of each benchmark by each revision")
-    comparing.add_argument("--limit-min", type=float, default=45.0, help="minutes for all of it")
+    comparing.add_argument("--limit-min", type=float, default=45.0, help="minutes for all runs together")
     comparing.set_defaults(work=compare_with)
     for command in (running, comparing):
-        command.add_argument("names", nargs="*", metavar="NAME", help="a benchmark; all without one")
+        command.add_argument("names", nargs="*", metavar="NAME", help="a benchmark; by default all")
     given = parser.parse_args()
     # A shell starts a background process with SIGINT ignored, but SIGINT must stop the benchmarks.
     signal.signal(signal.SIGINT, signal.default_int_handler)

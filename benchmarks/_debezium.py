@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -61,16 +61,28 @@ _CONNECTOR: Final[dict[str, Any]] = {
 
 
 def connect_jars(*, fetch: bool) -> list[Path]:
-    """Return the jars, and download missing ones; without *fetch*, return an empty list if there is no cache.
+    """Return the jars, and download missing and damaged ones.
+
+    Args:
+        fetch: Whether to download; if False, an empty list is returned unless the cache has all jars.
 
     Raises:
         ServerNotAvailable: A jar cannot be downloaded.
     """
     home = cache_dir(Path(tempfile.gettempdir())) / "debezium" / VERSION
-    if not home.exists() and not fetch:
-        return []
     files = read_manifest(_MANIFEST.read_text())
-    return asyncio.run(fetch_pinned(files, home, on_start=lambda _count: None, on_file=lambda: None))
+
+    def on_start(_count: int) -> None:
+        if not fetch:
+            raise _JarsMissing
+
+    with suppress(_JarsMissing):
+        return asyncio.run(fetch_pinned(files, home, on_start=on_start, on_file=lambda: None))
+    return []
+
+
+class _JarsMissing(Exception):
+    """Raised before a download that the caller of :func:`connect_jars` did not ask for."""
 
 
 class Connect:

@@ -6,6 +6,7 @@ latency, without coordinated omission.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -154,6 +155,6 @@ async def open_loop(address: Address, requests: Iterator[bytes], *, per_s: float
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Return the value whose rank is *percent* % of the number of *values*, rounded to a whole rank."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, max(0, round(percent / 100 * len(ordered)) - 1))]
+    """Return the least of *values* that at least *percent* % of them do not exceed (nearest rank)."""
+    rank = math.ceil(percent * len(values) / 100)
+    return sorted(values)[max(1, rank) - 1]

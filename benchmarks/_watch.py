@@ -6,14 +6,14 @@ import time
 from hashlib import blake2b
 from typing import Any, Final
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     OffsetSpec,  # pyright: ignore[reportPrivateImportUsage] - public by the documentation
 )
 from relaybox.settings import KafkaSettings, load_settings
 
-__all__ = ("Watcher", "digest_of", "empty_topic", "places_of", "records_in")
+__all__ = ("Watcher", "digest_of", "empty_topic", "is_end", "places_of", "records_in")
 
 _RESPONSE_S: Final = 10.0
 _END: Final = -1
@@ -54,6 +54,9 @@ def digest_of(topic: str) -> tuple[int, int]:
     """Return the number of committed records of *topic* and a hash of their keys, values and headers.
 
     The hash depends on neither order nor partition.
+
+    Raises:
+        KafkaException: The consumer reported an error, so that the digest would lack records.
     """
     consumer: Any = Consumer(
         {
@@ -70,7 +73,7 @@ def digest_of(topic: str) -> tuple[int, int]:
     records, digest, at_end = 0, 0, 0
     while at_end < len(places):
         for message in consumer.consume(10_000, timeout=1.0):
-            if message.error() is not None:
+            if is_end(message.error()):
                 at_end += 1
                 continue
             told = repr((message.key(), message.value(), sorted(message.headers() or []))).encode()
@@ -78,6 +81,17 @@ def digest_of(topic: str) -> tuple[int, int]:
             records += 1
     consumer.close()
     return records, digest
+
+
+def is_end(error: KafkaError | None) -> bool:
+    """Return whether *error* of a message says that a partition is read to its end; None for a record.
+
+    Raises:
+        KafkaException: *error* is another error, after which records may be missing.
+    """
+    if error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 - local codes begin with _
+        raise KafkaException(error)
+    return error is not None
 
 
 class Watcher:

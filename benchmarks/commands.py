@@ -56,6 +56,7 @@ async def main(rounds: int, seconds: float, sessions: int) -> None:
                 per_s=100,
                 total=int(100 * seconds * 2),
             )
+            calm.require_success("relaybox")
     figures = figures_of(rates)
     figures["p99_ms_at_100_per_s"] = round(percentile(calm.latencies_s, 99) * 1000, 1)
     rows = [(name, f"{value:,}") for name, value in figures.items()]

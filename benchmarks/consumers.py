@@ -341,8 +341,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--events", type=int, default=10_000)
-    parser.add_argument("--part", choices=PARTS, action="append", help="one or more; all without it")
-    parser.add_argument("--short", action="store_true", help="one round of 1,500; FastStream if at hand")
+    parser.add_argument(
+        "--part", choices=PARTS, action="append", help="part to run; may be repeated; by default all"
+    )
+    parser.add_argument(
+        "--short", action="store_true", help="one round of 1,500 events; FastStream only if installed"
+    )
     given = parser.parse_args()
     sizes = (1_500, 1) if given.short else (given.events, given.rounds)
     asyncio.run(main(given.part or list(PARTS), *sizes, short=given.short))

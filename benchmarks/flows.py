@@ -1,9 +1,9 @@
-"""Measure flows: steps beside DBOS, and 10,000 flows that wait for their events.
+"""Measure flows: steps, compared with DBOS, and 10,000 flows that wait for their events.
 
 Steps: Relaybox's engine and DBOS run the same flows in turns, each in one process with the same number of
 flows at a time, on one PostgreSQL with fsync. Waiting: flows wait for one event each; events arrive by Kafka
-at 200/s, and each resumes a flow, which then inserts a row. Further: resumes per second when all events are
-there, and the round trips of a step and of a resume.
+at 200/s, and each resumes a flow, which then inserts a row. Further: resumes per second when all events
+arrive at once, and the round trips of a step and of a resume.
 """
 
 import argparse
@@ -327,7 +327,11 @@ async def main(parts: list[str], rounds: int, *, short: bool) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--part", choices=PARTS, action="append", help="one or more; all without it")
-    parser.add_argument("--short", action="store_true", help="one round, 400 waiting flows; DBOS if at hand")
+    parser.add_argument(
+        "--part", choices=PARTS, action="append", help="part to run; may be repeated; by default all"
+    )
+    parser.add_argument(
+        "--short", action="store_true", help="one round, 400 waiting flows; DBOS only if installed"
+    )
     given = parser.parse_args()
     asyncio.run(main(given.part or list(PARTS), 1 if given.short else given.rounds, short=given.short))

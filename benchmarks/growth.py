@@ -172,7 +172,9 @@ if __name__ == "__main__":
     parser.add_argument("--events", type=int, default=100_000)
     parser.add_argument("--sent", type=int, default=5_000_000)
     parser.add_argument("--load-s", type=float, default=300.0)
-    parser.add_argument("--part", choices=PARTS, action="append", help="one or more; all without it")
+    parser.add_argument(
+        "--part", choices=PARTS, action="append", help="part to run; may be repeated; by default all"
+    )
     parser.add_argument("--short", action="store_true", help="100,000 SENT rows, 5 s of load")
     given = parser.parse_args()
     sizes = (10_000, 100_000, 5.0) if given.short else (given.events, given.sent, given.load_s)

@@ -3,8 +3,9 @@
 Each endpoint gets three kinds of requests: without a key, with new keys, and with keys that have a stored
 response. The endpoints are ``SubmitFeedback`` of the product, an endpoint with one INSERT and one event in a
 unit of work, and the same endpoint behind ``asgi-idempotency-header`` with Redis. PostgreSQL with fsync, 2
-workers with token checks, 32 connections. The kinds take turns in one run; a ratio is to the turn without
-keys in the same round. ``--part expiry``: 500,000 stored responses expire under load, see ``_expiry.py``.
+workers with token checks, 32 connections. The kinds take turns in one run; a ratio compares a turn with the
+turn without keys in the same round. ``--part expiry``: 500,000 stored responses expire under load, see
+``_expiry.py``.
 """
 
 import argparse
@@ -107,8 +108,12 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=1.5)
     parser.add_argument("--keys", type=int, default=500_000)
-    parser.add_argument("--part", choices=PARTS, action="append", help="one or more; all without it")
-    parser.add_argument("--short", action="store_true", help="one round of a second; the peer if at hand")
+    parser.add_argument(
+        "--part", choices=PARTS, action="append", help="part to run; may be repeated; by default all"
+    )
+    parser.add_argument(
+        "--short", action="store_true", help="one round of 1 s; asgi-idempotency-header only if installed"
+    )
     given = parser.parse_args()
     sizes = (1, 1.0, 5_000) if given.short else (given.rounds, given.seconds, given.keys)
     asyncio.run(main(given.part or PARTS, *sizes, fetch=not given.short))

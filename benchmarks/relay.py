@@ -1,9 +1,10 @@
 """Measure the publishing of a backlog: its speed, the cost per event, several relays, and notifications.
 
 200,000 events of 600 bytes, 1,000 keys, 8 partitions, PostgreSQL with fsync, one Kafka broker, all on one
-machine. The contestants are the relay with ExactlyOnce and with AtLeastOnce, (a) the loop and (b) the
-producer of ``_bare.py``. They take turns; each figure is the median of the rounds. The exit code is 1 if the
-comparison is not valid: (a) must reach 0.35 × (b), and all contestants must have written the same records.
+machine. The contestants are the relay with ExactlyOnce and with AtLeastOnce, and two bare programs of
+``_bare.py``: (a) a loop that selects, produces and marks rows, and (b) a producer alone. All four take turns;
+each figure is the median of the rounds. The exit code is 1 if the comparison is not valid: (a) must reach
+0.35 × (b), and all contestants must have written the same records.
 """
 
 import argparse
@@ -152,7 +153,9 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--events", type=int, default=200_000)
     parser.add_argument("--memory-events", type=int, default=1_000_000)
-    parser.add_argument("--part", choices=PARTS, action="append", help="one or more; all without it")
+    parser.add_argument(
+        "--part", choices=PARTS, action="append", help="part to run; may be repeated; by default all"
+    )
     parser.add_argument("--short", action="store_true", help="one round of 20,000 events")
     given = parser.parse_args()
     sizes = (1, 20_000, 20_000) if given.short else (given.rounds, given.events, given.memory_events)

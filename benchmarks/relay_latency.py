@@ -206,7 +206,9 @@ if __name__ == "__main__":
     parser.add_argument("--per-s", type=float, default=600.0)
     parser.add_argument("--steady-s", type=float, default=30.0)
     parser.add_argument("--idle-s", type=float, default=60.0)
-    parser.add_argument("--short", action="store_true", help="a hundred events, then three seconds of each")
+    parser.add_argument(
+        "--short", action="store_true", help="100 single events, 3 s of steady load, 3 s idle"
+    )
     given = parser.parse_args()
     if given.short:
         given.events, given.steady_s, given.idle_s = 100, 3.0, 3.0

@@ -173,7 +173,8 @@ async def main(deliveries: Sequence[str], per_s: float, calm_s: float, away_s: f
         found = await run_delivery(delivery, per_s, calm_s, away_s)
         figures |= {f"{name}_{what}": value for what, value in found.items()}
     figures |= {"per_s": per_s, "away_s": away_s}
-    show("One partition takes no writes", [(name, str(value)) for name, value in figures.items()], figures)
+    rows = [(name, str(value)) for name, value in figures.items()]
+    show("The partitions of a killed broker take no writes", rows, figures)
 
 
 if __name__ == "__main__":

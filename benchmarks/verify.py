@@ -1,7 +1,7 @@
 """Measure the speed and the memory of ``relaybox verify``.
 
-Writes events to the tables and the topic in the state after their publication, then runs the command in a
-separate process, as an operator does, and measures from its start to its end.
+Writes SENT rows to the tables and their records to the topic, then runs the command in a separate process, as
+an operator does, and measures from the start of this process to its end.
 """
 
 import argparse
@@ -96,7 +96,7 @@ async def main(events: int) -> None:
     rows = [
         ("compared", f"{figures['events_per_s']:,} events/s"),
         ("from start to end", f"{elapsed_s:.1f} s"),
-        ("CPU of its own, without PostgreSQL's", f"{figures['cpu_us_per_event']} µs an event"),
+        ("CPU of the command, without PostgreSQL", f"{figures['cpu_us_per_event']} µs an event"),
     ]
     show(f"relaybox verify, {events:,} events", [*rows, ("resident, at most", f"{rss_mb:.0f} MB")], figures)
 

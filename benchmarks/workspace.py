@@ -193,7 +193,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--times", type=int, default=30)
-    parser.add_argument("--part", choices=PARTS, action="append", help="one or both; both without it")
+    parser.add_argument(
+        "--part", choices=PARTS, action="append", help="part to run; may be repeated; by default both"
+    )
     parser.add_argument("--short", action="store_true", help="one round, five times")
     given = parser.parse_args()
     sizes = (1, 5) if given.short else (given.rounds, given.times)

@@ -1,4 +1,4 @@
-"""Measure ``backend rebuild workspace`` on truncated tables, and compare the result.
+"""Measure ``backend rebuild workspace`` on truncated tables, and compare the rebuilt rows.
 
 Commands write folders of studies with chapters, moves, versions, discussions and grants. Then all tables are
 truncated, and the command runs in a separate process, as an operator runs it.

@@ -1,4 +1,4 @@
-"""Wait until the owner of an account decides on a large transfer; refuse it after three days."""
+"""Wait until the owner of an account decides on a large transfer; refuse the transfer after three days."""
 
 from contextlib import suppress
 from datetime import timedelta

@@ -12,7 +12,7 @@ from test_bank import balance, open_account, send
 
 @pytest.fixture
 def work(relaybox_database, relaybox_relay, relaybox_consumer, relaybox_tasks):
-    """Return a function that publishes and consumes what is there, and runs the flows until they wait."""
+    """Return a function that publishes and consumes all events, and runs the flows until they wait or end."""
     consumers = [relaybox_consumer(ask), relaybox_consumer(flow_subscription([approval]))]
 
     async def run() -> None:

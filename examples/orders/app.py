@@ -32,7 +32,7 @@ class ConfirmReservation(BaseModel):
 
 orders = Domain("Shop.Order", aggregate=Order, aggregate_type="ORDER")
 CREATED, RESERVED = orders.event("Created"), orders.event("ReservationConfirmed")
-NOT_RESERVED = orders.event("ReservationFailed")  # fewer were ordered than the warehouse reserved
+NOT_RESERVED = orders.event("ReservationFailed")  # the warehouse reserved more than was ordered
 
 
 @orders.command(creates=True)

@@ -102,7 +102,7 @@ async def test_dead_letters_page_discards_a_letter(
 ) -> None:
     preview, discarded = await section("4. Or discard")
     assert "dry run: 1 would be discarded" in preview
-    assert discarded == "1 discarded\nkeys that continue with the letter behind: 1\n"
+    assert discarded == "1 discarded\nkeys whose next letter will be replayed: 1\n"
     await parked.wait_for(ConsumerSignal.REPLAYED)
     assert await effects(database) == [handler.events[1].event_id]
     assert await letter_statuses(database) == ["DISCARDED", "REPLAYED"]

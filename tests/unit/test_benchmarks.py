@@ -1,4 +1,4 @@
-"""The applications that the benchmarks compare respond as Relaybox does."""
+"""What the benchmarks share, and the applications that they compare with Relaybox."""
 
 import gc
 import socket
@@ -9,10 +9,17 @@ from uuid import uuid4
 
 import httpx2 as httpx
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 from relaybox.http import make_token
 from relaybox.settings import JwtSettings, load_settings
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+#: Maven settings with a repository at which nothing listens.
+NO_REPOSITORY = """\
+<settings><mirrors>
+  <mirror><mirrorOf>central</mirrorOf><url>http://127.0.0.1:1</url></mirror>
+</mirrors></settings>
+"""
 SECRET = "a secret of 32 bytes at the least"
 
 
@@ -63,3 +70,36 @@ def test_counting_proxy_leaves_no_pending_task(
         client.close()
         accepted.close()
     assert (capfd.readouterr().err, caplog.messages) == ("", [])
+
+
+@pytest.mark.usefixtures("benchmark_path")
+def test_percentile_is_the_value_of_the_nearest_rank() -> None:
+    from _load import percentile
+
+    five, hundred = [5.0, 1.0, 4.0, 2.0, 3.0], [float(value) for value in range(1, 101)]
+    assert [percentile(five, percent) for percent in (0, 20, 50, 99, 100)] == [1, 1, 3, 5, 5]
+    assert [percentile(hundred, percent) for percent in (1, 50, 55, 99)] == [1, 50, 55, 99]
+
+
+@pytest.mark.usefixtures("benchmark_path")
+def test_only_the_end_of_a_partition_ends_a_digest() -> None:
+    from _watch import is_end
+
+    assert is_end(KafkaError(KafkaError._PARTITION_EOF))
+    assert not is_end(None)
+    with pytest.raises(KafkaException, match="_TRANSPORT"):
+        is_end(KafkaError(KafkaError._TRANSPORT))
+
+
+@pytest.mark.usefixtures("benchmark_path")
+def test_short_form_downloads_no_jar_into_an_incomplete_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from _debezium import VERSION, connect_jars
+
+    monkeypatch.setenv("RELAYBOX_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".m2").mkdir()
+    (tmp_path / ".m2" / "settings.xml").write_text(NO_REPOSITORY)
+    (tmp_path / "debezium" / VERSION).mkdir(parents=True)
+    assert connect_jars(fetch=False) == []

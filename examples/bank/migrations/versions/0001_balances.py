@@ -1,4 +1,4 @@
-"""The projection of balances, and the rights of the services."""
+"""Create the table of balances, and grant the rights of the services."""
 
 from alembic import op
 

@@ -55,7 +55,10 @@ CONCEPT_OPTIONS = 3
 
 
 class GenesisStatus(StrEnum):
-    """The status of a session: IN_PROGRESS until the last stage is confirmed or the writer abandons it."""
+    """The status of a session.
+
+    IN_PROGRESS until the last stage is confirmed or the writer abandons the session.
+    """
 
     IN_PROGRESS = "IN_PROGRESS"
     COMPLETED = "COMPLETED"

@@ -61,7 +61,7 @@ class GuidedRunState(_Response):
 class SessionState(_Response):
     """The state of a session.
 
-    `pending_command_type` is null unless `is_pending`. `confirmed_data` maps each confirmed stage to its
+    `pending_command_type` is null if `is_pending` is false. `confirmed_data` maps each confirmed stage to its
     content; null before the first confirmation. `last_result` is the result of the last request of the
     current stage, `{"command_id", "status": "COMPLETED", "proposal"}` or `{"command_id", "status": "FAILED",
     "error"}`; null before the first result. `guided_run` is the last guided run; null if there was none.

@@ -244,7 +244,7 @@ class WorkspaceGrant(_Row):
 
 
 class WorkspaceLink(_Row):
-    """A link: its token gives a role to each bearer of the token; another table has the token's hash."""
+    """A link, which gives each user with its token a role on the node; another table has the token's hash."""
 
     id: UUID
     node_id: UUID

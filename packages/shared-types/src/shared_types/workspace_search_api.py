@@ -35,7 +35,7 @@ class SearchHit(BaseModel):
 
 
 class SearchPage(BaseModel):
-    """A page of results in the order of FoundIn; of those with the same value, the newest first."""
+    """A page of results, ordered by `found_in` (in the order of FoundIn), then newest first."""
 
     items: list[SearchHit]
     #: Null on the last page.

@@ -45,7 +45,7 @@ class _RelayboxGroup(LazyGroup):
             ),
             "flow": LazyCommand(
                 target="relaybox.cli._flows:flow_commands",
-                help="Run flows; inspect them and their pauses; resume and cancel them.",
+                help="Run, inspect and cancel flows; inspect and resume their pauses.",
             ),
             "task": LazyCommand(
                 target="relaybox.cli._tasks:task_commands",

@@ -36,7 +36,7 @@ def group_status(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a group's state, members, lag and dead letters, and what to do; without GROUP list all groups.
+    """Show a group's state, members, lag, dead letters, and faults with remedies; without GROUP, all groups.
 
     The list has the groups that have consumed events or parked messages in this database, 100 at most. The
     exit code is 1 if Kafka refuses to describe one of them.

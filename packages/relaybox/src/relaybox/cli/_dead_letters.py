@@ -154,7 +154,10 @@ def replay(
 def discard(
     selection: LetterSelection,
     reason: Annotated[
-        str, typer.Option("--reason", help="Why the group never processes them; recorded with the action.")
+        str,
+        typer.Option(
+            "--reason", help="Why the group never processes these messages; recorded with the action."
+        ),
     ],
     select_all: All = False,
     yes: Yes = False,
@@ -181,14 +184,19 @@ def discard(
 
 @letter_commands.command()
 def park(
-    group: Annotated[str, typer.Option("--group", help="The consumer group that must not handle it.")],
+    group: Annotated[
+        str, typer.Option("--group", help="The consumer group that must not handle the message.")
+    ],
     topic: Annotated[str, typer.Option("--topic", help="The topic of the message.")],
     partition: Annotated[
         int, typer.Option("--partition", min=0, max=_PARTITION_MAX, help="The partition of the message.")
     ],
     offset: Annotated[int, typer.Option("--offset", min=0, max=SEQ_MAX, help="The offset of the message.")],
     reason: Annotated[
-        str, typer.Option("--reason", help="Why it is parked; recorded with the action and the letter.")
+        str,
+        typer.Option(
+            "--reason", help="Why the message is parked; recorded with the action and in the letter."
+        ),
     ],
     yes: Yes = False,
     by: By = None,
@@ -196,9 +204,9 @@ def park(
 ) -> None:
     """Request that a group parks a message that it has not finished, without calling its handler.
 
-    For a message whose handler ends the process. The consumers of the group, those that run now and those
-    that start later, park the message and, behind it, the later messages of its key. Without --yes, only
-    shows the message.
+    Use this for a message whose handler ends the process. The consumers of the group, those that run now and
+    those that start later, park the message and, behind it, the later messages of its key. Without --yes,
+    only shows the message.
     """
     require_reason(reason)
     kafka = load_settings(KafkaSettings)

@@ -100,7 +100,7 @@ def print_discarded(done: LettersDiscarded) -> None:
     """Print the number of discarded dead letters, and of keys whose next letter will be replayed."""
     typer.echo(f"{done.letters_total} {_DONE[LetterAction.DISCARD]}" if done.letters_total else _NOTHING)
     if done.replays_requested:
-        typer.echo(f"keys that continue with the letter behind: {done.replays_requested}")
+        typer.echo(f"keys whose next letter will be replayed: {done.replays_requested}")
 
 
 def print_message_to_park(found: MessageToPark, *, done: bool) -> None:
@@ -133,6 +133,6 @@ def print_message_to_park(found: MessageToPark, *, done: bool) -> None:
 def _print_behind_another(letters: int) -> None:
     if letters:
         typer.echo(
-            f"note: {letters} of them are behind an earlier letter of their key: they will wait for it; "
-            "replay or discard it too"
+            f"note: {letters} of these letters will wait for an earlier letter of their key; "
+            "replay or discard the earlier letter, too"
         )

@@ -41,7 +41,8 @@ def run_flows(
     group: Annotated[
         str,
         typer.Option(
-            "--group", help="Consumer group of these events; every process of it needs the same flows."
+            "--group",
+            help="Consumer group that reads these events; all its processes must run the same flows.",
         ),
     ] = "relaybox-flows",
 ) -> None:

@@ -38,7 +38,7 @@ __all__ = ("flow_commands",)
 flow_commands = typer.Typer(
     cls=ErrorsAsLines,
     no_args_is_help=True,
-    help="Run flows; inspect them and their pauses; resume and cancel them.",
+    help="Run, inspect and cancel flows; inspect and resume their pauses.",
 )
 _OBJECT: Final = TypeAdapter(dict[str, Any])
 

@@ -81,7 +81,7 @@ def migrate_commands(
 
     @group.command()
     def sql() -> None:
-        """Print the whole schema as one SQL script, for the first start of a container."""
+        """Print the whole schema as one SQL script, for the first start of a PostgreSQL container."""
         schema = load_settings(postgres).schema_name
         typer.echo(schema_script(*migrations, schema=schema), nl=False)
 

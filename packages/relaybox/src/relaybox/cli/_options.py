@@ -94,8 +94,8 @@ def _options(
             "--older-than",
             parser=parse_age_s,
             metavar="AGE",
-            help="Rows older than AGE, such as 90s, 15m, 2h or 7d: since a row was sent or skipped, "
-            "or since it was written if it was neither.",
+            help="Rows older than AGE, such as 90s, 15m, 2h or 7d. The age of a row that was sent or skipped "
+            "counts from then, of any other row from the time when it was written.",
         ),
     ] = None,
 ) -> Selection:

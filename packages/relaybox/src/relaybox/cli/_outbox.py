@@ -97,7 +97,7 @@ def show(
 @outbox_commands.command()
 @with_selection_options
 def blocked(selection: Selection, limit: Limit = 50, as_json: AsJson = False) -> None:
-    """Show blocked keys: the row that blocks each, its error, for how long, and how many later rows wait.
+    """Show each blocked key, the row that blocks it, its error and age, and the number of waiting rows.
 
     The column "behind" has the number of later rows with the same key. Relays do not publish these rows while
     the key is blocked.

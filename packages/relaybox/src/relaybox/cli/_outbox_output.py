@@ -32,11 +32,13 @@ __all__ = (
 _DONE: Final = {Action.RETRY: "put back to PENDING", Action.SKIP: "skipped", Action.PURGE: "removed"}
 _SEQS_SHOWN_MAX: Final = 20
 _LISTS: Final = frozenset({"rows", "letters", "tasks"})
-#: Advice about rows that have an earlier FAILED row with the same key. PURGE needs no advice: it removes only
-#: rows that are SENT or skipped.
+#: Note about rows with an earlier FAILED row of the same key, after the number of these rows. PURGE needs no
+#: note: it removes only rows that are SENT or skipped.
 _BEHIND_ANOTHER: Final = {
-    Action.RETRY: "they will wait for that row; retry or skip it too",
-    Action.SKIP: "they will not be skipped; skip or retry that row first",
+    Action.RETRY: "of these rows will wait for an earlier FAILED row of their key; "
+    "retry or skip the earlier row, too",
+    Action.SKIP: "selected FAILED rows are behind an earlier FAILED row of their key "
+    "and will not be skipped; skip or retry the earlier row first",
 }
 
 
@@ -124,15 +126,12 @@ def _waits_for(head: Row) -> str:
 
 
 def print_preview(action: Action, found: Preview) -> None:
-    """Print the first selected rows to which *action* applies, their number, and how many are blocked."""
+    """Print the first rows that *action* would change, their number, and how many are behind another."""
     print_rows(found.rows)
     if found.rows_total > len(found.rows):
         typer.echo(f"… and {found.rows_total - len(found.rows)} more")
     if found.rows_behind_another:
-        typer.echo(
-            f"note: {found.rows_behind_another} of them are behind an earlier FAILED row of their key: "
-            f"{_BEHIND_ANOTHER[action]}"
-        )
+        typer.echo(f"note: {found.rows_behind_another} {_BEHIND_ANOTHER[action]}")
     if found.rows:
         typer.echo(f"dry run: {found.rows_total} would be {_DONE[action]}; add --yes to do it")
 

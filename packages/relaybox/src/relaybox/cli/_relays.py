@@ -66,7 +66,7 @@ def status(
 
 def lanes(
     wanted: Annotated[
-        int, typer.Argument(metavar="N", min=1, max=LANES_MAX, help="Number of lanes to have.")
+        int, typer.Argument(metavar="N", min=1, max=LANES_MAX, help="Requested number of lanes.")
     ],
     by: By = None,
     reason: Reason = None,

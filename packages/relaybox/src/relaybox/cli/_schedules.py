@@ -64,10 +64,10 @@ def remove(
     by: By = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove a schedule that no program declares any more; without --yes, only look for it.
+    """Remove a schedule that no program declares any more; without --yes, only report if it exists.
 
-    A running process that still declares the schedule creates no more tasks of it until it is restarted. The
-    schedule of a shared job is recorded again by the next run of the job.
+    A running process that still declares the schedule creates no more tasks of it until the process is
+    restarted. The schedule of a shared job is recorded again by the next run of the job.
     """
     require_reason(reason)
     if yes:
@@ -79,8 +79,8 @@ def remove(
     else:
         typer.echo(f"removed {name}" if yes else f"dry run: {name} would be removed; add --yes to do it")
         typer.echo(
-            "a running process that still declares it creates no more tasks of it until it is restarted;"
-            " a job is recorded again by its next run"
+            "a running process that still declares the schedule creates no more tasks of it until the "
+            "process is restarted; the schedule of a shared job is recorded again by the next run of the job"
         )
 
 

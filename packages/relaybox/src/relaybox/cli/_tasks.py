@@ -65,7 +65,7 @@ def list_(
     limit: Limit = 50,
     as_json: AsJson = False,
 ) -> None:
-    """List tasks by age, those of flows too; COMPLETED and CANCELLED ones only with --id or --status."""
+    """List tasks by age, also tasks of flows; COMPLETED and CANCELLED tasks only with --id or --status."""
     chosen = replace(selection, statuses=statuses or ())
     tasks = run_on_database(lambda db: list_tasks(db, chosen, tasks_max=limit))
     if as_json:

@@ -67,10 +67,11 @@ def print_cancelled(task: TaskSummary, *, done: bool) -> None:
         print_tasks([task])
         typer.echo("dry run: the task would be cancelled; add --yes to do it")
     if task.command_id is not None and task.is_flow:
-        typer.echo(f"note: its command {task.command_id} fails with the flow")
+        typer.echo(f"note: command {task.command_id}, for which the flow was started, fails with the flow")
     elif task.command_id is not None:
         typer.echo(
-            f"note: its command {task.command_id} stays {task.command_status}; the application has to end it"
+            f"note: command {task.command_id}, for which the task was created, stays {task.command_status}; "
+            "the application must end the command"
         )
 
 
@@ -93,8 +94,8 @@ def print_retried(done: TasksRetried) -> None:
 def _print_refused(tasks: int) -> None:
     if tasks:
         typer.echo(
-            f"note: {tasks} FAILED tasks are refused: their command has ended, so that their result would "
-            "be rejected, or their input was erased"
+            f"note: {tasks} FAILED tasks cannot be retried: their command has ended (it would reject their "
+            "result), or their input was erased"
         )
 
 

@@ -24,7 +24,7 @@ _DESCRIPTIONS: Final = {
     Kind.REORDERED: "after a later event of its key",
     Kind.SPREAD: "not in the partition of its key's first event",
     Kind.PENDING: "not published yet",
-    Kind.FAILED: "its key is blocked until an operator retries or skips it",
+    Kind.FAILED: "its key is blocked until an operator retries or skips the row",
     Kind.SKIPPED: "never published, by decision of an operator",
     Kind.NOT_IN_DATABASE: "published, then lost by PostgreSQL",
     Kind.UNKNOWN: "records whose event is not in the tables",
@@ -39,7 +39,10 @@ def verify_command(
     key: Annotated[str | None, typer.Option("--key", help="Verify only this key.")] = None,
     since: Annotated[
         str | None,
-        typer.Option("--since", help="Verify only events since 90m, 24h, 7d, or an ISO 8601 time (UTC)."),
+        typer.Option(
+            "--since",
+            help="Verify only events written in the last 90m, 24h or 7d, or since an ISO 8601 time (UTC).",
+        ),
     ] = None,
     read_uncommitted: Annotated[
         bool, typer.Option("--read-uncommitted", help="Read records of aborted transactions too.")
@@ -47,7 +50,9 @@ def verify_command(
     allow_duplicates: Annotated[
         bool, typer.Option("--allow-duplicates", help="Accept duplicates; for at-least-once delivery.")
     ] = False,
-    limit: Annotated[int, typer.Option("--limit", min=0, max=10_000, help="Keys shown per result.")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", min=0, max=10_000, help="Keys shown for each kind of finding.")
+    ] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
 ) -> None:
     """Compare the tables with the topics; exit 0 only if no event is lost, duplicated, reordered or spread.

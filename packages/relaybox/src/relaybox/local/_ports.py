@@ -8,14 +8,15 @@ from pathlib import Path
 from relaybox.local._errors import LocalError, PortTaken
 
 LOOPBACK = "127.0.0.1"
-_PORT_MIN = 10_000
-_PORT_MAX = 32_000
+_PORTS = range(10_000, 32_001)
 _TRIES_MAX = 200
 _LISTEN = "0A"
 
 
 def free_port() -> int:
-    """Return a free port of 127.0.0.1, from 10,000 to 32,000 and below the kernel's ephemeral ports.
+    """Return a free port of 127.0.0.1, from 10,000 to 32,000, which is no ephemeral port of the kernel.
+
+    If the kernel's ephemeral ports leave fewer than 200 of these ports, all of them are considered.
 
     ``bind`` to port 0 would return an ephemeral port. While a server restarts, the kernel may give such a
     port to an outgoing connection. This may even be the connection of a client that tries to reach the
@@ -24,12 +25,16 @@ def free_port() -> int:
     Raises:
         LocalError: 200 random ports were all in use.
     """
-    top = min(_PORT_MAX, _ephemeral_port_min() - 1)
+    ephemeral = _ephemeral_ports()
+    others = [port for port in _PORTS if port not in ephemeral]
+    ports = others if len(others) >= _TRIES_MAX else _PORTS
     for _ in range(_TRIES_MAX):
-        port = random.randint(_PORT_MIN, top)  # noqa: S311 – not a secret
+        port = random.choice(ports)  # noqa: S311 – not a secret
         if not _is_in_use(port):
             return port
-    raise LocalError(f"No free port found between {_PORT_MIN} and {top}. Stop some servers and try again.")
+    raise LocalError(
+        f"No free port found between {ports[0]} and {ports[-1]}. Stop some servers and try again."
+    )
 
 
 def require_free_port(port: int, *, setting: str) -> None:
@@ -83,11 +88,13 @@ def _is_in_use(port: int) -> bool:
     return False
 
 
-def _ephemeral_port_min() -> int:
+def _ephemeral_ports() -> range:
+    """Return the ports that the kernel gives to outgoing connections; empty on systems other than Linux."""
     try:
-        return int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+        low, high = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
     except OSError:
-        return _PORT_MAX + 1
+        return range(0)
+    return range(int(low), int(high) + 1)
 
 
 def _listening_inodes(table: str, port: int) -> list[str]:

@@ -38,9 +38,10 @@ class Action(StrEnum):
     PURGE = "purge"
 
 
+_SELECTED_FAILED: Final = _SQL.including("selected_failed", selected=_SELECTED)
 _PREVIEWS: Final = {
-    Action.RETRY: _SQL.including("preview_failed", selected=_SELECTED),
-    Action.SKIP: _SQL.including("preview_failed", selected=_SELECTED),
+    Action.RETRY: _SQL.including("preview_retry", selected_failed=_SELECTED_FAILED),
+    Action.SKIP: _SQL.including("preview_skip", selected_failed=_SELECTED_FAILED),
     Action.PURGE: _SQL.including("preview_done", selected=_SELECTED, all_rows=_SQL["all_rows"]),
 }
 _RETRY: Final = _SQL.including("retry", selected=_SELECTED)
@@ -50,14 +51,15 @@ _PURGE: Final = _SQL.including("purge", selected=_SELECTED)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preview:
-    """The selected rows in a state to which an action applies: FAILED, or for a purge SENT or skipped."""
+    """The selected rows that an action would change now."""
 
     #: The first of these rows, by ``seq``.
     rows: Sequence[Row]
     #: Number of these rows, including those not listed.
     rows_total: int
-    #: Number of these rows for which an earlier row of the same key is FAILED and not selected. A retry makes
-    #: such a row PENDING, but the row then waits for the earlier row. A skip does not change such a row.
+    #: Number of selected FAILED rows for which an earlier row of the same key is FAILED and not selected. A
+    #: retry makes such a row PENDING, but the row then waits for the earlier row. A skip leaves such a row
+    #: unchanged, so *rows* and *rows_total* do not include it. A purge has no such rows.
     rows_behind_another: int
 
 
@@ -79,23 +81,20 @@ class RecordedAction:
 
 
 async def preview(db: Executor, action: Action, selection: Selection, *, rows_max: int) -> Preview:
-    """Return the rows of *selection* to which *action* applies by their state; change nothing.
-
-    At most *rows_max* rows are listed. For a skip, they include rows that the skip would leave unchanged, see
-    :attr:`Preview.rows_behind_another`.
+    """Return the rows of *selection* that *action* would change now, at most *rows_max*; change nothing.
 
     Raises:
-        SelectionEmpty: The selection names rows by id or seq, and *action* applies to none of them.
+        SelectionEmpty: The selection names rows by id or seq, and *action* would change none of them.
         DatabaseError: PostgreSQL is unreachable or too busy.
     """
     found = await db.fetch(_PREVIEWS[action], *selection.arguments(), rows_max)
-    if not found:
+    changed = [row for row in found if not (action is Action.SKIP and row["behind_another"])]
+    if not changed:
         _raise_if_rows_are_named(action, selection)
-        return Preview(rows=(), rows_total=0, rows_behind_another=0)
     return Preview(
-        rows=[row_from_record(row) for row in found],
-        rows_total=found[0]["total"],
-        rows_behind_another=found[0]["total_behind_another"],
+        rows=[row_from_record(row) for row in changed],
+        rows_total=found[0]["total"] if found else 0,
+        rows_behind_another=found[0]["total_behind_another"] if found else 0,
     )
 
 

@@ -88,25 +88,40 @@ LEFT JOIN event_outbox AS o ON o.status = 'PENDING' AND o.key_hash BETWEEN l.has
 WHERE l.fault IS NOT NULL
 GROUP BY l.lane, l.fault ORDER BY l.lane
 
--- name: preview_failed
--- Return the first $7 selected FAILED rows by seq that are not skipped, and the number of all these rows.
--- "behind_another": whether an earlier FAILED row of the same key is not selected. The action retry changes
--- all these rows; the action skip changes only those for which behind_another is false.
+-- name: selected_failed
+-- The selected FAILED rows that are not skipped. "behind_another": whether an earlier FAILED row of the same key is not
+-- selected.
 WITH chosen AS (
     SELECT s.* FROM (
         -- include: selected
     ) AS s
     WHERE s.status = 'FAILED' AND s.skipped_at IS NULL
-), marked AS (
-    SELECT chosen.*, EXISTS (
-        SELECT FROM event_outbox AS head
-        WHERE head.key = chosen.key AND head.seq < chosen.seq AND head.status = 'FAILED' AND head.skipped_at IS NULL
-          AND head.seq NOT IN (SELECT c.seq FROM chosen AS c)
-    ) AS behind_another
-    FROM chosen
 )
+SELECT chosen.*, EXISTS (
+    SELECT FROM event_outbox AS head
+    WHERE head.key = chosen.key AND head.seq < chosen.seq AND head.status = 'FAILED' AND head.skipped_at IS NULL
+      AND head.seq NOT IN (SELECT c.seq FROM chosen AS c)
+) AS behind_another
+FROM chosen
+
+-- name: preview_retry
+-- Rows that retry would change: the first $7 selected FAILED rows by seq, the number of all of them, and how many of them
+-- are behind another.
 SELECT *, count(*) OVER () AS total, count(*) FILTER (WHERE behind_another) OVER () AS total_behind_another
-FROM marked ORDER BY seq LIMIT $7::int
+FROM (
+    -- include: selected_failed
+) AS f
+ORDER BY seq LIMIT $7::int
+
+-- name: preview_skip
+-- Rows that skip would change: the first $7 selected FAILED rows by seq that are not behind another, and the number of all
+-- of them. After them come rows behind another, which skip leaves unchanged, and in each row is their number.
+SELECT *, count(*) FILTER (WHERE NOT behind_another) OVER () AS total,
+       count(*) FILTER (WHERE behind_another) OVER () AS total_behind_another
+FROM (
+    -- include: selected_failed
+) AS f
+ORDER BY behind_another, seq LIMIT $7::int
 
 -- name: preview_done
 -- Rows that purge would remove: the first $7 selected rows by seq that are SENT or skipped, and the number of all of them.

@@ -100,7 +100,10 @@ class PublishedAssertion:
         ]
         lines = [f"expected {', '.join(wanted)}; published: {len(matching)}", *_listed(published)]
         if rows:
-            lines.append("Still in the outbox; `await relaybox_relay.publish_all()` publishes:")
+            lines.append(
+                "Rows of the outbox that are not published (`await relaybox_relay.publish_all()` publishes "
+                "those that are neither FAILED nor behind a FAILED row):"
+            )
             lines.append(describe_rows(rows))
         raise AssertionError("\n".join(lines))
 

@@ -1,13 +1,13 @@
 """A relay that publishes only while a test calls it."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from relaybox_types.envelope import EventEnvelope
 
-from relaybox.db import Database
-from relaybox.operations import Fault, Row, Selection, State, list_rows
+from relaybox.db import Database, load_queries
+from relaybox.operations import Row, Selection, State, list_rows
 from relaybox.outbox import save_to_outbox
 from relaybox.relay import Relay, RelaySignal
 from relaybox.settings import KafkaSettings, RelaySettings
@@ -15,6 +15,7 @@ from relaybox.testing._waiting import WAIT_S
 
 __all__ = ("SteppedRelay", "describe_rows", "unpublished_rows")
 
+_SQL: Final = load_queries(__package__ or "relaybox.testing", "testing.sql")
 _ROWS_MAX: Final = 1_000
 _SHOWN_MAX: Final = 10
 _UNPUBLISHED: Final = (State.PENDING, State.RETRYING, State.FAILED)
@@ -71,31 +72,27 @@ class SteppedRelay:
 
     async def _wait_until_published(self, changed: asyncio.Event, running: asyncio.Task[None]) -> None:
         __tracebackhide__ = True
-        rows: Sequence[Row] = ()
         try:
             async with asyncio.timeout(WAIT_S):
-                while rows := await unpublished_rows(self._database):
-                    # A row that waits because Kafka did not respond is published when Kafka responds again.
-                    blocked = {_order(row) for row in rows if _is_refused(row)}
-                    if all(_order(row) in blocked for row in rows):
+                while (found := await self._count_unpublished())["unpublished"]:
+                    # Rows that wait because Kafka did not respond are published when Kafka responds again.
+                    if not found["publishable"]:
+                        rows = await unpublished_rows(self._database)
                         raise AssertionError(
                             f"the relay cannot publish some rows of the outbox:\n{describe_rows(rows)}"
                         )
                     await _next_change(changed, running)
         except TimeoutError:
+            rows = await unpublished_rows(self._database)
             raise AssertionError(
                 f"the relay has not published all rows of the outbox within {WAIT_S:g} s:\n"
                 f"{describe_rows(rows)}"
             ) from None
 
-
-def _is_refused(row: Row) -> bool:
-    return row.state is not State.PENDING and row.fault != Fault.LINK
-
-
-def _order(row: Row) -> object:
-    """Return the key of *row*, or its id without a key: rows with equal results are published in order."""
-    return row.id if row.key is None else row.key
+    async def _count_unpublished(self) -> Mapping[str, int]:
+        async with self._database.connection() as connection:
+            [found] = await connection.fetch(_SQL["count_unpublished"])
+        return found
 
 
 async def _next_change(changed: asyncio.Event, running: asyncio.Task[None]) -> None:
@@ -123,5 +120,6 @@ def describe_rows(rows: Sequence[Row]) -> str:
         for row in rows[:_SHOWN_MAX]
     ]
     if len(rows) > _SHOWN_MAX:
-        lines.append(f"  and {len(rows) - _SHOWN_MAX} more")
+        at_least = "at least " if len(rows) == _ROWS_MAX else ""
+        lines.append(f"  and {at_least}{len(rows) - _SHOWN_MAX} more")
     return "\n".join(lines)

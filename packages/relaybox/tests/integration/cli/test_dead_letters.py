@@ -75,12 +75,12 @@ async def test_replay_command_previews_then_requests(database: Database, letters
     [_, behind] = await park_letters(database, "a", count=2)
     preview = (await letters("replay", "--id", str(behind))).stdout
     assert "dry run: 1 would be requested for replay; add --yes to do it" in preview
-    assert "1 of them are behind an earlier letter of their key: they will wait" in preview
+    assert "note: 1 of these letters will wait for an earlier letter of their key" in preview
     assert await letter_statuses(database) == ["PARKED", "PARKED"]
     assert parsed(await letters("replay", "--all", "--json"))["letters_total"] == 2
 
     done = (await letters("replay", "--id", str(behind), "--yes")).stdout
-    assert done.startswith("1 requested for replay\nnote: 1 of them")
+    assert done.startswith("1 requested for replay\nnote: 1 of these letters")
     done = parsed(
         await letters("replay", "--key", "a", "--yes", "--reason", "repaired", "--by", "ann", "--json")
     )
@@ -102,7 +102,7 @@ async def test_discard_command_previews_then_discards(database: Database, letter
     assert "dry run: 1 would be discarded" in (await letters(*arguments)).stdout
     assert await letter_statuses(database) == ["PARKED", "PARKED"]
     done = (await letters(*arguments, "--yes")).stdout
-    assert done == "1 discarded\nkeys that continue with the letter behind: 1\n"
+    assert done == "1 discarded\nkeys whose next letter will be replayed: 1\n"
     assert await letter_statuses(database) == ["DISCARDED", "REPLAY_REQUESTED"]
     assert [(act["actor"], act["reason"]) for act in await operator_acts(database)] == [
         ("night-shift", "test data")

@@ -203,8 +203,35 @@ async def test_skip_names_rows_that_it_did_not_skip(filled: Database, outbox: Ou
 async def test_dry_run_names_rows_behind_another_failed_row(filled: Database, outbox: Outbox) -> None:
     await fail_rows(filled, 2)
     output = (await outbox("retry", "--seq", "2")).stdout
-    assert "1 of them are behind an earlier FAILED row of their key: they will wait for that" in output
-    assert "are behind" not in (await outbox("retry", "--key", "a")).stdout
+    assert "note: 1 of these rows will wait for an earlier FAILED row of their key" in output
+    assert "note:" not in (await outbox("retry", "--key", "a")).stdout
+
+
+@pytest.mark.guarantee("G32")
+async def test_dry_run_of_skip_counts_only_rows_that_it_skips(filled: Database, outbox: Outbox) -> None:
+    await fail_rows(filled, 2, 3, 6)
+    by_class = ("skip", "--error-class", "RecordTooLarge", "--reason", "not needed")
+    named = ("skip", "--seq", "2", "--seq", "3", "--seq", "6", "--reason", "not needed")
+    assert "dry run: 4 would be skipped" in (await outbox(*by_class)).stdout
+
+    dry = parsed(await outbox(*named, "--json"))
+    assert ([row["seq"] for row in dry["rows"]], dry["rows_total"]) == ([6], 1)
+    assert dry["rows_behind_another"] == 2
+    assert (await outbox(*named)).stdout.endswith(
+        "note: 2 selected FAILED rows are behind an earlier FAILED row of their key and will not be skipped; "
+        "skip or retry the earlier row first\n"
+        "dry run: 1 would be skipped; add --yes to do it\n"
+    )
+    assert (await outbox(*named, "--yes")).stdout.startswith("1 skipped\n")
+
+    # Now the selection has only rows behind another: the dry run refuses it as the skip does.
+    refused, dry_refused = await outbox(*named, "--yes"), await outbox(*named)
+    assert (refused.exit_code, dry_refused.exit_code) == (1, 1)
+    assert dry_refused.stderr == refused.stderr
+    await fail_rows(filled, 2, error_class="TopicUnknown")
+    behind = (await outbox("skip", "--error-class", "TopicUnknown", "--reason", "not needed")).stdout
+    assert behind.startswith("no row matches\nnote: 1 selected FAILED rows are behind an earlier FAILED row")
+    assert "dry run" not in behind
 
 
 async def test_purge_removes_only_sent_and_skipped_rows(filled: Database, outbox: Outbox) -> None:

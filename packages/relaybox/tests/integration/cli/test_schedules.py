@@ -88,8 +88,8 @@ async def test_schedule_remove_is_recorded_and_needs_yes(database: Database, rel
     arguments = ("schedule", "remove", NAME, "--reason", "old")
     assert (await relaybox(*arguments)).stdout == (
         f"dry run: {NAME} would be removed; add --yes to do it\n"
-        "a running process that still declares it creates no more tasks of it until it is restarted;"
-        " a job is recorded again by its next run\n"
+        "a running process that still declares the schedule creates no more tasks of it until the "
+        "process is restarted; the schedule of a shared job is recorded again by the next run of the job\n"
     )
     assert (await relaybox(*arguments, "--yes")).stdout.startswith(f"removed {NAME}\na running process")
     [act] = await operator_acts(database)
@@ -107,7 +107,7 @@ async def test_removed_job_of_a_running_process_is_recorded_again(
 
     await run()
     removed = await relaybox("schedule", "remove", "A.job", "--reason", "old", "--yes")
-    assert "a job is recorded again by its next run" in removed.stdout
+    assert "a shared job is recorded again by the next run" in removed.stdout
     assert (await relaybox("schedule", "list")).stdout == "there is no schedule\n"
     await run()
     assert "A.job" in (await relaybox("schedule", "list")).stdout

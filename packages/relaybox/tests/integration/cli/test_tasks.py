@@ -60,7 +60,7 @@ async def test_task_cancel_command_names_the_open_command(database: Database, re
     assert "dry run: the task would be cancelled; add --yes" in (await relaybox(*arguments)).stdout
     assert (await task_row(database, task_id))["status"] == "PENDING"
     done = (await relaybox(*arguments, "--yes")).stdout
-    assert "stays PROCESSING; the application has to end it" in done
+    assert "stays PROCESSING; the application must end the command" in done
     assert (await task_row(database, task_id))["status"] == "CANCELLED"
     again = await relaybox(*arguments, "--yes")
     assert (again.exit_code, again.stderr.count("\n")) == (1, 1)

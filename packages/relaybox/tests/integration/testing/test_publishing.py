@@ -11,6 +11,7 @@ from relaybox.settings import KafkaSettings
 from relaybox.testing import PublishedAssertion, SteppedRelay, TopicClient, Topics, make_event
 
 from tests.fixtures.events import publish_raw
+from tests.fixtures.outbox_rows import fail_rows
 from tests.fixtures.relays import put_events, rows_of
 
 OPENED = EventType("Bank.Account.Opened")
@@ -72,7 +73,10 @@ async def test_failure_shows_what_was_published_and_what_is_pending(
 ) -> None:
     publish_raw(relaybox_kafka_settings, TOPIC, [("k", b"not JSON", None)])
     await relaybox_relay.publish(make_event("Bank.Account.Closed", {"why": "x" * 300}, aggregate_id="a"))
-    await record(relaybox_database, make_event(OPENED, aggregate_id="b"))
+    await record(
+        relaybox_database, make_event(OPENED, aggregate_id="b"), make_event(OPENED, aggregate_id="c")
+    )
+    await fail_rows(relaybox_database, (await rows_of(relaybox_database, "key = 'c'"))[0]["seq"])
     with pytest.raises(AssertionError) as raised:
         await assert_published(OPENED, key="b", payload={"owner": "ann"}, topic=TOPIC)
     message = re.sub(r"\[\d\]@\d+|seq \d+", "…", str(raised.value))
@@ -82,8 +86,10 @@ async def test_failure_shows_what_was_published_and_what_is_pending(
         "Published since the test began:",
         "  domain-events…  key='k'  not an event",
         '  domain-events…  Bank.Account.Closed  key=\'a\'  {"why":"' + "x" * 192 + "…",
-        "Still in the outbox; `await relaybox_relay.publish_all()` publishes:",
+        "Rows of the outbox that are not published (`await relaybox_relay.publish_all()` publishes those "
+        "that are neither FAILED nor behind a FAILED row):",
         "  …  domain-events  Bank.Account.Opened  key='b'  PENDING",
+        "  …  domain-events  Bank.Account.Opened  key='c'  FAILED: RecordTooLarge: RecordTooLarge it was",
     ]
 
 
@@ -107,7 +113,7 @@ async def test_zero_events_are_not_asserted_while_one_is_in_the_outbox(
 ) -> None:
     await record(relaybox_database, make_event(OPENED))
     await assert_published("Bank.Account.Closed", count=0)
-    with pytest.raises(AssertionError, match="Still in the outbox"):
+    with pytest.raises(AssertionError, match="Rows of the outbox that are not published"):
         await assert_published(OPENED, count=0)
     await assert_published(OPENED, key="of another account", count=0)
     await assert_published(OPENED, topic="another-topic", count=0)
@@ -126,6 +132,18 @@ async def test_relay_publishes_other_keys_and_names_the_row_that_kafka_rejects(
     sent = await rows_of(relaybox_database, "status = 'SENT'")
     assert [row["key"] for row in sent] == ["b", "b"]
     assert len((await relaybox_topics.read())[0]) == 2
+
+
+async def test_relay_publishes_rows_behind_a_thousand_blocked_rows(
+    relaybox_database: Database, relaybox_relay: SteppedRelay
+) -> None:
+    await put_events(relaybox_database, TOPIC, ["a"], count=1_001)
+    await fail_rows(relaybox_database, (await rows_of(relaybox_database))[0]["seq"])
+    await put_events(relaybox_database, TOPIC, ["b"])
+    with pytest.raises(AssertionError, match="cannot publish some rows") as raised:
+        await relaybox_relay.publish_all()
+    assert str(raised.value).endswith("  and at least 990 more")
+    assert [row["key"] for row in await rows_of(relaybox_database, "status = 'SENT'")] == ["b"]
 
 
 def test_made_event_has_defaults_of_its_name() -> None:
