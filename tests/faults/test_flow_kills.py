@@ -62,6 +62,7 @@ async def test_flow_killed_at_any_statement_takes_effect_once(
         flow_id = await ready_flow(database, number)
         code = await exit_code_of(flow_id, number, environment)
         assert code in (0, -signal.SIGKILL)
+        await end_leases(database)
         result = await completed(database, flow_id)
         assert result == {"paid": {"cents": number}, "approval": {"yes": True}}
         effects = await superuser.fetchval("SELECT count(*) FROM effects WHERE name = $1", str(flow_id))
