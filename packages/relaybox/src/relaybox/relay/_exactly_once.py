@@ -36,6 +36,7 @@ _FAULTY_PAUSE_S: Final = 5.0
 #: Longest wait for the end of a lane's last transaction while a partition accepts no writes.
 _OPEN_S_MAX: Final = 2.0
 _UNKNOWN: Final = "the takeover did not complete; see the relay's log and `relaybox relay status`"
+_UNCLAIMED: Final = "PostgreSQL did not record a batch, or another relay owns the lane; see the relay's log"
 _log = structlog.get_logger(__name__)
 
 
@@ -313,7 +314,7 @@ class ExactlyOnce:
             self._withdrawals.add(batch)
         if result.state is TransactionState.UNCLAIMED:
             self._drop(batch.lane)
-            self._pause(batch.lane, "PostgreSQL did not confirm the claim of a batch")
+            self._pause(batch.lane, _UNCLAIMED)
             return Outcome()
         _log.info(
             "batch not confirmed as published; relay takes the lane over again",
