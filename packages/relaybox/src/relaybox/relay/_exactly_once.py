@@ -36,6 +36,7 @@ _FAULTY_PAUSE_S: Final = 5.0
 #: Longest wait for the end of a lane's last transaction while a partition accepts no writes.
 _OPEN_S_MAX: Final = 2.0
 _UNKNOWN: Final = "the takeover did not complete; see the relay's log and `relaybox relay status`"
+_UNCLAIMED: Final = "PostgreSQL did not record a batch, or another relay owns the lane; see the relay's log"
 _log = structlog.get_logger(__name__)
 
 
@@ -263,25 +264,26 @@ class ExactlyOnce:
 
     async def _take_over(self, connection: DedicatedConnection, lanes: Sequence[Lane]) -> Takeover:
         await self._withdrawals.record(connection)
-        return await take_over(
-            connection,
-            lanes,
-            await self._known_markers(connection),
-            self._new_producer,
-            self._threads,
-            Reconciler(self._settings, self._connections.history_id),
-            open_s_max=_OPEN_S_MAX if self._partitions.unavailable else INIT_S_MAX,
-        )
+        markers = await self._known_markers(connection)
+        try:
+            return await take_over(
+                connection,
+                lanes,
+                markers,
+                self._new_producer,
+                self._threads,
+                Reconciler(self._settings, self._connections.history_id),
+                open_s_max=_OPEN_S_MAX if self._partitions.unavailable else INIT_S_MAX,
+            )
+        finally:  # not before: the watch removes a topic that is missing, and the takeover may create it
+            self._partitions.add([markers.topic])
 
     async def _known_markers(self, connection: DedicatedConnection) -> Markers:
         if self._markers is None:
+            origin = await origin_of(connection)
             self._markers = Markers(
-                self._connection,
-                await origin_of(connection),
-                replication=self._replication,
-                deadline=lambda: self._give_up_at_s,
+                self._connection, origin, replication=self._replication, deadline=self._end_s
             )
-            self._partitions.add([self._markers.topic])
         return self._markers
 
     async def _handle_open_failure(self, down: LinkDown | None) -> None:
@@ -313,7 +315,7 @@ class ExactlyOnce:
             self._withdrawals.add(batch)
         if result.state is TransactionState.UNCLAIMED:
             self._drop(batch.lane)
-            self._pause(batch.lane, "PostgreSQL did not confirm the claim of a batch")
+            self._pause(batch.lane, _UNCLAIMED)
             return Outcome()
         _log.info(
             "batch not confirmed as published; relay takes the lane over again",
@@ -369,13 +371,11 @@ class ExactlyOnce:
     def _new_producer(self, lane: int, number: int) -> LaneProducer:
         assert self._markers is not None
         return LaneProducer(
-            self._producing,
-            self._markers,
-            lane,
-            number,
-            batch_bytes=self._batch_bytes,
-            deadline=lambda: self._give_up_at_s,
+            self._producing, self._markers, lane, number, batch_bytes=self._batch_bytes, deadline=self._end_s
         )
+
+    def _end_s(self) -> float:
+        return self._give_up_at_s
 
     def _pause(self, number: int, reason: str, *, at_least_s: float = 0.0) -> None:
         pause_s = self._failures.record(number, reason, at_least_s=at_least_s)

@@ -119,6 +119,19 @@ class NoConnections(Connections):
         yield CONNECTION
 
 
+class NewTopics(PartitionWatch):
+    """A watch of brokers that know a topic only after a takeover, which creates it."""
+
+    def __init__(self, takeovers: Takeovers) -> None:
+        super().__init__({}, on_change=lambda _lost, _restored: None)
+        self._takeovers = takeovers
+
+    def add(self, topics: Iterable[str]) -> None:
+        if self._takeovers.asked:
+            state = UnavailablePartitions(2, {1: "no leader"})
+            self.unavailable = dict.fromkeys(topics, state)
+
+
 @pytest.fixture
 def takeovers(monkeypatch: pytest.MonkeyPatch) -> Takeovers:
     return Takeovers(monkeypatch)
@@ -129,12 +142,8 @@ def partitions() -> PartitionWatch:
     return PartitionWatch({}, on_change=lambda _lost, _restored: None)
 
 
-@pytest.fixture
-async def delivery(
-    takeovers: Takeovers, partitions: PartitionWatch, monkeypatch: pytest.MonkeyPatch
-) -> AsyncGenerator[ExactlyOnce]:
-    monkeypatch.setattr(_exactly_once, "BrokerClient", Limits)
-    delivery = ExactlyOnce(
+def deliver(takeovers: Takeovers, partitions: PartitionWatch) -> ExactlyOnce:
+    return ExactlyOnce(
         NoConnections(Database(PostgresSettings(port=1, password=SecretStr("unused")))),
         KafkaSettings(port=1),
         compression="none",
@@ -142,6 +151,14 @@ async def delivery(
         partitions=partitions,
         wake=takeovers.woken.set,
     )
+
+
+@pytest.fixture
+async def delivery(
+    takeovers: Takeovers, partitions: PartitionWatch, monkeypatch: pytest.MonkeyPatch
+) -> AsyncGenerator[ExactlyOnce]:
+    monkeypatch.setattr(_exactly_once, "BrokerClient", Limits)
+    delivery = deliver(takeovers, partitions)
     yield delivery
     await delivery.close()
 
@@ -248,3 +265,20 @@ async def test_rows_of_an_unavailable_partition_are_in_no_batch(
     prepared = await delivery.prepare([MESSAGE, other])
     assert [list(batch.messages) for batch in prepared.batches] == [[other]]
     assert [(message, str(fault)) for message, fault in prepared.outcome.faulty] == [(MESSAGE, "no leader")]
+
+
+@pytest.mark.guarantee("G36")
+async def test_lane_whose_markers_cannot_be_read_is_not_taken_over(
+    takeovers: Takeovers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The partitions of the control topic are watched, also if the first takeover of an outbox creates it."""
+    monkeypatch.setattr(_exactly_once, "BrokerClient", Limits)
+    delivery = deliver(takeovers, NewTopics(takeovers))
+    assert await takeovers.opened_of(delivery) == [0, 1]
+    renewed = [Lane(lane=number, epoch=2, valid_until_s=0.0) for number in (0, 1)]
+    async with asyncio.timeout(WAIT_S):
+        while not delivery.ready(renewed):
+            takeovers.woken.clear()
+            await takeovers.woken.wait()
+    assert takeovers.asked == [[0, 1], [0]]
+    await delivery.close()
