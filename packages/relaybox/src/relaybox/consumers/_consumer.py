@@ -314,6 +314,7 @@ class Consumer:
         }
         for found in await self._processor.replayer.requested(starts):
             if (partition := self._partitions.get(found.partition)) is not None:
+                self._processor.crash_watch.expect(found)
                 for queue in partition.add_replays(found):
                     self._scheduler.offer(queue)
         self._scheduler.dispatch()

@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
 
 import structlog
 
 from relaybox.consumers._errors import HandlerEndedProcess
+from relaybox.consumers._key_queue import Replay, RequestedReplays
 from relaybox.consumers._message import Message, Partition
 from relaybox.consumers._policy import DATABASE_ERRORS, database_reason
 from relaybox.db import Database, load_queries
@@ -28,6 +30,17 @@ ON_PARKED_PROCESSES_MAX: Final = 2 * _PROCESSES_MAX
 _RECORD_S_MAX: Final = 1.0
 
 
+@dataclass(kw_only=True, slots=True)
+class _Remaining:
+    """What has to be finished before the watch of a partition ends; mutable."""
+
+    #: Number of messages.
+    messages: int
+    #: For each replay that was requested when the watch began, the number of its letters; None until the
+    #: first search for requested replays.
+    letters: dict[Replay, int] | None = None
+
+
 class CrashWatch:
     """Count the processes that ended while they called the handler of a message.
 
@@ -36,25 +49,34 @@ class CrashWatch:
     process, that process may have crashed. The new process then watches the partition: it calls one handler
     at a time, and before each call it commits a record of the message.
 
-    The other process had called handlers of at most *messages* messages without a COMMIT, and one of these
-    messages may have caused a crash. So the watch of a partition ends when this many of its messages are
-    finished, or when all of its messages are finished. Without a crash, the watch costs one statement for
-    each change of the assignment.
+    The other process had called handlers of at most *messages* messages without a COMMIT, or of *letters*
+    letters of a replay, and one of these messages or letters may have caused a crash. So the watch of a
+    partition ends when this many of its messages are finished, and this many letters of each replay that was
+    requested when the watch began; or when all its messages and replays are finished. Without a crash, the
+    watch costs one statement for each change of the assignment.
 
     ::
 
                  ┌── a partition has the record of another process ──┐
-        not watching ◄──── its messages are finished ──────────── watching
+        not watching ◄─ its messages and replays are finished ─── watching
     """
 
-    def __init__(self, database: Database, group: str, *, messages: int) -> None:
-        """*messages* limits how many messages a process passes to handlers before their COMMIT."""
+    def __init__(self, database: Database, group: str, *, messages: int, letters: int) -> None:
+        """Watch no partition yet.
+
+        Args:
+            database: Has the records.
+            group: The consumer group.
+            messages: How many messages a process passes to handlers before their COMMIT, at most.
+            letters: How many letters of one replay a process passes to handlers before their COMMIT, at most.
+        """
         self._database = database
         self._group = group
         self._process = uuid4()
         self._messages = messages
-        #: Per watched partition the number of messages that remain to be finished.
-        self._remaining: dict[Partition, int] = {}
+        self._letters = letters
+        #: What remains to be finished of each watched partition.
+        self._remaining: dict[Partition, _Remaining] = {}
         #: Partition and offset of watched messages whose handlers have failed: the watch lasts until they are
         #: finished.
         self._failed: set[tuple[Partition, int]] = set()
@@ -80,7 +102,7 @@ class CrashWatch:
             )
             return
         for row in rows:
-            self._remaining[row["topic"], row["partition"]] = self._messages
+            self._remaining[row["topic"], row["partition"]] = _Remaining(messages=self._messages)
         if rows:
             _log.warning(
                 "another process may have ended without stopping; handlers are called one at a time",
@@ -126,6 +148,13 @@ class CrashWatch:
         for partition in partitions:
             self._remaining.pop(partition, None)
 
+    def expect(self, found: RequestedReplays) -> None:
+        """Let the watch of a partition include the replays that the first search has *found*."""
+        remaining = self._remaining.get(found.partition)
+        if remaining is not None and remaining.letters is None:
+            remaining.letters = {one: 1 if one.key is None else self._letters for one in found.replays}
+            self._end_if_finished(found.partition)
+
     @asynccontextmanager
     async def calling(self, messages: Sequence[Message], letter_id: int = 0) -> AsyncGenerator[None]:
         """Record the handler call in this block, and an error that it raises, if a partition is watched.
@@ -151,25 +180,36 @@ class CrashWatch:
         try:
             yield
         except Exception:
-            if not letter_id:  # a partition with an unfinished replay is not finished, see `end`
+            if not letter_id:  # the watch lasts until the replay is finished, see `expect`
                 self._failed.add((partition, offset))
             await self._release(call)
             raise
 
     def finished(self, message: Message, *, handled: bool = True) -> None:
-        """Count a message or dead letter as finished.
+        """Count a message as finished.
 
         *handled* is False if the group had processed the event before. Such a message is not counted for the
         end of the watch: its handler had committed, so its handler cannot have ended the crashed process.
         """
         self._failed.discard((message.partition, message.offset))
-        remaining = self._remaining.get(message.partition)
-        if remaining is None or not handled:
+        if handled and (remaining := self._remaining.get(message.partition)) is not None:
+            remaining.messages -= 1
+            self._end_if_finished(message.partition)
+
+    def replayed(self, replay: Replay, letters: int) -> None:
+        """Count *letters* of *replay* as finished; 0 if the replay has ended."""
+        remaining = self._remaining.get(replay.partition)
+        if remaining is None or not remaining.letters or replay not in remaining.letters:
             return
-        if remaining > 1:
-            self._remaining[message.partition] = remaining - 1
-        else:
-            del self._remaining[message.partition]
+        remaining.letters[replay] -= letters
+        if not letters or remaining.letters[replay] <= 0:
+            del remaining.letters[replay]
+        self._end_if_finished(replay.partition)
+
+    def _end_if_finished(self, partition: Partition) -> None:
+        remaining = self._remaining[partition]
+        if remaining.messages <= 0 and remaining.letters == {}:
+            del self._remaining[partition]
 
     async def _release(self, call: tuple[object, ...]) -> None:
         try:

@@ -106,8 +106,9 @@ class Processor:
             name: subscription for subscription in subscriptions for name in subscription.event_types
         }
         self._group = letters.group
-        begun_max = concurrency * max(one.transaction_events_max for one in self._by_type.values())
-        self.crash_watch = CrashWatch(database, self._group, messages=begun_max)
+        limits = [one.transaction_events_max for one in self._by_type.values()]
+        begun_max, self._replay_letters_max = concurrency * max(limits), min(limits)
+        self.crash_watch = CrashWatch(database, self._group, messages=begun_max, letters=min(limits))
         self._signals = signals
         self._message_bytes_max = message_bytes_max
         self.event_types = frozenset(self._by_type)
@@ -146,9 +147,7 @@ class Processor:
     @property
     def replay_letters_max(self) -> int:
         """How many letters of a key may share a transaction: the lowest limit of all subscriptions."""
-        if self.crash_watch.is_watching:
-            return 1
-        return min(subscription.transaction_events_max for subscription in self._by_type.values())
+        return 1 if self.crash_watch.is_watching else self._replay_letters_max
 
     def stops_at(self, message: Message) -> bool:
         """Return whether a failure of *message* stops the consumer, as the event's subscription says.

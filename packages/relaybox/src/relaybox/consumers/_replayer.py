@@ -137,8 +137,8 @@ class Replayer:
                 raise ReplayFailed(attempt.letter_id) from error
             self._signals.emit(ConsumerSignal.SPLIT)
             return await self.replay(replay, after_id=after_id, letters_max=attempt.smaller)
-        for letter, unit in attempt.replayed:
-            self._crash_watch.finished(letter.message)
+        self._crash_watch.replayed(replay, len(attempt.replayed))
+        for _, unit in attempt.replayed:
             self._signals.emit(ConsumerSignal.REPLAYED)
             unit.run_commit_actions()
         return Replayed(len(attempt.replayed), attempt.letter_id or 0)
@@ -161,7 +161,8 @@ class Replayer:
             attempt.replayed.append((letter, unit))
         attempt.complete = True
 
-    async def park_again(self, parking: Parking) -> None:
-        """Set a letter back to PARKED after its replay failed; an operator may request another replay."""
+    async def park_again(self, replay: Replay, parking: Parking) -> None:
+        """Set a letter back to PARKED after its *replay* failed; an operator may request another replay."""
         async with self._database.service_connection() as connection:
             await self._letters.park_again(connection, parking)
+        self._crash_watch.replayed(replay, 0)

@@ -211,8 +211,8 @@ class Scheduler:
                 await self._park(queue, message, parking)
             case Replay() as replay, None:
                 await self._replay(queue, replay)
-            case Replay(), parking:
-                await self._processor.replayer.park_again(parking)
+            case Replay() as replay, parking:
+                await self._processor.replayer.park_again(replay, parking)
                 _log.error(
                     "replay failed; the dead letter stays parked",
                     group=self._group,

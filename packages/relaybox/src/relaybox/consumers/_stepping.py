@@ -235,7 +235,7 @@ class MessageStepper:
                 if self._retries(failure, attempts):
                     continue
                 parking = Parking(failure=failure, attempts=attempts, letter_id=error.letter_id)
-                await self._processor.replayer.park_again(parking)
+                await self._processor.replayer.park_again(replay, parking)
                 return _replayed(replay, MessageOutcome.REPLAY_FAILED, attempts, failure)
             return _replayed(replay, MessageOutcome.REPLAYED, attempts, None) if replayed.letters else None
 

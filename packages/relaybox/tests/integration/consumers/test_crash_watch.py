@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 from relaybox.consumers import ConsumerSignal, EventTransaction, HandlerEndedProcess, subscribe
 from relaybox.consumers._crash_watch import CrashWatch
+from relaybox.consumers._key_queue import Replay, RequestedReplays
 from relaybox.consumers._message import Message
 from relaybox.db import Database, executor_of
 from relaybox.kafka import partition_of
@@ -15,13 +16,13 @@ from relaybox.settings import KafkaSettings
 from relaybox_types.envelope import EventEnvelope
 
 from tests.fixtures.events import REQUESTED, effects, make_event, publish, record_effect
-from tests.fixtures.letters import letter_rows
+from tests.fixtures.letters import letter_rows, park_letters
 from tests.fixtures.waiting import eventually
 
 _PARTITIONS = 4
 
 
-async def record_crash(database: Database, group: str, topic: str) -> None:
+async def record_crash(database: Database, group: str, topic: str, *, partitions: int = _PARTITIONS) -> None:
     """Record partitions as a process does that then ends without stopping."""
     async with database.connection() as connection:
         await connection.fetch(
@@ -30,7 +31,7 @@ async def record_crash(database: Database, group: str, topic: str) -> None:
             group,
             topic,
             uuid4(),
-            _PARTITIONS,
+            partitions,
         )
 
 
@@ -48,6 +49,11 @@ async def record_crashes_in_handler(
             uuid4(),
             processes,
         )
+
+
+def requested(topic: str, *replays: Replay) -> RequestedReplays:
+    """Return the result of a search in partition 0."""
+    return RequestedReplays(partition=(topic, 0), replays=replays, next_start=b"")
 
 
 async def watched(database: Database) -> list[Mapping[str, Any]]:
@@ -150,9 +156,10 @@ async def test_watch_ends_when_all_messages_are_finished(
 async def test_messages_of_other_partitions_do_not_end_the_watch(
     database: Database, topic: str, group: str
 ) -> None:
-    watch = CrashWatch(database, group, messages=2)
+    watch = CrashWatch(database, group, messages=2, letters=1)
     await record_crash(database, group, topic)
     await watch.open([(topic, 0)])
+    watch.expect(requested(topic))
     for offset in range(3):
         watch.finished(Message(partition=(topic, 1), offset=offset, value=b""))
     watch.finished(Message(partition=(topic, 0), offset=0, value=b""))
@@ -163,13 +170,62 @@ async def test_messages_of_other_partitions_do_not_end_the_watch(
 
 
 @pytest.mark.guarantee("G41")
+async def test_replay_found_after_other_messages_is_watched(
+    database: Database,
+    kafka_settings: KafkaSettings,
+    topic: str,
+    group: str,
+    start_consumer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As many messages are finished before the search for replays as the crashed process may have begun."""
+    monkeypatch.setattr("relaybox.consumers._consumer._REQUESTS_S", 3_600.0)
+    [letter_id] = await park_letters(database, "poison", group=group)
+    await record_crash(database, group, topic, partitions=1)
+    async with database.connection() as connection:
+        await connection.fetch("UPDATE dead_letters SET topic = $1, status = 'REPLAY_REQUESTED'", topic)
+        await connection.fetch(
+            "INSERT INTO watched_messages VALUES ($1, $2, 0, 0, $3, $4, 2)", group, topic, letter_id, uuid4()
+        )
+    key = next(key for key in map(str, range(100)) if partition_of(key, _PARTITIONS) == 0)
+    publish(kafka_settings, topic, [make_event(aggregate_id=key, version=version) for version in (1, 2)])
+    async with start_consumer(record_effect, concurrency=1) as running:
+        await running.signals.wait_for(ConsumerSignal.COMMITTED, 2)
+        running.consumer._requests.wake()
+        await running.signals.wait_for(ConsumerSignal.REPLAY_FAILED)
+    [letter] = await letter_rows(database)
+    assert (letter["status"], letter["error_code"]) == ("PARKED", "HANDLER_ENDED_PROCESS")
+
+
+@pytest.mark.guarantee("G41")
+async def test_watch_lasts_until_requested_replays_have_been_called(
+    database: Database, topic: str, group: str
+) -> None:
+    watch = CrashWatch(database, group, messages=1, letters=2)
+    await record_crash(database, group, topic)
+    await watch.open([(topic, 0)])
+    watch.finished(Message(partition=(topic, 0), offset=0, value=b""))
+    keyed, failing = (Replay(partition=(topic, 0), key=key, letter_id=None) for key in (b"a", b"b"))
+    single = Replay(partition=(topic, 0), key=None, letter_id=1)
+    later = Replay(partition=(topic, 0), key=b"c", letter_id=None)
+    watch.expect(requested(topic, keyed, failing, single))
+    watch.expect(requested(topic, later))
+    for replay, letters in ((keyed, 1), (single, 1), (failing, 0)):
+        watch.replayed(replay, letters)
+        assert watch.is_watching
+    watch.replayed(keyed, 1)
+    assert not watch.is_watching
+
+
+@pytest.mark.guarantee("G41")
 async def test_watch_lasts_while_a_failed_handler_is_retried(
     database: Database, topic: str, group: str
 ) -> None:
     """The next attempt may end the process."""
-    watch = CrashWatch(database, group, messages=1)
+    watch = CrashWatch(database, group, messages=1, letters=1)
     await record_crash(database, group, topic)
     await watch.open([(topic, 0)])
+    watch.expect(requested(topic))
     failed, other = (Message(partition=(topic, 0), offset=offset, value=b"") for offset in (0, 1))
     with pytest.raises(ValueError, match="failed"):
         async with watch.calling([failed]):
@@ -261,7 +317,7 @@ async def test_consumer_with_on_failure_stop_ends_before_the_message(
     publish(kafka_settings, topic, [event])
     subscription = subscribe(REQUESTED, group=group, on_failure="stop")(record_effect)
     async with start_consumer(subscription) as running:
-        with pytest.raises(HandlerEndedProcess, match="at least 3 processes ended.*restart the consumer"):
+        with pytest.raises(HandlerEndedProcess, match=r"at least 3 processes ended.*restart the consumer"):
             await running.ended()
     assert await effects(database) == []
     repaired = subscribe(REQUESTED, group=group, on_failure="stop")(record_effect)

@@ -118,7 +118,7 @@ class Model:
         self.effects[replay.key] += done
         return Replayed(len(done), done[-1])
 
-    async def park_again(self, parking: Parking) -> None:
+    async def park_again(self, replay: Replay, parking: Parking) -> None:
         await self._transact([])
 
 
