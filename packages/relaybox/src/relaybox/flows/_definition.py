@@ -142,8 +142,9 @@ async def start_flow_for_command(
         definition: The flow to start, and the version with which it runs until it ends.
         command_id: Id of the command, a row of ``command_inbox``.
         arguments: JSON object that the function gets; at most about 1 MiB.
-        chain_id: Chain to which the flow's events belong, such as ``event.correlation_id``. None: the chain
-            whose id is *command_id*.
+        chain_id: Chain to which the flow's events belong: the correlation id of the command's events, such as
+            ``event.correlation_id``. None: the chain whose id is *command_id*; this is the command's chain
+            unless its caller has set a correlation id (``X-Correlation-Id``).
         events_since: As for :func:`start_flow`.
 
     Returns:
