@@ -65,7 +65,10 @@ class EnvelopeInvalid(ConsumerError):
     error_code = "ENVELOPE_INVALID"
 
     def __init__(self, *, group: str, topic: str, partition: int, offset: int, reason: str) -> None:
-        super().__init__(f"{topic}[{partition}]@{offset} is not an event: {reason}; read by {group}")
+        super().__init__(
+            f"the message {topic}[{partition}]@{offset}, read by {group}, is not an event: {reason}; repair "
+            "the program that wrote the message"
+        )
         self.topic, self.partition, self.offset = topic, partition, offset
 
 
@@ -187,8 +190,9 @@ class HandlerFailed(ConsumerError):
         self, *, group: str, topic: str, partition: int, offset: int, event_id: UUID, attempts: int
     ) -> None:
         super().__init__(
-            f"consumer {group} failed {attempts} times on event {event_id} at {topic}[{partition}]@{offset} "
-            "and stopped before it. Repair the cause and restart the consumer"
+            f"the handler of group {group} failed {attempts} times for event {event_id} at "
+            f"{topic}[{partition}]@{offset}, so the consumer stopped and did not commit this offset; repair "
+            "the cause and restart the consumer"
         )
         self.topic, self.partition, self.offset, self.event_id = topic, partition, offset, event_id
 

@@ -302,7 +302,10 @@ def _refusal(error: KafkaError, diagnosis: ConnectionDiagnosis) -> str:
     if error.code() == KafkaError._AUTHENTICATION:  # noqa: SLF001 - librdkafka's local code
         diagnosis.reset()
         return diagnosis.message(error)
-    return f"Kafka rejects the consumer: {error.str()}; check its permissions and its group"
+    return (
+        f"Kafka rejects the consumer: {error.str()}; check the permissions of its account, and that all "
+        "members of its group use the same assignment protocol"
+    )
 
 
 def _configuration(settings: KafkaSettings, group: str, start: str) -> dict[str, Any]:

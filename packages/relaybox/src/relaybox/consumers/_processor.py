@@ -378,7 +378,7 @@ class Processor:
         if subscription.on_parked is None or isinstance(failure, KeyBlocked):
             return
         if isinstance(failure, HandlerEndedProcess) and failure.processes >= ON_PARKED_PROCESSES_MAX:
-            _log.error("on_parked ended the process; parked without it", event_id=str(unit.event.event_id))
+            _log.error("processes ended; message parked without on_parked", event_id=str(unit.event.event_id))
             return
         await self._allow_idle(unit.db, subscription.handler_timeout_s)
         try:

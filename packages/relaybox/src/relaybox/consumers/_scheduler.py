@@ -68,7 +68,7 @@ class Scheduler:
 
     @property
     def running(self) -> int:
-        """Number of transactions at work."""
+        """Number of transactions that are running now."""
         return len(self._running)
 
     @property

@@ -90,7 +90,7 @@ class ConsumerStatistics:
     buffered: int
     #: Keys that wait for their next attempt or for the database.
     waiting: int
-    #: Transactions at work.
+    #: Transactions that are running now.
     running: int
     #: Events whose handler's transaction has committed.
     handled: int
@@ -193,8 +193,8 @@ _GAUGES: Final[dict[str, tuple[str, Callable[[ConsumerStatistics], float]]]] = {
     "partitions": ("Partitions assigned to this consumer.", lambda now: now.partitions),
     "unfinished_messages": ("Messages read but not finished.", lambda now: now.buffered),
     "keys_waiting": ("Keys that wait for their next attempt or the database.", lambda now: now.waiting),
-    "running_transactions": ("Transactions at work.", lambda now: now.running),
-    "link_up": ("0 while no broker responds.", lambda now: not now.kafka_unavailable),
+    "running_transactions": ("Transactions that are running now.", lambda now: now.running),
+    "link_up": ("1 if a broker responds, 0 if none does.", lambda now: not now.kafka_unavailable),
     "dead_letters": (
         "Unresolved dead letters of the group, counted up to 10,000.",
         lambda now: now.letters.letters,
@@ -250,7 +250,9 @@ class ConsumerCollector(Collector):
 def _lags(consumers: list[ConsumerStatistics]) -> Iterator[Metric]:
     labels = ["group", "topic", "partition"]
     messages = GaugeMetricFamily(
-        _PREFIX + "lag_messages", "Offsets from the oldest unfinished message to the end.", labels=labels
+        _PREFIX + "lag_messages",
+        "Offsets from the oldest unfinished message to the end of the partition.",
+        labels=labels,
     )
     seconds = GaugeMetricFamily(
         _PREFIX + "lag_seconds", "Age of the oldest unfinished message that was read.", labels=labels

@@ -134,7 +134,8 @@ class MessageStepper:
         if read is None:
             types = ", ".join(sorted(self._processor.event_types))
             raise SubscriptionInvalid(
-                f"group {self.group!r} subscribes to {types}, not to {event.event_type}"
+                f"group {self.group!r} subscribes to {types}, not to {event.event_type}; pass an event of a "
+                "type to which the group subscribes, or subscribe to this type"
             )
         [outcome] = await self._processor.handle([Delivery(message, read)])
         return _OUTCOMES[outcome]
