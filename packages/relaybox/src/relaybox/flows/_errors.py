@@ -182,7 +182,7 @@ class FlowRunEnded(FlowRunError):
 
     def __init__(self, engine: str, run_id: str, state: str) -> None:
         super().__init__(
-            f"the run {run_id!r} of {engine} ended as {state} before its pause; start the flow again"
+            f"the run {run_id!r} of {engine} ended as {state} before it was resumed; start the flow again"
         )
 
 

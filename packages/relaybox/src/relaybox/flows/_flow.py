@@ -333,10 +333,15 @@ class Flow:
         self._guard.check(name)
         check_text(f"the name of a step of {self._task.task_type}", name, NAME_CHARACTERS_MAX)
         self._names[name] += 1
-        if self._names[name] > 1 or self._guard.in_step:
+        if self._names[name] > 1:
             raise FlowInvalid(
-                f"step {name[:40]!r} of {self._task.task_type}: names of steps are unique in a flow, and "
-                "steps run one after the other"
+                f"step {name[:40]!r} of {self._task.task_type} is called twice; give each step of a flow its "
+                "own name"
+            )
+        if self._guard.in_step:
+            raise FlowInvalid(
+                f"step {name[:40]!r} of {self._task.task_type} is called while another step runs; await the "
+                "other step first"
             )
         if self._position >= _STEPS_MAX:
             raise FlowInvalid(

@@ -34,7 +34,7 @@ class FlowMetrics(PeriodicJob):
         self._names = {one.task_type: one.name for one in definitions}
         self._flows = Gauge(
             "relaybox_flows",
-            "Flows that have not ended, or are FAILED.",
+            "Flows by state: waiting, running or failed; completed and cancelled flows are not counted.",
             ("flow", "state"),
             registry=registry,
         )

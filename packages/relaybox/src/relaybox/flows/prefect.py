@@ -270,6 +270,6 @@ def _check_accepted(result: Any, run: EngineRun) -> None:
         )
     if result.status.value != "ACCEPT":
         raise FlowRunRunning(
-            f"the flow run {run.run_id} was changed by another call ({result.status.value}); repeat the "
-            "call, as the task runner does every second"
+            f"the flow run {run.run_id} was changed by another call ({result.status.value}); the "
+            "task runner repeats the call every second"
         )

@@ -112,7 +112,7 @@ def _replication(name: str, use: TopicUse, state: TopicState, expected: Expected
     demanded, known = expected.replication_of(use), len(expected.brokers.known)
     replicas = demanded.replicas or replicas_for(known)
     if state.replicas < replicas:
-        lost = "its keys wait while its broker is down, and a lost disk loses its records"
+        lost = "a partition accepts no writes while its broker is down, and is lost with the broker's disk"
         yield TopicFault(
             code="TOPIC_FEW_REPLICAS",
             what=f"replication {state.replicas} on {known} broker{'s' if known > 1 else ''}: "

@@ -56,4 +56,7 @@ class WorkerAborted(TaskError):
     error_code = "WORKER_ABORTED"
 
     def __init__(self, error: BaseException) -> None:
-        super().__init__(f"the worker raised {type(error).__name__}, which ended its attempt")
+        super().__init__(
+            f"the worker raised {type(error).__name__}, which counts as a failed attempt; do not call "
+            "sys.exit there, and catch CancelledError of awaited tasks"
+        )
