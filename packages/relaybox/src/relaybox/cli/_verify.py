@@ -40,8 +40,7 @@ def verify_command(
     since: Annotated[
         str | None,
         typer.Option(
-            "--since",
-            help="Verify only events written in the last 90m, 24h or 7d, or since an ISO 8601 time (UTC).",
+            "--since", help="Verify only events of the last 90m, 24h or 7d, or since a time (ISO 8601)."
         ),
     ] = None,
     read_uncommitted: Annotated[

@@ -127,8 +127,7 @@ class Consumer:
         self._committed: dict[Partition, int] = {}
         self._skipped, self._kafka_unavailable = 0, False
         self._coordinator = CoordinatorClock(monotonic())
-        #: The Kafka client, and the executor that calls it; None if this consumer is no member of the group.
-        self._client: tuple[DaemonExecutor, GroupMember] | None = None
+        self._client: tuple[DaemonExecutor, GroupMember] | None = None  # None: not a member of the group
         self._hung: list[DaemonExecutor] = []
         self._stopping = asyncio.Event()
 
